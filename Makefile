@@ -1,0 +1,24 @@
+# Both commands make their own environment in .venv; Python 3.11 or later and make are all they need.
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint env
+
+demo: env  ## the main job on embedded images, then its table: leaves runs/demo
+	.venv/bin/degan-search sweep demo
+
+test: env lint  ## linters, types, then every test
+	.venv/bin/python -m pytest
+
+lint: env
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+env: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch .venv/installed

@@ -1,0 +1,1 @@
+"""Tune DeGAN: weights, proxy and budget, without the true data."""

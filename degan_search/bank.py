@@ -1,0 +1,115 @@
+"""The bank: fixed images on which students of all trials are compared, made without any true image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from degan_search import degan, runtime
+from degan_search.checkpoint import read_tensors, tensors_bytes, write_bytes
+from degan_search.config import BankConfig, GanConfig, stable_hash
+from degan_search.data.images import denormalise
+from degan_search.fit import DivergedError
+from degan_search.metrics import agreement, balanced_agreement, predict, soft_agreement
+from degan_search.sources import GeneratorSource
+
+Images = UInt8[np.ndarray, "n c h w"]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Images on the device, and the teacher's logits for them."""
+
+    images: UInt8[Tensor, "n c h w"]
+    logits: Tensor
+    proxy_images: int
+    """The first so many are held-out proxy images; the others are generated."""
+
+    def compare(self, student: nn.Module) -> dict[str, float]:
+        """Return how far a student agrees with the teacher, each in 0..1.
+
+        `agreement` counts every image of the bank once; `balanced_agreement`, the default objective, every
+        class that the teacher predicts; `soft_agreement` compares probabilities; `holdout_agreement` takes
+        the proxy's images alone (NaN where the bank has none).
+        """
+        logits = predict(student, self.images)
+        proxy = slice(0, self.proxy_images)
+        return {
+            "agreement": agreement(logits, self.logits),
+            "balanced_agreement": balanced_agreement(logits, self.logits),
+            "soft_agreement": soft_agreement(logits, self.logits),
+            "holdout_agreement": agreement(logits[proxy], self.logits[proxy]) if self.proxy_images else float("nan"),
+        }
+
+
+def obtain(
+    config: BankConfig,
+    gan: GanConfig,
+    proxy: Images,
+    held_out: Images,
+    set_images: int,
+    teacher: nn.Module,
+    key: str,
+    cache: Path,
+    device: str = "cpu",
+    report: Callable[[degan.GanProgress], None] | None = None,
+) -> tuple[Images, int]:
+    """Return the bank's images and how many of them, the first, are proxy images; made once and cached.
+
+    Args:
+        config: sizes, and the weights of the generators.
+        gan: the trials' GAN; its own weights play no part.
+        proxy: every proxy image, on which the generators train, as a trial's does.
+        held_out: the part of the proxy on which no student trains.
+        set_images: images of the proxy's set before class filtering.
+        teacher: frozen.
+        key: hash of the teacher and of the proxy's images.
+        cache: folder of finished banks; a lock makes a second maker wait for the first.
+        device: where the generators train.
+        report: told of progress.
+    """
+    neutral = gan.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})
+    file = cache / f"{stable_hash(config, neutral, key)}.safetensors"
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = held_out[: config.proxy_images]
+    with FileLock(file.with_suffix(".lock")):
+        if not file.exists():
+            parts = [torch.from_numpy(kept.copy())]
+            for index, (lambda_e, lambda_d) in enumerate(config.generators):
+                ours = gan.model_copy(
+                    update={"lambda_e": lambda_e, "lambda_d": lambda_d, "steps": config.steps or gan.steps}
+                )
+                parts.append(_generate(ours, config, index, proxy, set_images, teacher, device, report))
+            write_bytes(file, tensors_bytes({"images": torch.cat(parts)}))
+    return read_tensors(file.read_bytes(), str(file))["images"].numpy(), len(kept)
+
+
+def _generate(
+    gan_config: GanConfig,
+    config: BankConfig,
+    index: int,
+    proxy: Images,
+    set_images: int,
+    teacher: nn.Module,
+    device: str,
+    report: Callable[[degan.GanProgress], None] | None,
+) -> Tensor:
+    images = torch.from_numpy(proxy).to(device)
+    seed = runtime.stream_seed(config.seed, "bank", index)
+    gan = degan.build(gan_config, images.shape[1], teacher, seed, device)
+    try:
+        for progress in degan.train(gan, gan_config, images, set_images, seed):
+            if report:
+                report(progress)
+    except DivergedError:  # a generator of the grid that collapses adds nothing; the others remain
+        return torch.empty(0, *images.shape[1:], dtype=torch.uint8)
+    source = GeneratorSource(gan.generator, gan_config.latent, teacher)
+    made, _ = source.make(config.generated_images, runtime.generator(seed, "bank", "noise", device=device))
+    return denormalise(made).cpu()

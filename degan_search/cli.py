@@ -1,0 +1,185 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from degan_search.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Tune DeGAN: choose lambda_e, lambda_d and the proxy for distilling a classifier without its data.\n\n"
+    "A trial trains a DeGAN on proxy images against a frozen teacher and distils a student from it. A sweep runs "
+    "many under Ray Tune, with Optuna and early stopping, and keeps every result in Parquet.",
+)
+console = Console(soft_wrap=False)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="DATA_DIR", help="Folder of image sets, <name>/{train,test}.parquet; ./data by default."),
+]
+Storage = Annotated[Path, typer.Option(help="Folder in which runs, teachers and comparison images are kept.")]
+
+
+def speaks(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn a UserError into one line on stderr and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            Console(stderr=True).print(f"[red]error:[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+@app.command()
+@speaks
+def sweep(
+    space: Annotated[str, typer.Argument(help="A shipped space (see `spaces`) or a path to your own .yaml file.")],
+    name: Annotated[str | None, typer.Option(help="Name of the run; the space's name by default.")] = None,
+    storage: Storage = Path("runs"),
+    data_dir: DataDir = None,
+    cpus_per_trial: Annotated[int, typer.Option(min=1, help="CPUs, and torch threads, of a trial.")] = 1,
+    gpus_per_trial: Annotated[float, typer.Option(min=0, help="Share of a GPU for a trial, such as 0.25.")] = 0.0,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time; as many as fit.")] = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster, host:port or auto.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved settings, trials and time; run nothing.")] = False,
+) -> None:
+    """Search the weights for every cell of a space, run the finals, and print the table of proxies by methods."""
+    from degan_search.search import space as spaces
+
+    loaded = spaces.load(space)
+    if dry_run:
+        _describe(loaded, max_concurrent, cpus_per_trial, data_dir)
+        return
+    from degan_search.search.sweep import Options
+    from degan_search.search.sweep import sweep as run_sweep
+
+    options = Options(
+        storage, name or Path(space).stem, data_dir, cpus_per_trial, gpus_per_trial, max_concurrent, address
+    )
+    run_sweep(loaded, options, console)
+
+
+@app.command()
+@speaks
+def run(
+    config: Annotated[Path, typer.Argument(help="A YAML file with a trial's settings over the paper's defaults.")],
+    out: Annotated[Path, typer.Option(help="New folder for student, generator, samples and result.")] = Path("trial"),
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the file: gan.lambda_e=1")] = None,
+    storage: Storage = Path("runs"),
+    data_dir: DataDir = None,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads; results are equal for equal threads.")] = 1,
+) -> None:
+    """Run one trial in the foreground and save its sample grid, generator and student."""
+    import json
+
+    import yaml
+
+    from degan_search import foreground
+    from degan_search.config import trial_config
+
+    if not config.is_file():
+        raise UserError(f"configuration {str(config)!r} does not exist")
+    try:
+        settings = yaml.safe_load(config.read_text()) or {}
+        changes = [{key: yaml.safe_load(value)} for key, _, value in (text.partition("=") for text in set_ or [])]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{str(config)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{str(config)!r} must hold key: value settings, not {type(settings).__name__}")
+    resolved = trial_config(settings, *changes)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("Loading")
+
+        def show(stage: str, step: int, of: int | None) -> None:
+            progress.update(task, description=stage, completed=step, total=of)
+
+        metrics = foreground.run(resolved, out, storage, data_dir, threads, show)
+    console.print_json(json.dumps(metrics))
+    console.print(f"Saved in {out}: student.safetensors, and from a generator generator.safetensors and samples.png")
+
+
+@app.command()
+@speaks
+def table2(
+    runs: Annotated[list[Path], typer.Argument(help="One or more runs' folders.")],
+    paper: Annotated[str, typer.Option(help="Which of the paper's tables to set beside: table1 or table2.")] = "table2",
+) -> None:
+    """Print proxies by methods, ours beside the paper's, and write table2.csv and table2.md into the run."""
+    from analysis import table2 as tables
+    from degan_search import ledger
+
+    if paper not in ("table1", "table2"):
+        raise UserError(f"--paper {paper!r} must be table1 or table2")
+    tidy = tables.table2(ledger.load(runs if len(runs) > 1 else runs[0]), paper)  # type: ignore[arg-type]
+    console.print(tables.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
+    tables.save(tidy, runs[0])
+
+
+@app.command()
+@speaks
+def spaces() -> None:
+    """List the space files that come with the package."""
+    from degan_search.search import space as spaces_
+
+    for name in spaces_.shipped():
+        description = " ".join(spaces_.load(name).description.split())
+        console.print(f"{name:24s} {description}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _describe(loaded: Any, max_concurrent: int | None, cpus_per_trial: int, data_dir: Path | None) -> None:
+    import os
+
+    from degan_search.search import estimate
+    from degan_search.search import space as spaces_
+
+    cells = spaces_.cells(loaded)
+    finals = len(loaded.finals.seeds) if loaded.finals else 0
+    sys.stdout.write(spaces_.dump(loaded))
+    sys.stdout.write("\n# every cell, with the settings that differ from the paper's defaults\n")
+    for cell in cells:
+        example = cell.example()
+        networks = f"{example.teacher.network} -> {example.student.network}"
+        varies = ", ".join(cell.varies()) or "nothing"
+        sys.stdout.write(
+            f"{cell.label}: true {example.teacher.dataset}, proxy {', '.join(cell.proxies())}, "
+            f"method {example.method}, {networks}; varies {varies}; "
+            f"{cell.trials()} search trials, {finals} final runs\n"
+        )
+    slots = max_concurrent or max(1, (os.cpu_count() or 1) // cpus_per_trial)
+    search = sum(cell.trials() for cell in cells)
+    hours = estimate.sweep_seconds(loaded, slots, data_dir) / 3600
+    sys.stdout.write(
+        f"\n{search} search trials and {finals * len(cells)} final runs in {len(cells)} cells. At most about "
+        f"{_hours(hours)} on {slots} slots of this machine's CPU if no trial stopped early (a few steps timed, "
+        f"then scaled; teacher and data apart).\n"
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f} h" if hours >= 2 else f"{hours * 60:.0f} min"
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

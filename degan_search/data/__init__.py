@@ -1,0 +1,1 @@
+"""Image sets by name, proxy subsets by name, one conversion to [-1, 1]."""

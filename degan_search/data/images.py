@@ -1,0 +1,137 @@
+"""A set of images in memory, and the conversions that every stage shares."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from degan_search.errors import UserError
+
+Images = UInt8[np.ndarray, "n c h w"]
+Labels = Int64[np.ndarray, "n"]
+CHUNK = 4096  # images converted at a time, so that float copies stay small
+
+
+def close_matches(word: str, known: Iterable[str]) -> str:
+    """The part of a message that names what was probably meant, and what there is."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=3)
+    listed = ", ".join(known[:40]) + (", ..." if len(known) > 40 else "")
+    return (f"did you mean {' or '.join(near)}? " if near else "") + f"known: {listed}"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with their labels: uint8 [N, C, H, W]; int64 [N] in 0..K-1, or None; K class names, or ()."""
+
+    name: str
+    images: Images
+    labels: Labels | None
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
+        """The images at these indices, in this order; the classes stay."""
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, images=self.images[indices], labels=labels)
+
+    def select(self, classes: Sequence[str]) -> "ImageSet":
+        """The images of these classes, relabelled 0..k-1 in the set's own order of classes.
+
+        Raises:
+            UserError: the set has no labels, or none of its classes has one of the names.
+        """
+        if self.labels is None:
+            raise UserError(f"{self.name} has no classes, so {', '.join(classes)} cannot be selected from it")
+        for name in classes:
+            if name not in self.classes:
+                raise UserError(f"{self.name} has no class {name!r}; {close_matches(name, self.classes)}")
+        kept = [label for label, name in enumerate(self.classes) if name in classes]
+        rows = np.flatnonzero(np.isin(self.labels, kept))
+        labels = np.searchsorted(kept, self.labels[rows]).astype(np.int64)
+        return ImageSet(self.name, self.images[rows], labels, tuple(self.classes[label] for label in kept))
+
+    def sample(self, count: int, seed: int) -> "ImageSet":
+        """`count` images without replacement, as equal in class as the set allows, in the set's order.
+
+        Raises:
+            UserError: count is below 1 or above the number of images.
+        """
+        if not 1 <= count <= len(self):
+            raise UserError(f"{self.name} has {len(self)} images; count must be 1 to that, not {count}")
+        drawn = np.random.default_rng(seed).permutation(len(self))
+        if self.labels is not None:
+            # Every class's first image, then every class's second, and so on until there are enough.
+            by_class = drawn[np.argsort(self.labels[drawn], kind="stable")]
+            sizes = np.bincount(self.labels)
+            turn = np.empty(len(self), np.int64)
+            turn[by_class] = np.arange(len(self)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            drawn = drawn[np.argsort(turn[drawn], kind="stable")]
+        return self.take(np.sort(drawn[:count]))
+
+
+def luma(images: Images) -> Images:
+    """RGB [N, 3, H, W] to gray [N, 1, H, W] by ITU-R 601, bit by bit what Pillow's mode "L" gives."""
+    red, green, blue = (images[:, channel].astype(np.uint32) for channel in range(3))
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[:, None]
+
+
+def resize(images: Images, size: int) -> Images:
+    """Images brought to [N, C, size, size], bilinear with antialias."""
+    scaled = torch.nn.functional.interpolate(
+        torch.tensor(images, dtype=torch.float32), (size, size), mode="bilinear", antialias=True
+    )
+    return scaled.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def to_input(images: Images, channels: int, size: int = 32) -> Images:
+    """Images as a network takes them: uint8 [N, channels, size, size]; the same array if they are so already.
+
+    RGB turns to gray by ITU-R 601 luma, gray to RGB by repeating; resizing is bilinear with antialias.
+
+    Raises:
+        UserError: the images have, or channels asks for, neither 1 nor 3 channels.
+    """
+    for what, number in (("images have", images.shape[1]), ("network takes", channels)):
+        if number not in (1, 3):
+            raise UserError(f"the {what} {number} channels; 1 (gray) and 3 (RGB) are possible")
+    if images.shape[1:] == (channels, size, size):
+        return images
+    result = np.empty((len(images), channels, size, size), np.uint8)
+    for start in range(0, len(images), CHUNK):
+        chunk = images[start : start + CHUNK]
+        if channels < chunk.shape[1]:
+            chunk = luma(chunk)
+        if chunk.shape[2:] != (size, size):
+            chunk = resize(chunk, size)
+        result[start : start + CHUNK] = chunk  # broadcasting repeats gray
+    return result
+
+
+def normalise(images: UInt8[Tensor, "..."]) -> Float32[Tensor, "..."]:
+    """Pixels 0..255 to [-1, 1], the range of the generator's tanh, on the tensor's device."""
+    return images.to(torch.float32) / 127.5 - 1
+
+
+def denormalise(images: Float32[Tensor, "..."]) -> UInt8[Tensor, "..."]:
+    """Pixels in [-1, 1] back to 0..255, rounded; what lies outside is clipped."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def split(count: int, holdout: float, seed: int) -> tuple[Labels, Labels]:
+    """Shuffled indices of `count` images: to train on, and the held-out share (the paper's is 0.2).
+
+    Raises:
+        UserError: one of the two parts would be empty.
+    """
+    held = round(count * holdout)
+    if not 0 < held < count:
+        raise UserError(f"holding out {holdout} of {count} images leaves {count - held} to train on, {held} held out")
+    order = np.random.default_rng(seed).permutation(count)
+    return order[held:], order[:held]

@@ -1,0 +1,130 @@
+"""Proxy sets by name: a set, a named subset of it, or classes in brackets, as in cifar100/[flowers,trees]."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from degan_search.data.files import plain
+from degan_search.data.images import ImageSet, close_matches
+from degan_search.data.sets import (
+    CIFAR100_CLASSES,
+    SETS,
+    SUPERCLASSES,
+    USER_SETS,
+    load_set,
+    train_size,
+    user_set,
+)
+from degan_search.data.synthetic import Split
+from degan_search.errors import UserError
+
+
+def _sorted(words: str) -> tuple[str, ...]:
+    """The words as class names, in the order of their ids, which is the alphabet's."""
+    return tuple(sorted(words.split()))
+
+
+def _of_superclasses(*names: str) -> tuple[str, ...]:
+    """The CIFAR-100 classes of these superclasses."""
+    return _sorted(" ".join(SUPERCLASSES[name] for name in names))
+
+
+# The paper's proxies for CIFAR-10 (Table 2), sorted by class id. The paper does not list the random samples:
+# 1..5 are numpy.random.RandomState(k).choice(ids of unrelated_40, 10, replace=False); one survives in its code.
+SUBSETS: dict[str, tuple[str, ...]] = {
+    "cifar100/related_90": tuple(
+        name for name in CIFAR100_CLASSES if name not in _of_superclasses("vehicles_1", "vehicles_2")
+    ),
+    "cifar100/unrelated_40": _of_superclasses(
+        "flowers",
+        "food_containers",
+        "fruit_and_vegetables",
+        "household_electrical_devices",
+        "household_furniture",
+        "trees",
+        "large_man_made_outdoor_things",
+        "large_natural_outdoor_scenes",
+    ),
+    "cifar100/background_6": _sorted("cloud forest mountain plain road sea"),
+    "cifar100/random_10_sample_1": _sorted(
+        "bottle bowl oak_tree orchid palm_tree plate poppy rose skyscraper willow_tree"
+    ),
+    "cifar100/random_10_sample_2": _sorted("apple bottle cloud house keyboard mountain poppy sea television tulip"),
+    "cifar100/random_10_sample_3": _sorted("bridge cloud lamp maple_tree mushroom plate poppy road rose wardrobe"),
+    "cifar100/random_10_sample_4": _sorted("bridge chair cup lamp maple_tree orange plate road skyscraper willow_tree"),
+    "cifar100/random_10_sample_5": _sorted("bowl bridge can castle orange palm_tree pear pine_tree road willow_tree"),
+    "cifar100/random_10_released": _sorted("can couch house maple_tree mountain orange orchid rose telephone wardrobe"),
+}
+
+
+def _classes(item: str, base: str, known: tuple[str, ...]) -> list[str]:
+    """The classes of a set that one item in brackets means: a class, a CIFAR-100 superclass, or a range like K-Z."""
+    same = [name for name in known if item == name] or [name for name in known if plain(item) == plain(name)]
+    if same:
+        return same
+    if base == "cifar100" and plain(item) in SUPERCLASSES:
+        return SUPERCLASSES[plain(item)].split()
+    if re.fullmatch(".-.", item):
+        span = [chr(code) for code in range(ord(item[0]), ord(item[2]) + 1)]
+        if span and set(span) <= set(known):
+            return span
+    names = [*known, *(SUPERCLASSES if base == "cifar100" else ())]
+    raise UserError(f"{base} has no class {item!r}; {close_matches(item, names)}")
+
+
+def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
+    """The set in a proxy's name, and the classes asked for, None for all; a user's own classes go unchecked."""
+    if name in SUBSETS:
+        return name.rsplit("/", 1)[0], SUBSETS[name]
+    bracketed = re.fullmatch(r"(.+)/\[([^\[\]]*)\]", name)
+    base, items = (bracketed[1], bracketed[2].split(",")) if bracketed else (name, None)
+    own = user_set(base)
+    if not own and base not in SETS:
+        raise UserError(
+            f"no image set or subset {base!r}; {close_matches(base, [*SETS, *SUBSETS])}; classes can be chosen in "
+            f"brackets, as in glyphs/[A-J]; your own images are {', '.join(f'{kind}:PATH' for kind in USER_SETS)}"
+        )
+    if items is None:
+        return base, None
+    items = [item.strip() for item in items if item.strip()]
+    if not items:
+        raise UserError(f"{name!r} names no class between its brackets")
+    if own:
+        return base, tuple(items)
+    known = SETS[base].classes
+    if not known:
+        raise UserError(f"{base} has no classes, so none can be chosen from it, as {name!r} asks")
+    return base, tuple(dict.fromkeys(found for item in items for found in _classes(item, base, known)))
+
+
+def load(
+    name: str, split: Split = "train", data_dir: Path | None = None, count: int | None = None, seed: int = 0
+) -> ImageSet:
+    """One split of the images that a name stands for; with `count`, that many of them, balanced by class.
+
+    Args:
+        name: a set ("cifar10", "noise/uniform", "folder:PATH"), a key of SUBSETS, or classes of a set
+            ("cifar100/[flowers,trees]", "glyphs/[0-9,A]").
+        split: "train" or "test".
+        data_dir: where downloaded sets lie; None means the environment variable DATA_DIR, else ./data.
+        count: number of images, drawn without replacement; None for all.
+        seed: of that draw.
+
+    Raises:
+        UserError: unknown names, fewer images than count, files that are missing or cannot be read.
+    """
+    base, classes = _parse(name)
+    loaded = replace(load_set(base, split, data_dir, classes), name=name)
+    return loaded if count is None else loaded.sample(count, seed)
+
+
+def check(name: str) -> None:
+    """Raise UserError if no images can have this name; nothing is decoded (a user's own files are looked at)."""
+    base, _ = _parse(name)
+    if user_set(base):
+        train_size(base)
+
+
+def parent_size(name: str, data_dir: Path | None = None) -> int:
+    """Training images of the whole set before class filtering, which the paper's batch of 2,048 is counted in."""
+    return train_size(_parse(name)[0], data_dir)

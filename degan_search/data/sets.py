@@ -1,0 +1,190 @@
+"""THE table of image sets: one entry is one set, its class names, its size and how it is loaded."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from degan_search.data import files, synthetic
+from degan_search.data.images import ImageSet, close_matches
+from degan_search.data.synthetic import Split
+from degan_search.errors import UserError
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FASHION_MNIST_CLASSES = (
+    "t_shirt_top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle_boot",
+)
+DIGIT_CLASSES = tuple("0123456789")
+# CIFAR-100's own two levels; its class ids follow the alphabet.
+SUPERCLASSES = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man_made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non_insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+CIFAR100_CLASSES = tuple(sorted(" ".join(SUPERCLASSES.values()).split()))
+
+Loader = Callable[[Split, Path, Sequence[str] | None], ImageSet]
+
+
+@dataclass(frozen=True)
+class SetEntry:
+    """One image set: class names (() if unlabelled), training images, loader, and whether files are needed."""
+
+    classes: tuple[str, ...]
+    train_size: int
+    load: Loader
+    from_files: bool = False
+
+
+@dataclass(frozen=True)
+class UserEntry:
+    """One kind of a user's own images: how to load them, and how to count them without decoding any."""
+
+    load: Callable[[Path], ImageSet]
+    count: Callable[[Path], int]
+
+
+def data_folder(data_dir: Path | None) -> Path:
+    """Where image sets lie: as given, or the environment variable DATA_DIR, or ./data."""
+    return data_dir or Path(os.environ.get("DATA_DIR") or "data")
+
+
+def _torchvision(class_name: str, root: Path, split: Split) -> ImageSet:
+    """One of torchvision's own sets from its files under root, downloaded there first if they are absent."""
+    from torchvision import datasets  # here, as it is slow to import and mostly not needed
+
+    arguments = {"split": split} if class_name == "SVHN" else {"train": split == "train"}
+    constructor = partial(getattr(datasets, class_name), root, **arguments)
+    try:
+        loaded = constructor()
+    except RuntimeError:  # not there yet
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{class_name}.lock"):
+            loaded = constructor(download=True)
+    images = np.asarray(loaded.data)
+    if images.ndim == 3:
+        images = images[:, None]
+    elif class_name != "SVHN":
+        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    labels = np.asarray(loaded.labels if class_name == "SVHN" else loaded.targets, dtype=np.int64)
+    return ImageSet(class_name, images, labels, tuple(map(files.plain, getattr(loaded, "classes", DIGIT_CLASSES))))
+
+
+def _public(name: str, class_name: str, classes: tuple[str, ...], train_size: int) -> SetEntry:
+    """The entry of a public set: Parquet as on the Hugging Face hub, else torchvision's own files."""
+
+    def load(split: Split, folder: Path, wanted: Sequence[str] | None) -> ImageSet:
+        path = folder / name / f"{split}.parquet"
+        if path.is_file():
+            return files.read_parquet(path, classes, wanted)
+        try:
+            return _torchvision(class_name, folder, split)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"{name} was not found: looked for {path.absolute()}, then for torchvision's files in "
+                f"{folder.absolute()}, which could not be downloaded ({error}); set DATA_DIR to where the images lie"
+            ) from error
+
+    return SetEntry(classes, train_size, load, from_files=True)
+
+
+SETS: dict[str, SetEntry] = {
+    "cifar10": _public("cifar10", "CIFAR10", CIFAR10_CLASSES, 50_000),
+    "cifar100": _public("cifar100", "CIFAR100", CIFAR100_CLASSES, 50_000),
+    "svhn": _public("svhn", "SVHN", DIGIT_CLASSES, 73_257),
+    "fashion_mnist": _public("fashion_mnist", "FashionMNIST", FASHION_MNIST_CLASSES, 60_000),
+    "glyphs": SetEntry(synthetic.GLYPH_CLASSES, 36_000, lambda split, _, wanted: synthetic.glyphs(split, wanted)),
+    "photos": SetEntry((), 10_000, lambda split, _, __: synthetic.photos(split)),
+    "noise/uniform": SetEntry((), 50_000, lambda split, _, __: synthetic.uniform_noise(split)),
+    "noise/gaussian": SetEntry((), 50_000, lambda split, _, __: synthetic.gaussian_noise(split)),
+    "digits": SetEntry(DIGIT_CLASSES, 1_437, lambda split, _, __: synthetic.digits(split)),
+}
+# The user's own images, by the word before the colon: folder:PATH, parquet:PATH, npz:PATH.
+USER_SETS: dict[str, UserEntry] = {
+    "folder": UserEntry(files.read_folder, lambda path: len(files.image_files(path))),
+    "parquet": UserEntry(files.read_parquet, files.parquet_rows),
+    "npz": UserEntry(files.read_npz, lambda path: len(files.read_npz(path))),
+}
+
+
+def user_set(name: str) -> tuple[UserEntry, Path] | None:
+    """The kind and the path of a user's own set, as in "folder:PATH", or None if the name is of no such form."""
+    kind, colon, path = name.partition(":")
+    if not colon:
+        return None
+    if kind not in USER_SETS or not path:
+        raise UserError(f"cannot read {name!r}; expected " + ", ".join(f"{known}:PATH" for known in USER_SETS))
+    return USER_SETS[kind], Path(path).expanduser()
+
+
+def find_set(name: str) -> SetEntry:
+    """The entry of this name; UserError with the known names if there is none."""
+    if name not in SETS:
+        own = ", ".join(f"{kind}:PATH" for kind in USER_SETS)
+        raise UserError(f"no image set {name!r}; {close_matches(name, SETS)}; your own: {own}")
+    return SETS[name]
+
+
+def load_set(name: str, split: Split, data_dir: Path | None = None, classes: Sequence[str] | None = None) -> ImageSet:
+    """One split of one image set by name, whole or with some of its classes, which are relabelled 0..k-1.
+
+    Args:
+        name: a key of SETS, or folder:PATH, parquet:PATH, npz:PATH, which have a train split alone.
+        split: "train" or "test".
+        data_dir: where downloaded sets lie; None means the environment variable DATA_DIR, else ./data.
+        classes: names of classes; images of the others are not even decoded.
+
+    Raises:
+        UserError: unknown name, split or class; files that are missing or cannot be read.
+    """
+    if split not in synthetic.SPLITS:
+        raise UserError(f"no split {split!r}; expected one of {', '.join(synthetic.SPLITS)}")
+    if own := user_set(name):
+        if split != "train":
+            raise UserError(f"{name} has a train split alone, as all images of a user's own do")
+        loaded = own[0].load(own[1])
+        if not len(loaded):
+            raise UserError(f"{name} has no images")
+    else:
+        loaded = find_set(name).load(split, data_folder(data_dir), classes)
+    loaded = replace(loaded, name=name)
+    return loaded if classes is None else loaded.select(classes)
+
+
+def train_size(name: str, data_dir: Path | None = None) -> int:
+    """The number of training images of a whole set, without decoding any."""
+    if own := user_set(name):
+        return own[0].count(own[1])
+    entry = find_set(name)
+    path = data_folder(data_dir) / name / "train.parquet"
+    return files.parquet_rows(path) if entry.from_files and path.is_file() else entry.train_size

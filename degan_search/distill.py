@@ -1,0 +1,35 @@
+"""Distillation of a student from a source of images (Hinton et al. 2015; section 5.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from degan_search import runtime
+from degan_search.config import DistillConfig
+from degan_search.fit import Progress, fit
+from degan_search.losses import distillation_loss
+from degan_search.sources import Source
+
+
+def distill(
+    student: nn.Module, source: Source, config: DistillConfig, seed: int, device: str, stage: str = "distill"
+) -> Iterator[Progress]:
+    """Train a student in place to give the teacher's outputs, yielding its progress after each epoch.
+
+    The loss is T^2 KL(teacher || student) at temperature T; the weights kept are those of the best
+    agreement with the teacher on images not trained on. The student ends in eval mode.
+
+    Raises:
+        DivergedError: the loss is not finite.
+    """
+    batches = source.batches(runtime.generator(seed, stage, "images", device=device))
+    fresh = runtime.generator(seed, stage, "score", device=device)
+
+    def loss() -> Tensor:
+        images, teacher_logits = next(batches)
+        return distillation_loss(student(images), teacher_logits, config.temperature)
+
+    with runtime.seeded(seed, stage, "dropout"):
+        yield from fit(student, loss, lambda: source.score(student, fresh), config, source.steps_per_epoch, stage)

@@ -1,0 +1,60 @@
+"""One trial here and now, without Ray: prepared, run, and its files saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from degan_search import pipeline, runtime
+from degan_search import teacher as teachers
+from degan_search.checkpoint import write_bytes
+from degan_search.config import TrialConfig
+from degan_search.errors import UserError
+from degan_search.fit import DivergedError
+
+CACHE = "cache"
+"""Folder in the storage for teachers and banks, which its runs share."""
+
+
+def run(
+    config: TrialConfig,
+    out: Path,
+    storage: Path = Path("runs"),
+    data_dir: Path | None = None,
+    threads: int = 1,
+    show: Callable[[str, int, int | None], None] | None = None,
+) -> dict[str, Any]:
+    """Run a trial and save its student, generator, sample grid, configuration and result; return its measures.
+
+    Raises:
+        UserError: a wrong configuration, data that do not fit, a folder that is taken, or a trial that diverged.
+    """
+    pipeline.check(config)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is already there; choose another --out, or move it away")
+    runtime.set_up_torch(threads)
+    device = runtime.choose_device()
+    tell = show or (lambda stage, step, of: None)
+    true = teachers.true_images(config.teacher, data_dir)
+    teacher = teachers.obtain(
+        config.teacher, true, storage / CACHE, lambda progress: tell("teacher", progress.step, progress.of), device
+    )
+    inputs = pipeline.prepare(
+        config,
+        true,
+        teacher,
+        data_dir,
+        storage / CACHE,
+        device,
+        lambda progress: tell("comparison images", progress.step, progress.of),
+    )
+    try:
+        outcome = pipeline.run(config, inputs, lambda event: tell(event.stage, event.step, event.of), device)
+    except DivergedError as error:
+        raise UserError(f"the trial failed: {error}") from None
+    pipeline.save(outcome, out)
+    about = {"config": config.model_dump(mode="json"), "metrics": outcome.metrics, "about": runtime.provenance()}
+    write_bytes(out / "result.json", json.dumps(about, indent=1).encode())
+    return outcome.metrics

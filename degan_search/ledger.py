@@ -1,0 +1,199 @@
+"""The truth about a run: immutable Parquet files, one a trial attempt, each whole or not there.
+
+`runs/x/ledger/<trial_id>-<attempt>.parquet` is written once; `runs/x/scores/<trial_id>.parquet` holds the
+accuracies that are measured after the search.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from degan_search.errors import UserError
+from degan_search.records import SCHEMA_VERSION, Phase, Report, State, score_schema, trial_schema
+
+LEDGER = "ledger"
+SCORES = "scores"
+
+Run = str | Path
+
+# What pays for many rows costs time for one.
+_PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+
+
+def write(folder: Path, row: Mapping[str, Any]) -> Path:
+    """Write a trial attempt into the run's folder and return its file, which is whole once it is visible.
+
+    Keys are those of `records.trial_schema`, absent ones null; schema_version is filled in. A score that is
+    not finite becomes null.
+
+    Raises:
+        UserError: an unknown key, a value of another type, no or a bad trial_id, attempt, phase or state, or
+            an attempt that is already written.
+        OSError: the disk refused; nothing is visible then.
+    """
+    score = row.get("score")
+    if isinstance(score, float) and not math.isfinite(score):
+        row = {**row, "score": None}
+    for name, known in (("phase", Phase), ("state", State)):
+        if row.get(name) not in list(known):
+            raise UserError(f"{name} = {row.get(name)!r}: one of {', '.join(known)} is needed")
+    if not isinstance(row.get("attempt"), int):
+        raise UserError(f"attempt = {row.get('attempt')!r}: a whole number is needed")
+    _known(row.get("reports") or (), Report.__annotations__, "report")
+    file = folder / LEDGER / f"{_trial_id(row)}-{row['attempt']}.parquet"
+    if file.exists():
+        raise UserError(f"{file} is already written: a further attempt takes the next number")
+    return _write(file, row, trial_schema())
+
+
+def write_scores(folder: Path, row: Mapping[str, Any]) -> Path:
+    """Write or replace a trial's accuracies in the run's folder; keys are those of `records.score_schema`.
+
+    Raises:
+        UserError: an unknown key, a value of another type, or no or a bad trial_id.
+        OSError: the disk refused; what was there before stays.
+    """
+    return _write(folder / SCORES / f"{_trial_id(row)}.parquet", row, score_schema())
+
+
+def load(run: Run | Sequence[Run]) -> pd.DataFrame:
+    """Return one row a trial, its last attempt with its accuracies beside it, of one run or of several.
+
+    The column `run`, the folder's name, comes first, then those of the schemas without `reports`. What an
+    older run did not record is null. Safe while a sweep writes.
+
+    Raises:
+        UserError: no such folder, no ledger in it, a broken file, two runs of one name, or rows of a newer
+            schema than this one.
+    """
+    runs = _runs(run)
+    trials = _last(_read(runs, LEDGER, trial_schema(), [n for n in trial_schema().names if n != "reports"]))
+    columns = [name for name in score_schema().names if name != "schema_version"]
+    scores = _read(runs, SCORES, score_schema(), columns)
+    left: pd.DataFrame = trials.to_pandas()
+    return left.merge(scores.to_pandas(), how="left", on=["run", "trial_id"], validate="one_to_one")
+
+
+def curves(run: Run | Sequence[Run]) -> pd.DataFrame:
+    """Return one row a report of each trial's last attempt: run, trial_id, cell, phase, state, then Report's.
+
+    Raises:
+        UserError: as `load`.
+    """
+    about = ["trial_id", "cell", "phase", "state"]
+    trials = _last(_read(_runs(run), LEDGER, trial_schema(), [*about, "attempt", "reports"])).combine_chunks()
+    reports = trials["reports"]
+    table = trials.select(["run", *about]).take(pc.list_parent_indices(reports))
+    points = pc.list_flatten(reports)
+    for name in Report.__annotations__:
+        table = table.append_column(name, pc.struct_field(points, name))
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _write(file: Path, row: Mapping[str, Any], schema: pa.Schema) -> Path:
+    _known([row], schema.names, "column")
+    columns = []
+    for field in schema:
+        value = SCHEMA_VERSION if field.name == "schema_version" else row.get(field.name)
+        try:
+            columns.append(pa.array([value], field.type))
+            if pa.types.is_integer(field.type) and columns[-1][0].as_py() != value:
+                raise ValueError("not a whole number")  # Arrow truncates
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"{field.name} = {value!r}: {field.type} is needed ({error})") from None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, so that the replacement is atomic; readers pass over names that begin with a dot.
+    unfinished = file.with_name(f".tmp-{os.getpid()}-{file.name}")
+    try:
+        with unfinished.open("wb") as stream:
+            pq.write_table(pa.table(columns, schema=schema), stream, **_PLAIN)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync(file.parent)
+    return file
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _trial_id(row: Mapping[str, Any]) -> str:
+    trial_id = row.get("trial_id")
+    # It names files: no separator, no leading dot, which would hide the file from readers.
+    if not isinstance(trial_id, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", trial_id):
+        raise UserError(f"trial_id = {trial_id!r}: letters, digits, '-', '_' and '.' are needed")
+    return trial_id
+
+
+def _known(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | Mapping[str, Any], what: str) -> None:
+    for key in (key for row in rows for key in row if key not in names):
+        close = difflib.get_close_matches(key, list(names), n=3) or names
+        raise UserError(f"unknown {what} {key!r}: known are {', '.join(close)}")
+
+
+def _runs(run: Run | Sequence[Run]) -> list[Path]:
+    paths = [Path(one).resolve() for one in ([run] if isinstance(run, str | Path) else run)]
+    if not paths:
+        raise UserError("no run given: at least one run's folder is needed")
+    for path in paths:
+        if not path.is_dir():
+            beside = [other.name for other in path.parent.glob("*") if other.is_dir()]
+            close = difflib.get_close_matches(path.name, beside)
+            raise UserError(f"no run at {path}" + (f": did you mean {', '.join(close)}?" if close else ""))
+        if not (path / LEDGER).is_dir():
+            raise UserError(f"{path} is no run: it has no folder {LEDGER!r}")
+    names = [path.name for path in paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two runs are called {name!r}: the name tells their trials apart, rename one")
+    return paths
+
+
+def _read(runs: Sequence[Path], kind: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    wanted = [*dict.fromkeys([*columns, "schema_version"])]
+    tables = [_empty(schema, wanted)]
+    for run in runs:
+        files = sorted(file for file in (run / kind).glob("*.parquet") if file.name[0] not in "._")
+        for file in files:
+            try:
+                # One by one is faster than pyarrow.dataset for files of a single row.
+                table = pq.ParquetFile(file, pre_buffer=False).read(columns=wanted, use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"{file} cannot be read, move it away to go on: {error}") from None
+            tables.append(table.append_column("run", pa.array([run.name])))
+    # The empty table first: what a file of an older schema lacks comes as null.
+    together = pa.concat_tables(tables, promote_options="default")
+    newest = pc.max(together["schema_version"]).as_py() or 0
+    if newest > SCHEMA_VERSION:
+        names = ", ".join(map(str, runs))
+        raise UserError(f"rows of schema {newest} in {names}: this version reads up to {SCHEMA_VERSION}")
+    return together.select(["run", *columns])
+
+
+def _empty(schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    return pa.schema([*(schema.field(name) for name in columns), ("run", pa.string())]).empty_table()
+
+
+def _last(trials: pa.Table) -> pa.Table:
+    order = trials.select(["run", "trial_id", "attempt"]).to_pandas().sort_values("attempt", kind="stable")
+    last = order.drop_duplicates(["run", "trial_id"], keep="last").index.sort_values()
+    return trials.take(pa.array(last, pa.int64()))

@@ -1,0 +1,103 @@
+"""What is measured of classifiers and of images: accuracy, agreement, coverage, entropy.
+
+Every metric takes logits [N, K] (N >= 1, any float type) and returns a float; none keeps gradients. Raises
+UserError where two arguments do not fit or nothing is given.
+"""
+
+import torch
+from jaxtyping import Float, Integer, UInt8
+from torch import Tensor, nn
+
+from degan_search.data.images import normalise
+from degan_search.errors import UserError
+from degan_search.losses import diversity_loss, entropy_loss
+
+Logits = Float[Tensor, "n k"]
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: UInt8[Tensor, "n c h w"], batch_size: int = 512) -> Logits:
+    """Logits of `model` in eval mode for bytes `images`, on the model's device, without gradients.
+
+    Each module's train or eval mode is put back, and no statistics move: the answer does not depend on the
+    batch size beyond float rounding. Raises UserError for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; it must be 1 or more.")
+    device = next(model.parameters()).device
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        return torch.cat([model(normalise(batch.to(device))) for batch in torch.split(images, batch_size)])
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def accuracy(logits: Logits, labels: Integer[Tensor, " n"]) -> float:
+    """Share of images whose largest logit is the label's, in [0, 1]."""
+    _check_pair(logits, labels, logits.shape[:1])
+    return _mean(logits.argmax(dim=1) == labels)
+
+
+def agreement(student_logits: Logits, teacher_logits: Logits) -> float:
+    """Share of images that student and teacher put into the same class, in [0, 1]."""
+    _check_pair(student_logits, teacher_logits, student_logits.shape)
+    return _mean(student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1))
+
+
+def balanced_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
+    """Agreement in each class that the teacher predicts at least once, mean over these classes, in [0, 1]."""
+    _check_pair(student_logits, teacher_logits, student_logits.shape)
+    classes = teacher_logits.shape[1]
+    predicted = teacher_logits.argmax(dim=1)
+    agreed = predicted[student_logits.argmax(dim=1) == predicted]
+    counts = predicted.bincount(minlength=classes)
+    present = counts > 0
+    return _mean(agreed.bincount(minlength=classes)[present].double() / counts[present])
+
+
+def soft_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
+    """One minus the mean total-variation distance of the two softmax outputs (T = 1), in [0, 1]."""
+    _check_pair(student_logits, teacher_logits, student_logits.shape)
+    difference = student_logits.double().softmax(dim=1) - teacher_logits.double().softmax(dim=1)
+    return 1 - min(1.0, _mean(difference.abs().sum(dim=1) / 2))
+
+
+def effective_classes(logits: Logits) -> float:
+    """Perplexity of the mean softmax output, exp(H(w)) with equation 5's w, in [1, K]."""
+    _check_some(logits)
+    return diversity_loss(logits.double()).exp().item()
+
+
+def coverage(logits: Logits, share: float = 0.01) -> float:
+    """Share of the K classes that are the largest logit of at least `share` of the images, in [0, 1].
+
+    Raises UserError unless 0 < share <= 1.
+    """
+    _check_some(logits)
+    if not 0 < share <= 1:
+        raise UserError(f"share is {share}; it must be above 0 and at most 1 (0.01 is one image in a hundred).")
+    counts = logits.argmax(dim=1).bincount(minlength=logits.shape[1])
+    return _mean(counts.double() / len(logits) >= share)
+
+
+def mean_entropy(logits: Logits) -> float:
+    """Mean entropy of the softmax outputs in nats (equation 4), in [0, log K]."""
+    _check_some(logits)
+    return entropy_loss(logits.double()).item()
+
+
+def _mean(values: Tensor) -> float:
+    return values.double().mean().item()
+
+
+def _check_some(logits: Tensor) -> None:
+    if logits.ndim != 2 or logits.numel() == 0:
+        raise UserError(f"logits have shape {tuple(logits.shape)}; they must be [N, K] with N and K above 0.")
+
+
+def _check_pair(logits: Tensor, other: Tensor, expected: torch.Size) -> None:
+    _check_some(logits)
+    if other.shape != expected:
+        raise UserError(f"logits {tuple(logits.shape)} go with {tuple(expected)}, not {tuple(other.shape)}.")

@@ -1,0 +1,54 @@
+"""The DCGAN of the paper (Radford et al. 2016, for 32x32 images): generator and discriminator."""
+
+from torch import nn
+
+
+def build_generator(channels: int, width: int = 64, latent: int = 100) -> nn.Module:
+    """Build the generator: noise [N, latent] or [N, latent, 1, 1] to images [N, channels, 32, 32] in (-1, 1).
+
+    `width` is the number of channels before the last layer; the paper's is 64. Weights are drawn from
+    torch's default generator: convolutions N(0, 0.02), BatchNorm scale N(1, 0.02), shift 0.
+    """
+    layers: list[nn.Module] = [nn.Flatten(), nn.Unflatten(1, (latent, 1, 1))]
+    inputs, stride, padding = latent, 1, 0
+    for outputs in (8 * width, 4 * width, 2 * width, width):
+        layers += [
+            nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+        inputs, stride, padding = outputs, 2, 1
+    last = nn.ConvTranspose2d(width, channels, 1, bias=False)
+    return _initialised(nn.Sequential(*layers, last, nn.Tanh()))
+
+
+def build_discriminator(channels: int, width: int = 64) -> nn.Module:
+    """Build the discriminator: images [N, channels, 32, 32] in [-1, 1] to logits [N] of being real.
+
+    The paper's sigmoid is part of the losses. `width` is the number of channels after the first layer; the
+    paper's is 64. Weights are drawn as the generator's.
+    """
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, width, 4, 2, 1, bias=False),
+        nn.LeakyReLU(0.2, inplace=True),
+    ]
+    inputs = width
+    for outputs in (2 * width, 4 * width, 8 * width):
+        layers += [
+            nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        inputs = outputs
+    last = nn.Conv2d(inputs, 1, 2, stride=2, bias=False)
+    return _initialised(nn.Sequential(*layers, last, nn.Flatten(0)))
+
+
+def _initialised(model: nn.Sequential) -> nn.Sequential:
+    for layer in model:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.zeros_(layer.bias)
+    return model

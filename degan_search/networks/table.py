@@ -1,0 +1,53 @@
+"""The one table of classifiers: a new teacher or student is one entry here."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from degan_search.errors import UserError
+from degan_search.networks.alexnet import alexnet
+from degan_search.networks.lenet import lenet
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to build a classifier, and what it is made for.
+
+    `build(classes, channels, width)` makes it; `channels` and `width` are the paper's; `size` is the height
+    and width of its images in pixels.
+    """
+
+    build: Callable[[int, int, int], nn.Module]
+    channels: int
+    width: int
+    size: int = 32
+
+
+CLASSIFIERS: dict[str, Network] = {
+    "alexnet": Network(alexnet, channels=3, width=48),
+    "alexnet_half": Network(alexnet, channels=3, width=24),
+    "lenet": Network(lenet, channels=1, width=6),
+    "lenet_half": Network(lenet, channels=1, width=3),
+}
+
+
+def build_classifier(name: str, classes: int, width: int | None = None, channels: int | None = None) -> nn.Module:
+    """Build the classifier `name` of CLASSIFIERS, at the table's width and channels unless told otherwise.
+
+    It takes images [N, channels, 32, 32] in [-1, 1] and gives logits [N, classes]; it is in train mode, and
+    its weights are drawn from torch's default generator (seed it first). Raises UserError for an unknown
+    name, or for a width, a number of classes or of channels below 1.
+    """
+    if name not in CLASSIFIERS:
+        close = difflib.get_close_matches(name, CLASSIFIERS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"unknown classifier {name!r}; known: {', '.join(sorted(CLASSIFIERS))}.{hint}")
+    network = CLASSIFIERS[name]
+    width = network.width if width is None else width
+    channels = network.channels if channels is None else channels
+    for what, value in (("width", width), ("classes", classes), ("channels", channels)):
+        if value < 1:
+            raise UserError(f"{what} of classifier {name!r} is {value}; it must be 1 or more.")
+    return network.build(classes, channels, width)

@@ -1,0 +1,189 @@
+"""What a result row is: column names, directions, Arrow schemas, versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Required, TypedDict, Union, get_args, get_origin, get_type_hints
+
+import pandas as pd
+import pyarrow as pa
+from pydantic import BaseModel
+
+from degan_search.config import TrialConfig, flatten, parse, stable_hash
+
+SCHEMA_VERSION = 1
+
+
+class State(StrEnum):
+    """How a trial ended, in Optuna's words."""
+
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+
+
+class Phase(StrEnum):
+    """What a trial was for."""
+
+    SEARCH = "search"
+    FINAL = "final"
+
+
+class Report(TypedDict, total=False):
+    """A point of a trial's curve; what is absent is null.
+
+    budget is in GAN steps, score the rung score (higher is better), seconds count from the trial's start;
+    losses, entropy and diversity are in nats, effective_classes is exp(entropy of the mean output).
+    """
+
+    budget: Required[int]
+    score: Required[float]
+    seconds: Required[float]
+    d_loss: float | None
+    g_loss: float | None
+    adversarial: float | None
+    entropy: float | None
+    diversity: float | None
+    effective_classes: float | None
+    stage: str | None
+
+
+Direction = Literal["max", "min"]
+
+TRIAL_METRICS: dict[str, Direction] = {
+    "score": "max",
+    "agreement": "max",
+    "balanced_agreement": "max",
+    "soft_agreement": "max",
+    "holdout_agreement": "max",
+    "gan_seconds": "min",
+    "distill_seconds": "min",
+    "seconds": "min",
+    "effective_classes": "max",
+    "coverage": "max",
+    "mean_entropy": "min",
+    "entropy": "min",
+    "diversity": "max",
+    "teacher_holdout_accuracy": "max",
+}
+"""Measured by the trial itself, without true labels but for the teacher's own. Rates are in [0, 1]."""
+
+SCORE_METRICS: dict[str, Direction] = {
+    "oracle_accuracy": "max",
+    "test_accuracy": "max",
+    "teacher_oracle_accuracy": "max",
+    "teacher_test_accuracy": "max",
+}
+"""Accuracies in [0, 1], filled in after the search: oracle on the held-out share of the true training
+images, test for final trials alone."""
+
+METRICS: dict[str, Direction] = TRIAL_METRICS | SCORE_METRICS
+"""Every measured column, and which way is better."""
+
+_PLAIN: dict[Any, pa.DataType] = {
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    bool: pa.bool_(),
+}
+
+
+@cache
+def trial_schema() -> pa.Schema:
+    """Return the columns of a trial attempt, its configuration's leaves among them.
+
+    Raises:
+        TypeError: a configuration field of a type that has no column type.
+    """
+    moment = pa.timestamp("us", tz="UTC")
+    report = pa.struct([(name, _arrow(hint)) for name, hint in get_type_hints(Report).items()])
+    texts = ("phase", "cell", "state", "reason")
+    return pa.schema(
+        [
+            ("trial_id", pa.string()),
+            ("attempt", pa.int32()),
+            *((name, pa.string()) for name in texts),
+            ("number", pa.int32()),
+            ("config_hash", pa.string()),
+            ("config_json", pa.string()),
+            ("teacher_hash", pa.string()),
+            *((_column(name), _arrow(annotation)) for name, annotation in _leaves(TrialConfig)),
+            *((name, pa.float64()) for name in TRIAL_METRICS),
+            ("gan_steps", pa.int64()),
+            ("distill_steps", pa.int64()),
+            ("threads", pa.int32()),
+            ("device", pa.string()),
+            ("started", moment),
+            ("finished", moment),
+            *((name, pa.string()) for name in ("host", "git_commit", "versions", "hardware")),
+            ("schema_version", pa.int32()),
+            ("reports", pa.list_(report)),
+        ]
+    )
+
+
+@cache
+def score_schema() -> pa.Schema:
+    """Return the columns of a trial's accuracies, which are measured apart from the search."""
+    return pa.schema(
+        [
+            ("trial_id", pa.string()),
+            *((name, pa.float64()) for name in SCORE_METRICS),
+            ("n_oracle", pa.int64()),
+            ("n_test", pa.int64()),
+            ("schema_version", pa.int32()),
+        ]
+    )
+
+
+def config_columns(config: TrialConfig) -> dict[str, Any]:
+    """Return a configuration as ledger columns: `gan.lambda_e` becomes `config_gan_lambda_e`.
+
+    `config_json` holds the whole of it, for `config_of`.
+    """
+    leaves = {_column(name): value for name, value in flatten(config.model_dump(mode="json"))}
+    return {"config_hash": stable_hash(config), "config_json": config.model_dump_json(), **leaves}
+
+
+def config_of(row: Mapping[str, Any] | pd.Series) -> TrialConfig:
+    """Return the configuration of a ledger row.
+
+    Raises:
+        UserError: the row's configuration is not one that this version knows.
+    """
+    return parse(TrialConfig, json.loads(row["config_json"]), f"configuration of {row['trial_id']}")
+
+
+def _column(dotted: str) -> str:
+    return "config_" + dotted.replace(".", "_")
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _leaves(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name, inner
+
+
+def _arrow(annotation: Any) -> pa.DataType:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _arrow(inner[0])
+    if origin in (Union, UnionType):
+        # Every column may be null, so an optional type is its one other member.
+        members = [member for member in inner if member is not NoneType]
+        if len(members) == 1:
+            return _arrow(members[0])
+    if origin is Literal:
+        return _arrow(type(inner[0]))
+    if origin in (tuple, list):
+        return pa.list_(_arrow(inner[0]))
+    if annotation not in _PLAIN:
+        raise TypeError(f"no column type for {annotation!r}: known are {', '.join(t.__name__ for t in _PLAIN)}")
+    return _PLAIN[annotation]

@@ -1,0 +1,75 @@
+"""Named seed streams, the device, threads, and where a result came from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("degan-search", "torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "pillow")
+
+
+def stream_seed(seed: int, *names: str | int) -> int:
+    """Return the seed (63 bits) of the stream with these names; other names give independent streams."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *names: str | int, device: str = "cpu") -> torch.Generator:
+    """Return torch's random generator of the named stream on a device."""
+    return torch.Generator(device).manual_seed(stream_seed(seed, *names))
+
+
+@contextmanager
+def seeded(seed: int, *names: str | int) -> Iterator[None]:
+    """Make torch's global generators (initial weights, dropout) follow the named stream, and restore them after."""
+    with torch.random.fork_rng():
+        torch.manual_seed(stream_seed(seed, *names))
+        yield
+
+
+def choose_device(gpus: float | None = None) -> str:
+    """Return "cuda" where a GPU is present and, if the number assigned is given, some of it is ours."""
+    return "cuda" if torch.cuda.is_available() and (gpus is None or gpus > 0) else "cpu"
+
+
+def set_up_torch(threads: int) -> None:
+    """Fix what changes results or speed between processes: threads, denormals, deterministic kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def provenance() -> dict[str, str | dict[str, str]]:
+    """Return host, hardware, package versions and git commit (empty where there is none)."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return {
+        "host": platform.node(),
+        "hardware": f"{platform.machine()}, {os.cpu_count()} CPUs{gpu}",
+        "versions": versions,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""All that knows Ray and Optuna: space, searcher, scheduler, trainable, sweep."""

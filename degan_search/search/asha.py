@@ -1,0 +1,50 @@
+"""Asynchronous successive halving over GAN steps, with rungs of its own for each cell."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+
+class Rungs:
+    """The scores recorded at each rung of each cell (Li et al. 2020, algorithm 2)."""
+
+    def __init__(self, reduction_factor: float) -> None:
+        self.reduction_factor = reduction_factor
+        self.scores: dict[tuple[str, int], list[float]] = defaultdict(list)
+
+    def record(self, cell: str, budget: int, score: float) -> str | None:
+        """Record a score at a rung; return why the trial should stop, or None to go on.
+
+        A trial goes on if it is among the best 1/reduction_factor of those recorded there before it; the
+        first always does. Cells are apart: a poor proxy's trials compete with each other only.
+        """
+        before = self.scores[cell, budget]
+        cutoff = float(np.quantile(before, 1 - 1 / self.reduction_factor)) if before else -np.inf
+        before.append(score)
+        if score >= cutoff:
+            return None
+        return f"stopped early: score {score:.4f} at GAN step {budget} is below the rung's {cutoff:.4f}"
+
+
+class CellAsha(FIFOScheduler):  # type: ignore[misc]
+    """Ray's face of `Rungs`; without them, every trial runs to its end."""
+
+    def __init__(self, rungs: Rungs | None) -> None:
+        super().__init__()
+        self.rungs = rungs
+        self.reasons: dict[str, str] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Stop a trial that its rung does not keep."""
+        if self.rungs is None or result["state"] is not None:
+            return str(TrialScheduler.CONTINUE)
+        reason = self.rungs.record(trial.config["cell"], result["budget"], result["score"])
+        if reason is None:
+            return str(TrialScheduler.CONTINUE)
+        self.reasons[trial.config["id"]] = reason
+        return str(TrialScheduler.STOP)

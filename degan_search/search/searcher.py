@@ -1,0 +1,111 @@
+"""Suggests trials: one Optuna study for each cell, the cells taking turns."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from degan_search import runtime
+from degan_search.records import Phase, State
+from degan_search.search.space import Cell, points
+
+OPTUNA_STATES = {
+    State.COMPLETE: TrialState.COMPLETE,
+    State.PRUNED: TrialState.PRUNED,
+    State.FAIL: TrialState.FAIL,
+}
+
+
+class CellSearcher(Searcher):  # type: ignore[misc]
+    """Ray's face of the studies.
+
+    A study is told of each rung's score, and of a trial's end as what it was: a trial that ASHA stopped is
+    PRUNED and one that diverged is FAIL, so that neither passes for a finished trial's score.
+    """
+
+    def __init__(self, cells: list[Cell]) -> None:
+        super().__init__(metric="score", mode="max")
+        self.cells = cells
+        self.studies = {cell.label: _study(cell) for cell in cells}
+        longest = max((cell.trials() for cell in cells), default=0)
+        self.turns = [cell for turn in range(longest) for cell in cells if turn < cell.trials()]
+        self.given = 0
+        self.asked: dict[str, tuple[optuna.Study, optuna.Trial]] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next job, or FINISHED when every cell has had its trials."""
+        if self.given == len(self.turns):
+            return str(Searcher.FINISHED)
+        cell = self.turns[self.given]
+        study = self.studies[cell.label]
+        trial = study.ask()
+        self.asked[trial_id] = study, trial
+        self.given += 1
+        return job(Phase.SEARCH, self.given - 1, cell.label, cell.configure(trial).model_dump(mode="json"))
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Tell the study a rung's score."""
+        if trial_id in self.asked and result["state"] is None:
+            self.asked[trial_id][1].report(result["score"], result["budget"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the study how the trial ended."""
+        if trial_id not in self.asked:
+            return
+        study, trial = self.asked.pop(trial_id)
+        ended = State.FAIL if error or not result else State(result.get("state") or State.PRUNED)
+        value = result["score"] if result and ended is State.COMPLETE else None
+        study.tell(trial, value, state=OPTUNA_STATES[ended])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the ledger, not Ray's snapshot, is what a search is rebuilt from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: see `save`."""
+
+
+class GivenJobs(Searcher):  # type: ignore[misc]
+    """Hands out a list of jobs."""
+
+    def __init__(self, jobs: list[dict[str, Any]]) -> None:
+        super().__init__(metric="score", mode="max")
+        self.jobs = list(jobs)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next job, or FINISHED after the last."""
+        return self.jobs.pop(0) if self.jobs else str(Searcher.FINISHED)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Do nothing: given jobs do not depend on results."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: see `CellSearcher.save`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: see `CellSearcher.save`."""
+
+
+def job(phase: Phase, number: int, cell: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a worker is given: the trial's name in the run, its cell, and its configuration."""
+    return {"id": f"{phase}-{number:04d}", "phase": str(phase), "number": number, "cell": cell, "config": config}
+
+
+def _study(cell: Cell) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = runtime.stream_seed(cell.space.search.seed, "search", cell.label) % 2**32
+    sampler: BaseSampler
+    if cell.space.search.sampler == "tpe":
+        with warnings.catch_warnings():  # `group` is called experimental; conditional parameters need it
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = TPESampler(seed=seed, group=True, n_startup_trials=max(5, len(cell.space.first)))
+    else:
+        sampler = RandomSampler(seed=seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler, study_name=cell.label)
+    for point in points(cell):
+        study.enqueue_trial(point)
+    return study

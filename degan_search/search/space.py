@@ -1,0 +1,328 @@
+"""Space files: what a sweep holds fixed, what it varies, and how it searches."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import optuna
+import yaml
+from pydantic import ConfigDict, Field, model_validator
+
+from degan_search import pipeline
+from degan_search.config import Count, Model, Seed, TrialConfig, flatten, merge, parse, trial_config
+from degan_search.errors import UserError
+
+Scalar = bool | int | float | str | None
+MAX_BYTES = 1_000_000
+
+
+class Range(Model):
+    """One of: a linear range, a log-uniform range, whole numbers, or 0 beside a log-uniform range."""
+
+    range: tuple[float, float] | None = None
+    log: tuple[float, float] | None = None
+    int_: Annotated[tuple[int, int] | None, Field(alias="int")] = None
+    zero_or_log: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one_ascending_range(self) -> Self:
+        given = [(name, bounds) for name, bounds in self if bounds is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of range, log, int, zero_or_log")
+        name, (low, high) = given[0]
+        if not low < high:
+            raise ValueError(f"the lower bound {low} must be below the upper bound {high}")
+        if "log" in name and low <= 0:
+            raise ValueError(f"a log range must begin above 0, not at {low}")
+        return self
+
+    def suggest(self, name: str, trial: optuna.Trial) -> float | int:
+        """Draw a value; "0 or log" first draws whether it is 0."""
+        if self.int_:
+            return trial.suggest_int(name, *self.int_)
+        if self.range:
+            return trial.suggest_float(name, *self.range)
+        if self.log:
+            return trial.suggest_float(name, *self.log, log=True)
+        assert self.zero_or_log
+        if trial.suggest_categorical(f"{name} is 0", (False, True)):
+            return 0.0
+        return trial.suggest_float(name, *self.zero_or_log, log=True)
+
+    def known(self, name: str, value: float) -> dict[str, Any]:
+        """Return the Optuna parameters under which `suggest` gives this value.
+
+        Raises:
+            UserError: the value is outside the range.
+        """
+        bounds = _bounds(self)
+        if self.zero_or_log and value == 0:
+            return {f"{name} is 0": True}
+        if not bounds[0] <= value <= bounds[1]:
+            raise UserError(f"first: {name} = {value} is outside its range {list(bounds)}")
+        return ({f"{name} is 0": False} if self.zero_or_log else {}) | {name: value}
+
+
+Parameter = list[Scalar] | Range
+
+
+class When(Model):
+    """Settings and parameters for some trials only: those whose settings equal all of `if`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    if_: Annotated[dict[str, Scalar | list[Scalar]], Field(alias="if", min_length=1)]
+    trial: dict[str, Any] = {}
+    parameters: dict[str, Parameter] = {}
+
+    def holds(self, settings: Mapping[str, Any]) -> bool:
+        """Return whether each key of `if` has that value (or one of them) in flat settings."""
+        return all(
+            settings.get(key) in (value if isinstance(value, list) else [value]) for key, value in self.if_.items()
+        )
+
+
+class SearchConfig(Model):
+    """How configurations are chosen within each cell."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    trials: Count = 16
+    """Trials in each cell that has parameters; `grid` runs every combination instead."""
+    seed: Seed = 0
+
+
+class AshaConfig(Model):
+    """Early stopping at the rungs of `probe.at`: asynchronous successive halving (Li et al. 2020)."""
+
+    reduction_factor: Annotated[float, Field(gt=1, le=100)] = 3.0
+
+
+class FinalsConfig(Model):
+    """Runs of each cell's chosen configuration over several seeds; the only ones that see the test split."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
+
+
+class Space(Model):
+    """A space file."""
+
+    description: str = ""
+    trial: dict[str, Any] = {}
+    """Settings of every trial, over the paper's defaults."""
+    cells: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
+    """One search for each combination: the cells of the table."""
+    parameters: dict[str, Parameter] = {}
+    when: list[When] = []
+    first: list[dict[str, Scalar]] = []
+    """Points of `parameters` that each cell tries first."""
+    search: SearchConfig = SearchConfig()
+    asha: AshaConfig | None = AshaConfig()
+    finals: FinalsConfig | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One search: fixed settings, and the parameters that vary."""
+
+    settings: dict[str, Any]
+    space: Space = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """Such as `proxy=photos method=degan`."""
+        return " ".join(f"{key}={value}" for key, value in self.settings.items()) or "all"
+
+    def configure(self, trial: optuna.Trial) -> TrialConfig:
+        """Draw one configuration, conditions included."""
+        return self._resolve(lambda name, spec: _suggest(trial, name, spec))[0]
+
+    def enqueue(self, point: Mapping[str, Scalar]) -> dict[str, Any]:
+        """Return Optuna's parameters for a known point; keys that this cell does not vary are left out.
+
+        Raises:
+            UserError: a value that the parameter cannot take.
+        """
+        known: dict[str, Any] = {}
+
+        def fixed(name: str, spec: Parameter) -> Any:
+            if name not in point:
+                return spec[0] if isinstance(spec, list) else _low(spec)
+            value = point[name]
+            if isinstance(spec, list):
+                if value not in spec:
+                    raise UserError(f"first: {name} = {value!r} is not one of {spec}")
+                known[name] = spec.index(value)
+            else:
+                known.update(spec.known(name, float(value or 0)))
+            return value
+
+        self._resolve(fixed)
+        return known
+
+    def example(self) -> TrialConfig:
+        """Return the configuration with each parameter at its first or lowest value."""
+        return self._resolve(lambda _, spec: spec[0] if isinstance(spec, list) else _low(spec))[0]
+
+    def varies(self) -> dict[str, Parameter]:
+        """Return the parameters that may vary in this cell, by name."""
+        return self._resolve(lambda _, spec: spec[0] if isinstance(spec, list) else _low(spec))[1]
+
+    def grid(self) -> list[dict[str, Scalar]]:
+        """Return every combination of this cell's lists.
+
+        Raises:
+            UserError: a parameter is a range, which has no combinations.
+        """
+        varies = self.varies()
+        for name, spec in varies.items():
+            if isinstance(spec, Range):
+                raise UserError(f"search.sampler grid needs lists, but {name} is a range")
+        lists = [spec for spec in varies.values() if isinstance(spec, list)]
+        return [dict(zip(varies, values, strict=True)) for values in itertools.product(*lists)]
+
+    def trials(self) -> int:
+        """Return how many trials the search of this cell runs."""
+        if not self.varies():
+            return 0 if self.space.finals else 1
+        return len(self.grid()) if self.space.search.sampler == "grid" else self.space.search.trials
+
+    def proxies(self) -> list[str]:
+        """Return the proxies that trials of this cell may use."""
+        varied = self.varies().get("proxy")
+        return [str(name) for name in varied] if isinstance(varied, list) else [self.example().proxy]
+
+    def _resolve(self, draw: Any) -> tuple[TrialConfig, dict[str, Parameter]]:
+        """Apply conditions in the file's order, drawing each parameter where it first comes up."""
+        drawn: dict[str, Parameter] = {}
+        values: dict[str, Any] = {}
+        settings = merge(self.space.trial, self.settings)
+
+        def take(parameters: Mapping[str, Parameter]) -> None:
+            for name, spec in parameters.items():
+                drawn[name] = spec
+                values[name] = draw(name, spec)
+
+        take({name: spec for name, spec in self.space.parameters.items() if name not in self.settings})
+        for when in self.space.when:
+            if when.holds(_flat(trial_config(settings, values))):
+                settings = merge(settings, when.trial)
+                take(when.parameters)
+        return pipeline.normalised(trial_config(settings, values)), drawn
+
+
+def load(name: str) -> Space:
+    """Read a shipped space by name (`demo`) or a user's by path (`my/space.yaml`).
+
+    Raises:
+        UserError: no such space, not YAML, an unknown key, a range upside down.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"space file {name!r} does not exist")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"space file {name!r} is larger than {MAX_BYTES:,} bytes")
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"space file {name!r} cannot be read as text: {error}") from None
+    else:
+        known = shipped()
+        if name not in known:
+            near = difflib.get_close_matches(name, known)
+            raise UserError(
+                f"space {name!r} is not shipped; "
+                + (f"did you mean {near[0]!r}? " if near else "")
+                + f"shipped: {', '.join(known)}; a file of your own ends in .yaml"
+            )
+        text = files("search_spaces").joinpath(f"{name}.yaml").read_text()
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"space {name!r} is not YAML: {' '.join(str(error).split())}") from None
+    space = parse(Space, values, f"space {name!r}")
+    check(space)
+    return space
+
+
+def shipped() -> list[str]:
+    """Return the names of the spaces that come with the package."""
+    return sorted(file.name.removesuffix(".yaml") for file in files("search_spaces").iterdir() if ".yaml" in file.name)
+
+
+def cells(space: Space) -> list[Cell]:
+    """Return the cells of the table in the file's order."""
+    combinations = itertools.product(*space.cells.values())
+    return [Cell(dict(zip(space.cells, values, strict=True)), space) for values in combinations]
+
+
+def check(space: Space) -> None:
+    """Refuse a space with a wrong configuration in any cell or at any value of any list.
+
+    Raises:
+        UserError: the first fault, naming the cell.
+    """
+    for cell in cells(space):
+        try:
+            example = cell.example()
+            pipeline.check(example)
+            for name, spec in cell.varies().items():
+                for value in spec if isinstance(spec, list) else (_low(spec), _high(spec)):
+                    pipeline.check(trial_config(example.model_dump(mode="json"), {name: value}))
+            for point in space.first:
+                unknown = set(point) - set(_flat(example))
+                if unknown:
+                    raise UserError(f"first: unknown key {min(unknown)!r}")
+                cell.enqueue(point)
+            if space.search.sampler == "grid":
+                cell.grid()
+            if space.finals and example.seed in space.finals.seeds:
+                raise UserError(f"finals.seeds must not hold the search's own seed {example.seed}")
+        except UserError as error:
+            raise UserError(f"cell {cell.label}: {error}") from None
+
+
+def _suggest(trial: optuna.Trial, name: str, spec: Parameter) -> Any:
+    if isinstance(spec, Range):
+        return spec.suggest(name, trial)
+    return spec[trial.suggest_categorical(name, range(len(spec)))]
+
+
+def _low(spec: Range) -> float | int:
+    if spec.zero_or_log:
+        return 0.0
+    return _bounds(spec)[0]
+
+
+def _high(spec: Range) -> float | int:
+    return _bounds(spec)[1]
+
+
+def _bounds(spec: Range) -> tuple[float, float]:
+    bounds = spec.int_ or spec.range or spec.log or spec.zero_or_log
+    assert bounds
+    return bounds
+
+
+def _flat(config: TrialConfig) -> dict[str, Any]:
+    return dict(flatten(config.model_dump(mode="json")))
+
+
+def dump(space: Space) -> str:
+    """Return the space as YAML that `load` reads back to an equal space."""
+    text: str = yaml.safe_dump(space.model_dump(mode="json", by_alias=True, exclude_none=False), sort_keys=False)
+    return text
+
+
+def points(cell: Cell) -> Iterator[dict[str, Any]]:
+    """Yield Optuna's parameters of the trials known before the search: the grid, or the first points."""
+    source = cell.grid() if cell.space.search.sampler == "grid" else cell.space.first
+    for point in source:
+        known = cell.enqueue(point)
+        if known:
+            yield known

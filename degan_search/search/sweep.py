@@ -1,0 +1,277 @@
+"""The sweep: teacher, inputs, search, oracle accuracy, finals, table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+from rich.console import Console
+
+from analysis import table2 as tables
+from degan_search import evaluate, ledger, pipeline, runtime
+from degan_search import teacher as teachers
+from degan_search.config import TrialConfig, trial_config
+from degan_search.errors import UserError
+from degan_search.fit import Progress
+from degan_search.foreground import CACHE
+from degan_search.records import Phase, State, config_of
+from degan_search.search import space as spaces
+from degan_search.search.asha import CellAsha, Rungs
+from degan_search.search.recorder import Recorder
+from degan_search.search.searcher import CellSearcher, GivenJobs, job
+from degan_search.search.trainable import DeganTrainable, inputs_key
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a sweep runs and where its results go."""
+
+    storage: Path = Path("runs")
+    name: str = "sweep"
+    data_dir: Path | None = None
+    cpus_per_trial: int = 1
+    gpus_per_trial: float = 0.0
+    max_concurrent: int | None = None
+    address: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.storage / self.name
+
+
+def sweep(space: spaces.Space, options: Options, console: Console) -> Path:
+    """Run a sweep to its end and return its folder.
+
+    Raises:
+        UserError: anything wrong with the space, the data or the folder, before a trial starts; and at the
+            end, rows that could not be written.
+    """
+    begun = time.monotonic()
+    check_folder(options)
+    runtime.set_up_torch(os.cpu_count() or 1)
+    cells = spaces.cells(space)
+    inputs = prepare(cells, options, console)
+    _start_folder(space, options)
+    with ray_cluster(options, console):
+        references = {key: ray.put(value) for key, value in inputs.items()}
+        count = sum(cell.trials() for cell in cells)
+        if count:
+            rungs = Rungs(space.asha.reduction_factor) if space.asha else None
+            _tune(Phase.SEARCH, count, options, references, console, CellAsha(rungs), CellSearcher(cells))
+            evaluate.evaluate(options.folder, options.data_dir, options.storage / CACHE)
+        if space.finals:
+            jobs = final_jobs(cells, ledger.load(options.folder) if count else None, space.finals.seeds)
+            _tune(Phase.FINAL, len(jobs), options, references, console, CellAsha(None), GivenJobs(jobs))
+            evaluate.evaluate(options.folder, options.data_dir, options.storage / CACHE)
+    tidy = tables.table2(ledger.load(options.folder))
+    console.print(tables.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
+    tables.save(tidy, options.folder)
+    console.print(
+        f"\nResults: {options.folder} ({(time.monotonic() - begun) / 60:.1f} min). "
+        f"Table again: degan-search table2 {options.folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return options.folder
+
+
+def check_folder(options: Options) -> None:
+    """Refuse a folder that another run owns, or a place that cannot be written.
+
+    Raises:
+        UserError: says which, and what to do.
+    """
+    folder = options.folder
+    if Path(options.name).name != options.name or options.name in ("", ".", "..", CACHE):
+        raise UserError(f"--name {options.name!r} must be a plain folder name other than {CACHE!r}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is already there; choose another --name, or move it away")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--storage {str(options.storage)!r} cannot be written: {error.strerror or error}") from None
+
+
+def prepare(cells: list[spaces.Cell], options: Options, console: Console) -> dict[str, pipeline.Inputs]:
+    """Make the teacher and what trials share, for every proxy of every cell, before any worker starts.
+
+    Raises:
+        UserError: data that are not there or do not fit.
+    """
+    made: dict[str, pipeline.Inputs] = {}
+    true: dict[str, teachers.TrueImages] = {}
+    cache = options.storage / CACHE
+    device = runtime.choose_device(options.gpus_per_trial)
+    for cell in cells:
+        example = cell.example()
+        for proxy in cell.proxies():
+            config = trial_config(example.model_dump(mode="json"), {"proxy": proxy})
+            key = inputs_key(config)
+            if key in made:
+                continue
+            name = config.teacher.model_dump_json()
+            with console.status(f"Loading {config.teacher.dataset} and {proxy} ...") as status:
+                if name not in true:
+                    true[name] = teachers.true_images(config.teacher, options.data_dir)
+
+                def show(progress: Progress) -> None:
+                    status.update(f"Training the teacher: step {progress.step}, held-out accuracy {progress.score:.3f}")
+
+                teacher = teachers.obtain(config.teacher, true[name], cache, show, device)
+                made[key] = pipeline.prepare(
+                    config,
+                    true[name],
+                    teacher,
+                    options.data_dir,
+                    cache,
+                    device,
+                    lambda progress, proxy=proxy: status.update(  # type: ignore[misc]
+                        f"Making the comparison images of {proxy}: GAN step {progress.step} of {progress.of}"
+                    ),
+                )
+            console.print(
+                f"{proxy}: {len(made[key].proxy):,} images, {len(made[key].bank):,} to compare on; teacher "
+                f"{config.teacher.network} on {config.teacher.dataset}, held-out accuracy "
+                f"{teacher.held_out_accuracy:.1%}",
+                highlight=False,
+                soft_wrap=True,
+            )
+    return made
+
+
+@contextlib.contextmanager
+def ray_cluster(options: Options, console: Console) -> Iterator[None]:
+    """Connect to `--address`, or start Ray here, bound to this machine alone, and stop it after.
+
+    Raises:
+        UserError: no cluster answers at the address.
+    """
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if options.address:
+        try:
+            ray.init(address=options.address, **quiet)
+        except (ConnectionError, RuntimeError) as error:
+            raise UserError(
+                f"no Ray cluster at {options.address!r}: {str(error).splitlines()[0]} (where the cluster asks for a "
+                "token, set RAY_AUTH_MODE=token and copy its token file to this machine)"
+            ) from None
+    else:
+        ray.init(include_dashboard=False, configure_logging=True, **quiet)
+    try:
+        console.print(
+            f"Ray: {int(ray.cluster_resources().get('CPU', 0))} CPUs, {ray.cluster_resources().get('GPU', 0):g} GPUs",
+            highlight=False,
+        )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def final_jobs(cells: list[spaces.Cell], frame: pd.DataFrame | None, seeds: list[int]) -> list[dict[str, Any]]:
+    """Return the final runs: each cell's chosen configuration with each seed.
+
+    The choice is the best `score` among the cell's finished trials; a cell whose trials all failed has none.
+    """
+    jobs: list[dict[str, Any]] = []
+    for seed in seeds:
+        for cell in cells:
+            config = chosen(cell, frame)
+            if config is None:
+                continue
+            final = trial_config(config.model_dump(mode="json"), {"seed": seed, "probe.at": []})
+            jobs.append(job(Phase.FINAL, len(jobs), cell.label, final.model_dump(mode="json")))
+    return jobs
+
+
+def chosen(cell: spaces.Cell, frame: pd.DataFrame | None) -> TrialConfig | None:
+    """Return a cell's configuration with the best score; its only one if nothing varies."""
+    if not cell.varies():
+        return cell.example()
+    if frame is None:
+        return None
+    done = frame[(frame["phase"] == Phase.SEARCH) & (frame["state"] == State.COMPLETE) & (frame["cell"] == cell.label)]
+    return None if done.empty else config_of(done.sort_values("score").iloc[-1])
+
+
+def _start_folder(space: spaces.Space, options: Options) -> None:
+    (options.folder / "space.yaml").write_text(spaces.dump(space))
+    about = runtime.provenance() | {"options": {name: str(value) for name, value in vars(options).items()}}
+    (options.folder / "run.json").write_text(json.dumps(about, indent=1))
+
+
+def _tune(
+    phase: Phase,
+    count: int,
+    options: Options,
+    references: dict[str, Any],
+    console: Console,
+    scheduler: CellAsha,
+    searcher: Searcher,
+) -> None:
+    """Run one phase under Ray Tune, writing each trial's row as it ends."""
+    recorder = Recorder(options.folder, scheduler.reasons, count, str(phase).capitalize(), console)
+    resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
+    total = ray.cluster_resources()
+    fits = [int(total.get(kind.upper(), 0) / need) for kind, need in resources.items() if need]
+    slots = options.max_concurrent or min(fits)
+    if min(fits) < 1:
+        raise UserError(
+            f"a trial needs {resources}, but the cluster has {total.get('CPU', 0):g} CPUs and "
+            f"{total.get('GPU', 0):g} GPUs"
+        )
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            DeganTrainable,
+            inputs=references,
+            folder=str((options.folder / "trials").absolute()),
+            threads=options.cpus_per_trial,
+        ),
+        resources,
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=count,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=str(phase),
+            storage_path=str((options.folder / "ray").absolute()),
+            callbacks=[recorder],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    with recorder.bar:
+        tuner.fit()
+    faults = recorder.flush()
+    missing = count - sum(recorder.ended.values())
+    if faults or missing:
+        raise UserError("; ".join([*faults, *([f"{missing} trials left no row"] if missing else [])]))
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.trial_id)

@@ -1,0 +1,106 @@
+"""Where distillation's images come from: an image set, or a generator. Each gives images with the teacher's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from degan_search.config import DistillConfig
+from degan_search.data.images import normalise
+from degan_search.metrics import agreement, predict
+from degan_search.networks.frozen import freeze
+
+CHUNK = 512
+EPOCH = 256
+"""Batches that the released code calls an epoch of generated images."""
+Batch = tuple[Float[Tensor, "n c h w"], Float[Tensor, "n k"]]
+
+
+class Source(Protocol):
+    """Images in [-1, 1] with the teacher's logits for them."""
+
+    steps_per_epoch: int
+
+    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
+        """Yield batches for ever."""
+
+    def score(self, student: nn.Module, rng: torch.Generator) -> float:
+        """Return the share of images not trained on where student and teacher agree, 0 to 1."""
+
+
+def index_batches(count: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Yield batches of indices for ever: shuffled passes over `count`, the last batch of a pass smaller.
+
+    A last batch of one image is left out: BatchNorm cannot train on it.
+    """
+    device = rng.device
+    while True:
+        for indices in torch.split(torch.randperm(count, generator=rng, device=device), batch):
+            if len(indices) > 1 or count == 1:
+                yield indices
+
+
+class ImageSource:
+    """Images of a set on the device; the teacher's logits are computed once, as no image is augmented."""
+
+    def __init__(
+        self,
+        train: UInt8[Tensor, "n c h w"],
+        held_out: UInt8[Tensor, "m c h w"],
+        teacher: nn.Module,
+        batch_size: int,
+        config: DistillConfig,
+    ) -> None:
+        self.train, self.held_out, self.batch_size = train, held_out, batch_size
+        self.logits, self.held_out_logits = predict(teacher, train), predict(teacher, held_out)
+        self.steps_per_epoch = config.steps_per_epoch or -(-len(train) // batch_size)
+
+    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
+        """Yield shuffled passes over the training images for ever."""
+        for indices in index_batches(len(self.train), self.batch_size, rng):
+            yield normalise(self.train[indices]), self.logits[indices]
+
+    def score(self, student: nn.Module, rng: torch.Generator) -> float:
+        """Return agreement on the held-out images."""
+        return agreement(predict(student, self.held_out), self.held_out_logits)
+
+
+class GeneratorSource:
+    """Images that a frozen copy of a generator makes from fresh noise, in large chunks, without gradients."""
+
+    def __init__(
+        self, generator: nn.Module, latent: int, teacher: nn.Module, config: DistillConfig | None = None
+    ) -> None:
+        self.generator, self.latent, self.teacher = freeze(generator), latent, teacher
+        self.config = config or DistillConfig()
+        self.steps_per_epoch = self.config.steps_per_epoch or EPOCH
+
+    @torch.no_grad()
+    def make(self, count: int, rng: torch.Generator) -> Batch:
+        """Return this many new images in [-1, 1] and the teacher's logits."""
+        images, logits = [], []
+        for start in range(0, count, CHUNK):
+            z = torch.randn(min(CHUNK, count - start), self.latent, 1, 1, generator=rng, device=rng.device)
+            images.append(self.generator(z))
+            logits.append(self.teacher(images[-1]))
+        return torch.cat(images), torch.cat(logits)
+
+    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
+        """Yield batches for ever, using each image `reuse` times before its pool is made anew."""
+        size, batch = self.config.pool, self.config.batch_size
+        size = max(batch, size - size % batch)
+        while True:
+            images, logits = self.make(size, rng)
+            for _ in range(self.config.reuse):
+                for indices in torch.split(torch.randperm(size, generator=rng, device=rng.device), batch):
+                    yield images[indices], logits[indices]
+
+    @torch.no_grad()
+    def score(self, student: nn.Module, rng: torch.Generator) -> float:
+        """Return agreement on freshly generated images."""
+        images, logits = self.make(self.config.score_images, rng)
+        return agreement(torch.cat([student(chunk) for chunk in torch.split(images, CHUNK)]), logits)

@@ -1,0 +1,211 @@
+"""The teacher: trained once on the true images and cached, or the user's own file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import Int64, UInt8
+from torch import Tensor, nn
+
+from degan_search import runtime
+from degan_search.checkpoint import read_tensors, tensors_bytes, write_bytes
+from degan_search.config import TeacherConfig, stable_hash
+from degan_search.data import proxies
+from degan_search.data.images import normalise, split, to_input
+from degan_search.data.synthetic import Split
+from degan_search.errors import UserError
+from degan_search.fit import Progress, fit
+from degan_search.metrics import accuracy, predict
+from degan_search.networks.frozen import freeze
+from degan_search.networks.table import CLASSIFIERS, build_classifier
+from degan_search.sources import index_batches
+
+OWN_SUFFIXES = (".safetensors", ".pt", ".pth")
+"""A state dict or TorchScript. Not torch.export: its loader unpickles constants and loads native code."""
+
+
+@dataclass(frozen=True)
+class TrueImages:
+    """The true training images as the teacher takes them, and their 80/20 split."""
+
+    images: UInt8[np.ndarray, "n c h w"]
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...]
+    train: Int64[np.ndarray, " a"]
+    held_out: Int64[np.ndarray, " b"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher as bytes, so that workers can share it; `model` makes the frozen network."""
+
+    config: TeacherConfig
+    data: bytes
+    suffix: str
+    classes: int
+    channels: int
+    hash: str
+    held_out_accuracy: float
+
+    def model(self, device: str = "cpu") -> nn.Module:
+        """Return the frozen network on a device, in eval mode."""
+        return freeze(_read(self.config, self.data, self.suffix, self.classes)).to(device)
+
+
+def true_images(config: TeacherConfig, data_dir: Path | None, part: Split = "train") -> TrueImages:
+    """Load the true images, turned to the teacher's channels and size.
+
+    Args:
+        config: names the set; `count` keeps that many training images, class-balanced.
+        data_dir: folder of the image sets.
+        part: "train", or "test" for the final evaluation, which alone may ask for it.
+
+    Raises:
+        UserError: the set is unknown, unlabelled, not there or too small.
+    """
+    images = proxies.load(config.dataset, part, data_dir, config.count if part == "train" else None, config.seed)
+    if images.labels is None or len(images.classes) < 2:
+        raise UserError(f"teacher.dataset {config.dataset!r} must be labelled, with at least two classes")
+    train, held_out = split(len(images), config.holdout, config.seed)
+    if len(train) < config.fit.batch_size:
+        raise UserError(
+            f"teacher.dataset {config.dataset!r} leaves {len(train)} training images, "
+            f"fewer than teacher.fit.batch_size = {config.fit.batch_size}"
+        )
+    ready = to_input(images.images, channels(config))
+    return TrueImages(ready, images.labels, images.classes, train, held_out)
+
+
+def channels(config: TeacherConfig) -> int:
+    """Return the image channels that the teacher's network takes: 1 or 3.
+
+    Raises:
+        UserError: unknown network.
+    """
+    if config.network not in CLASSIFIERS:
+        raise UserError(f"teacher.network {config.network!r} is unknown; known: {', '.join(CLASSIFIERS)}")
+    return CLASSIFIERS[config.network].channels
+
+
+def obtain(
+    config: TeacherConfig,
+    true: TrueImages,
+    cache: Path,
+    report: Callable[[Progress], None] | None = None,
+    device: str = "cpu",
+) -> Teacher:
+    """Return the teacher: the user's own, the cached one, or one trained now and cached.
+
+    The cache entry is named by a hash of the configuration and of the images. A lock beside it makes a
+    second sweep wait for the first instead of training the same teacher again.
+
+    Raises:
+        UserError: a file of the user's own that does not fit.
+    """
+    digest = hashlib.sha256(true.images.tobytes() + true.labels.tobytes()).hexdigest()[:16]
+    if config.path is not None:
+        return _own(config, true, digest)
+    key = stable_hash(config, digest)
+    file, facts = cache / f"{key}.safetensors", cache / f"{key}.json"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{key}.lock"):
+        if not (file.exists() and facts.exists()):
+            model = train(config, true, report, device)
+            accuracy_ = _held_out_accuracy(model, true, device)
+            write_bytes(file, tensors_bytes(model.state_dict()))
+            about = {"held_out_accuracy": accuracy_, "config": config.model_dump(mode="json")}
+            write_bytes(facts, json.dumps(about, indent=1).encode())
+        data, about = file.read_bytes(), json.loads(facts.read_text())
+    return Teacher(config, data, ".safetensors", len(true.classes), channels(config), key, about["held_out_accuracy"])
+
+
+def train(
+    config: TeacherConfig,
+    true: TrueImages,
+    report: Callable[[Progress], None] | None = None,
+    device: str = "cpu",
+) -> nn.Module:
+    """Train the teacher with cross-entropy; accuracy on the held-out 20% picks its weights."""
+    with runtime.seeded(config.seed, "teacher", "weights"):
+        model = build_classifier(config.network, len(true.classes), config.width)
+    model.to(device).to(memory_format=torch.channels_last)
+    images, labels = (torch.from_numpy(part[true.train]).to(device) for part in (true.images, true.labels))
+    rng = runtime.generator(config.seed, "teacher", "images", device=device)
+    batches = index_batches(len(images), config.fit.batch_size, rng)
+
+    def loss() -> Tensor:
+        indices = next(batches)
+        return nn.functional.cross_entropy(model(normalise(images[indices])), labels[indices])
+
+    steps_per_epoch = config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size)
+    with runtime.seeded(config.seed, "teacher", "dropout"):
+        for progress in fit(
+            model, loss, lambda: _held_out_accuracy(model, true, device), config.fit, steps_per_epoch, "teacher"
+        ):
+            if report:
+                report(progress)
+    return model
+
+
+def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float:
+    images, labels = (torch.from_numpy(part[true.held_out]).to(device) for part in (true.images, true.labels))
+    return accuracy(predict(model, images), labels)
+
+
+def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
+    path = Path(str(config.path))
+    if path.suffix not in OWN_SUFFIXES or not path.is_file():
+        raise UserError(f"teacher.path {config.path!r} must be a file ending in {', '.join(OWN_SUFFIXES)}")
+    data = path.read_bytes()
+    model = freeze(_read(config, data, path.suffix, len(true.classes)))
+    sample = torch.from_numpy(true.images[true.held_out[:8]])
+    try:
+        shape = tuple(predict(model, sample).shape)
+    except Exception as error:
+        raise UserError(
+            f"teacher.path {config.path!r} does not take images of shape {tuple(sample.shape[1:])}: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    if shape != (len(sample), len(true.classes)):
+        raise UserError(
+            f"teacher.path {config.path!r} gives {shape[-1]} outputs, "
+            f"but {config.dataset!r} has {len(true.classes)} classes"
+        )
+    held_out = _held_out_accuracy(model, true, "cpu")
+    key = stable_hash(config, digest, hashlib.sha256(data).hexdigest())
+    return Teacher(config, data, path.suffix, len(true.classes), channels(config), key, held_out)
+
+
+def _read(config: TeacherConfig, data: bytes, suffix: str, classes: int) -> nn.Module:
+    """Build the network from a file's bytes; no pickled code is run."""
+    what = f"teacher.path {config.path!r}"
+    if suffix == ".safetensors":
+        state = read_tensors(data, what)
+    else:
+        try:
+            script: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
+            return script
+        except RuntimeError:
+            pass
+        try:
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except Exception:
+            raise UserError(f"{what} is neither TorchScript nor a plain state dict (weights only)") from None
+    model = build_classifier(config.network, classes, config.width)
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        text = str(error)
+        raise UserError(
+            f"{what} does not fit network {config.network!r} with {classes} classes "
+            f"and width {config.width or CLASSIFIERS[config.network].width}: {text.splitlines()[-1].strip()}"
+        ) from None
+    return model

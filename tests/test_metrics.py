@@ -1,0 +1,126 @@
+"""The metrics on small cases worked by hand, their ranges, and that `predict` leaves the model alone."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from degan_search import metrics
+from degan_search.errors import UserError
+from degan_search.networks.table import CLASSIFIERS, build_classifier
+
+
+def sure(*classes: int, of: int = 4) -> Tensor:
+    """Logits that put (nearly) all probability on the given classes."""
+    return 50 * torch.eye(of)[list(classes)]
+
+
+def test_accuracy():
+    assert metrics.accuracy(sure(0, 1, 2, 3), torch.tensor([0, 1, 2, 0])) == 0.75
+    assert metrics.accuracy(sure(0, 1), torch.tensor([1, 0])) == 0
+
+
+def test_agreement_and_its_balanced_form():
+    teacher, student = sure(0, 0, 0, 1), sure(0, 0, 0, 2)
+    assert metrics.agreement(student, teacher) == 0.75
+    assert metrics.balanced_agreement(student, teacher) == 0.5  # class 0 all, class 1 none; 2 and 3 do not count
+    assert metrics.balanced_agreement(teacher, student) == 0.5
+    assert metrics.balanced_agreement(sure(0, 1, 1, 1), sure(0, 0, 1, 1)) == 0.75
+
+
+def test_soft_agreement():
+    teacher = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]).log()
+    student = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]]).log()
+    assert metrics.soft_agreement(student, teacher) == pytest.approx(0.85)
+    assert metrics.soft_agreement(teacher, teacher) == 1
+    assert metrics.soft_agreement(sure(0), sure(1)) == pytest.approx(0)
+
+
+def test_effective_classes_and_entropy():
+    assert metrics.effective_classes(torch.zeros(3, 10)) == pytest.approx(10)
+    assert metrics.effective_classes(sure(0, 0, 1, 1)) == pytest.approx(2)
+    assert metrics.effective_classes(sure(2, 2)) == pytest.approx(1)
+    assert metrics.mean_entropy(torch.zeros(3, 10)) == pytest.approx(math.log(10))
+    assert metrics.mean_entropy(sure(0, 1)) == pytest.approx(0, abs=1e-12)
+
+
+def test_coverage():
+    logits = sure(*[0] * 693, *[1] * 7)  # 1% of 700 exactly: counts as covered
+    assert metrics.coverage(logits) == 0.5
+    assert metrics.coverage(logits, share=0.0101) == 0.25
+    assert metrics.coverage(sure(0, 1, 2, 3), share=0.25) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 6), st.floats(0, 100), st.integers(0, 9))
+def test_ranges_hold_for_any_logits(images, classes, scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = (scale * torch.randn(images, classes, generator=generator) for _ in range(2))
+    for metric in (metrics.agreement, metrics.balanced_agreement, metrics.soft_agreement):
+        assert 0 <= metric(student, teacher) <= 1
+        assert metric(student, student) == 1
+    assert metrics.agreement(student, teacher) == metrics.accuracy(student, teacher.argmax(dim=1))
+    assert 1 - 1e-9 <= metrics.effective_classes(student) <= classes + 1e-9
+    assert -1e-9 <= metrics.mean_entropy(student) <= math.log(metrics.effective_classes(student)) + 1e-9
+    assert 1 / classes <= metrics.coverage(student) <= 1
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def some_images(count: int, channels: int, random: torch.Generator) -> Tensor:
+    return torch.randint(256, (count, channels, 32, 32), dtype=torch.uint8, generator=random)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_predict_does_not_depend_on_the_batch_size_nor_moves_the_model(name, random):
+    model = build_classifier(name, 10, 6)
+    model[0].eval()  # one module in another mode than the rest
+    modes = [module.training for module in model.modules()]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    images = some_images(11, CLASSIFIERS[name].channels, random)
+    logits = metrics.predict(model, images)
+    assert logits.shape == (11, 10)
+    assert not logits.requires_grad
+    for batch_size in (1, 4, 11):
+        torch.testing.assert_close(metrics.predict(model, images, batch_size), logits, rtol=1e-5, atol=1e-5)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    model.eval()
+    torch.testing.assert_close(model(images / 127.5 - 1), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_predict_puts_the_mode_back_after_an_error(random):
+    model = build_classifier("lenet", 10)
+    with pytest.raises(RuntimeError):
+        metrics.predict(model, some_images(2, 3, random))
+    assert all(module.training for module in model.modules())
+
+
+def test_predict_of_nothing_is_nothing(random):
+    assert metrics.predict(build_classifier("alexnet", 10, 6), some_images(0, 3, random)).shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: metrics.accuracy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)),
+        lambda: metrics.accuracy(torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64)),
+        lambda: metrics.agreement(torch.zeros(2, 3), torch.zeros(2, 4)),
+        lambda: metrics.balanced_agreement(torch.zeros(2, 3), torch.zeros(1, 3)),
+        lambda: metrics.soft_agreement(torch.zeros(2, 3), torch.zeros(2, 1)),
+        lambda: metrics.effective_classes(torch.zeros(0, 3)),
+        lambda: metrics.mean_entropy(torch.zeros(3)),
+        lambda: metrics.coverage(torch.zeros(2, 3), share=0.0),
+        lambda: metrics.coverage(torch.zeros(2, 3), share=1.5),
+        lambda: metrics.predict(build_classifier("lenet", 10), torch.zeros(1, 1, 32, 32, dtype=torch.uint8), 0),
+    ],
+)
+def test_unusable_arguments_are_refused(call):
+    with pytest.raises(UserError):
+        call()
