@@ -167,16 +167,17 @@ def _describe(loaded: Any, max_concurrent: int | None, cpus_per_trial: int, data
         )
     slots = max_concurrent or max(1, (os.cpu_count() or 1) // cpus_per_trial)
     search = sum(cell.trials() for cell in cells)
-    hours = estimate.sweep_seconds(loaded, slots, data_dir) / 3600
+    fewest, most = (_duration(seconds) for seconds in estimate.sweep_seconds(loaded, slots, data_dir))
+    span = fewest if fewest == most else f"{fewest} to {most}, as patience decides,"
     sys.stdout.write(
-        f"\n{search} search trials and {finals * len(cells)} final runs in {len(cells)} cells. At most about "
-        f"{_hours(hours)} on {slots} slots of this machine's CPU if no trial stopped early (a few steps timed, "
-        f"then scaled; teacher and data apart).\n"
+        f"\n{search} search trials and {finals * len(cells)} final runs in {len(cells)} cells: about {span} on "
+        f"{slots} slots of this machine's CPU if no trial stopped early (a few steps timed and scaled; the teacher "
+        f"and reading images apart).\n"
     )
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.0f} h" if hours >= 2 else f"{hours * 60:.0f} min"
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:,.0f} h" if seconds >= 7200 else f"{max(1, seconds / 60):.0f} min"
 
 
 def _escape(text: str) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from degan_search import degan, pipeline, runtime
-from degan_search.config import TrialConfig
+from degan_search.config import GanConfig, StudentConfig, TeacherConfig, TrialConfig
 from degan_search.data import proxies
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
+from degan_search.fit import LR_FACTORS
 from degan_search.losses import distillation_loss
+from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.search.space import Space, cells
 
@@ -21,49 +24,61 @@ SAMPLE_BATCH = 16
 REPEATS = 3
 
 
-def sweep_seconds(space: Space, slots: int, data_dir: Path | None, device: str = "cpu") -> float:
-    """Return the seconds that all trials would take if none stopped early, from timed steps on this machine.
+def sweep_seconds(space: Space, slots: int, data_dir: Path | None, device: str = "cpu") -> tuple[float, float]:
+    """Return the fewest and the most seconds that all trials would take if none stopped early.
 
-    Steps are timed at a small batch and scaled with the batch. The teacher and, where patience alone ends
-    distillation, its epochs are counted at their limit, so paper-sized spaces are upper bounds.
+    Steps are timed at a small batch on this machine and scaled. The two differ where patience ends
+    distillation: after `patience` epochs in each phase at the earliest, after `epochs` at the latest. The
+    teacher's training is not counted.
     """
-    total = 0.0
+    totals = [0.0, 0.0]
     for cell in cells(space):
         runs = cell.trials() + (len(space.finals.seeds) if space.finals else 0)
-        total += runs * trial_seconds(cell.example(), data_dir, device)
-    return total / slots
+        for index, seconds in enumerate(trial_seconds(cell.example(), data_dir, device)):
+            totals[index] += runs * seconds / slots
+    return totals[0], totals[1]
 
 
-def trial_seconds(config: TrialConfig, data_dir: Path | None, device: str = "cpu") -> float:
-    """Return the seconds that one trial would take, from timed steps."""
-    runtime.set_up_torch(1)
-    channels = CLASSIFIERS[config.teacher.network].channels
-    teacher = build_classifier(config.teacher.network, 10, config.teacher.width).to(device).eval().requires_grad_(False)
-    student = build_classifier(config.student.network, 10, config.student.width, channels).to(device)
-    images = torch.randint(0, 256, (SAMPLE_BATCH, channels, 32, 32), dtype=torch.uint8, device=device)
-    method = pipeline.METHODS[config.method]
+def trial_seconds(config: TrialConfig, data_dir: Path | None, device: str = "cpu") -> tuple[float, float]:
+    """Return the fewest and the most seconds that one trial would take, from timed steps."""
     distilling = pipeline.distill_config(config)
-    seconds = 0.0
     try:
         whole = proxies.parent_size(config.proxy, data_dir)
     except UserError:  # images that are not there yet: the paper's sets all have about this many
         whole = 50_000
     count = config.count or whole
-    gan_network = degan.build(config.gan, channels, teacher, 0, device)
-    if method.images is None:
-        real, z = normalise(images), torch.randn(SAMPLE_BATCH, config.gan.latent, 1, 1, device=device)
+    epoch = distilling.steps_per_epoch or -(-count // distilling.batch_size)
+    generated = probed = 0
+    if pipeline.METHODS[config.method].images is None:
         batch, steps = degan.lengths(config.gan, count, count)
-        seconds += steps * _seconds(lambda: gan_network.step(real, z)) * batch / SAMPLE_BATCH
-    target = torch.randn(SAMPLE_BATCH, 10, device=device)
+        generated = batch * steps
+        probed = len(config.probe.at) * config.probe.steps * config.probe.batch_size
+    gan_seconds, distill_seconds = _image_seconds(config.teacher, config.student, config.gan, device)
+    phases = len(LR_FACTORS)
+    fewest, most = (
+        gan_seconds * generated
+        + distill_seconds * (probed + (distilling.steps or phases * epochs * epoch) * distilling.batch_size)
+        for epochs in (distilling.patience, distilling.epochs)
+    )
+    return fewest, most
+
+
+@cache
+def _image_seconds(teacher: TeacherConfig, student: StudentConfig, gan: GanConfig, device: str) -> tuple[float, float]:
+    """Return seconds per image of a GAN step and of a distillation step."""
+    runtime.set_up_torch(1)
+    channels = CLASSIFIERS[teacher.network].channels
+    frozen = freeze(build_classifier(teacher.network, 10, teacher.width)).to(device)
+    trained = build_classifier(student.network, 10, student.width, channels).to(device)
+    networks = degan.build(gan, channels, frozen, 0, device)
+    images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, channels, 32, 32), dtype=torch.uint8, device=device))
+    z = torch.randn(SAMPLE_BATCH, gan.latent, 1, 1, device=device)
 
     def distil() -> None:
-        distillation_loss(student(normalise(images)), target, 20.0).backward()  # type: ignore[no-untyped-call]
+        loss = distillation_loss(trained(images), frozen(images), 20.0)
+        loss.backward()  # type: ignore[no-untyped-call]
 
-    epoch = distilling.steps_per_epoch or -(-count // distilling.batch_size)
-    steps = distilling.steps or 2 * distilling.epochs * epoch
-    per_image = _seconds(distil) / SAMPLE_BATCH
-    probes = sum(config.probe.steps * config.probe.batch_size for _ in config.probe.at) if method.images is None else 0
-    return seconds + per_image * (steps * distilling.batch_size + probes)
+    return _seconds(lambda: networks.step(images, z)) / SAMPLE_BATCH, _seconds(distil) / SAMPLE_BATCH
 
 
 def _seconds(act: Callable[[], object]) -> float:
