@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 from tabulate import tabulate
 
+from analysis import figures
 from degan_search.errors import UserError
 from degan_search.records import Phase, State
 
@@ -105,7 +106,7 @@ def render(tidy: pd.DataFrame, style: Style = "text") -> str:
 
 
 def save(tidy: pd.DataFrame, folder: Path) -> None:
-    """Write a `table2` as `table2.csv` (one row a cell, every column) and `table2.md` (proxies by methods).
+    """Write a `table2` as `table2.csv` (one row a cell, every column), `table2.md` and `table2.png`.
 
     Raises:
         UserError: the folder cannot be written.
@@ -113,6 +114,7 @@ def save(tidy: pd.DataFrame, folder: Path) -> None:
     try:
         tidy.to_csv(folder / "table2.csv", index=False)
         (folder / "table2.md").write_text(render(tidy, "markdown"))
+        figures.save(figures.methods_by_proxy(tidy), folder / "table2.png")
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
 

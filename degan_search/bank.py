@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from degan_search.checkpoint import read_tensors, tensors_bytes, write_bytes
 from degan_search.config import BankConfig, GanConfig, stable_hash
 from degan_search.data.images import denormalise
 from degan_search.fit import DivergedError
-from degan_search.metrics import agreement, balanced_agreement, predict, soft_agreement
+from degan_search.metrics import agreement, balanced_agreement, balanced_soft_agreement, predict, soft_agreement
 from degan_search.sources import GeneratorSource
 
 Images = UInt8[np.ndarray, "n c h w"]
+RunAll = Callable[[list[Callable[[], Images]]], list[Images]]
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,24 @@ class Bank:
     def compare(self, student: nn.Module) -> dict[str, float]:
         """Return how far a student agrees with the teacher, each in 0..1.
 
-        `agreement` counts every image of the bank once; `balanced_agreement`, the default objective, every
-        class that the teacher predicts; `soft_agreement` compares probabilities; `holdout_agreement` takes
-        the proxy's images alone (NaN where the bank has none).
+        `agreement` counts every image of the bank once, `balanced_agreement` every class that the teacher
+        predicts; the soft forms compare probabilities rather than classes; `balanced_soft_agreement` is the
+        default objective. `holdout_agreement` takes the proxy's images alone (NaN where the bank has none).
         """
         logits = predict(student, self.images)
         proxy = slice(0, self.proxy_images)
         return {
             "agreement": agreement(logits, self.logits),
             "balanced_agreement": balanced_agreement(logits, self.logits),
+            "balanced_soft_agreement": balanced_soft_agreement(logits, self.logits),
             "soft_agreement": soft_agreement(logits, self.logits),
             "holdout_agreement": agreement(logits[proxy], self.logits[proxy]) if self.proxy_images else float("nan"),
         }
+
+
+def one_by_one(tasks: list[Callable[[], Images]]) -> list[Images]:
+    """Run tasks in order and return their results."""
+    return [task() for task in tasks]
 
 
 def obtain(
@@ -59,7 +67,7 @@ def obtain(
     key: str,
     cache: Path,
     device: str = "cpu",
-    report: Callable[[degan.GanProgress], None] | None = None,
+    run_all: RunAll = one_by_one,
 ) -> tuple[Images, int]:
     """Return the bank's images and how many of them, the first, are proxy images; made once and cached.
 
@@ -73,43 +81,47 @@ def obtain(
         key: hash of the teacher and of the proxy's images.
         cache: folder of finished banks; a lock makes a second maker wait for the first.
         device: where the generators train.
-        report: told of progress.
+        run_all: makes the generated parts, one after the other or side by side.
     """
     neutral = gan.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})
-    file = cache / f"{stable_hash(config, neutral, key)}.safetensors"
+    file = cache / f"{stable_hash(config, neutral, key, set_images)}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     kept = held_out[: config.proxy_images]
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
-            parts = [torch.from_numpy(kept.copy())]
-            for index, (lambda_e, lambda_d) in enumerate(config.generators):
-                ours = gan.model_copy(
-                    update={"lambda_e": lambda_e, "lambda_d": lambda_d, "steps": config.steps or gan.steps}
-                )
-                parts.append(_generate(ours, config, index, proxy, set_images, teacher, device, report))
-            write_bytes(file, tensors_bytes({"images": torch.cat(parts)}))
+            parts = run_all(
+                [
+                    partial(_generate, gan, config, index, proxy, set_images, teacher, device)
+                    for index in range(len(config.generators))
+                ]
+            )
+            images = torch.from_numpy(np.concatenate([kept, *parts]))
+            write_bytes(file, tensors_bytes({"images": images}))
     return read_tensors(file.read_bytes(), str(file))["images"].numpy(), len(kept)
 
 
 def _generate(
-    gan_config: GanConfig,
+    trials: GanConfig,
     config: BankConfig,
     index: int,
     proxy: Images,
     set_images: int,
     teacher: nn.Module,
     device: str,
-    report: Callable[[degan.GanProgress], None] | None,
-) -> Tensor:
+) -> Images:
+    """Train the grid's generator with this index and return its images; none if it collapses."""
+    lambda_e, lambda_d = config.generators[index]
+    settings = trials.model_copy(
+        update={"lambda_e": lambda_e, "lambda_d": lambda_d, "steps": config.steps or trials.steps}
+    )
     images = torch.from_numpy(proxy).to(device)
     seed = runtime.stream_seed(config.seed, "bank", index)
-    gan = degan.build(gan_config, images.shape[1], teacher, seed, device)
+    gan = degan.build(settings, images.shape[1], teacher, seed, device)
     try:
-        for progress in degan.train(gan, gan_config, images, set_images, seed):
-            if report:
-                report(progress)
-    except DivergedError:  # a generator of the grid that collapses adds nothing; the others remain
-        return torch.empty(0, *images.shape[1:], dtype=torch.uint8)
-    source = GeneratorSource(gan.generator, gan_config.latent, teacher)
+        for _ in degan.train(gan, settings, images, set_images, seed):
+            pass
+    except DivergedError:  # the others of the grid remain
+        return np.empty((0, *proxy.shape[1:]), np.uint8)
+    source = GeneratorSource(gan.generator, settings.latent, teacher)
     made, _ = source.make(config.generated_images, runtime.generator(seed, "bank", "noise", device=device))
-    return denormalise(made).cpu()
+    return denormalise(made).cpu().numpy()

@@ -32,14 +32,15 @@ Storage = Annotated[Path, typer.Option(help="Folder in which runs, teachers and 
 
 
 def speaks(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a UserError into one line on stderr and exit code 2."""
+    """Turn a UserError, or what the disk refuses, into one line on stderr and exit code 2."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except UserError as error:
-            Console(stderr=True).print(f"[red]error:[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        except (UserError, OSError) as error:
+            text = " ".join(str(error).splitlines())
+            Console(stderr=True).print(f"[red]error:[/red] {_escape(text)}", highlight=False, soft_wrap=True)
             raise typer.Exit(2) from None
 
     return wrapped
@@ -87,21 +88,15 @@ def run(
     """Run one trial in the foreground and save its sample grid, generator and student."""
     import json
 
-    import yaml
-
-    from degan_search import foreground
+    from degan_search import foreground, settings_file
     from degan_search.config import trial_config
 
-    if not config.is_file():
-        raise UserError(f"configuration {str(config)!r} does not exist")
-    try:
-        settings = yaml.safe_load(config.read_text()) or {}
-        changes = [{key: yaml.safe_load(value)} for key, _, value in (text.partition("=") for text in set_ or [])]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{str(config)!r} is not YAML: {' '.join(str(error).split())}") from None
+    what = f"configuration {str(config)!r}"
+    settings = settings_file.read(config, what) or {}
     if not isinstance(settings, dict):
-        raise UserError(f"{str(config)!r} must hold key: value settings, not {type(settings).__name__}")
-    resolved = trial_config(settings, *changes)
+        raise UserError(f"{what} must hold key: value settings, not {type(settings).__name__}")
+    resolved = trial_config(settings, *map(_change, set_ or []))
+    out.mkdir(parents=True, exist_ok=True)  # that it cannot be written is said before the training
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Loading")
 
@@ -110,7 +105,10 @@ def run(
 
         metrics = foreground.run(resolved, out, storage, data_dir, threads, show)
     console.print_json(json.dumps(metrics))
-    console.print(f"Saved in {out}: student.safetensors, and from a generator generator.safetensors and samples.png")
+    console.print(
+        f"Saved in {out}: student.safetensors, and from a generator generator.safetensors and samples.png",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -119,7 +117,7 @@ def table2(
     runs: Annotated[list[Path], typer.Argument(help="One or more runs' folders.")],
     paper: Annotated[str, typer.Option(help="Which of the paper's tables to set beside: table1 or table2.")] = "table2",
 ) -> None:
-    """Print proxies by methods, ours beside the paper's, and write table2.csv and table2.md into the run."""
+    """Print proxies by methods, ours beside the paper's, and write table2.csv, .md and .png into the run."""
     from analysis import table2 as tables
     from degan_search import ledger
 
@@ -144,6 +142,15 @@ def spaces() -> None:
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def _change(text: str) -> dict[str, Any]:
+    from degan_search import settings_file
+
+    key, equals, value = text.partition("=")
+    if not key.strip() or not equals:
+        raise UserError(f"--set {text!r} must be key=value, as in gan.lambda_e=1")
+    return {key.strip(): settings_file.parse(value, f"--set {text!r}")}
 
 
 def _describe(loaded: Any, max_concurrent: int | None, cpus_per_trial: int, data_dir: Path | None) -> None:

@@ -125,13 +125,19 @@ class BankConfig(Model):
     """
 
     proxy_images: Annotated[int, Field(ge=0)] = 2000
-    generators: tuple[tuple[Weight, Weight], ...] = ()
+    generators: tuple[tuple[Weight, Weight], ...] = ((0.0, 0.0), (0.0, 5.0), (1.0, 5.0))
     """(lambda_e, lambda_d) of each generator; trained with the seed below, not with a trial's."""
     generated_images: Annotated[int, Field(ge=0)] = 1000
     """Images from each generator."""
     steps: Count | None = None
     """GAN steps of each; None: as a trial's."""
     seed: Seed = 10_007
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.proxy_images and not (self.generators and self.generated_images):
+            raise ValueError("the bank has no images; raise bank.proxy_images, or give it generators")
+        return self
 
 
 class TrialConfig(Model):
@@ -148,9 +154,14 @@ class TrialConfig(Model):
     distill: DistillConfig = DistillConfig(beta1=0.5, epochs=5000, steps_per_epoch=256)
     distill_images: DistillConfig = DistillConfig(batch_size=2048, batch_of="set", epochs=5000)
     """Distillation from images rather than from a generator, as the released code budgets it."""
-    objective: Literal["balanced_agreement", "agreement", "soft_agreement", "holdout_agreement", "oracle_accuracy"] = (
-        "balanced_agreement"
-    )
+    objective: Literal[
+        "balanced_soft_agreement",
+        "balanced_agreement",
+        "soft_agreement",
+        "agreement",
+        "holdout_agreement",
+        "oracle_accuracy",
+    ] = "balanced_soft_agreement"
     """What the search maximises. All but `oracle_accuracy` need no true data."""
     probe: ProbeConfig = ProbeConfig()
     bank: BankConfig = BankConfig()

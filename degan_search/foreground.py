@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from degan_search import pipeline, runtime
 from degan_search import teacher as teachers
@@ -25,8 +25,10 @@ def run(
     data_dir: Path | None = None,
     threads: int = 1,
     show: Callable[[str, int, int | None], None] | None = None,
-) -> dict[str, Any]:
-    """Run a trial and save its student, generator, sample grid, configuration and result; return its measures.
+) -> dict[str, float | None]:
+    """Run a trial, save its student, generator, sample grid, configuration and result, and return its measures.
+
+    A measure that does not apply is None.
 
     Raises:
         UserError: a wrong configuration, data that do not fit, a folder that is taken, or a trial that diverged.
@@ -41,20 +43,14 @@ def run(
     teacher = teachers.obtain(
         config.teacher, true, storage / CACHE, lambda progress: tell("teacher", progress.step, progress.of), device
     )
-    inputs = pipeline.prepare(
-        config,
-        true,
-        teacher,
-        data_dir,
-        storage / CACHE,
-        device,
-        lambda progress: tell("comparison images", progress.step, progress.of),
-    )
+    tell("comparison images", 0, None)
+    inputs = pipeline.prepare(config, true, teacher, data_dir, storage / CACHE, device)
     try:
         outcome = pipeline.run(config, inputs, lambda event: tell(event.stage, event.step, event.of), device)
     except DivergedError as error:
         raise UserError(f"the trial failed: {error}") from None
     pipeline.save(outcome, out)
-    about = {"config": config.model_dump(mode="json"), "metrics": outcome.metrics, "about": runtime.provenance()}
+    metrics = {name: value if math.isfinite(value) else None for name, value in outcome.metrics.items()}
+    about = {"config": config.model_dump(mode="json"), "metrics": metrics, "about": runtime.provenance()}
     write_bytes(out / "result.json", json.dumps(about, indent=1).encode())
-    return outcome.metrics
+    return metrics

@@ -60,8 +60,24 @@ def balanced_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
 def soft_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
     """One minus the mean total-variation distance of the two softmax outputs (T = 1), in [0, 1]."""
     _check_pair(student_logits, teacher_logits, student_logits.shape)
+    return 1 - min(1.0, _mean(_distance(student_logits, teacher_logits)))
+
+
+def balanced_soft_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
+    """Soft agreement in each class that the teacher predicts at least once, mean over these classes, in [0, 1]."""
+    _check_pair(student_logits, teacher_logits, student_logits.shape)
+    classes = teacher_logits.shape[1]
+    predicted = teacher_logits.argmax(dim=1)
+    counts = predicted.bincount(minlength=classes)
+    present = counts > 0
+    sums = predicted.bincount(weights=_distance(student_logits, teacher_logits), minlength=classes)
+    return 1 - min(1.0, _mean(sums[present] / counts[present]))
+
+
+def _distance(student_logits: Logits, teacher_logits: Logits) -> Tensor:
+    """Return each image's total-variation distance of the two softmax outputs, double [N], in [0, 1]."""
     difference = student_logits.double().softmax(dim=1) - teacher_logits.double().softmax(dim=1)
-    return 1 - min(1.0, _mean(difference.abs().sum(dim=1) / 2))
+    return difference.abs().sum(dim=1) / 2
 
 
 def effective_classes(logits: Logits) -> float:

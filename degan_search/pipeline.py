@@ -115,6 +115,8 @@ def check(config: TrialConfig) -> None:
         UserError: unknown method, network, data set, proxy or class; a student that takes other images.
     """
     normalised(config)
+    if config.objective == "holdout_agreement" and not config.bank.proxy_images:
+        raise UserError("objective 'holdout_agreement' needs proxy images in the bank; raise bank.proxy_images")
     proxies.check(config.proxy)
     proxies.check(config.teacher.dataset)
     channels = teachers.channels(config.teacher)
@@ -129,7 +131,7 @@ def prepare(
     data_dir: Path | None,
     cache: Path,
     device: str = "cpu",
-    report: Callable[[degan.GanProgress], None] | None = None,
+    run_all: banks.RunAll = banks.one_by_one,
 ) -> Inputs:
     """Load the proxy, make the bank, and gather what trials on this proxy share.
 
@@ -144,7 +146,7 @@ def prepare(
     if method.images is None:
         degan.lengths(config.gan, len(proxy), set_images)
     distilling = distill_config(config)
-    wanted = degan.scaled_batch(distilling.batch_size, distilling.batch_of, len(train), set_images)
+    wanted = degan.scaled_batch(distilling.batch_size, distilling.batch_of, len(proxy), set_images)
     if method.images == "proxy" and (len(train) < wanted or not len(held_out)):
         raise UserError(
             f"proxy {config.proxy!r} leaves {len(train)} images for distillation, "
@@ -161,7 +163,7 @@ def prepare(
         stable_hash(teacher.hash, digest),
         cache,
         device,
-        report,
+        run_all,
     )
     return Inputs(
         teacher,
@@ -276,7 +278,7 @@ class Trial:
         source = GeneratorSource(gan.generator, self.config.gan.latent, self.teacher, settings)
         for progress in distill(student, source, settings, self.config.seed, self.device, stage):
             yield self._event(progress)
-        return self.bank.compare(student)["balanced_agreement"]
+        return self._compare(student)["score"]
 
     def _compare(self, student: nn.Module) -> dict[str, float]:
         """Return the bank's measures, and the objective among them as `score`."""

@@ -58,6 +58,7 @@ TRIAL_METRICS: dict[str, Direction] = {
     "score": "max",
     "agreement": "max",
     "balanced_agreement": "max",
+    "balanced_soft_agreement": "max",
     "soft_agreement": "max",
     "holdout_agreement": "max",
     "gan_seconds": "min",

@@ -168,17 +168,19 @@ def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
     model = freeze(_read(config, data, path.suffix, len(true.classes)))
     sample = torch.from_numpy(true.images[true.held_out[:8]])
     try:
-        shape = tuple(predict(model, sample).shape)
+        outputs = predict(model, sample)
     except Exception as error:
         raise UserError(
             f"teacher.path {config.path!r} does not take images of shape {tuple(sample.shape[1:])}: "
-            f"{str(error).splitlines()[0]}"
+            f"{(str(error) or repr(error)).splitlines()[0]}"
         ) from None
-    if shape != (len(sample), len(true.classes)):
+    if outputs.shape != (len(sample), len(true.classes)):
         raise UserError(
-            f"teacher.path {config.path!r} gives {shape[-1]} outputs, "
+            f"teacher.path {config.path!r} gives {outputs.shape[-1]} outputs, "
             f"but {config.dataset!r} has {len(true.classes)} classes"
         )
+    if not outputs.isfinite().all():
+        raise UserError(f"teacher.path {config.path!r} gives outputs that are not finite")
     held_out = _held_out_accuracy(model, true, "cpu")
     key = stable_hash(config, digest, hashlib.sha256(data).hexdigest())
     return Teacher(config, data, path.suffix, len(true.classes), channels(config), key, held_out)
@@ -199,7 +201,8 @@ def _read(config: TeacherConfig, data: bytes, suffix: str, classes: int) -> nn.M
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception:
             raise UserError(f"{what} is neither TorchScript nor a plain state dict (weights only)") from None
-    model = build_classifier(config.network, classes, config.width)
+    with runtime.seeded(config.seed, "teacher", "weights"):  # overwritten, but torch's own generator must not move
+        model = build_classifier(config.network, classes, config.width)
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -31,6 +31,13 @@ def test_agreement_and_its_balanced_form():
     assert metrics.balanced_agreement(sure(0, 1, 1, 1), sure(0, 0, 1, 1)) == 0.75
 
 
+def test_balanced_soft_agreement_is_the_mean_over_the_classes_that_the_teacher_predicts():
+    teacher = torch.tensor([[0.8, 0.2, 0.0], [0.6, 0.4, 0.0], [0.7, 0.3, 0.0], [0.1, 0.9, 0.0]]).log()
+    student = torch.tensor([[0.8, 0.2, 0.0], [0.6, 0.4, 0.0], [0.4, 0.6, 0.0], [0.6, 0.4, 0.0]]).log()
+    expected = ((1 + 1 + 0.7) / 3 + 0.5) / 2  # class 0 thrice, class 1 once, class 2 never
+    assert metrics.balanced_soft_agreement(student, teacher) == pytest.approx(expected, abs=1e-6)
+
+
 def test_soft_agreement():
     teacher = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]).log()
     student = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]]).log()
@@ -59,7 +66,12 @@ def test_coverage():
 def test_ranges_hold_for_any_logits(images, classes, scale, seed):
     generator = torch.Generator().manual_seed(seed)
     student, teacher = (scale * torch.randn(images, classes, generator=generator) for _ in range(2))
-    for metric in (metrics.agreement, metrics.balanced_agreement, metrics.soft_agreement):
+    for metric in (
+        metrics.agreement,
+        metrics.balanced_agreement,
+        metrics.soft_agreement,
+        metrics.balanced_soft_agreement,
+    ):
         assert 0 <= metric(student, teacher) <= 1
         assert metric(student, student) == 1
     assert metrics.agreement(student, teacher) == metrics.accuracy(student, teacher.argmax(dim=1))

@@ -160,7 +160,7 @@ def test_text(sweep):
         "folder:mine          missing                    missing\n"
         "\n"
         "Measured on the held-out 20% of the true training images or the test images.\n"
-        "Chosen by balanced_agreement, the search's objective.\n"
+        "Chosen by balanced_soft_agreement, the search's objective.\n"
         "* Measured on the held-out 20% of the true training images: the search's best trial by its score, "
         "no final trials.\n"
         "5 trials, of which 0 pruned and 1 failed.\n"

@@ -16,7 +16,9 @@ def freeze(model: nn.Module) -> nn.Module:
     they follow a ReLU or a pooling, and what follows them pads with zeros, which a folded shift would miss.
     The copy must stay in eval mode.
     """
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    frozen = copy.deepcopy(model).eval()
+    for parameter in frozen.parameters():
+        parameter.detach_()  # as requires_grad_(False), which copies of TorchScript modules refuse
     for chain in frozen.modules():
         if isinstance(chain, nn.Sequential):
             _fold_norms(chain)

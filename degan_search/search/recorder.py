@@ -72,7 +72,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the row of a trial whose worker failed."""
-        lines = [line for line in str(trial.get_error() or "").strip().splitlines() if line.strip()]
+        # `trial.get_error` looks where Tune copies this file to later.
+        text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+        lines = [line for line in text.splitlines() if line.strip()]
         self._record(trial, trial.last_result or {}, State.FAIL, lines[-1].strip() if lines else "the worker died")
 
     def flush(self) -> list[str]:

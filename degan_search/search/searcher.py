@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -11,6 +12,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from degan_search import runtime
+from degan_search.config import stable_hash
 from degan_search.records import Phase, State
 from degan_search.search.space import Cell, points
 
@@ -19,6 +21,10 @@ OPTUNA_STATES = {
     State.PRUNED: TrialState.PRUNED,
     State.FAIL: TrialState.FAIL,
 }
+
+
+REPEATS = 20
+"""Suggestions of what was tried already that are turned down before one is run again."""
 
 
 class CellSearcher(Searcher):  # type: ignore[misc]
@@ -32,9 +38,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric="score", mode="max")
         self.cells = cells
         self.studies = {cell.label: _study(cell) for cell in cells}
-        longest = max((cell.trials() for cell in cells), default=0)
-        self.turns = [cell for turn in range(longest) for cell in cells if turn < cell.trials()]
+        counts = [cell.trials() for cell in cells]
+        turns = range(max(counts, default=0))
+        self.turns = [cell for turn in turns for cell, count in zip(cells, counts, strict=True) if turn < count]
         self.given = 0
+        self.tried: set[tuple[str, str]] = set()
         self.asked: dict[str, tuple[optuna.Study, optuna.Trial]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -44,9 +52,17 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         cell = self.turns[self.given]
         study = self.studies[cell.label]
         trial = study.ask()
+        config = cell.configure(trial)
+        for _ in range(REPEATS):
+            if (cell.label, stable_hash(config)) not in self.tried:
+                break
+            study.tell(trial, state=TrialState.FAIL)  # it would give the same result again: ask for another
+            trial = study.ask()
+            config = cell.configure(trial)
+        self.tried.add((cell.label, stable_hash(config)))
         self.asked[trial_id] = study, trial
         self.given += 1
-        return job(Phase.SEARCH, self.given - 1, cell.label, cell.configure(trial).model_dump(mode="json"))
+        return job(Phase.SEARCH, self.given - 1, cell.label, config.model_dump(mode="json"))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell the study a rung's score."""
@@ -59,7 +75,13 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             return
         study, trial = self.asked.pop(trial_id)
         ended = State.FAIL if error or not result else State(result.get("state") or State.PRUNED)
-        value = result["score"] if result and ended is State.COMPLETE else None
+        value = None
+        if result and ended is State.PRUNED:  # Tune tells of the rung that stops a trial here alone
+            trial.report(result["score"], result["budget"])
+        elif result and ended is State.COMPLETE:
+            value = result["score"]
+            if not math.isfinite(value):  # an objective that could not be measured; Optuna takes no such value
+                ended, value = State.FAIL, None
         study.tell(trial, value, state=OPTUNA_STATES[ended])
 
     def save(self, checkpoint_path: str) -> None:

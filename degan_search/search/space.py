@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -12,23 +13,26 @@ from typing import Annotated, Any, Literal, Self
 
 import optuna
 import yaml
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
-from degan_search import pipeline
+from degan_search import pipeline, settings_file
 from degan_search.config import Count, Model, Seed, TrialConfig, flatten, merge, parse, trial_config
 from degan_search.errors import UserError
 
 Scalar = bool | int | float | str | None
-MAX_BYTES = 1_000_000
+SHARED = ("proxy", "count", "method", "objective", "teacher.", "bank.")
+"""Beginnings of the settings that what trials share is made from, before the first starts."""
+MAX_TRIALS = 10_000
+"""Cells, and combinations of a grid, at most: more is a slip of the pen."""
 
 
 class Range(Model):
     """One of: a linear range, a log-uniform range, whole numbers, or 0 beside a log-uniform range."""
 
-    range: tuple[float, float] | None = None
-    log: tuple[float, float] | None = None
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
+    log: tuple[FiniteFloat, FiniteFloat] | None = None
     int_: Annotated[tuple[int, int] | None, Field(alias="int")] = None
-    zero_or_log: tuple[float, float] | None = None
+    zero_or_log: tuple[FiniteFloat, FiniteFloat] | None = None
 
     @model_validator(mode="after")
     def _one_ascending_range(self) -> Self:
@@ -55,13 +59,15 @@ class Range(Model):
             return 0.0
         return trial.suggest_float(name, *self.zero_or_log, log=True)
 
-    def known(self, name: str, value: float) -> dict[str, Any]:
+    def known(self, name: str, value: Scalar) -> dict[str, Any]:
         """Return the Optuna parameters under which `suggest` gives this value.
 
         Raises:
-            UserError: the value is outside the range.
+            UserError: the value is no number of the range.
         """
         bounds = _bounds(self)
+        if not isinstance(value, int | float) or (self.int_ and value % 1):
+            raise UserError(f"first: {name} = {value!r} must be {'whole' if self.int_ else 'a number'}")
         if self.zero_or_log and value == 0:
             return {f"{name} is 0": True}
         if not bounds[0] <= value <= bounds[1]:
@@ -69,7 +75,7 @@ class Range(Model):
         return ({f"{name} is 0": False} if self.zero_or_log else {}) | {name: value}
 
 
-Parameter = list[Scalar] | Range
+Parameter = Annotated[list[Scalar], Field(min_length=1)] | Range
 
 
 class When(Model):
@@ -124,6 +130,10 @@ class Space(Model):
     asha: AshaConfig | None = AshaConfig()
     finals: FinalsConfig | None = None
 
+    def conditions(self) -> set[str]:
+        """Return the settings that conditions look at."""
+        return {name for when in self.when for name in when.if_}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -158,7 +168,7 @@ class Cell:
                     raise UserError(f"first: {name} = {value!r} is not one of {spec}")
                 known[name] = spec.index(value)
             else:
-                known.update(spec.known(name, float(value or 0)))
+                known.update(spec.known(name, value))
             return value
 
         self._resolve(fixed)
@@ -173,17 +183,40 @@ class Cell:
         return self._resolve(lambda _, spec: spec[0] if isinstance(spec, list) else _low(spec))[1]
 
     def grid(self) -> list[dict[str, Scalar]]:
-        """Return every combination of this cell's lists.
+        """Return every combination of this cell's lists, each with the parameters that its conditions give it.
 
         Raises:
-            UserError: a parameter is a range, which has no combinations.
+            UserError: a parameter is a range, which has no combinations; more than MAX_TRIALS.
         """
-        varies = self.varies()
-        for name, spec in varies.items():
-            if isinstance(spec, Range):
-                raise UserError(f"search.sampler grid needs lists, but {name} is a range")
-        lists = [spec for spec in varies.values() if isinstance(spec, list)]
-        return [dict(zip(varies, values, strict=True)) for values in itertools.product(*lists)]
+        combinations = list(itertools.islice(self.branches(lambda _: True), MAX_TRIALS + 1))
+        for _, varies, _ in combinations:
+            for name, spec in varies.items():
+                if isinstance(spec, Range):
+                    raise UserError(f"search.sampler grid needs lists, but {name} is a range")
+        if len(combinations) > MAX_TRIALS:
+            raise UserError(f"search.sampler grid has more than {MAX_TRIALS:,} combinations")
+        return [values for _, _, values in combinations]
+
+    def branches(
+        self, follows: Callable[[str], bool]
+    ) -> Iterator[tuple[TrialConfig, dict[str, Parameter], dict[str, Scalar]]]:
+        """Yield (configuration, its parameters, their values) for every value of the lists that `follows` names.
+
+        Other parameters are at their first or lowest value.
+        """
+        waiting: list[dict[str, Scalar]] = [{}]
+        while waiting:
+            point = waiting.pop()
+
+            def draw(name: str, spec: Parameter, point: dict[str, Scalar] = point) -> Scalar:
+                if name not in point:
+                    values = spec if isinstance(spec, list) else [_low(spec)]
+                    if follows(name):
+                        waiting.extend({**point, name: value} for value in reversed(values[1:]))
+                    point[name] = values[0]
+                return point[name]
+
+            yield *self._resolve(draw), point
 
     def trials(self) -> int:
         """Return how many trials the search of this cell runs."""
@@ -196,7 +229,13 @@ class Cell:
         varied = self.varies().get("proxy")
         return [str(name) for name in varied] if isinstance(varied, list) else [self.example().proxy]
 
-    def _resolve(self, draw: Any) -> tuple[TrialConfig, dict[str, Parameter]]:
+    def shared(self) -> Iterator[TrialConfig]:
+        """Yield a configuration for every value of `SHARED` settings, and of those in conditions."""
+        conditions = self.space.conditions()
+        for config, _, _ in self.branches(lambda name: name.startswith(SHARED) or name in conditions):
+            yield config
+
+    def _resolve(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
         """Apply conditions in the file's order, drawing each parameter where it first comes up."""
         drawn: dict[str, Parameter] = {}
         values: dict[str, Any] = {}
@@ -204,10 +243,13 @@ class Cell:
 
         def take(parameters: Mapping[str, Parameter]) -> None:
             for name, spec in parameters.items():
-                drawn[name] = spec
-                values[name] = draw(name, spec)
+                if name in drawn:
+                    raise UserError(f"{name} varies twice in one trial; let every condition but one leave it out")
+                if name not in self.settings:
+                    drawn[name] = spec
+                    values[name] = draw(name, spec)
 
-        take({name: spec for name, spec in self.space.parameters.items() if name not in self.settings})
+        take(self.space.parameters)
         for when in self.space.when:
             if when.holds(_flat(trial_config(settings, values))):
                 settings = merge(settings, when.trial)
@@ -223,14 +265,7 @@ def load(name: str) -> Space:
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UserError(f"space file {name!r} does not exist")
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"space file {name!r} is larger than {MAX_BYTES:,} bytes")
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"space file {name!r} cannot be read as text: {error}") from None
+        values = settings_file.read(path, f"space file {name!r}")
     else:
         known = shipped()
         if name not in known:
@@ -240,11 +275,7 @@ def load(name: str) -> Space:
                 + (f"did you mean {near[0]!r}? " if near else "")
                 + f"shipped: {', '.join(known)}; a file of your own ends in .yaml"
             )
-        text = files("search_spaces").joinpath(f"{name}.yaml").read_text()
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"space {name!r} is not YAML: {' '.join(str(error).split())}") from None
+        values = settings_file.parse(files("search_spaces").joinpath(f"{name}.yaml").read_text(), f"space {name!r}")
     space = parse(Space, values, f"space {name!r}")
     check(space)
     return space
@@ -262,29 +293,62 @@ def cells(space: Space) -> list[Cell]:
 
 
 def check(space: Space) -> None:
-    """Refuse a space with a wrong configuration in any cell or at any value of any list.
+    """Refuse a space with a wrong configuration in any cell, under any condition or at any value of any list.
 
     Raises:
         UserError: the first fault, naming the cell.
     """
+    if math.prod(map(len, space.cells.values())) > MAX_TRIALS:
+        raise UserError(f"cells: more than {MAX_TRIALS:,} combinations")
+    trial_config(space.trial)
+    known = set(space.parameters).union(*(when.parameters for when in space.when))
+    for name in (name for point in space.first for name in point):
+        if name not in known:
+            raise UserError(f"first: {name!r} is none of the parameters ({', '.join(sorted(known)) or 'none'})")
+    seen: set[str] = set()
     for cell in cells(space):
         try:
-            example = cell.example()
-            pipeline.check(example)
-            for name, spec in cell.varies().items():
-                for value in spec if isinstance(spec, list) else (_low(spec), _high(spec)):
-                    pipeline.check(trial_config(example.model_dump(mode="json"), {name: value}))
-            for point in space.first:
-                unknown = set(point) - set(_flat(example))
-                if unknown:
-                    raise UserError(f"first: unknown key {min(unknown)!r}")
-                cell.enqueue(point)
-            if space.search.sampler == "grid":
-                cell.grid()
-            if space.finals and example.seed in space.finals.seeds:
-                raise UserError(f"finals.seeds must not hold the search's own seed {example.seed}")
+            if cell.label in seen:
+                raise UserError("appears twice")
+            seen.add(cell.label)
+            _check_cell(cell)
         except UserError as error:
             raise UserError(f"cell {cell.label}: {error}") from None
+
+
+def _check_cell(cell: Cell) -> None:
+    space = cell.space
+    conditions = space.conditions()
+    kinds: dict[str, Any] = {}
+    for config, varies, _ in itertools.islice(cell.branches(conditions.__contains__), MAX_TRIALS):
+        _check_trial(space, config)
+        for name, spec in varies.items():
+            # Optuna's own rule: a study knows one list, or one kind of range, by one name.
+            kind = spec if isinstance(spec, list) else [kind for kind, bounds in spec if bounds]
+            if kinds.setdefault(name, kind) != kind:
+                raise UserError(f"{name} is not the same list or kind of range under every condition")
+            if isinstance(spec, Range) and name.startswith(SHARED):
+                raise UserError(f"{name} can vary in a list alone: what trials share is made before the first starts")
+            for value in _samples(spec):
+                _check_trial(space, trial_config(config.model_dump(mode="json"), {name: value}))
+    for point in space.first:
+        cell.enqueue(point)
+    if space.search.sampler == "grid":
+        cell.grid()
+
+
+def _check_trial(space: Space, config: TrialConfig) -> None:
+    pipeline.check(config)
+    if space.finals and config.seed in space.finals.seeds:
+        raise UserError(f"finals.seeds must not hold the search's own seed {config.seed}")
+
+
+def _samples(spec: Parameter) -> list[Any]:
+    """Return a list's values, or a range's ends and one value between that is not whole unless all are."""
+    if isinstance(spec, list):
+        return spec
+    low, high = _bounds(spec)
+    return [_low(spec), high] if spec.int_ else [_low(spec), low + (high - low) / math.pi, high]
 
 
 def _suggest(trial: optuna.Trial, name: str, spec: Parameter) -> Any:
@@ -297,10 +361,6 @@ def _low(spec: Range) -> float | int:
     if spec.zero_or_log:
         return 0.0
     return _bounds(spec)[0]
-
-
-def _high(spec: Range) -> float | int:
-    return _bounds(spec)[1]
 
 
 def _bounds(spec: Range) -> tuple[float, float]:

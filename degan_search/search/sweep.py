@@ -7,21 +7,24 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import ray
+import torch
 from ray import tune
 from ray.tune.search import Searcher
 from rich.console import Console
 
 from analysis import table2 as tables
-from degan_search import evaluate, ledger, pipeline, runtime
+from degan_search import bank as banks
+from degan_search import degan, evaluate, ledger, pipeline, runtime
 from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, trial_config
+from degan_search.data import proxies
 from degan_search.errors import UserError
 from degan_search.fit import Progress
 from degan_search.foreground import CACHE
@@ -60,11 +63,13 @@ def sweep(space: spaces.Space, options: Options, console: Console) -> Path:
     """
     begun = time.monotonic()
     check_folder(options)
-    runtime.set_up_torch(os.cpu_count() or 1)
+    runtime.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
     cells = spaces.cells(space)
-    inputs = prepare(cells, options, console)
-    _start_folder(space, options)
+    if not options.address:  # on a cluster, `ray_cluster` says what is too little
+        slots(options, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
     with ray_cluster(options, console):
+        inputs = prepare(cells, options, console)
+        _start_folder(space, options)
         references = {key: ray.put(value) for key, value in inputs.items()}
         count = sum(cell.trials() for cell in cells)
         if count:
@@ -73,7 +78,8 @@ def sweep(space: spaces.Space, options: Options, console: Console) -> Path:
             evaluate.evaluate(options.folder, options.data_dir, options.storage / CACHE)
         if space.finals:
             jobs = final_jobs(cells, ledger.load(options.folder) if count else None, space.finals.seeds)
-            _tune(Phase.FINAL, len(jobs), options, references, console, CellAsha(None), GivenJobs(jobs))
+            if jobs:
+                _tune(Phase.FINAL, len(jobs), options, references, console, CellAsha(None), GivenJobs(jobs))
             evaluate.evaluate(options.folder, options.data_dir, options.storage / CACHE)
     tidy = tables.table2(ledger.load(options.folder))
     console.print(tables.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
@@ -117,11 +123,10 @@ def prepare(cells: list[spaces.Cell], options: Options, console: Console) -> dic
     true: dict[str, teachers.TrueImages] = {}
     cache = options.storage / CACHE
     device = runtime.choose_device(options.gpus_per_trial)
+    _check_proxies(cells, options.data_dir)
     for cell in cells:
-        example = cell.example()
-        for proxy in cell.proxies():
-            config = trial_config(example.model_dump(mode="json"), {"proxy": proxy})
-            key = inputs_key(config)
+        for config in cell.shared():
+            key, proxy = inputs_key(config), config.proxy
             if key in made:
                 continue
             name = config.teacher.model_dump_json()
@@ -133,16 +138,9 @@ def prepare(cells: list[spaces.Cell], options: Options, console: Console) -> dic
                     status.update(f"Training the teacher: step {progress.step}, held-out accuracy {progress.score:.3f}")
 
                 teacher = teachers.obtain(config.teacher, true[name], cache, show, device)
+                status.update(f"Loading {proxy} and making its comparison images ...")
                 made[key] = pipeline.prepare(
-                    config,
-                    true[name],
-                    teacher,
-                    options.data_dir,
-                    cache,
-                    device,
-                    lambda progress, proxy=proxy: status.update(  # type: ignore[misc]
-                        f"Making the comparison images of {proxy}: GAN step {progress.step} of {progress.of}"
-                    ),
+                    config, true[name], teacher, options.data_dir, cache, device, side_by_side(options)
                 )
             console.print(
                 f"{proxy}: {len(made[key].proxy):,} images, {len(made[key].bank):,} to compare on; teacher "
@@ -154,12 +152,36 @@ def prepare(cells: list[spaces.Cell], options: Options, console: Console) -> dic
     return made
 
 
+def _check_proxies(cells: list[spaces.Cell], data_dir: Path | None) -> None:
+    """Read every proxy once, so that one that is broken or too small is said before a teacher is trained."""
+    sizes: dict[tuple[str, int | None], int] = {}
+    for cell in cells:
+        for config in cell.shared():
+            key = config.proxy, config.count
+            if key not in sizes:
+                sizes[key] = len(proxies.load(config.proxy, "train", data_dir, config.count, seed=0))
+            if pipeline.METHODS[config.method].images is None:
+                whole = sizes[key] if config.count else proxies.parent_size(config.proxy, data_dir)
+                degan.lengths(config.gan, sizes[key], whole)
+
+
+def side_by_side(options: Options) -> banks.RunAll:
+    """Return a runner of tasks as Ray tasks, each with a trial's resources and threads."""
+
+    @ray.remote(num_cpus=options.cpus_per_trial, num_gpus=options.gpus_per_trial)  # type: ignore[untyped-decorator]
+    def remote(task: Callable[[], banks.Images]) -> banks.Images:
+        runtime.set_up_torch(options.cpus_per_trial)
+        return task()
+
+    return lambda tasks: list(ray.get([remote.remote(task) for task in tasks]))
+
+
 @contextlib.contextmanager
 def ray_cluster(options: Options, console: Console) -> Iterator[None]:
     """Connect to `--address`, or start Ray here, bound to this machine alone, and stop it after.
 
     Raises:
-        UserError: no cluster answers at the address.
+        UserError: no cluster answers at the address, or it has no room for a trial.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -176,6 +198,7 @@ def ray_cluster(options: Options, console: Console) -> Iterator[None]:
     else:
         ray.init(include_dashboard=False, configure_logging=True, **quiet)
     try:
+        slots(options, ray.cluster_resources())
         console.print(
             f"Ray: {int(ray.cluster_resources().get('CPU', 0))} CPUs, {ray.cluster_resources().get('GPU', 0):g} GPUs",
             highlight=False,
@@ -183,6 +206,23 @@ def ray_cluster(options: Options, console: Console) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def slots(options: Options, resources: Mapping[str, float]) -> int:
+    """Return how many trials run at a time on these resources, such as `{"CPU": 2.0, "GPU": 0.0}`.
+
+    Raises:
+        UserError: not even one fits.
+    """
+    needs = {"CPU": options.cpus_per_trial, "GPU": options.gpus_per_trial}
+    fits = [int(resources.get(kind, 0) / need) for kind, need in needs.items() if need]
+    if min(fits) < 1:
+        raise UserError(
+            f"a trial needs {needs['CPU']} CPUs and {needs['GPU']:g} GPUs, but there are "
+            f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs; "
+            "lower --cpus-per-trial or --gpus-per-trial"
+        )
+    return options.max_concurrent or min(fits)
 
 
 def final_jobs(cells: list[spaces.Cell], frame: pd.DataFrame | None, seeds: list[int]) -> list[dict[str, Any]]:
@@ -208,7 +248,8 @@ def chosen(cell: spaces.Cell, frame: pd.DataFrame | None) -> TrialConfig | None:
     if frame is None:
         return None
     done = frame[(frame["phase"] == Phase.SEARCH) & (frame["state"] == State.COMPLETE) & (frame["cell"] == cell.label)]
-    return None if done.empty else config_of(done.sort_values("score").iloc[-1])
+    best = done.dropna(subset="score").nlargest(1, "score")  # the same that the table shows
+    return None if best.empty else config_of(best.iloc[0])
 
 
 def _start_folder(space: spaces.Space, options: Options) -> None:
@@ -229,14 +270,6 @@ def _tune(
     """Run one phase under Ray Tune, writing each trial's row as it ends."""
     recorder = Recorder(options.folder, scheduler.reasons, count, str(phase).capitalize(), console)
     resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
-    total = ray.cluster_resources()
-    fits = [int(total.get(kind.upper(), 0) / need) for kind, need in resources.items() if need]
-    slots = options.max_concurrent or min(fits)
-    if min(fits) < 1:
-        raise UserError(
-            f"a trial needs {resources}, but the cluster has {total.get('CPU', 0):g} CPUs and "
-            f"{total.get('GPU', 0):g} GPUs"
-        )
     trainable = tune.with_resources(
         tune.with_parameters(
             DeganTrainable,
@@ -252,7 +285,7 @@ def _tune(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=count,
-            max_concurrent_trials=slots,
+            max_concurrent_trials=slots(options, ray.cluster_resources()),
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,

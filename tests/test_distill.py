@@ -1,0 +1,234 @@
+"""Sources of images with the teacher's logits, and distillation from them."""
+
+from itertools import islice
+
+import pytest
+import torch
+from torch import nn
+
+from degan_search import runtime
+from degan_search.config import DistillConfig
+from degan_search.data.images import denormalise, normalise
+from degan_search.distill import distill
+from degan_search.fit import DivergedError
+from degan_search.losses import distillation_loss
+from degan_search.metrics import agreement, predict
+from degan_search.networks.dcgan import build_generator
+from degan_search.networks.frozen import freeze
+from degan_search.networks.table import build_classifier
+from degan_search.sources import GeneratorSource, ImageSource, index_batches
+
+LATENT = 4
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def model(teacher):
+    return teacher.model()
+
+
+@pytest.fixture(scope="module")
+def maker():
+    return make_generator()
+
+
+@pytest.fixture(scope="module")
+def images(true):
+    return torch.from_numpy(true.images[true.train[:60]]), torch.from_numpy(true.images[true.held_out[:40]])
+
+
+def make_generator():
+    """An untrained generator of images with contrast, as its BatchNorms know their inputs."""
+    with runtime.seeded(0, "test maker"):
+        made = build_generator(1, 2, LATENT)
+    nn.init.normal_(made[-2].weight, 0.0, 2.0, generator=rng())
+    for layer in made:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None
+    with torch.no_grad():
+        made(torch.randn(100, LATENT, 1, 1, generator=rng()))
+    return made
+
+
+def keys(batch):
+    """Each image as bytes, to see which are the same."""
+    return [image.numpy().tobytes() for image in batch]
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 3), (9, 3), (8, 4), (5, 8), (2, 2)])
+def test_each_pass_covers_every_image_once(count, size):
+    batches = index_batches(count, size, rng())
+    per_pass = len([n for n in range(0, count, size) if min(size, count - n) > 1])
+    orders = []
+    for _ in range(3):
+        seen = torch.cat(list(islice(batches, per_pass)))
+        assert len(set(seen.tolist())) == len(seen)
+        assert len(seen) == (count - 1 if count % size == 1 else count)
+        orders.append(seen.tolist())
+    if count > 2:
+        assert orders[0] != orders[1]
+
+
+def test_a_lone_last_image_is_left_out_but_for_a_lone_image():
+    lengths = [len(batch) for batch in islice(index_batches(7, 3, rng()), 4)]
+    assert lengths == [3, 3, 3, 3]
+    assert [len(batch) for batch in islice(index_batches(8, 3, rng()), 3)] == [3, 3, 2]
+    assert [batch.tolist() for batch in islice(index_batches(1, 3, rng()), 2)] == [[0], [0]]
+    everything = torch.cat(list(islice(index_batches(7, 3, rng()), 20)))
+    assert set(everything.tolist()) == set(range(7))  # no image is left out for ever
+
+
+def test_fresh_images_never_repeat(model, maker):
+    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=20, reuse=1))
+    seen = [key for x, _ in islice(source.batches(rng()), 10) for key in keys(x)]
+    assert len(seen) == len(set(seen)) == 80
+
+
+def test_reused_images_are_used_as_often_as_asked_before_new_ones(model, maker):
+    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=20, reuse=3))
+    batches = source.batches(rng())
+    pools = []
+    for _ in range(2):  # 16 images a pool (whole batches), three times each
+        passes = [[key for x, _ in islice(batches, 2) for key in keys(x)] for _ in range(3)]
+        assert sorted(passes[0]) == sorted(passes[1]) == sorted(passes[2])
+        assert len(set(passes[0])) == 16
+        assert passes[0] != passes[1]
+        pools.append(set(passes[0]))
+    assert not pools[0] & pools[1]
+
+
+def test_generated_images_come_with_their_own_logits(model, maker):
+    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=16, reuse=2))
+    for x, logits in islice(source.batches(rng()), 5):
+        assert not x.requires_grad
+        assert x.abs().max() <= 1
+        torch.testing.assert_close(logits, model(x))
+    state = {name: value.clone() for name, value in maker.state_dict().items()}
+    maker.train()
+    source = GeneratorSource(maker, LATENT, model)
+    source.make(30, rng())
+    assert all(torch.equal(value, state[name]) for name, value in maker.state_dict().items())
+
+
+def test_a_generator_source_keeps_its_generator_as_it_was(model):
+    made = make_generator()
+    source = GeneratorSource(made, LATENT, model)
+    before = source.make(3, rng())[0]
+    for weight in made.parameters():
+        weight.data += 1
+    assert torch.equal(source.make(3, rng())[0], before)
+
+
+def test_chunks_do_not_change_how_many_are_made(model, maker):
+    made, logits = GeneratorSource(maker, LATENT, model).make(1100, rng())
+    assert made.shape == (1100, 1, 32, 32)
+    assert logits.shape == (1100, 10)
+    assert len(set(keys(made))) == 1100
+
+
+def test_image_batches_have_the_teachers_logits(model, images):
+    source = ImageSource(*images, model, 16, DistillConfig())
+    assert source.steps_per_epoch == 4
+    assert ImageSource(*images, model, 16, DistillConfig(steps_per_epoch=9)).steps_per_epoch == 9
+    known = dict(zip(keys(images[0]), predict(model, images[0]), strict=True))
+    seen = []
+    for x, logits in islice(source.batches(rng()), 4):
+        torch.testing.assert_close(logits, model(x))
+        seen += keys(denormalise(x))
+        for key, row in zip(keys(denormalise(x)), logits, strict=True):
+            torch.testing.assert_close(row, known[key])
+    assert sorted(seen) == sorted(keys(images[0]))
+
+
+class Constant(nn.Module):
+    """Says one class of every image."""
+
+    def __init__(self, label):
+        super().__init__()
+        self.logits = nn.Parameter(nn.functional.one_hot(torch.tensor(label), 10).float())
+
+    def forward(self, x):
+        return self.logits.expand(len(x), -1)
+
+
+def test_the_score_of_images_is_agreement_on_the_held_out_ones(model, images):
+    train, held_out = images
+    said = predict(model, held_out).argmax(1)
+    label = int(said.mode().values)
+    train = train[predict(model, train).argmax(1) != label]  # no training image has that class
+    source = ImageSource(train, held_out, model, 16, DistillConfig())
+    expected = (said == label).double().mean().item()
+    assert 0 < expected < 1
+    assert source.score(Constant(label), rng()) == pytest.approx(expected)
+    assert source.score(model, rng()) == 1
+
+
+def test_the_score_of_a_generator_is_agreement_on_fresh_images(model, maker):
+    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, score_images=600))
+    student = build_classifier("lenet_half", 10, 2).eval()
+    made, logits = source.make(600, rng(5))
+    with torch.no_grad():
+        assert source.score(student, rng(5)) == pytest.approx(agreement(student(made), logits))
+    label = int(logits.argmax(1).mode().values)
+    assert source.score(Constant(label), rng(5)) == (logits.argmax(1) == label).double().mean().item()
+    assert source.score(model, rng(6)) == 1
+    stream = rng(7)
+    student = Constant(label)
+    assert len({source.score(student, stream) for _ in range(6)}) > 1  # not the same images again
+
+
+def make_student():
+    with runtime.seeded(0, "student"):
+        return build_classifier("lenet_half", 10, 2)
+
+
+@pytest.mark.parametrize("kind", ["images", "generator"])
+def test_distillation_lowers_the_loss_and_ends_in_eval_mode(kind, model, maker, images):
+    config = DistillConfig(batch_size=16, steps=120, steps_per_epoch=40, score_images=200, pool=64, lr=3e-3)
+    source = (
+        ImageSource(*images, model, 16, config) if kind == "images" else GeneratorSource(maker, LATENT, model, config)
+    )
+    x, logits = next(source.batches(rng(9)))
+    if kind == "images":
+        x, logits = normalise(images[1]), predict(model, images[1])
+    student = make_student()
+    with torch.no_grad():
+        before = distillation_loss(student.eval()(x), logits, 20.0).item()
+    progress = list(distill(student, source, config, 0, "cpu"))
+    assert not any(module.training for module in student.modules())
+    with torch.no_grad():
+        after = distillation_loss(student(x), logits, 20.0).item()
+    assert after < 0.8 * before
+    assert [p.step for p in progress] == [40, 80, 90, 120]
+    assert {p.stage for p in progress} == {"distill"}
+    assert [p.score for p in progress] == sorted(p.score for p in progress)
+
+
+def test_distillation_follows_its_seed_and_stage_alone(model, images):
+    config = DistillConfig(batch_size=16, steps=4, steps_per_epoch=2)
+
+    def run(seed=0, stage="distill", clutter=1):
+        torch.manual_seed(clutter)
+        with runtime.seeded(0, "dropout student"):
+            student = build_classifier("alexnet_half", 10, 2, 1)
+        before = torch.get_rng_state()
+        for _ in distill(student, ImageSource(*images, model, 16, config), config, seed, "cpu", stage):
+            pass
+        assert torch.equal(torch.get_rng_state(), before)
+        return torch.cat([value.flatten().float() for value in student.state_dict().values()])
+
+    first = run()
+    assert torch.equal(first, run(clutter=2))
+    assert not torch.equal(first, run(seed=1))
+    assert not torch.equal(first, run(stage="probe"))
+
+
+def test_a_teacher_without_finite_logits_ends_the_distillation(model, images):
+    broken = freeze(model)
+    next(broken.parameters()).data.fill_(float("nan"))
+    config = DistillConfig(batch_size=16, steps=4, steps_per_epoch=2)
+    with pytest.raises(DivergedError, match="distill: loss is nan at step 2"):
+        list(distill(make_student(), ImageSource(*images, broken, 16, config), config, 0, "cpu"))

@@ -1,0 +1,128 @@
+"""The shared loop on one weight with known gradients: Adam moves it by the learning rate at each step."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from degan_search.config import FitConfig
+from degan_search.fit import DivergedError, fit
+
+LR = 0.5
+
+
+class Scripted:
+    """A weight that starts at 0, gradients and scores from lists; records what it sees."""
+
+    def __init__(self, scores, gradients=None):
+        self.model = nn.Sequential(nn.Linear(1, 1, bias=False))
+        nn.init.zeros_(self.model[0].weight)
+        self.scores, self.gradients = iter(scores), iter(gradients or itertools.repeat(-1.0))
+        self.modes, self.scored, self.losses = [], [], 0
+
+    @property
+    def weight(self):
+        return self.model[0].weight.item()
+
+    def loss(self):
+        self.losses += 1
+        self.modes.append(("loss", self.model.training))
+        return next(self.gradients) * self.model[0].weight.sum()
+
+    def score(self):
+        self.modes.append(("score", self.model.training))
+        self.scored.append(round(self.weight, 4))
+        return next(self.scores)
+
+    def run(self, steps_per_epoch=1, **config):
+        return list(fit(self.model, self.loss, self.score, FitConfig(lr=LR, **config), steps_per_epoch, "stage"))
+
+
+def test_patience_and_best_weights_in_both_phases():
+    # Phase 1: best at the 2nd epoch, then two without. Phase 2 starts there at lr / 10: best at its 1st.
+    it = Scripted([0.1, 0.3, 0.2, 0.3, 0.4, 0.4, 0.0])
+    progress = it.run(patience=2)
+    assert it.scored == [0.5, 1.0, 1.5, 2.0, 1.05, 1.1, 1.15]
+    assert it.weight == pytest.approx(1.05, abs=1e-5)
+    assert [p.score for p in progress] == [0.1, 0.3, 0.3, 0.3, 0.4, 0.4, 0.4]
+    assert [p.step for p in progress] == [1, 2, 3, 4, 5, 6, 7]
+    assert {(p.stage, p.of) for p in progress} == {("stage", None)}
+    assert it.losses == 7
+
+
+def test_nothing_better_in_the_second_phase_leaves_the_first_ones_best():
+    it = Scripted([0.5, 0.1, 0.1, 0.1, 0.1])
+    it.run(patience=2)
+    assert it.scored[0] == 0.5
+    assert it.weight == pytest.approx(0.5, abs=1e-5)
+
+
+def test_the_second_phase_has_a_fresh_adam():
+    # The gradient turns: with the first phase's moments the weight would go on upwards.
+    it = Scripted([0.1, 0.2, 0.3, 0.4], gradients=[-1.0, -1.0, 1.0, 1.0])
+    it.run(epochs=2)
+    assert it.scored == [0.5, 1.0, 0.95, 0.9]
+
+
+def test_epochs_limit_each_phase():
+    it = Scripted(itertools.count())
+    assert len(it.run(epochs=3)) == 6
+    assert it.scored == [0.5, 1.0, 1.5, 1.55, 1.6, 1.65]
+
+
+@pytest.mark.parametrize(
+    ("steps", "per_epoch", "ends"),
+    [(10, 3, [3, 6, 8, 10]), (1, 5, [1]), (4, 3, [3, 4]), (100, 30, [30, 60, 75, 100]), (2, 1, [1, 2])],
+)
+def test_steps_limit_both_phases_together(steps, per_epoch, ends):
+    it = Scripted(itertools.count())
+    progress = it.run(per_epoch, steps=steps)
+    assert [p.step for p in progress] == ends
+    assert it.losses == steps
+    assert {p.of for p in progress} == {steps}
+
+
+def test_patience_in_the_first_phase_leaves_its_steps_to_the_second():
+    it = Scripted(itertools.chain([1.0, 0.0], itertools.count(2)))
+    assert [p.step for p in it.run(2, steps=20, patience=1)][:3] == [2, 4, 6]
+    assert it.losses == 20
+    assert it.scored[1] - it.scored[0] == pytest.approx(2 * LR)
+    assert it.scored[2] - it.scored[0] == pytest.approx(2 * LR / 10)
+
+
+def test_train_mode_in_steps_and_eval_mode_in_scores_and_at_the_end():
+    it = Scripted(itertools.count())
+    it.run(2, steps=6)
+    assert {mode for what, mode in it.modes if what == "loss"} == {True}
+    assert {mode for what, mode in it.modes if what == "score"} == {False}
+    assert not any(module.training for module in it.model.modules())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_training(bad):
+    it = Scripted(itertools.count(), gradients=[-1.0, -1.0, bad, -1.0, -1.0])
+    with pytest.raises(DivergedError, match=r"stage: loss is (nan|inf) at step 4"):
+        it.run(2, steps=10)
+    assert it.losses == 4
+
+
+def test_progress_carries_the_last_loss():
+    it = Scripted([1.0, 2.0], gradients=[-1.0, -3.0])
+    first, second = it.run(steps=2, first_phase=0.5)
+    assert first.loss == 0
+    assert second.loss == pytest.approx(-3 * 0.5, abs=1e-5)
+
+
+def test_buffers_are_kept_with_the_best_weights():
+    model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    images = torch.arange(8.0)[:, None]
+    scores, means = iter([1.0, 0.0, 0.0, 0.0]), []
+
+    def score():
+        means.append(model[1].running_mean.item())
+        return next(scores)
+
+    list(fit(model, lambda: model(images).square().mean(), score, FitConfig(epochs=2), 1, "stage"))
+    assert model[1].running_mean.item() == means[0] != means[1]

@@ -1,0 +1,100 @@
+"""Seed streams, global generators left as they were, and files that are whole or not there."""
+
+import os
+
+import pytest
+import torch
+
+from degan_search import runtime
+from degan_search.checkpoint import read_tensors, tensors_bytes, write_bytes
+from degan_search.errors import UserError
+
+
+def test_streams_have_known_seeds():
+    assert runtime.stream_seed(0, "gan", "noise") == 613162841112600663
+    assert runtime.stream_seed(7) == 4359823973405836615
+
+
+def test_streams_of_other_names_are_independent():
+    names = [(), ("gan",), ("gan", "noise"), ("noise", "gan"), ("gan", "images"), ("gan", 1), ("gan", 11)]
+    seeds = [runtime.stream_seed(seed, *name) for seed in range(20) for name in names]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    one = torch.randn(4000, generator=runtime.generator(0, "gan", "noise"))
+    for other in ((0, "gan", "images"), (1, "gan", "noise")):
+        drawn = torch.randn(4000, generator=runtime.generator(*other))
+        assert abs(torch.corrcoef(torch.stack([one, drawn]))[0, 1]) < 0.08  # five standard errors
+    assert torch.equal(one, torch.randn(4000, generator=runtime.generator(0, "gan", "noise")))
+
+
+def test_seeded_follows_its_stream_and_restores_the_global_generator():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    with runtime.seeded(3, "weights"):
+        first = torch.rand(4)
+        with runtime.seeded(3, "other"):
+            inner = torch.rand(4)
+        second = torch.rand(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    with runtime.seeded(3, "weights"):
+        assert torch.equal(torch.rand(8), torch.cat([first, second]))
+    assert not torch.equal(first, inner)
+    with pytest.raises(ValueError, match="inside"), runtime.seeded(3):
+        torch.rand(1)
+        raise ValueError("inside")
+    torch.manual_seed(5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_gpu_is_used_that_was_not_assigned():
+    assert runtime.choose_device(0) == "cpu"
+    assert runtime.choose_device() == runtime.choose_device(1) == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_set_up_flushes_denormals_and_sets_threads():
+    tiny = torch.tensor([1e-40])
+    assert (tiny * 0.5).item() > 0
+    runtime.set_up_torch(1)
+    assert torch.get_num_threads() == 1
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    if torch.set_flush_denormal(True):  # False on a processor without it
+        assert (tiny * 0.5).item() == 0
+
+
+def test_provenance_names_versions_and_hardware():
+    about = runtime.provenance()
+    assert torch.__version__.startswith(about["versions"]["torch"])
+    assert {"python", "numpy"} < set(about["versions"])
+    assert about["host"]
+    assert f"{os.cpu_count()} CPUs" in about["hardware"]
+
+
+def test_tensors_come_back_and_a_cut_file_is_refused():
+    strided = torch.arange(24.0).reshape(2, 3, 4).transpose(0, 2)
+    tensors = {"a": strided, "b": torch.zeros(3, dtype=torch.uint8)}
+    data = tensors_bytes(tensors)
+    back = read_tensors(data, "it")
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+    assert back["b"].dtype == torch.uint8
+    for broken in (data[:-5], data[:4], b"", b"not safetensors at all"):
+        with pytest.raises(UserError, match="the file is not a whole safetensors file"):
+            read_tensors(broken, "the file")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    file = tmp_path / "new" / "file"
+    write_bytes(file, b"old")
+    write_bytes(file, b"newer")
+    assert file.read_bytes() == b"newer"
+
+    def full(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_bytes(file, b"newest")
+    assert file.read_bytes() == b"newer"
+    assert [path.name for path in file.parent.iterdir()] == ["file"]
