@@ -39,12 +39,14 @@ def run(
     runtime.set_up_torch(threads)
     device = runtime.choose_device()
     tell = show or (lambda stage, step, of: None)
+    proxy = pipeline.load_proxy(config, data_dir)
+    pipeline.check_size(config, proxy)
     true = teachers.true_images(config.teacher, data_dir)
     teacher = teachers.obtain(
         config.teacher, true, storage / CACHE, lambda progress: tell("teacher", progress.step, progress.of), device
     )
     tell("comparison images", 0, None)
-    inputs = pipeline.prepare(config, true, teacher, data_dir, storage / CACHE, device)
+    inputs = pipeline.prepare(config, proxy, true, teacher, storage / CACHE, device)
     try:
         outcome = pipeline.run(config, inputs, lambda event: tell(event.stage, event.step, event.of), device)
     except DivergedError as error:

@@ -53,15 +53,24 @@ METHODS: dict[str, Method] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Proxy:
+    """Proxy images as the teacher takes them, and their 80/20 split."""
+
+    images: banks.Images
+    set_images: int
+    """Images of the whole set, before class filtering."""
+    train: np.ndarray
+    held_out: np.ndarray
+    """No student trains on these; a GAN does."""
+
+
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """What a trial is given: arrays that trials share, no file and no true label."""
 
     teacher: teachers.Teacher
-    proxy: banks.Images
-    set_images: int
-    train: np.ndarray
-    held_out: np.ndarray
+    proxy: Proxy
     bank: banks.Images
     bank_proxy_images: int
     true_train: banks.Images | None = None
@@ -124,41 +133,55 @@ def check(config: TrialConfig) -> None:
     build_classifier(config.student.network, 2, config.student.width, channels)
 
 
+def load_proxy(config: TrialConfig, data_dir: Path | None) -> Proxy:
+    """Load a trial's proxy images, turned to what the teacher takes.
+
+    Raises:
+        UserError: they are not there, broken, or fewer than `count`.
+    """
+    images = proxies.load(config.proxy, "train", data_dir, config.count, seed=0)
+    ready = to_input(images.images, teachers.channels(config.teacher))
+    set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
+    train, held_out = split(len(ready), config.teacher.holdout, seed=0)
+    return Proxy(ready, set_images, train, held_out)
+
+
+def check_size(config: TrialConfig, proxy: Proxy) -> None:
+    """Refuse a proxy with too few images for a batch of what the method trains on it.
+
+    Raises:
+        UserError: says how many there are and how many are needed.
+    """
+    method = METHODS[config.method]
+    if method.images is None:
+        degan.lengths(config.gan, len(proxy.images), proxy.set_images)
+    if method.images == "proxy":
+        batch = _image_batch(config, proxy)
+        if len(proxy.train) < batch:
+            raise UserError(
+                f"proxy {config.proxy!r} leaves {len(proxy.train)} images for distillation, "
+                f"fewer than a batch of {batch}; lower distill_images.batch_size"
+            )
+
+
 def prepare(
     config: TrialConfig,
+    proxy: Proxy,
     true: teachers.TrueImages,
     teacher: teachers.Teacher,
-    data_dir: Path | None,
     cache: Path,
     device: str = "cpu",
     run_all: banks.RunAll = banks.one_by_one,
 ) -> Inputs:
-    """Load the proxy, make the bank, and gather what trials on this proxy share.
-
-    Raises:
-        UserError: the proxy is not there or has too few images for a batch.
-    """
-    images = proxies.load(config.proxy, "train", data_dir, config.count, seed=0)
-    proxy = to_input(images.images, teacher.channels)
-    set_images = len(proxy) if config.count else proxies.parent_size(config.proxy, data_dir)
+    """Make the bank, and gather what trials on this proxy share."""
     method = METHODS[config.method]
-    train, held_out = split(len(proxy), config.teacher.holdout, seed=0)
-    if method.images is None:
-        degan.lengths(config.gan, len(proxy), set_images)
-    distilling = distill_config(config)
-    wanted = degan.scaled_batch(distilling.batch_size, distilling.batch_of, len(proxy), set_images)
-    if method.images == "proxy" and (len(train) < wanted or not len(held_out)):
-        raise UserError(
-            f"proxy {config.proxy!r} leaves {len(train)} images for distillation, "
-            f"fewer than a batch of {wanted}; lower distill_images.batch_size"
-        )
-    digest = hashlib.sha256(proxy.tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256(proxy.images.tobytes()).hexdigest()[:16]
     bank, bank_proxy = banks.obtain(
         config.bank,
         config.gan,
-        proxy,
-        proxy[held_out],
-        set_images,
+        proxy.images,
+        proxy.images[proxy.held_out],
+        proxy.set_images,
         teacher.model(device),
         stable_hash(teacher.hash, digest),
         cache,
@@ -168,9 +191,6 @@ def prepare(
     return Inputs(
         teacher,
         proxy,
-        set_images,
-        train,
-        held_out,
         bank,
         bank_proxy,
         true.images[true.train] if method.images == "true" else None,
@@ -243,9 +263,9 @@ class Trial:
         yield Event("done", 1, 1, self._seconds(), self.gan_steps, metrics)
 
     def _train_gan(self, gan: degan.Gan, metrics: dict[str, float]) -> Iterator[Event]:
-        config, proxy = self.config, torch.from_numpy(self.inputs.proxy).to(self.device)
+        config, proxy = self.config, torch.from_numpy(self.inputs.proxy.images).to(self.device)
         rungs = config.probe.at
-        for progress in degan.train(gan, config.gan, proxy, self.inputs.set_images, config.seed, rungs):
+        for progress in degan.train(gan, config.gan, proxy, self.inputs.proxy.set_images, config.seed, rungs):
             self.gan_steps = progress.step
             losses = {
                 name: getattr(progress, name) for name in ("d_loss", "g_loss", "adversarial", "entropy", "diversity")
@@ -307,8 +327,9 @@ class Trial:
             assert train is not None and held_out is not None, "prepare() gives them for this method"
             batch = config.batch_size
         else:
-            train, held_out = inputs.proxy[inputs.train], inputs.proxy[inputs.held_out]
-            batch = degan.scaled_batch(config.batch_size, config.batch_of, len(inputs.proxy), inputs.set_images)
+            proxy = inputs.proxy
+            train, held_out = proxy.images[proxy.train], proxy.images[proxy.held_out]
+            batch = _image_batch(self.config, proxy)
         on_device = [torch.from_numpy(part).to(self.device) for part in (train, held_out)]
         return ImageSource(on_device[0], on_device[1], self.teacher, batch, config)
 
@@ -339,3 +360,8 @@ def distill_config(config: TrialConfig) -> DistillConfig:
     """Return how this trial distils: as from a generator, or as the released code does from images."""
     method = METHODS[config.method]
     return config.distill_images if method.images and not method.matched else config.distill
+
+
+def _image_batch(config: TrialConfig, proxy: Proxy) -> int:
+    distilling = distill_config(config)
+    return degan.scaled_batch(distilling.batch_size, distilling.batch_of, len(proxy.images), proxy.set_images)

@@ -65,4 +65,10 @@ def teacher(tiny, true, store) -> teachers.Teacher:
 @pytest.fixture(scope="session")
 def prepare(true, teacher, store) -> Callable[[TrialConfig], pipeline.Inputs]:
     """What a trial with the tiny teacher is given."""
-    return lambda config: pipeline.prepare(config, true, teacher, None, store)
+
+    def made(config: TrialConfig) -> pipeline.Inputs:
+        proxy = pipeline.load_proxy(config, None)
+        pipeline.check_size(config, proxy)
+        return pipeline.prepare(config, proxy, true, teacher, store)
+
+    return made

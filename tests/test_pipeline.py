@@ -256,14 +256,14 @@ def test_a_proxy_with_too_few_images_is_refused(tiny, prepare):
 def test_proxies_of_other_kinds_are_turned_to_the_teachers_channels(proxy, tiny, prepare, run):
     config = tiny({"proxy": proxy, "count": 40})
     inputs = prepare(config)
-    assert inputs.proxy.shape == (40, 1, 32, 32)
-    assert inputs.set_images == 40
-    assert sorted([*inputs.train, *inputs.held_out]) == list(range(40))
+    assert inputs.proxy.images.shape == (40, 1, 32, 32)
+    assert inputs.proxy.set_images == 40
+    assert sorted([*inputs.proxy.train, *inputs.proxy.held_out]) == list(range(40))
     assert 0 <= pipeline.run(config, inputs).metrics["score"] <= 1
 
 
 def test_the_batch_is_counted_in_the_whole_set(tiny, prepare):
-    assert prepare(tiny({"proxy": "digits/[0-2]", "count": None})).set_images == 1437
+    assert prepare(tiny({"proxy": "digits/[0-2]", "count": None})).proxy.set_images == 1437
 
 
 # The bank
@@ -293,7 +293,14 @@ def make_bank(tiny, true, teacher, tmp_path):
             trained.extend(tasks)
             return [task() for task in tasks[::-1]][::-1]
 
-        inputs = pipeline.prepare(tiny(changes), true, teacher, None, tmp_path / cache, run_all=backwards)
+        inputs = pipeline.prepare(
+            tiny(changes),
+            pipeline.load_proxy(tiny(changes), None),
+            true,
+            teacher,
+            tmp_path / cache,
+            run_all=backwards,
+        )
         return (
             inputs,
             len(trained),
@@ -309,8 +316,8 @@ def test_the_bank_is_held_out_proxy_images_then_generated_ones(make_bank):
     assert len(files) == 1
     assert inputs.bank_proxy_images == 8
     assert inputs.bank.shape == (8 + 2 * 8, 1, 32, 32)
-    assert np.array_equal(inputs.bank[:8], inputs.proxy[inputs.held_out][:8])
-    proxy = {image.tobytes() for image in inputs.proxy}
+    assert np.array_equal(inputs.bank[:8], inputs.proxy.images[inputs.proxy.held_out][:8])
+    proxy = {image.tobytes() for image in inputs.proxy.images}
     assert not any(image.tobytes() in proxy for image in inputs.bank[8:])
     assert not np.array_equal(inputs.bank[8:16], inputs.bank[16:])
 
@@ -350,7 +357,7 @@ def test_other_seeds_weights_or_images_make_another_bank(make_bank, own_proxy):
     other, trained_too, files_too = make_bank({"proxy": own_proxy(change=1), "count": None})
     assert trained == trained_too > 0
     assert len(files_too) == len(files) + 1
-    assert (one.proxy != other.proxy).any()
+    assert (one.proxy.images != other.proxy.images).any()
 
 
 def test_the_banks_generators_are_not_a_trials(make_bank, run):
@@ -372,7 +379,7 @@ def test_a_bank_of_proxy_images_alone(make_bank, tiny):
 
 def test_a_bank_has_no_more_proxy_images_than_are_held_out(make_bank):
     inputs, *_ = make_bank({"bank.proxy_images": 2000})
-    assert inputs.bank_proxy_images == len(inputs.held_out) == 12
+    assert inputs.bank_proxy_images == len(inputs.proxy.held_out) == 12
     assert len(inputs.bank) == 12 + 16
 
 
@@ -395,7 +402,7 @@ def test_a_collapsed_generator_adds_nothing_to_the_bank(tiny, true, teacher, tmp
         return gan
 
     monkeypatch.setattr(degan, "build", first_collapsed)
-    inputs = pipeline.prepare(tiny(), true, teacher, None, tmp_path)
+    inputs = pipeline.prepare(tiny(), pipeline.load_proxy(tiny(), None), true, teacher, tmp_path)
     assert len(inputs.bank) == 8 + 8
 
 

@@ -200,7 +200,8 @@ def test_the_same_trial_without_ray_gives_the_same_bits(done, frame):
     true = teachers.true_images(config.teacher, None)
     teacher = teachers.obtain(config.teacher, true, done.cache)
     assert teacher.hash == frame.loc["search-0000", "teacher_hash"]
-    outcome = pipeline.run(config, pipeline.prepare(config, true, teacher, None, done.cache))
+    proxy = pipeline.load_proxy(config, None)
+    outcome = pipeline.run(config, pipeline.prepare(config, proxy, true, teacher, done.cache))
     assert outcome.metrics["score"] == frame.loc["search-0000", "score"]
     for name, model in (("student", outcome.student), ("generator", outcome.generator)):
         file = done.folder / "trials" / "search-0000" / f"{name}.safetensors"

@@ -21,10 +21,9 @@ from rich.console import Console
 
 from analysis import table2 as tables
 from degan_search import bank as banks
-from degan_search import degan, evaluate, ledger, pipeline, runtime
+from degan_search import evaluate, ledger, pipeline, runtime
 from degan_search import teacher as teachers
-from degan_search.config import TrialConfig, trial_config
-from degan_search.data import proxies
+from degan_search.config import TeacherConfig, TrialConfig, trial_config
 from degan_search.errors import UserError
 from degan_search.fit import Progress
 from degan_search.foreground import CACHE
@@ -119,50 +118,48 @@ def prepare(cells: list[spaces.Cell], options: Options, console: Console) -> dic
     Raises:
         UserError: data that are not there or do not fit.
     """
+    configs = [config for cell in cells for config in cell.shared()]
+    loaded: dict[str, pipeline.Proxy] = {}
+    with console.status("Loading images ..."):
+        for config in configs:
+            name = proxy_key(config)
+            if name not in loaded:
+                loaded[name] = pipeline.load_proxy(config, options.data_dir)
+            pipeline.check_size(config, loaded[name])
     made: dict[str, pipeline.Inputs] = {}
-    true: dict[str, teachers.TrueImages] = {}
+    true: dict[TeacherConfig, teachers.TrueImages] = {}
     cache = options.storage / CACHE
     device = runtime.choose_device(options.gpus_per_trial)
-    _check_proxies(cells, options.data_dir)
-    for cell in cells:
-        for config in cell.shared():
-            key, proxy = inputs_key(config), config.proxy
-            if key in made:
-                continue
-            name = config.teacher.model_dump_json()
-            with console.status(f"Loading {config.teacher.dataset} and {proxy} ...") as status:
-                if name not in true:
-                    true[name] = teachers.true_images(config.teacher, options.data_dir)
+    for config in configs:
+        key = inputs_key(config)
+        if key in made:
+            continue
+        with console.status(f"Loading {config.teacher.dataset} ...") as status:
+            if config.teacher not in true:
+                true[config.teacher] = teachers.true_images(config.teacher, options.data_dir)
 
-                def show(progress: Progress) -> None:
-                    status.update(f"Training the teacher: step {progress.step}, held-out accuracy {progress.score:.3f}")
+            def show(progress: Progress) -> None:
+                status.update(f"Training the teacher: step {progress.step}, held-out accuracy {progress.score:.3f}")
 
-                teacher = teachers.obtain(config.teacher, true[name], cache, show, device)
-                status.update(f"Loading {proxy} and making its comparison images ...")
-                made[key] = pipeline.prepare(
-                    config, true[name], teacher, options.data_dir, cache, device, side_by_side(options)
-                )
-            console.print(
-                f"{proxy}: {len(made[key].proxy):,} images, {len(made[key].bank):,} to compare on; teacher "
-                f"{config.teacher.network} on {config.teacher.dataset}, held-out accuracy "
-                f"{teacher.held_out_accuracy:.1%}",
-                highlight=False,
-                soft_wrap=True,
+            teacher = teachers.obtain(config.teacher, true[config.teacher], cache, show, device)
+            status.update(f"Making the comparison images of {config.proxy} ...")
+            proxy = loaded[proxy_key(config)]
+            made[key] = pipeline.prepare(
+                config, proxy, true[config.teacher], teacher, cache, device, side_by_side(options)
             )
+        console.print(
+            f"{config.proxy}: {len(proxy.images):,} images, {len(made[key].bank):,} to compare on; teacher "
+            f"{config.teacher.network} on {config.teacher.dataset}, held-out accuracy "
+            f"{teacher.held_out_accuracy:.1%}",
+            highlight=False,
+            soft_wrap=True,
+        )
     return made
 
 
-def _check_proxies(cells: list[spaces.Cell], data_dir: Path | None) -> None:
-    """Read every proxy once, so that one that is broken or too small is said before a teacher is trained."""
-    sizes: dict[tuple[str, int | None], int] = {}
-    for cell in cells:
-        for config in cell.shared():
-            key = config.proxy, config.count
-            if key not in sizes:
-                sizes[key] = len(proxies.load(config.proxy, "train", data_dir, config.count, seed=0))
-            if pipeline.METHODS[config.method].images is None:
-                whole = sizes[key] if config.count else proxies.parent_size(config.proxy, data_dir)
-                degan.lengths(config.gan, sizes[key], whole)
+def proxy_key(config: TrialConfig) -> str:
+    """Return what decides a trial's proxy images: name, count, and the teacher's channels."""
+    return f"{config.proxy} {config.count} {teachers.channels(config.teacher)}"
 
 
 def side_by_side(options: Options) -> banks.RunAll:
@@ -185,7 +182,8 @@ def ray_cluster(options: Options, console: Console) -> Iterator[None]:
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # A failed trial is told of in one line; its traceback lies in the run's folder, under ray/.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if options.address:
         try:
