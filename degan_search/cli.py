@@ -130,6 +130,17 @@ def table2(
 
 @app.command()
 @speaks
+def regret(runs: Annotated[list[Path], typer.Argument(help="One or more runs' folders.")]) -> None:
+    """Print what choosing the weights without true data cost, per proxy and criterion, as Markdown."""
+    from analysis import choice
+    from degan_search import ledger
+
+    table = choice.regret(ledger.load(runs if len(runs) > 1 else runs[0]))
+    console.print(choice.render(table), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+@speaks
 def spaces() -> None:
     """List the space files that come with the package."""
     from degan_search.search import space as spaces_
