@@ -80,8 +80,8 @@ class _Judge:
     def __init__(self, config: TeacherConfig, data_dir: Path | None, cache: Path, part: Split) -> None:
         true = teachers.true_images(config, data_dir, part)
         rows = true.held_out if part == "train" else slice(None)
-        self.images = torch.from_numpy(true.images[rows])
-        self.labels = torch.from_numpy(true.labels[rows])
+        self.images = torch.tensor(true.images[rows])
+        self.labels = torch.tensor(true.labels[rows])
         self.classes = true.classes
         train = true if part == "train" else teachers.true_images(config, data_dir)
         self.teacher_accuracy = self.accuracy(teachers.obtain(config, train, cache).model())
