@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def set_up_torch(threads: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
+@cache
 def provenance() -> dict[str, str | dict[str, str]]:
     """Return host, hardware, package versions and git commit (empty where there is none)."""
     versions = {"python": platform.python_version()}

@@ -12,11 +12,12 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from degan_search import ledger
+from degan_search import ledger, runtime
 from degan_search.config import TrialConfig
-from degan_search.records import METRICS, State, config_columns
+from degan_search.records import METRICS, Report, State, config_columns
 
 INTEGER_METRICS = ("gan_steps", "distill_steps")
 
@@ -97,10 +98,17 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.rows.append(_row(job, result, state, reason, self.curves.pop(job["id"], []), self.started.get(job["id"])))
         self.flush()
         if state is State.FAIL:
-            self.console.print(f"[red]{job['id']} failed[/red] ({job['cell']}): {reason}", highlight=False)
-        self._show()
+            self.console.print(
+                f"[red]{job['id']} failed[/red] ({escape(job['cell'])}): {escape(str(reason))}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        text = self._show()
+        if not self.console.is_terminal:
+            self.console.print(f"{text} [{sum(self.ended.values())}/{self.total}]", highlight=False, soft_wrap=True)
 
-    def _show(self) -> None:
+    def _show(self) -> str:
+        """Update the bar and return its text."""
         done = sum(self.ended.values())
         running = len(self.started) - done
         spent = time.monotonic() - self.begun
@@ -110,8 +118,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         failed = f", {self.ended[State.FAIL]} failed" if self.ended[State.FAIL] else ""
         text = f"{self.title}: {done} done, {running} running{stopped}{failed}{best}{left}"
         self.bar.update(self.task, completed=done, description=text)
-        if not self.console.is_terminal and done:
-            self.console.print(f"{text} [{done}/{self.total}]", highlight=False, soft_wrap=True)
+        return text
 
 
 def _row(
@@ -124,7 +131,7 @@ def _row(
 ) -> dict[str, Any]:
     config = TrialConfig.model_validate(job["config"])
     metrics = result.get("metrics") or {}
-    about = result.get("provenance") or {}
+    about = result.get("provenance") or runtime.provenance()  # of this machine, where the worker said nothing
     measured = {name: value for name, value in metrics.items() if name in METRICS and name != "score"}
     counted = {name: int(metrics[name]) for name in INTEGER_METRICS if name in metrics}
     now = datetime.now(UTC)
@@ -146,17 +153,13 @@ def _row(
         "device": result.get("device"),
         "started": datetime.fromtimestamp(result.get("started") or started or now.timestamp(), UTC),
         "finished": datetime.fromtimestamp(result["finished"], UTC) if "finished" in result else now,
-        "host": about.get("host"),
-        "git_commit": about.get("git_commit"),
-        "versions": json.dumps(about["versions"]) if about else None,
-        "hardware": about.get("hardware"),
+        **about,
+        "versions": json.dumps(about["versions"]),
         "reports": [_point(report) for report in curve],
     }
 
 
 def _point(report: dict[str, Any]) -> dict[str, Any]:
-    from degan_search.records import Report
-
     return {name: report.get(name, math.nan if name == "score" else None) for name in Report.__annotations__}
 
 

@@ -84,7 +84,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             "threads": self.threads,
             "started": self.started,
             "finished": time.time(),
-            "provenance": runtime.provenance() if state else None,
+            "provenance": runtime.provenance(),
             tune.result.DONE: state is not None,
         }
 
