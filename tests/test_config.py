@@ -74,7 +74,7 @@ def test_wrong_settings_are_named_with_what_would_be_right(settings, said):
 
 def test_a_bank_without_images_is_refused():
     with pytest.raises(UserError, match=r"bank.*no images"):
-        trial_config({"bank.proxy_images": 0})
+        trial_config({"bank.proxy_images": 0, "bank.generators": []})
     with pytest.raises(UserError, match=r"bank.*no images"):
         trial_config({"bank": {"proxy_images": 0, "generators": [[0, 5]], "generated_images": 0}})
     assert trial_config({"bank": {"proxy_images": 0, "generators": [[0, 5]]}}).bank.proxy_images == 0
