@@ -57,4 +57,5 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
 
 def render(table: pd.DataFrame) -> str:
     """Return a `regret` table as Markdown."""
+    table = table.astype(object).where(table.notna(), None)
     return str(tabulate(table.to_dict("list"), headers="keys", tablefmt="github", floatfmt=".1f", missingval="")) + "\n"
