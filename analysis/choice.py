@@ -15,11 +15,11 @@ CRITERIA = ("balanced_soft_agreement", "balanced_agreement", "soft_agreement", "
 """Measures that need no true data; higher is better."""
 FIXED = (0.0, 5.0)
 """(lambda_e, lambda_d) of the released code."""
-COLUMNS = ["proxy", "criterion", "trials", "accuracy", "regret", "rank_correlation"]
+COLUMNS = ["dataset", "proxy", "criterion", "trials", "accuracy", "regret", "rank_correlation"]
 
 
 def regret(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each proxy and criterion, the accuracy of the trial it picks and its regret, in percent points.
+    """Return for each data set, proxy and criterion the accuracy of the trial it picks and its regret, in points.
 
     Over the search's finished trials of methods with weights to choose, all with one seed. Accuracy is on the
     held-out share of the true training images; regret is the best accuracy among the trials minus the
@@ -38,7 +38,7 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
     if done.empty:
         raise UserError("no finished search trial with an accuracy: there is no choice to judge")
     rows: list[list[Any]] = []
-    for proxy, trials in done.groupby("config_proxy", sort=False):
+    for (dataset, proxy), trials in done.groupby(["config_teacher_dataset", "config_proxy"], sort=False):
         accuracy = trials["oracle_accuracy"] * 100
         picks: list[tuple[str, float, float]] = []
 
@@ -51,11 +51,19 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
         weights = trials["config_gan_lambda_e"], trials["config_gan_lambda_d"]
         fixed = accuracy[(weights[0] == FIXED[0]) & (weights[1] == FIXED[1])]
         picks += [("fixed (0, 5)", fixed.mean(), nan), ("random", accuracy.mean(), nan)]
-        rows += [[proxy, name, len(trials), picked, accuracy.max() - picked, rank] for name, picked, rank in picks]
+        rows += [
+            [dataset, proxy, name, len(trials), picked, accuracy.max() - picked, rank] for name, picked, rank in picks
+        ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def mean_regret(table: pd.DataFrame) -> pd.DataFrame:
+    """Return each criterion's regret as a mean over the data sets and proxies where it has one, lowest first."""
+    means = table.dropna(subset="regret").groupby("criterion")["regret"].agg(["mean", "count"])
+    return means.sort_values("mean").reset_index().rename(columns={"mean": "mean_regret", "count": "proxies"})
+
+
 def render(table: pd.DataFrame) -> str:
-    """Return a `regret` table as Markdown."""
+    """Return a `regret` or `mean_regret` table as Markdown."""
     table = table.astype(object).where(table.notna(), None)
     return str(tabulate(table.to_dict("list"), headers="keys", tablefmt="github", floatfmt=".1f", missingval="")) + "\n"

@@ -136,7 +136,8 @@ def regret(runs: Annotated[list[Path], typer.Argument(help="One or more runs' fo
     from degan_search import ledger
 
     table = choice.regret(ledger.load(runs if len(runs) > 1 else runs[0]))
-    console.print(choice.render(table), highlight=False, markup=False, soft_wrap=True)
+    for part in (table, choice.mean_regret(table)):
+        console.print(choice.render(part), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -11,13 +11,14 @@ from degan_search.errors import UserError
 WEIGHTS = [(0.0, 0.0), (0.0, 5.0), (1.0, 5.0)]
 
 
-def trials(accuracies, agreements, proxy="photos", method="degan", phase="search", state="COMPLETE"):
+def trials(accuracies, agreements, proxy="photos", method="degan", phase="search", state="COMPLETE", dataset="digits"):
     """Synthetic trials: the same agreements for every criterion, but the reverse for plain agreement."""
     frame = pd.DataFrame(
         {
             "phase": phase,
             "state": state,
             "config_method": method,
+            "config_teacher_dataset": dataset,
             "config_proxy": proxy,
             "config_gan_lambda_e": [weight for weight, _ in WEIGHTS],
             "config_gan_lambda_d": [weight for _, weight in WEIGHTS],
@@ -67,6 +68,16 @@ def test_proxies_are_judged_apart_and_a_missing_criterion_left_out():
     assert "holdout_agreement" not in set(table[table["proxy"] == "noise/uniform"]["criterion"])
 
 
+def test_a_proxy_of_two_data_sets_is_judged_for_each_and_the_mean_taken_over_both():
+    other = trials([0.5, 0.1, 0.1], [0.1, 0.3, 0.4], dataset="cifar10")
+    table = choice.regret(pd.concat([trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4]), other]))
+    assert list(table["dataset"].unique()) == ["digits", "cifar10"]
+    means = choice.mean_regret(table).set_index("criterion")
+    assert means.loc["balanced_soft_agreement", "mean_regret"] == pytest.approx((10 + 40) / 2)
+    assert means.loc["balanced_soft_agreement", "proxies"] == 2
+    assert means["mean_regret"].is_monotonic_increasing
+
+
 def test_equal_scores_have_no_rank_correlation():
     assert math.isnan(row(choice.regret(trials([0.2, 0.5, 0.4], [0.3] * 3)), "soft_agreement")["rank_correlation"])
 
@@ -78,5 +89,5 @@ def test_without_an_accuracy_there_is_nothing_to_judge():
 
 def test_the_table_is_markdown():
     text = choice.render(choice.regret(trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4])))
-    assert text.startswith("| proxy")
+    assert text.startswith("| dataset")
     assert "| photos" in text
