@@ -20,7 +20,7 @@ from degan_search.records import (
     Phase,
     Report,
     State,
-    config_columns,
+    config_columns, config_of,
     score_schema,
     trial_schema,
 )
@@ -80,13 +80,14 @@ def test_every_column_comes_back(tmp_path):
 
 def test_a_configuration_comes_back(tmp_path):
     config = trial_config({"gan.lambda_e": 0.5, "probe.at": [10, 20], "count": 7})
-    assert set(config_columns(config)) == {n for n in trial_schema().names if n.startswith("config_")} - {"config_hash"}
+    assert set(config_columns(config)) == {n for n in trial_schema().names if n.startswith("config_")}
     ledger.write(tmp_path, synthetic(**config_columns(config)))
     row = ledger.load(tmp_path).iloc[0]
     assert (row.config_gan_lambda_e, row.config_count, row.config_method) == (0.5, 7, "degan")
     assert plain(row.config_probe_at) == [10, 20]
     assert plain(row.config_bank_generators) == [list(pair) for pair in TrialConfig().bank.generators]
     assert pd.isna(row.config_teacher_path)
+    assert config_of(row) == config
 
 
 def test_columns_of_each_type_are_derived_from_the_configuration():
