@@ -20,7 +20,8 @@ from degan_search.records import (
     Phase,
     Report,
     State,
-    config_columns, config_of,
+    config_columns,
+    config_of,
     score_schema,
     trial_schema,
 )
