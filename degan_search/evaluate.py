@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,7 +14,6 @@ from degan_search import ledger
 from degan_search import teacher as teachers
 from degan_search.checkpoint import read_tensors
 from degan_search.config import TeacherConfig, TrialConfig
-from degan_search.data.synthetic import Split
 from degan_search.errors import UserError
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
@@ -35,19 +36,16 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
     """
     frame = ledger.load(run)
     waiting = frame[(frame["state"] == State.COMPLETE) & frame["oracle_accuracy"].isna()]
-    held_out: dict[TeacherConfig, _Judge] = {}
-    test: dict[TeacherConfig, _Judge] = {}
+    panels: dict[TeacherConfig, _Panel] = {}
     for _, row in waiting.iterrows():
         config = config_of(row)
-        final = row["phase"] == Phase.FINAL
-        if config.teacher not in held_out:
-            held_out[config.teacher] = _Judge(config.teacher, data_dir, cache, "train")
-        judges = {"oracle": held_out[config.teacher]}
-        if final:
-            if config.teacher not in test:
-                test[config.teacher] = _Judge(config.teacher, data_dir, cache, "test")
-            judges["test"] = test[config.teacher]
-        student = load_student(run, str(row["trial_id"]), config, len(held_out[config.teacher].classes))
+        if config.teacher not in panels:
+            panels[config.teacher] = _Panel(config.teacher, data_dir, cache)
+        panel = panels[config.teacher]
+        judges = {"oracle": panel.oracle}
+        if row["phase"] == Phase.FINAL:
+            judges["test"] = panel.test
+        student = load_student(run, str(row["trial_id"]), config, panel.classes)
         scores: dict[str, Any] = {"trial_id": row["trial_id"]}
         for name, judge in judges.items():
             scores |= {
@@ -75,16 +73,27 @@ def load_student(run: Path, trial_id: str, config: TrialConfig, classes: int) ->
 
 
 class _Judge:
-    """One part of the true images, on which students are scored."""
+    """Some true images, on which students and the teacher are scored."""
 
-    def __init__(self, config: TeacherConfig, data_dir: Path | None, cache: Path, part: Split) -> None:
-        true = teachers.true_images(config, data_dir, part)
-        rows = true.held_out if part == "train" else slice(None)
-        self.images = torch.tensor(true.images[rows])
-        self.labels = torch.tensor(true.labels[rows])
-        self.classes = true.classes
-        train = true if part == "train" else teachers.true_images(config, data_dir)
-        self.teacher_accuracy = self.accuracy(teachers.obtain(config, train, cache).model())
+    def __init__(self, images: np.ndarray, labels: np.ndarray, teacher: nn.Module) -> None:
+        self.images, self.labels = torch.tensor(images), torch.tensor(labels)
+        self.teacher_accuracy = self.accuracy(teacher)
 
     def accuracy(self, model: nn.Module) -> float:
         return accuracy(predict(model, self.images), self.labels)
+
+
+class _Panel:
+    """A teacher's judges: the held-out images, and the test images, which are read when a final run asks for them."""
+
+    def __init__(self, config: TeacherConfig, data_dir: Path | None, cache: Path) -> None:
+        self.config, self.data_dir = config, data_dir
+        true = teachers.true_images(config, data_dir)
+        self.classes = len(true.classes)
+        self.teacher = teachers.obtain(config, true, cache).model()
+        self.oracle = _Judge(true.images[true.held_out], true.labels[true.held_out], self.teacher)
+
+    @cached_property
+    def test(self) -> _Judge:
+        true = teachers.true_images(self.config, self.data_dir, "test")
+        return _Judge(true.images, true.labels, self.teacher)

@@ -49,12 +49,8 @@ def agreement(student_logits: Logits, teacher_logits: Logits) -> float:
 def balanced_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
     """Agreement in each class that the teacher predicts at least once, mean over these classes, in [0, 1]."""
     _check_pair(student_logits, teacher_logits, student_logits.shape)
-    classes = teacher_logits.shape[1]
-    predicted = teacher_logits.argmax(dim=1)
-    agreed = predicted[student_logits.argmax(dim=1) == predicted]
-    counts = predicted.bincount(minlength=classes)
-    present = counts > 0
-    return _mean(agreed.bincount(minlength=classes)[present].double() / counts[present])
+    agreed = student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)
+    return _mean(_class_means(agreed.double(), teacher_logits))
 
 
 def soft_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
@@ -66,12 +62,15 @@ def soft_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
 def balanced_soft_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
     """Soft agreement in each class that the teacher predicts at least once, mean over these classes, in [0, 1]."""
     _check_pair(student_logits, teacher_logits, student_logits.shape)
-    classes = teacher_logits.shape[1]
+    return 1 - min(1.0, _mean(_class_means(_distance(student_logits, teacher_logits), teacher_logits)))
+
+
+def _class_means(values: Tensor, teacher_logits: Logits) -> Tensor:
+    """Return the mean of the images' values, double [N], in each class that the teacher predicts at least once."""
     predicted = teacher_logits.argmax(dim=1)
-    counts = predicted.bincount(minlength=classes)
+    counts = predicted.bincount()
     present = counts > 0
-    sums = predicted.bincount(weights=_distance(student_logits, teacher_logits), minlength=classes)
-    return 1 - min(1.0, _mean(sums[present] / counts[present]))
+    return predicted.bincount(weights=values)[present] / counts[present]
 
 
 def _distance(student_logits: Logits, teacher_logits: Logits) -> Tensor:

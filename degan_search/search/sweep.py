@@ -158,8 +158,8 @@ def prepare(cells: list[spaces.Cell], options: Options, console: Console) -> dic
 
 
 def proxy_key(config: TrialConfig) -> str:
-    """Return what decides a trial's proxy images: name, count, and the teacher's channels."""
-    return f"{config.proxy} {config.count} {teachers.channels(config.teacher)}"
+    """Return what decides a trial's `Proxy`: name, count, the teacher's channels, and the share held out."""
+    return f"{config.proxy} {config.count} {teachers.channels(config.teacher)} {config.teacher.holdout}"
 
 
 def side_by_side(options: Options) -> banks.RunAll:

@@ -15,7 +15,7 @@ from ray import tune
 from degan_search import runtime
 from degan_search.config import TrialConfig, stable_hash
 from degan_search.fit import DivergedError
-from degan_search.pipeline import Event, Inputs, Trial, save
+from degan_search.pipeline import METHODS, Event, Inputs, Trial, save
 from degan_search.records import State
 
 
@@ -94,7 +94,7 @@ def inputs_key(config: TrialConfig) -> str:
 
     GAN settings that vary from trial to trial are no part of it: all are compared on one bank.
     """
-    true = config.method.startswith("true")
+    true = METHODS[config.method].images == "true"
     return stable_hash(config.teacher, config.proxy, config.count, config.bank, int(true), config.objective)
 
 
