@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,16 @@ from degan_search.checkpoint import read_tensors, tensors_bytes, write_bytes
 from degan_search.config import BankConfig, GanConfig, stable_hash
 from degan_search.data.images import denormalise
 from degan_search.fit import DivergedError
-from degan_search.metrics import agreement, balanced_agreement, balanced_soft_agreement, predict, soft_agreement
+from degan_search.metrics import (
+    agreement,
+    balanced_agreement,
+    balanced_soft_agreement,
+    class_certainty,
+    infomax,
+    predict,
+    soft_agreement,
+    soft_neighbourhood_density,
+)
 from degan_search.sources import GeneratorSource
 
 Images = UInt8[np.ndarray, "n c h w"]
@@ -35,20 +45,27 @@ class Bank:
     """The first so many are held-out proxy images; the others are generated."""
 
     def compare(self, student: nn.Module) -> dict[str, float]:
-        """Return how far a student agrees with the teacher, each in 0..1.
+        """Return how far a student agrees with the teacher, each in 0..1, and how sure and varied its outputs are.
 
         `agreement` counts every image of the bank once, `balanced_agreement` every class that the teacher
         predicts; the soft forms compare probabilities rather than classes; `balanced_soft_agreement` is the
-        default objective. `holdout_agreement` takes the proxy's images alone (NaN where the bank has none).
+        default objective. `holdout_agreement` takes the proxy's images alone; so do `infomax`, `snd` and `mcc`,
+        which look at the student alone. These four are NaN where the bank has no proxy images.
         """
         logits = predict(student, self.images)
-        proxy = slice(0, self.proxy_images)
+        held_out, teacher = logits[: self.proxy_images], self.logits[: self.proxy_images]
+        criteria: dict[str, Callable[[], float]] = {
+            "holdout_agreement": lambda: agreement(held_out, teacher),
+            "infomax": lambda: infomax(held_out),
+            "snd": lambda: soft_neighbourhood_density(held_out),
+            "mcc": lambda: class_certainty(held_out),
+        }
         return {
             "agreement": agreement(logits, self.logits),
             "balanced_agreement": balanced_agreement(logits, self.logits),
             "balanced_soft_agreement": balanced_soft_agreement(logits, self.logits),
             "soft_agreement": soft_agreement(logits, self.logits),
-            "holdout_agreement": agreement(logits[proxy], self.logits[proxy]) if self.proxy_images else float("nan"),
+            **{name: measure() if self.proxy_images else nan for name, measure in criteria.items()},
         }
 
 

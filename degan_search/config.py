@@ -160,6 +160,9 @@ class TrialConfig(Model):
         "soft_agreement",
         "agreement",
         "holdout_agreement",
+        "infomax",
+        "snd",
+        "mcc",
         "oracle_accuracy",
     ] = "balanced_soft_agreement"
     """What the search maximises. All but `oracle_accuracy` need no true data."""

@@ -6,7 +6,6 @@ accuracies that are measured after the search.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from degan_search.errors import UserError
+from degan_search.errors import UserError, close_matches
 from degan_search.records import SCHEMA_VERSION, Phase, Report, State, score_schema, trial_schema
 
 LEDGER = "ledger"
@@ -146,8 +145,7 @@ def _trial_id(row: Mapping[str, Any]) -> str:
 
 def _known(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | Mapping[str, Any], what: str) -> None:
     for key in (key for row in rows for key in row if key not in names):
-        close = difflib.get_close_matches(key, list(names), n=3) or names
-        raise UserError(f"unknown {what} {key!r}: known are {', '.join(close)}")
+        raise UserError(f"unknown {what} {key!r}; {close_matches(key, names)}")
 
 
 def _runs(run: Run | Sequence[Run]) -> list[Path]:
@@ -157,8 +155,7 @@ def _runs(run: Run | Sequence[Run]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             beside = [other.name for other in path.parent.glob("*") if other.is_dir()]
-            close = difflib.get_close_matches(path.name, beside)
-            raise UserError(f"no run at {path}" + (f": did you mean {', '.join(close)}?" if close else ""))
+            raise UserError(f"no run at {path}" + (f"; {close_matches(path.name, beside)}" if beside else ""))
         if not (path / LEDGER).is_dir():
             raise UserError(f"{path} is no run: it has no folder {LEDGER!r}")
     names = [path.name for path in paths]

@@ -103,6 +103,44 @@ def mean_entropy(logits: Logits) -> float:
     return entropy_loss(logits.double()).item()
 
 
+def infomax(logits: Logits) -> float:
+    """Mutual information of image and predicted class in nats, entropy of the mean output minus mean entropy, >= 0.
+
+    Needs no label: high where a classifier is sure of each image and uses every class (Bridle et al. 1991).
+    """
+    _check_some(logits)
+    # By Jensen's inequality never below 0; rounding may go there.
+    return max(0.0, diversity_loss(logits.double()).item() - entropy_loss(logits.double()).item())
+
+
+def soft_neighbourhood_density(logits: Logits, temperature: float = 0.05) -> float:
+    """Mean entropy in nats of each output's similarity to all others, in [0, log(N - 1)]; 0 for one image.
+
+    Needs no label: high where outputs lie in dense groups (SND, Saito et al. 2021, section 3).
+    """
+    _check_some(logits)
+    if len(logits) == 1:
+        return 0.0
+    outputs = nn.functional.normalize(logits.double().softmax(dim=1), dim=1)
+    similarity = (outputs @ outputs.T / temperature).fill_diagonal_(-1e6)  # weighs 0
+    return entropy_loss(similarity).item()
+
+
+def class_certainty(logits: Logits, temperature: float = 2.5) -> float:
+    """One minus the minimum class confusion loss, in [0, 1]; needs no label (MCC, Jin et al. 2020, equations 2 to 6).
+
+    High where images that may be of one class are seldom taken for another; sure images count for more. A
+    class that no image is given any probability counts as wholly confused.
+    """
+    _check_some(logits)
+    softer = logits.double() / temperature
+    outputs, logs = softer.softmax(dim=1), softer.log_softmax(dim=1)
+    weights = 1 + (outputs * logs).sum(dim=1).exp()
+    correlation = (outputs * (weights / weights.mean())[:, None]).T @ outputs
+    shares = correlation.diagonal() / correlation.sum(dim=1).clamp_min(torch.finfo(correlation.dtype).tiny)
+    return _mean(shares)
+
+
 def _mean(values: Tensor) -> float:
     return values.double().mean().item()
 

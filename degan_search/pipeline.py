@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from degan_search import bank as banks
 from degan_search import degan, runtime
 from degan_search import teacher as teachers
+from degan_search.batchnorm import statistics_distance
 from degan_search.checkpoint import tensors_bytes, write_bytes
 from degan_search.config import DistillConfig, TrialConfig, stable_hash
 from degan_search.data import proxies
@@ -29,6 +30,8 @@ from degan_search.sources import GeneratorSource, ImageSource, Source
 
 SAMPLES = 64
 STATISTICS_IMAGES = 1024
+HELD_OUT_OBJECTIVES = ("holdout_agreement", "infomax", "snd", "mcc")
+"""Objectives that are measured on held-out proxy images alone."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ def check(config: TrialConfig) -> None:
         UserError: unknown method, network, data set, proxy or class; a student that takes other images.
     """
     normalised(config)
-    if config.objective == "holdout_agreement" and not config.bank.proxy_images:
-        raise UserError("objective 'holdout_agreement' needs proxy images in the bank; raise bank.proxy_images")
+    if config.objective in HELD_OUT_OBJECTIVES and not config.bank.proxy_images:
+        raise UserError(f"objective {config.objective!r} needs proxy images in the bank; raise bank.proxy_images")
     proxies.check(config.proxy)
     proxies.check(config.teacher.dataset)
     channels = teachers.channels(config.teacher)
@@ -337,11 +340,12 @@ class Trial:
         """Describe the generated classes; for analysis only: the weights optimise these, so nothing selects on them."""
         source = GeneratorSource(gan.generator, self.config.gan.latent, self.teacher)
         rng = runtime.generator(self.config.seed, "statistics", device=self.device)
-        _, logits = source.make(STATISTICS_IMAGES, rng)
+        images, logits = source.make(STATISTICS_IMAGES, rng)
         return {
             "effective_classes": effective_classes(logits),
             "coverage": coverage(logits),
             "mean_entropy": mean_entropy(logits),
+            "bn_distance": statistics_distance(self.teacher, images),
         }
 
     def _samples(self, gan: degan.Gan) -> Tensor:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from degan_search.config import TrialConfig, flatten, parse, stable_hash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class State(StrEnum):
@@ -61,6 +61,10 @@ TRIAL_METRICS: dict[str, Direction] = {
     "balanced_soft_agreement": "max",
     "soft_agreement": "max",
     "holdout_agreement": "max",
+    "infomax": "max",
+    "snd": "max",
+    "mcc": "max",
+    "bn_distance": "min",
     "gan_seconds": "min",
     "distill_seconds": "min",
     "seconds": "min",
@@ -75,12 +79,17 @@ TRIAL_METRICS: dict[str, Direction] = {
 
 SCORE_METRICS: dict[str, Direction] = {
     "oracle_accuracy": "max",
+    "oracle_half_1": "max",
+    "oracle_half_2": "max",
+    "cross_agreement": "max",
+    "cross_soft_agreement": "max",
     "test_accuracy": "max",
     "teacher_oracle_accuracy": "max",
     "teacher_test_accuracy": "max",
 }
-"""Accuracies in [0, 1], filled in after the search: oracle on the held-out share of the true training
-images, test for final trials alone."""
+"""Rates in [0, 1], filled in after the search: oracle accuracy on the held-out share of the true training
+images, and on each half of it; agreement with the teacher on images of all other trials' generators; test
+accuracy for final trials alone."""
 
 METRICS: dict[str, Direction] = TRIAL_METRICS | SCORE_METRICS
 """Every measured column, and which way is better."""

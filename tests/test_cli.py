@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from degan_search import checkpoint, evaluate, ledger
-from degan_search.cli import app
+from degan_search.cli.main import app
 from degan_search.config import trial_config
 from degan_search.networks.table import build_classifier
 from degan_search.search import space as spaces
@@ -287,7 +287,7 @@ class TestSweep:
         assert nothing_in(folder / "runs")
 
     def test_unknown_spaces(self):
-        refused("sweep", "smokk", says=["'smokk'", "did you mean 'smoke'"])
+        refused("sweep", "smokk", says=["'smokk'", "did you mean smoke"])
         refused("sweep", "none.yaml", says=["none.yaml", "does not exist"])
 
     @pytest.mark.parametrize(

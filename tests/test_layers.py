@@ -28,7 +28,7 @@ def test_every_module_has_a_layer():
 @pytest.mark.parametrize(
     ("module", "unloaded"),
     [
-        ("degan_search.cli", ["torch", "ray", "optuna", "pandas", "numpy"]),
+        ("degan_search.cli.main", ["torch", "ray", "optuna", "pandas", "numpy"]),
         ("degan_search.pipeline, degan_search.foreground, degan_search.evaluate", ["ray", "optuna"]),
         ("analysis.table2", ["torch", "ray", "optuna"]),
     ],

@@ -111,8 +111,8 @@ def test_every_metric_is_a_column_with_a_direction():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scores": 1.0}, "unknown column 'scores': known are score"),
-        ({"reports": [{"budjet": 1}]}, "unknown report 'budjet': known are budget"),
+        ({"scores": 1.0}, "unknown column 'scores'; did you mean score"),
+        ({"reports": [{"budjet": 1}]}, "unknown report 'budjet'; did you mean budget"),
         ({"state": "PRUNE"}, "COMPLETE, PRUNED, FAIL"),
         ({"phase": None}, "search, final"),
         ({"attempt": None}, "attempt = None"),
@@ -188,7 +188,7 @@ def test_an_empty_ledger_has_every_column(tmp_path):
 
 def test_what_is_no_run_is_refused(tmp_path):
     (tmp_path / "sweep").mkdir()
-    with pytest.raises(UserError, match=r"no run at .*swep: did you mean sweep\?"):
+    with pytest.raises(UserError, match=r"no run at .*swep; did you mean sweep\?"):
         ledger.load(tmp_path / "swep")
     with pytest.raises(UserError, match="no folder 'ledger'"):
         ledger.load(tmp_path / "sweep")

@@ -53,7 +53,7 @@ SPACE = {
     "asha": {"reduction_factor": 2},
     "finals": {"seeds": [5]},
 }
-MAIN = "from degan_search.cli import main; main()"
+MAIN = "from degan_search.cli.main import main; main()"
 
 
 def run_sweep(folder, space, spoil=None):

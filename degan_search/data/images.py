@@ -1,7 +1,6 @@
 """A set of images in memory, and the conversions that every stage shares."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,19 +8,11 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from degan_search.errors import UserError
+from degan_search.errors import UserError, close_matches
 
 Images = UInt8[np.ndarray, "n c h w"]
 Labels = Int64[np.ndarray, "n"]
 CHUNK = 4096  # images converted at a time, so that float copies stay small
-
-
-def close_matches(word: str, known: Iterable[str]) -> str:
-    """The part of a message that names what was probably meant, and what there is."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=3)
-    listed = ", ".join(known[:40]) + (", ..." if len(known) > 40 else "")
-    return (f"did you mean {' or '.join(near)}? " if near else "") + f"known: {listed}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from degan_search.data.files import plain
-from degan_search.data.images import ImageSet, close_matches
+from degan_search.data.images import ImageSet
 from degan_search.data.sets import (
     CIFAR100_CLASSES,
     SETS,
@@ -16,7 +16,7 @@ from degan_search.data.sets import (
     user_set,
 )
 from degan_search.data.synthetic import Split
-from degan_search.errors import UserError
+from degan_search.errors import UserError, close_matches
 
 
 def _sorted(words: str) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ import numpy as np
 from filelock import FileLock
 
 from degan_search.data import files, synthetic
-from degan_search.data.images import ImageSet, close_matches
+from degan_search.data.images import ImageSet
 from degan_search.data.synthetic import Split
-from degan_search.errors import UserError
+from degan_search.errors import UserError, close_matches
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_MNIST_CLASSES = (

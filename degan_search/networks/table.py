@@ -1,12 +1,11 @@
 """The one table of classifiers: a new teacher or student is one entry here."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
-from degan_search.errors import UserError
+from degan_search.errors import UserError, close_matches
 from degan_search.networks.alexnet import alexnet
 from degan_search.networks.lenet import lenet
 
@@ -41,9 +40,7 @@ def build_classifier(name: str, classes: int, width: int | None = None, channels
     name, or for a width, a number of classes or of channels below 1.
     """
     if name not in CLASSIFIERS:
-        close = difflib.get_close_matches(name, CLASSIFIERS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"unknown classifier {name!r}; known: {', '.join(sorted(CLASSIFIERS))}.{hint}")
+        raise UserError(f"unknown classifier {name!r}; {close_matches(name, sorted(CLASSIFIERS))}")
     network = CLASSIFIERS[name]
     width = network.width if width is None else width
     channels = network.channels if channels is None else channels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
 from degan_search import pipeline, settings_file
 from degan_search.config import Count, Model, Seed, TrialConfig, flatten, merge, parse, trial_config
-from degan_search.errors import UserError
+from degan_search.errors import UserError, close_matches
 
 Scalar = bool | int | float | str | None
 SHARED = ("proxy", "count", "method", "objective", "teacher.", "bank.")
@@ -269,12 +268,7 @@ def load(name: str) -> Space:
     else:
         known = shipped()
         if name not in known:
-            near = difflib.get_close_matches(name, known)
-            raise UserError(
-                f"space {name!r} is not shipped; "
-                + (f"did you mean {near[0]!r}? " if near else "")
-                + f"shipped: {', '.join(known)}; a file of your own ends in .yaml"
-            )
+            raise UserError(f"space {name!r} is not shipped; {close_matches(name, known)}; your own file ends in .yaml")
         values = settings_file.parse(files("search_spaces").joinpath(f"{name}.yaml").read_text(), f"space {name!r}")
     space = parse(Space, values, f"space {name!r}")
     check(space)

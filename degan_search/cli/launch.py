@@ -1,49 +1,16 @@
-"""The command line: parse, call, print."""
+"""Commands that run trials."""
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
+from degan_search.cli.app import DataDir, Storage, app, console, speaks
 from degan_search.errors import UserError
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    help="Tune DeGAN: choose lambda_e, lambda_d and the proxy for distilling a classifier without its data.\n\n"
-    "A trial trains a DeGAN on proxy images against a frozen teacher and distils a student from it. A sweep runs "
-    "many under Ray Tune, with Optuna and early stopping, and keeps every result in Parquet.",
-)
-console = Console(soft_wrap=False)
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option(envvar="DATA_DIR", help="Folder of image sets, <name>/{train,test}.parquet; ./data by default."),
-]
-Storage = Annotated[Path, typer.Option(help="Folder in which runs, teachers and comparison images are kept.")]
-
-
-def speaks(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a UserError, or what the disk refuses, into one line on stderr and exit code 2."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except (UserError, OSError) as error:
-            text = " ".join(str(error).splitlines())
-            Console(stderr=True).print(f"[red]error:[/red] {_escape(text)}", highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from None
-
-    return wrapped
 
 
 @app.command()
@@ -113,35 +80,6 @@ def run(
 
 @app.command()
 @speaks
-def table2(
-    runs: Annotated[list[Path], typer.Argument(help="One or more runs' folders.")],
-    paper: Annotated[str, typer.Option(help="Which of the paper's tables to set beside: table1 or table2.")] = "table2",
-) -> None:
-    """Print proxies by methods, ours beside the paper's, and write table2.csv, .md and .png into the run."""
-    from analysis import table2 as tables
-    from degan_search import ledger
-
-    if paper not in ("table1", "table2"):
-        raise UserError(f"--paper {paper!r} must be table1 or table2")
-    tidy = tables.table2(ledger.load(runs if len(runs) > 1 else runs[0]), paper)  # type: ignore[arg-type]
-    console.print(tables.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
-    tables.save(tidy, runs[0])
-
-
-@app.command()
-@speaks
-def regret(runs: Annotated[list[Path], typer.Argument(help="One or more runs' folders.")]) -> None:
-    """Print what choosing the weights without true data cost, per proxy and criterion, as Markdown."""
-    from analysis import choice
-    from degan_search import ledger
-
-    table = choice.regret(ledger.load(runs if len(runs) > 1 else runs[0]))
-    for part in (table, choice.mean_regret(table)):
-        console.print(choice.render(part), highlight=False, markup=False, soft_wrap=True)
-
-
-@app.command()
-@speaks
 def spaces() -> None:
     """List the space files that come with the package."""
     from degan_search.search import space as spaces_
@@ -149,11 +87,6 @@ def spaces() -> None:
     for name in spaces_.shipped():
         description = " ".join(spaces_.load(name).description.split())
         console.print(f"{name:24s} {description}", highlight=False, soft_wrap=True)
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
 
 
 def _change(text: str) -> dict[str, Any]:
@@ -197,9 +130,3 @@ def _describe(loaded: Any, max_concurrent: int | None, cpus_per_trial: int, data
 
 def _duration(seconds: float) -> str:
     return f"{seconds / 3600:,.0f} h" if seconds >= 7200 else f"{max(1, seconds / 60):.0f} min"
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -1,0 +1,123 @@
+"""Intervals, paired comparisons and correlations, each with the number of values behind it; scipy does the sums."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+RESAMPLES = 9_999
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its bootstrap interval at `level`; bounds are NaN for fewer than two values."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Mean difference over pairs with its interval, and the two-sided p value of no difference."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation with its bootstrap interval, and its two-sided permutation p value."""
+
+    rho: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
+    """Return the mean of finite values and its percentile bootstrap interval (Efron 1979), drawn from `seed`.
+
+    With three seeds the interval can be no wider than the values themselves, and is too narrow: read n first.
+    """
+    kept = _finite(values)
+    if len(kept) < 2:
+        return Interval(float(kept.mean()) if len(kept) else nan, nan, nan, len(kept), level)
+    result = stats.bootstrap(
+        (kept,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="percentile", rng=_rng(seed)
+    )
+    low, high = result.confidence_interval
+    return Interval(float(kept.mean()), float(low), float(high), len(kept), level)
+
+
+def paired(ours: ArrayLike, theirs: ArrayLike, level: float = 0.95) -> Paired:
+    """Return the paired t-test of two methods over the same seeds, in the order given.
+
+    Pairs with a value that is not finite are left out. With fewer than two pairs, or where all differences are
+    equal, there is no test: bounds are NaN, and p is NaN.
+    """
+    first, second = np.asarray(ours, float), np.asarray(theirs, float)
+    kept = np.isfinite(first) & np.isfinite(second)
+    differences = (first - second)[kept]
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return Paired(float(differences.mean()) if len(differences) else nan, nan, nan, nan, len(differences))
+    test = stats.ttest_rel(first[kept], second[kept])
+    low, high = test.confidence_interval(level)
+    return Paired(float(differences.mean()), float(low), float(high), float(test.pvalue), len(differences))
+
+
+def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, seed: int = 0) -> Correlation:
+    """Return Spearman's correlation of pairs of finite values, permutations and resamples drawn from `seed`.
+
+    NaN where fewer than three pairs are left or one side does not vary.
+    """
+    pairs = np.column_stack([np.asarray(first, float), np.asarray(second, float)])
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
+        return Correlation(nan, nan, nan, nan, len(pairs))
+    x, y = pairs.T
+
+    def rho(x: Any, y: Any, axis: int = -1) -> Any:
+        ranks = [stats.rankdata(values, axis=axis) for values in (x, y)]
+        centred = [rank - rank.mean(axis=axis, keepdims=True) for rank in ranks]
+        scale = np.sqrt((centred[0] ** 2).sum(axis=axis) * (centred[1] ** 2).sum(axis=axis))
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold one value alone
+            return (centred[0] * centred[1]).sum(axis=axis) / scale
+
+    test = stats.permutation_test(
+        (y,),
+        lambda moved, axis=-1: rho(np.broadcast_to(x, moved.shape), moved, axis),
+        permutation_type="pairings",
+        n_resamples=RESAMPLES,
+        vectorized=True,
+        rng=_rng(seed),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same resamples
+        drawn = stats.bootstrap(
+            (x, y), rho, paired=True, vectorized=True, n_resamples=RESAMPLES, method="percentile", rng=_rng(seed)
+        ).bootstrap_distribution
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(drawn, [tail, 1 - tail])
+    return Correlation(float(test.statistic), float(low), float(high), float(test.pvalue), len(pairs))
+
+
+def _finite(values: ArrayLike) -> np.ndarray:
+    given: np.ndarray = np.asarray(values, float)
+    return np.asarray(given[np.isfinite(given)])
+
+
+def _rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
