@@ -12,6 +12,10 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 RESAMPLES = 9_999
+BATCH = 1_000_000
+"""Values resampled at a time, which bounds the memory."""
+ROUNDING = 1e-12
+"""Differences that vary by less than this share of the values vary by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,15 @@ def interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
     kept = _finite(values)
     if len(kept) < 2:
         return Interval(float(kept.mean()) if len(kept) else nan, nan, nan, len(kept), level)
+    batch = max(1, BATCH // len(kept))
     result = stats.bootstrap(
-        (kept,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="percentile", rng=_rng(seed)
+        (kept,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=RESAMPLES,
+        batch=batch,
+        method="percentile",
+        rng=_rng(seed),
     )
     low, high = result.confidence_interval
     return Interval(float(kept.mean()), float(low), float(high), len(kept), level)
@@ -66,14 +77,17 @@ def paired(ours: ArrayLike, theirs: ArrayLike, level: float = 0.95) -> Paired:
     """Return the paired t-test of two methods over the same seeds, in the order given.
 
     Pairs with a value that is not finite are left out. With fewer than two pairs, or where all differences are
-    equal, there is no test: bounds are NaN, and p is NaN.
+    equal up to rounding, there is no test: bounds are NaN, and p is NaN.
+
+    Raises:
+        ValueError: not as many of ours as of theirs.
     """
-    first, second = np.asarray(ours, float), np.asarray(theirs, float)
-    kept = np.isfinite(first) & np.isfinite(second)
-    differences = (first - second)[kept]
-    if len(differences) < 2 or np.ptp(differences) == 0:
+    pairs = _pairs(ours, theirs)
+    first, second = pairs.T
+    differences = first - second
+    if len(differences) < 2 or np.ptp(differences) <= ROUNDING * np.abs(pairs).max():
         return Paired(float(differences.mean()) if len(differences) else nan, nan, nan, nan, len(differences))
-    test = stats.ttest_rel(first[kept], second[kept])
+    test = stats.ttest_rel(first, second)
     low, high = test.confidence_interval(level)
     return Paired(float(differences.mean()), float(low), float(high), float(test.pvalue), len(differences))
 
@@ -81,13 +95,17 @@ def paired(ours: ArrayLike, theirs: ArrayLike, level: float = 0.95) -> Paired:
 def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, seed: int = 0) -> Correlation:
     """Return Spearman's correlation of pairs of finite values, permutations and resamples drawn from `seed`.
 
-    NaN where fewer than three pairs are left or one side does not vary.
+    NaN where fewer than three pairs are left or one side does not vary. Up to 7 pairs, p is exact. Resamples in
+    which one side does not vary are left out of the interval.
+
+    Raises:
+        ValueError: the two are not equally long.
     """
-    pairs = np.column_stack([np.asarray(first, float), np.asarray(second, float)])
-    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    pairs = _pairs(first, second)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         return Correlation(nan, nan, nan, nan, len(pairs))
     x, y = pairs.T
+    batch = max(1, BATCH // len(pairs))
 
     def rho(x: Any, y: Any, axis: int = -1) -> Any:
         ranks = [stats.rankdata(values, axis=axis) for values in (x, y)]
@@ -96,18 +114,28 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, s
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold one value alone
             return (centred[0] * centred[1]).sum(axis=axis) / scale
 
+    # A permutation moves ranks as it moves values, so Pearson's of the ranks needs no ranking anew.
+    ranks = stats.zscore(stats.rankdata(pairs, axis=0), axis=0)
     test = stats.permutation_test(
-        (y,),
-        lambda moved, axis=-1: rho(np.broadcast_to(x, moved.shape), moved, axis),
+        (ranks[:, 1],),
+        lambda moved, axis=-1: (ranks[:, 0] * moved).mean(axis=axis),
         permutation_type="pairings",
         n_resamples=RESAMPLES,
         vectorized=True,
+        batch=batch,
         rng=_rng(seed),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same resamples
         drawn = stats.bootstrap(
-            (x, y), rho, paired=True, vectorized=True, n_resamples=RESAMPLES, method="percentile", rng=_rng(seed)
+            (x, y),
+            rho,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=batch,
+            method="percentile",
+            rng=_rng(seed),
         ).bootstrap_distribution
     tail = (1 - level) / 2
     low, high = np.nanquantile(drawn, [tail, 1 - tail])
@@ -117,6 +145,12 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, s
 def _finite(values: ArrayLike) -> np.ndarray:
     given: np.ndarray = np.asarray(values, float)
     return np.asarray(given[np.isfinite(given)])
+
+
+def _pairs(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """Return an N x 2 array of the pairs in which both values are finite."""
+    pairs = np.column_stack([np.asarray(first, float), np.asarray(second, float)])
+    return np.asarray(pairs[np.isfinite(pairs).all(axis=1)])
 
 
 def _rng(seed: int) -> np.random.Generator:

@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from degan_search import degan, runtime
-from degan_search.checkpoint import read_tensors, tensors_bytes, write_bytes
+from degan_search.atomic import write_bytes
+from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import BankConfig, GanConfig, stable_hash
 from degan_search.data.images import denormalise
 from degan_search.fit import DivergedError

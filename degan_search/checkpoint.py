@@ -1,43 +1,14 @@
-"""Files that are whole or not there: bytes and network weights, written atomically."""
+"""Network weights and other tensors as bytes, without pickled code."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from degan_search.errors import UserError
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically and durably: a hidden file beside it, fsync, rename.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, hidden = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(hidden).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(hidden).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def tensors_bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from degan_search import pipeline, runtime
 from degan_search import teacher as teachers
-from degan_search.checkpoint import write_bytes
+from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.fit import DivergedError

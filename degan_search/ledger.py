@@ -1,11 +1,12 @@
 """The truth about a run: immutable Parquet files, one a trial attempt, each whole or not there.
 
-`runs/x/ledger/<trial_id>-<attempt>.parquet` is written once; `runs/x/scores/<trial_id>.parquet` holds the
-accuracies that are measured after the search.
+`runs/x/ledger/<trial_id>-<attempt>.parquet` is written once; `runs/x/scores/<trial_id>.parquet` holds what is
+measured after the search. `runs/x/packed/` is a reader's copy of both, for speed alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -18,15 +19,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from degan_search.atomic import write_bytes
 from degan_search.errors import UserError, close_matches
 from degan_search.records import SCHEMA_VERSION, Phase, Report, State, score_schema, trial_schema
 
 LEDGER = "ledger"
 SCORES = "scores"
+PACKED = "packed"
+PACK_FROM = 100
+"""Files not packed yet that make a reader pack a run's rows."""
+FILE, STAMP = "__file", "__stamp"
+"""Columns of a pack: where a row lies, and what its file looked like when it was read."""
 
 Run = str | Path
 
 # What pays for many rows costs time for one.
+_PROMOTE: dict[str, Any] = {"promote_options": "default"}
 _PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 
 
@@ -112,27 +120,14 @@ def _write(file: Path, row: Mapping[str, Any], schema: pa.Schema) -> Path:
                 raise ValueError("not a whole number")  # Arrow truncates
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{field.name} = {value!r}: {field.type} is needed ({error})") from None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, so that the replacement is atomic; readers pass over names that begin with a dot.
-    unfinished = file.with_name(f".tmp-{os.getpid()}-{file.name}")
-    try:
-        with unfinished.open("wb") as stream:
-            pq.write_table(pa.table(columns, schema=schema), stream, **_PLAIN)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    _sync(file.parent)
+    write_bytes(file, _parquet(pa.table(columns, schema=schema), **_PLAIN))
     return file
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _parquet(table: pa.Table, **options: Any) -> bytes:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, **options)
+    return bytes(buffer.getvalue())
 
 
 def _trial_id(row: Mapping[str, Any]) -> str:
@@ -167,17 +162,11 @@ def _runs(run: Run | Sequence[Run]) -> list[Path]:
 
 def _read(runs: Sequence[Path], kind: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     wanted = [*dict.fromkeys([*columns, "schema_version"])]
-    tables = [_empty(schema, wanted)]
+    # An empty table first: what a file of an older schema lacks comes as null.
+    tables = [pa.schema([*(schema.field(name) for name in wanted), ("run", pa.string())]).empty_table()]
     for run in runs:
-        files = sorted(file for file in (run / kind).glob("*.parquet") if file.name[0] not in "._")
-        for file in files:
-            try:
-                # One by one is faster than pyarrow.dataset for files of a single row.
-                table = pq.ParquetFile(file, pre_buffer=False).read(columns=wanted, use_threads=False)
-            except (pa.ArrowException, OSError) as error:
-                raise UserError(f"{file} cannot be read, move it away to go on: {error}") from None
-            tables.append(table.append_column("run", pa.array([run.name])))
-    # The empty table first: what a file of an older schema lacks comes as null.
+        rows = _rows(run, kind, schema, wanted)
+        tables.append(rows.append_column("run", pa.array([run.name] * len(rows), pa.string())))
     together = pa.concat_tables(tables, promote_options="default")
     newest = pc.max(together["schema_version"]).as_py() or 0
     if newest > SCHEMA_VERSION:
@@ -186,8 +175,74 @@ def _read(runs: Sequence[Path], kind: str, schema: pa.Schema, columns: Sequence[
     return together.select(["run", *columns])
 
 
-def _empty(schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
-    return pa.schema([*(schema.field(name) for name in columns), ("run", pa.string())]).empty_table()
+def _rows(run: Path, kind: str, schema: pa.Schema, wanted: list[str]) -> pa.Table:
+    """Return a run's rows in the order of their files, those that are packed from the pack.
+
+    To open thousands of files of one row takes seconds. So a reader that finds many new ones leaves all of them
+    in one more file, `packed/<kind>.parquet`; it may be deleted at any time.
+    """
+    stamps = _stamps(run / kind)
+    pack = run / PACKED / f"{kind}.parquet"
+    packed = _packed(pack, schema, stamps, wanted)
+    new = sorted(set(stamps).difference(packed[FILE].to_pylist()))
+    if len(new) >= PACK_FROM:
+        whole = _packed(pack, schema, stamps, schema.names)
+        everything = pa.concat_tables([whole, *(_row(run / kind / name, schema.names) for name in new)], **_PROMOTE)
+        _pack(pack, everything, schema, stamps)
+        together = everything.select([*wanted, FILE])
+    else:
+        together = pa.concat_tables([packed, *(_row(run / kind / name, wanted) for name in new)], **_PROMOTE)
+    return together.sort_by(FILE).drop_columns([FILE])
+
+
+def _row(file: Path, wanted: Sequence[str]) -> pa.Table:
+    try:
+        # One by one is faster than pyarrow.dataset for files of a single row.
+        table = pq.ParquetFile(file, pre_buffer=False).read(columns=wanted, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file} cannot be read, move it away to go on: {error}") from None
+    return table.append_column(FILE, pa.array([file.name] * len(table)))
+
+
+def _stamps(folder: Path) -> dict[str, str]:
+    """Return by name what changes when a file does; names that begin with a dot or _ are no rows."""
+    if not folder.is_dir():
+        return {}
+    stamps = {}
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".parquet") and entry.name[0] not in "._":
+            with contextlib.suppress(FileNotFoundError):  # moved away meanwhile
+                about = entry.stat()
+                stamps[entry.name] = f"{about.st_mtime_ns} {about.st_size}"
+    return stamps
+
+
+def _packed(pack: Path, schema: pa.Schema, stamps: Mapping[str, str], wanted: Sequence[str]) -> pa.Table:
+    """Return the packed rows whose files are there unchanged; none if the pack is broken or of another version."""
+    empty = pa.schema([*(schema.field(name) for name in wanted), (FILE, pa.string())]).empty_table()
+    try:
+        file = pq.ParquetFile(pack)
+        if not file.schema_arrow.remove_metadata().equals(_pack_schema(schema)):
+            return empty
+        rows = file.read(columns=[*wanted, FILE, STAMP])
+    except (pa.ArrowException, OSError):
+        return empty
+    pairs = zip(rows[FILE].to_pylist(), rows[STAMP].to_pylist(), strict=True)
+    return rows.filter(pa.array([stamps.get(name) == stamp for name, stamp in pairs], pa.bool_())).drop_columns([STAMP])
+
+
+def _pack(pack: Path, rows: pa.Table, schema: pa.Schema, stamps: Mapping[str, str]) -> None:
+    target = _pack_schema(schema)
+    if rows["schema_version"].null_count or pc.max(rows["schema_version"]).as_py() > SCHEMA_VERSION:
+        return
+    rows = rows.append_column(STAMP, pa.array([stamps[name] for name in rows[FILE].to_pylist()]))
+    packed = _parquet(rows.select(target.names).cast(target), compression="zstd")
+    with contextlib.suppress(OSError):  # somebody else's folder, or a full disk: the rows themselves are there
+        write_bytes(pack, packed)
+
+
+def _pack_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([*schema, (FILE, pa.string()), (STAMP, pa.string())])
 
 
 def _last(trials: pa.Table) -> pa.Table:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from degan_search import bank as banks
 from degan_search import degan, runtime
 from degan_search import teacher as teachers
+from degan_search.atomic import write_bytes
 from degan_search.batchnorm import statistics_distance
-from degan_search.checkpoint import tensors_bytes, write_bytes
+from degan_search.checkpoint import tensors_bytes
 from degan_search.config import DistillConfig, TrialConfig, stable_hash
 from degan_search.data import proxies
 from degan_search.data.images import denormalise, split, to_input

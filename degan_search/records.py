@@ -81,6 +81,7 @@ SCORE_METRICS: dict[str, Direction] = {
     "oracle_accuracy": "max",
     "oracle_half_1": "max",
     "oracle_half_2": "max",
+    "own_agreement": "max",
     "cross_agreement": "max",
     "cross_soft_agreement": "max",
     "test_accuracy": "max",
@@ -111,7 +112,7 @@ def trial_schema() -> pa.Schema:
     """
     moment = pa.timestamp("us", tz="UTC")
     report = pa.struct([(name, _arrow(hint)) for name, hint in get_type_hints(Report).items()])
-    texts = ("phase", "cell", "state", "reason")
+    texts = ("phase", "cell", "chosen_by", "state", "reason")
     return pa.schema(
         [
             ("trial_id", pa.string()),

@@ -16,7 +16,8 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
 from degan_search import runtime
-from degan_search.checkpoint import read_tensors, tensors_bytes, write_bytes
+from degan_search.atomic import write_bytes
+from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import TeacherConfig, stable_hash
 from degan_search.data import proxies
 from degan_search.data.images import normalise, split, to_input

@@ -1,14 +1,18 @@
 """What the tests share: a tiny trial on scikit-learn's digits, and torch's settings put back after each test."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from degan_search import pipeline
+from degan_search import ledger, pipeline
 from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, trial_config
+from degan_search.networks.dcgan import build_generator
+from degan_search.networks.table import build_classifier
+from degan_search.records import config_columns
 
 TINY = {
     "proxy": "digits",
@@ -72,3 +76,36 @@ def prepare(true, teacher, store) -> Callable[[TrialConfig], pipeline.Inputs]:
         return pipeline.prepare(config, proxy, true, teacher, store)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny, teacher, store, tmp_path_factory) -> Path:
+    """A run beside its teacher's cache: a `degan`, a `proxy` and a pruned trial, with weights that nobody trained.
+
+    The generator of `search-0000` gives images of high contrast, of which the teacher sees several classes.
+    """
+    storage = tmp_path_factory.mktemp("storage")
+    shutil.copytree(store, storage / "cache")
+    run = storage / "digits"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = build_generator(1, 2, 4)
+        for layer in generator:
+            layer.momentum = 1.0  # of BatchNorm: one batch gives its statistics
+        generator(torch.randn(256, 4, 1, 1))
+        student = build_classifier("lenet_half", 10, 2)
+    generator[-2].weight.data.mul_(10)
+    for trial_id, state, score, method in (
+        ("search-0000", "COMPLETE", 0.5, "degan"),
+        ("search-0001", "COMPLETE", 0.7, "proxy"),
+        ("search-0002", "PRUNED", 0.9, "degan"),
+    ):
+        about = {"trial_id": trial_id, "attempt": 1, "phase": "search", "state": state, "score": score}
+        ledger.write(run, about | {"teacher_hash": teacher.hash} | config_columns(tiny({"method": method})))
+        if state == "COMPLETE":
+            outcome = pipeline.Outcome({}, student)
+            if method == "degan":
+                outcome.generator, outcome.samples = generator, torch.zeros(4, 1, 32, 32, dtype=torch.uint8)
+            pipeline.save(outcome, run / "trials" / trial_id)
+    ledger.write_scores(run, {"trial_id": "search-0000", "oracle_accuracy": 0.25})
+    return run

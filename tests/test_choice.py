@@ -23,6 +23,10 @@ def trials(accuracies, agreements, proxy="photos", method="degan", phase="search
             "config_gan_lambda_e": [weight for weight, _ in WEIGHTS],
             "config_gan_lambda_d": [weight for _, weight in WEIGHTS],
             "oracle_accuracy": accuracies,
+            "oracle_half_1": accuracies,
+            "oracle_half_2": accuracies,
+            "run": "first",
+            "config_count": 100,
         }
     )
     for criterion in choice.CRITERIA:
@@ -91,3 +95,89 @@ def test_the_table_is_markdown():
     text = choice.render(choice.regret(trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4])))
     assert text.startswith("| dataset")
     assert "| photos" in text
+
+
+class TestBest:
+    """`best`."""
+
+    FRAME = trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4]).assign(score=[0.3, 0.2, 0.1], trial_id=["a", "b", "c"])
+
+    def picked(self, frame=FRAME, **options):
+        return list(choice.best(frame, **options)["trial_id"])
+
+    def test_the_score_decides_unless_told_otherwise(self):
+        assert self.picked() == ["a"]
+        assert self.picked(by="balanced_soft_agreement") == ["c"]
+        assert self.picked(by="agreement") == ["a"]
+        assert self.picked(by="oracle_accuracy", top=2) == ["b", "c"]
+
+    def test_less_is_better_for_a_distance(self):
+        assert self.picked(by="bn_distance", top=3) == ["a", "b", "c"]
+
+    def test_each_group_has_its_own(self):
+        other = self.FRAME.assign(config_proxy="noise/uniform", trial_id=["d", "e", "f"], score=[0.5, 0.6, 0.4])
+        both = pd.concat([self.FRAME, other])
+        assert sorted(self.picked(both)) == ["a", "e"]
+        assert self.picked(both, per=()) == ["e"]
+        assert self.picked(both, per=["config_teacher_dataset"], top=2) == ["e", "d"]
+
+    def test_of_equals_the_first(self):
+        assert self.picked(self.FRAME.assign(score=1.0)) == ["a"]
+
+    def test_trials_without_the_measure_or_an_end_are_passed_over(self):
+        assert self.picked(self.FRAME.assign(score=[math.nan, 0.2, 0.1])) == ["b"]
+        assert self.picked(self.FRAME.assign(state=["PRUNED", "COMPLETE", "FAIL"])) == ["b"]
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"by": "scor"}, "did you mean score"),
+            ({"by": "effective_classes"}, "unknown"),
+            ({"by": "test_accuracy"}, "unknown"),
+            ({"per": ["config_prox"]}, "did you mean config_proxy"),
+            ({"top": 0}, "top = 0"),
+        ],
+    )
+    def test_what_cannot_be_chosen_by(self, options, says):
+        with pytest.raises(UserError, match=says):
+            choice.best(self.FRAME, **options)
+
+    def test_nothing_finished(self):
+        with pytest.raises(UserError, match="nothing to choose"):
+            choice.best(self.FRAME.assign(state="FAIL"))
+
+
+def test_the_oracle_is_scored_on_the_half_it_did_not_pick_by():
+    frame = trials([0.45, 0.5, 0.4], [0.1, 0.3, 0.4])
+    frame["oracle_half_1"], frame["oracle_half_2"] = [0.7, 0.5, 0.3], [0.2, 0.5, 0.5]
+    # Picked by the first half, trial 0 scores 0.2 on the second; by the second, trial 1 scores 0.5 on the first.
+    table = choice.regret(frame)
+    assert row(table, "oracle")["accuracy"] == pytest.approx(35)
+    assert row(table, "balanced_soft_agreement")["regret"] == pytest.approx(-5)
+
+
+def test_the_mean_regret_beside_a_random_choice():
+    first = trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4])
+    second = trials([0.1, 0.2, 0.6], [0.1, 0.3, 0.4], proxy="noise/uniform")
+    means = choice.mean_regret(choice.regret(pd.concat([first, second]))).set_index("criterion")
+    picked = means.loc["balanced_soft_agreement"]
+    assert (picked["mean_regret"], picked["worst"], picked["proxies"]) == (pytest.approx(5), pytest.approx(10), 2)
+    random = (50 - 110 / 3 + 60 - 30) / 2
+    assert means.loc["random", "mean_regret"] == pytest.approx(random)
+    assert picked["of_random"] == pytest.approx(5 / random)
+    assert (picked["low"], picked["high"]) == (pytest.approx(0), pytest.approx(10))
+
+
+def test_a_distance_picks_the_least():
+    frame = trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4])
+    found = row(choice.regret(frame), "bn_distance")
+    assert (found["accuracy"], found["rank_correlation"]) == (pytest.approx(20), pytest.approx(-0.5))
+
+
+def test_runs_are_judged_apart():
+    both = pd.concat(
+        [trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4]), trials([0.9, 0.5, 0.4], [0.1, 0.3, 0.4]).assign(run="b")]
+    )
+    table = choice.regret(both)
+    assert list(table[table["criterion"] == "oracle"]["run"]) == ["first", "b"]
+    assert "| run" in choice.render(table)

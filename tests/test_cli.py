@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from degan_search import checkpoint, evaluate, ledger
+from degan_search import checkpoint, finished, ledger
 from degan_search.cli.main import app
 from degan_search.config import trial_config
 from degan_search.networks.table import build_classifier
@@ -33,7 +33,7 @@ TRIAL = {
     "distill_images": {"steps": 6, "batch_size": 8, "batch_of": "used"},
     "bank": {"proxy_images": 8},
 }
-COMMANDS = ("sweep", "run", "table2", "spaces")
+COMMANDS = ("sweep", "run", "table", "spaces")
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ class TestHelp:
                 "--dry-run",
             ],
             "run": ["--out", "--set", "--storage", "--data-dir", "--threads", "config"],
-            "table2": ["--paper", "runs"],
+            "table": ["--paper", "--style", "runs"],
             "spaces": ["List the space files"],
         }
         for part in expected[command]:
@@ -336,30 +336,40 @@ class TestSweep:
         self.refused(tmp_path, "--gpus-per-trial", 1, says=["1 GPUs", "0 GPUs"])
 
 
-class TestTable2:
-    """`table2`."""
+class TestTable:
+    """`table`."""
 
-    def test_folders_without_results(self, tmp_path):
-        refused("table2", tmp_path, says=["ledger"])
-        refused("table2", tmp_path / "none", says=["none"])
-        refused("table2", tmp_path, "--paper", "table3", says=["table3", "table1"])
-
-    def test_prints_and_saves(self, tmp_path):
+    @pytest.fixture
+    def measured(self, tmp_path):
         from degan_search.records import config_columns
 
-        config = trial_config(TRIAL)
         row = {"trial_id": "search-0000", "attempt": 1, "phase": "search", "state": "COMPLETE", "score": 0.5}
-        ledger.write(tmp_path, row | config_columns(config))
+        ledger.write(tmp_path, row | config_columns(trial_config(TRIAL)))
         ledger.write_scores(tmp_path, {"trial_id": "search-0000", "oracle_accuracy": 0.625, "n_oracle": 40})
-        result = call("table2", tmp_path)
+        return tmp_path
+
+    def test_folders_without_results(self, tmp_path):
+        refused("table", tmp_path, says=["ledger"])
+        refused("table", tmp_path / "none", says=["none"])
+
+    def test_unknown_options(self, measured):
+        refused("table", measured, "--paper", "table3", says=["table3", "table1"])
+        refused("table", measured, "--style", "html", says=["html", "latex"])
+        assert not list(measured.glob("table.*"))
+
+    def test_prints_and_saves(self, measured):
+        result = call("table", measured)
         assert result.exit_code == 0, result.output
         assert "62.5*" in result.stdout
-        assert "62.5" in (tmp_path / "table2.csv").read_text()
-        assert "62.5" in (tmp_path / "table2.md").read_text()
+        assert "62.5" in (measured / "table.csv").read_text()
+        assert "62.5" in (measured / "table.md").read_text()
+        with Image.open(measured / "table.png") as picture:
+            assert picture.width > 100
+        assert call("table", measured, "--style", "latex").stdout == (measured / "table.tex").read_text()
 
 
 def test_a_missing_student_is_named(tmp_path):
     from degan_search.errors import UserError
 
     with pytest.raises(UserError, match=r"student\.safetensors is missing"):
-        evaluate.load_student(tmp_path, "search-0000", trial_config(TRIAL), 10)
+        finished.load_student(tmp_path, "search-0000", trial_config(TRIAL), 10)

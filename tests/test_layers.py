@@ -30,7 +30,7 @@ def test_every_module_has_a_layer():
     [
         ("degan_search.cli.main", ["torch", "ray", "optuna", "pandas", "numpy"]),
         ("degan_search.pipeline, degan_search.foreground, degan_search.evaluate", ["ray", "optuna"]),
-        ("analysis.table2", ["torch", "ray", "optuna"]),
+        ("analysis.tables", ["torch", "ray", "optuna"]),
     ],
 )
 def test_what_an_import_leaves_unloaded(module, unloaded):

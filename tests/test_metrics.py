@@ -136,3 +136,46 @@ def test_predict_of_nothing_is_nothing(random):
 def test_unusable_arguments_are_refused(call):
     with pytest.raises(UserError):
         call()
+
+
+def test_infomax_is_the_mutual_information_of_image_and_class():
+    assert metrics.infomax(sure(0, 1, 2, 3)) == pytest.approx(math.log(4))
+    assert metrics.infomax(sure(0, 1, 0, 1)) == pytest.approx(math.log(2))
+    assert metrics.infomax(sure(2, 2)) == pytest.approx(0, abs=1e-12)
+    assert metrics.infomax(torch.zeros(3, 4)) == 0
+    half = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+    assert metrics.infomax(half) == pytest.approx(math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1), abs=1e-6)
+
+
+def test_soft_neighbourhood_density_counts_the_neighbours_that_are_alike():
+    # Each image has one neighbour like it and two of another class, which weigh exp(-20) each.
+    far = math.exp(-20)
+    shares = torch.tensor([1, far, far], dtype=torch.float64)
+    shares /= shares.sum()
+    expected = -(shares * shares.log()).sum().item()
+    assert metrics.soft_neighbourhood_density(sure(0, 0, 1, 1)) == pytest.approx(expected, rel=1e-6)
+    assert metrics.soft_neighbourhood_density(sure(0, 0, 0, 0)) == pytest.approx(math.log(3))
+    assert metrics.soft_neighbourhood_density(sure(0)) == 0
+    assert metrics.soft_neighbourhood_density(sure(0, 1), temperature=1.0) == 0  # one neighbour each, however far
+
+
+def test_class_certainty_is_one_minus_the_minimum_class_confusion():
+    assert metrics.class_certainty(sure(0, 1, 2, 3)) == pytest.approx(1)
+    assert metrics.class_certainty(torch.zeros(5, 4)) == pytest.approx(1 / 4)
+    # Two images at T = 1, all by hand: equal weights, as their entropies are equal.
+    outputs = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
+    together = (0.64 + 0.04) / (0.64 + 0.04 + 0.32)
+    assert metrics.class_certainty(outputs.log(), temperature=1.0) == pytest.approx(together, abs=1e-6)
+    # A sure image weighs more than an unsure one.
+    mixed = torch.tensor([[0.99, 0.01], [0.01, 0.99], [0.5, 0.5]]).log()
+    unweighted = torch.tensor([[0.99, 0.01], [0.01, 0.99], [0.5, 0.5]])
+    plain = (unweighted.T @ unweighted).double()
+    assert metrics.class_certainty(mixed, temperature=1.0) > (plain.diagonal() / plain.sum(1)).mean().item()
+
+
+@pytest.mark.parametrize("measure", [metrics.infomax, metrics.soft_neighbourhood_density, metrics.class_certainty])
+def test_label_free_criteria_take_any_finite_logits(measure):
+    for logits in (torch.full((3, 2), 1e4), torch.tensor([[1e4, -1e4], [-1e4, 1e4]]), torch.randn(50, 7) * 1e3):
+        assert math.isfinite(measure(logits)) and measure(logits) >= 0
+    with pytest.raises(UserError):
+        measure(torch.zeros(0, 4))

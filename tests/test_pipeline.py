@@ -22,7 +22,7 @@ from degan_search.config import TrialConfig, stable_hash
 from degan_search.data import proxies
 from degan_search.errors import UserError
 from degan_search.fit import DivergedError
-from degan_search.metrics import accuracy, agreement, predict
+from degan_search.metrics import accuracy, agreement, class_certainty, infomax, predict, soft_neighbourhood_density
 from degan_search.networks.table import build_classifier
 
 GAN_STEPS, DISTILL_STEPS = 12, 8
@@ -236,7 +236,10 @@ def test_a_loss_that_is_not_finite_ends_the_trial(method, stage, tiny, prepare):
         ({"teacher.dataset": "mnist"}, "'mnist'"),
         ({"teacher.network": "vgg"}, "'vgg' is unknown"),
         ({"student.network": "lenet_hal"}, "unknown classifier 'lenet_hal'"),
-        ({"objective": "holdout_agreement", "bank.proxy_images": 0}, "raise bank.proxy_images"),
+        *(
+            ({"objective": objective, "bank.proxy_images": 0}, "raise bank.proxy_images")
+            for objective in pipeline.HELD_OUT_OBJECTIVES
+        ),
     ],
 )
 def test_what_can_be_seen_to_be_wrong_is_refused_at_once(change, said, tiny):
@@ -388,7 +391,7 @@ def test_a_bank_without_proxy_images(make_bank, tiny):
     inputs, *_ = make_bank(changes)
     assert inputs.bank.shape == (16, 1, 32, 32)
     metrics = pipeline.run(tiny(changes), inputs).metrics
-    assert math.isnan(metrics["holdout_agreement"])
+    assert all(math.isnan(metrics[name]) for name in pipeline.HELD_OUT_OBJECTIVES)
     assert math.isfinite(metrics["score"])
 
 
@@ -411,12 +414,15 @@ def test_the_bank_compares_students_on_the_images_that_each_measure_takes(teache
     images = torch.from_numpy(inputs.bank)
     model = teacher.model()
     bank = banks.Bank(images, predict(model, images), inputs.bank_proxy_images)
-    assert set(bank.compare(model).values()) == {1.0}
+    assert {value for name, value in bank.compare(model).items() if "agreement" in name} == {1.0}
     with runtime.seeded(3, "student"):
         student = build_classifier("lenet_half", 10, 2)
     logits, measured = predict(student, images), bank.compare(student)
     assert measured["agreement"] == agreement(logits, bank.logits)
     assert measured["holdout_agreement"] == agreement(logits[:8], bank.logits[:8])
+    assert measured["infomax"] == infomax(logits[:8])
+    assert measured["snd"] == soft_neighbourhood_density(logits[:8])
+    assert measured["mcc"] == class_certainty(logits[:8])
     assert measured["agreement"] < 1
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from degan_search import runtime
-from degan_search.checkpoint import read_tensors, tensors_bytes, write_bytes
+from degan_search.atomic import write_bytes
+from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.errors import UserError
 
 

@@ -102,7 +102,7 @@ def test_it_ends_well_and_says_where_and_how_to_go_on(done):
     assert "Traceback" not in done.out
     last = done.out.strip().splitlines()[-1]
     assert last.startswith(f"Results: {done.folder} ")
-    assert last.endswith(f"Table again: degan-search table2 {done.folder}")
+    assert last.endswith(f"Table again: degan-search table {done.folder}")
 
 
 def test_it_shows_how_it_stands(done):
@@ -132,7 +132,15 @@ def test_rows_are_filled(frame):
     assert frame["score"].isna().to_dict() == {name: name == "search-0002" for name in frame.index}
     complete = frame[frame["state"] == "COMPLETE"]
     measured = [*TRIAL_METRICS, "distill_steps", "host", "versions", "hardware", "oracle_accuracy"]
+    measured.remove("bn_distance")  # a LeNet has no BatchNorm
     assert complete[measured].notna().all(axis=None), complete[measured].isna().sum()
+    assert complete["bn_distance"].isna().all()
+    searched = complete[complete["phase"] == "search"]
+    assert searched[["cross_agreement", "cross_soft_agreement", "own_agreement"]].notna().all(axis=None)
+    assert complete["oracle_accuracy"].to_numpy() == pytest.approx(
+        complete[["oracle_half_1", "oracle_half_2"]].mean(axis=1).to_numpy(), abs=0.02
+    )
+    assert frame["chosen_by"].dropna().to_dict() == {"final-0000": "cross_soft_agreement"}
     assert (complete["score"] == complete["balanced_soft_agreement"]).all()
     assert (complete["gan_steps"] == 61).all()
     assert (complete["distill_steps"] == 60).all()
@@ -187,11 +195,11 @@ def test_the_folder_is_whole(done):
     for trial in ("search-0000", "final-0000"):
         names = {file.name for file in (done.folder / "trials" / trial).iterdir()}
         assert names == {"student.safetensors", "generator.safetensors", "samples.png"}
-    tidy = pd.read_csv(done.folder / "table2.csv")
+    tidy = pd.read_csv(done.folder / "table.csv")
     assert tidy[["proxy", "method", "n", "trials", "pruned", "failed"]].to_numpy().tolist() == [
         ["digits", "degan", 1, 5, 1, 2]
     ]
-    assert "degan" in (done.folder / "table2.md").read_text()
+    assert "degan" in (done.folder / "table.md").read_text()
 
 
 def test_the_same_trial_without_ray_gives_the_same_bits(done, frame):
@@ -276,9 +284,19 @@ class TestRecorder:
         assert sorted(ledger.load(tmp_path)["trial_id"]) == ["search-0000", "search-0001", "search-0002"]
 
 
-def test_finals_are_chosen_by_score_in_each_cell():
+@pytest.mark.parametrize(
+    ("by", "column", "written"),
+    [
+        (None, "cross_soft_agreement", "cross_soft_agreement"),
+        (None, "score", "score"),  # no trial has an agreement across trials
+        ("score", "score", "score"),
+        ("infomax", "infomax", "infomax"),
+    ],
+)
+def test_finals_are_each_cells_choice(by, column, written):
     settings = {"cells": {"proxy": ["digits", "photos"]}, "parameters": {"gan.lambda_d": [1, 2]}}
     cells = spaces.cells(spaces.Space.model_validate(settings))
+    nothing = dict.fromkeys(("score", "cross_soft_agreement", "infomax"), math.nan)
     rows = []
     for cell, weight, score, state in [
         (0, 1.0, 0.4, "COMPLETE"),
@@ -289,9 +307,10 @@ def test_finals_are_chosen_by_score_in_each_cell():
     ]:
         config = cells[cell].example()
         config = config.model_copy(update={"gan": config.gan.model_copy(update={"lambda_d": weight})})
-        known = {"trial_id": "t", "config_json": config.model_dump_json(), "phase": "search"}
-        rows.append(known | {"cell": cells[cell].label, "score": score, "state": state})
-    jobs = final_jobs(cells, pd.DataFrame(rows), [7, 8])
+        known = nothing | {"trial_id": "t", "config_json": config.model_dump_json(), "config_objective": "agreement"}
+        rows.append(known | {"phase": "search", "cell": cells[cell].label, column: score, "state": state})
+    jobs = final_jobs(cells, pd.DataFrame(rows), spaces.FinalsConfig(seeds=[7, 8], by=by))
+    assert {one["chosen_by"] for one in jobs} == {written}
     assert [(one["cell"], one["config"]["seed"], one["config"]["gan"]["lambda_d"]) for one in jobs] == [
         ("proxy=digits", 7, 2.0),
         ("proxy=digits", 8, 2.0),

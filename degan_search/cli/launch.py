@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
 
 from degan_search.cli.app import DataDir, Storage, app, console, speaks
+from degan_search.cli.results import grouping
 from degan_search.errors import UserError
+
+if TYPE_CHECKING:
+    from degan_search.config import TrialConfig
 
 
 @app.command()
@@ -24,6 +28,7 @@ def sweep(
     gpus_per_trial: Annotated[float, typer.Option(min=0, help="Share of a GPU for a trial, such as 0.25.")] = 0.0,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time; as many as fit.")] = None,
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster, host:port or auto.")] = None,
+    track: Annotated[str | None, typer.Option(help="Log to mlflow, wandb or tensorboard as well.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved settings, trials and time; run nothing.")] = False,
 ) -> None:
     """Search the weights for every cell of a space, run the finals, and print the table of proxies by methods."""
@@ -37,9 +42,67 @@ def sweep(
     from degan_search.search.sweep import sweep as run_sweep
 
     options = Options(
-        storage, name or Path(space).stem, data_dir, cpus_per_trial, gpus_per_trial, max_concurrent, address
+        storage, name or Path(space).stem, data_dir, cpus_per_trial, gpus_per_trial, max_concurrent, address, track
     )
     run_sweep(loaded, options, console)
+
+
+@app.command()
+@speaks
+def finals(
+    run: Annotated[Path, typer.Argument(help="A run's folder; the new rows go there too.")],
+    top: Annotated[int, typer.Option(help="How many configurations of each proxy (or of what --per says).")] = 1,
+    per: Annotated[str, typer.Option(help="Choose within each proxy, or within each method or cell on it.")] = "proxy",
+    seeds: Annotated[int, typer.Option(help="How many; such as no trial of this run had.")] = 5,
+    by: Annotated[str | None, typer.Option(help="Criterion, or score; by default the best that the run has.")] = None,
+    budget: Annotated[
+        str, typer.Option(help="as-is (as searched) or paper (the paper's lengths and rates).")
+    ] = "as-is",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over that: gan.steps=5000")] = None,
+    baselines: Annotated[
+        str, typer.Option(help="Run beside them, by comma: methods without weights; '' for none.")
+    ] = "dcgan,proxy_matched,proxy",
+    compare_only: Annotated[bool, typer.Option(help="Run nothing: compare the final runs that are there.")] = False,
+    storage: Annotated[Path | None, typer.Option(help="Where the teacher is kept; beside the run.")] = None,
+    data_dir: DataDir = None,
+    cpus_per_trial: Annotated[int, typer.Option(min=1, help="CPUs, and torch threads, of a trial.")] = 1,
+    gpus_per_trial: Annotated[float, typer.Option(min=0, help="Share of a GPU for a trial, such as 0.25.")] = 0.0,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time; as many as fit.")] = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster, host:port or auto.")] = None,
+) -> None:
+    """Run a search's best configurations again with fresh seeds, beside baselines, and compare them in pairs.
+
+    Where several compete for a proxy, those that cannot win stop after three seeds or more. Only final runs are
+    measured on the test images. Writes finals.csv, finals.md and finals.json into the run.
+    """
+    from analysis import paired
+
+    if compare_only:
+        from degan_search import ledger
+
+        table = paired.compare(ledger.load(run))
+    else:
+        from degan_search.search.finals import Request
+        from degan_search.search.finals import finals as run_finals
+        from degan_search.search.sweep import Options
+
+        names = tuple(name.strip() for name in baselines.split(",") if name.strip())
+        changes = {key: value for change in set_ or [] for key, value in _change(change).items()}
+        request = Request(top, grouping(per), seeds, by, budget, changes, names)
+        # An absolute name: the run may lie outside the storage.
+        options = Options(
+            storage or run.resolve().parent,
+            str(run.resolve()),
+            data_dir,
+            cpus_per_trial,
+            gpus_per_trial,
+            max_concurrent,
+            address,
+        )
+        table = run_finals(request, options, console)
+    console.print(paired.render(table), highlight=False, markup=False, soft_wrap=True)
+    paired.save(table, run)
+    console.print(f"Written: {run / 'finals.csv'}, {run / 'finals.md'}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -55,14 +118,9 @@ def run(
     """Run one trial in the foreground and save its sample grid, generator and student."""
     import json
 
-    from degan_search import foreground, settings_file
-    from degan_search.config import trial_config
+    from degan_search import foreground
 
-    what = f"configuration {str(config)!r}"
-    settings = settings_file.read(config, what) or {}
-    if not isinstance(settings, dict):
-        raise UserError(f"{what} must hold key: value settings, not {type(settings).__name__}")
-    resolved = trial_config(settings, *map(_change, set_ or []))
+    resolved = read_trial(config, set_ or [])
     out.mkdir(parents=True, exist_ok=True)  # that it cannot be written is said before the training
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Loading")
@@ -87,6 +145,22 @@ def spaces() -> None:
     for name in spaces_.shipped():
         description = " ".join(spaces_.load(name).description.split())
         console.print(f"{name:24s} {description}", highlight=False, soft_wrap=True)
+
+
+def read_trial(file: Path, changes: list[str]) -> TrialConfig:
+    """Return the trial of a YAML file with settings over the paper's defaults, and `key=value` changes over these.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key or a value out of range.
+    """
+    from degan_search import settings_file
+    from degan_search.config import trial_config
+
+    what = f"configuration {str(file)!r}"
+    settings = settings_file.read(file, what) or {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{what} must hold key: value settings, not {type(settings).__name__}")
+    return trial_config(settings, *map(_change, changes))
 
 
 def _change(text: str) -> dict[str, Any]:

@@ -2,29 +2,135 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from degan_search.cli.app import Runs, app, console, speaks
-from degan_search.errors import UserError
+from degan_search.cli.app import DataDir, Runs, app, console, speaks
+from degan_search.errors import UserError, close_matches
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from degan_search.config import TrialConfig
 
 
 @app.command()
 @speaks
-def table2(
+def table(
     runs: Runs,
     paper: Annotated[str, typer.Option(help="Which of the paper's tables to set beside: table1 or table2.")] = "table2",
+    style: Annotated[str, typer.Option(help="text, markdown, csv (every column) or latex.")] = "text",
 ) -> None:
-    """Print proxies by methods, ours beside the paper's, and write table2.csv, .md and .png into the run."""
-    from analysis import table2 as tables
+    """Print each proxy with each method, ours beside the paper's, and write table.csv, .md, .tex and .png.
+
+    They are written into the run's folder, of several runs into the first.
+    """
+    from analysis import tables
     from degan_search import ledger
 
-    if paper not in ("table1", "table2"):
-        raise UserError(f"--paper {paper!r} must be table1 or table2")
-    tidy = tables.table2(ledger.load(runs if len(runs) > 1 else runs[0]), paper)  # type: ignore[arg-type]
-    console.print(tables.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
+    tidy = tables.table(ledger.load(runs), paper)
+    typer.echo(tables.render(tidy, style), nl=False)  # as it is, to be piped
     tables.save(tidy, runs[0])
+
+
+@app.command()
+@speaks
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    storage: Annotated[Path | None, typer.Option(help="Where the teacher is kept; beside the run.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Fill in what a search is not shown: accuracy on held-out true images, and agreement across trials.
+
+    A sweep does this at its end; here for a run that was stopped, or made by an older version.
+    """
+    from degan_search import evaluate as evaluation
+    from degan_search.foreground import CACHE
+
+    scored = evaluation.evaluate(run, data_dir, (storage or run.absolute().parent) / CACHE)
+    console.print(f"{scored} trials scored.", highlight=False)
+
+
+PER = {"proxy": (), "method": ("config_method",), "cell": ("cell",)}
+"""What `--per` takes, and the ledger columns it adds to `choice.PROXY`: trials on two proxies never compete."""
+
+
+def grouping(per: str) -> tuple[str, ...]:
+    """Return the ledger columns within which `--per` chooses.
+
+    Raises:
+        UserError: none of PER.
+    """
+    from analysis.choice import PROXY
+
+    if per not in PER:
+        raise UserError(f"--per {per!r} must be one of {', '.join(PER)}")
+    return (*PROXY, *PER[per])
+
+
+@app.command()
+@speaks
+def best(
+    runs: Runs,
+    by: Annotated[str | None, typer.Option(help="Criterion, or score; by default the best that the run has.")] = None,
+    per: Annotated[str, typer.Option(help="Choose within each proxy, or each method or cell on it.")] = "method",
+    top: Annotated[int, typer.Option(help="How many of each.")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, with the whole configurations.")] = False,
+    yaml_: Annotated[
+        Path | None, typer.Option("--yaml", help="Folder for settings files, as `run` takes them.")
+    ] = None,
+) -> None:
+    """Print the best configurations of a search, each with what it was chosen by."""
+    import json
+
+    import pandas as pd
+    from tabulate import tabulate
+
+    from analysis import choice
+    from degan_search import ledger
+    from degan_search.records import config_of
+
+    columns = list(grouping(per))
+    frame = ledger.load(runs)
+    by = choice.chosen_by(frame, by)
+    rows = choice.best(frame, by, columns, top)
+    rows = pd.concat([group for _, group in rows.groupby(columns, sort=False, dropna=False)])
+    names = {"run": "run", "trial_id": "trial", "cell": "cell"}
+    names |= {f"config_gan_{name}": name for name in ("lambda_e", "lambda_d")} | {by: by, "score": "score"}
+    table = rows[[*names]].rename(columns=names)
+    configs = [config_of(row) for _, row in rows.iterrows()]
+    if json_:
+        found = table.astype(object).where(table.notna(), None).to_dict("records")
+        for row, config in zip(found, configs, strict=True):
+            row["config"] = config.model_dump(mode="json")
+        typer.echo(json.dumps(found, indent=1))
+        return
+    _told(tabulate(table.to_dict("list"), headers="keys", floatfmt=".4g"))
+    if by == choice.TRUE:
+        _told("Chosen with true data: held-out true images and their labels.")
+    if yaml_:
+        for row, config in zip(table.to_dict("records"), configs, strict=True):
+            file = yaml_ / f"{row['run']}-{row['trial']}.yaml"
+            _write_settings(file, f"{row['trial']} of {row['run']}, {row['cell']}: {by} {row[by]:.4f}", config)
+            _told(f"degan-search run {file}")
+
+
+def _write_settings(file: Path, title: str, config: TrialConfig) -> None:
+    """Write what differs from the paper's defaults, as `run` reads it."""
+    import yaml
+
+    from degan_search.config import TrialConfig, flatten, merge
+
+    if file.exists():
+        raise UserError(f"{file} is already there; choose another --yaml folder, or move it away")
+    paper = dict(flatten(TrialConfig().model_dump(mode="json")))
+    ours = flatten(config.model_dump(mode="json"))
+    settings = merge({}, {name: value for name, value in ours if value != paper[name]})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"# {title}\n" + yaml.safe_dump(settings, sort_keys=False))
 
 
 @app.command()
@@ -37,3 +143,143 @@ def regret(runs: Runs) -> None:
     table = choice.regret(ledger.load(runs if len(runs) > 1 else runs[0]))
     for part in (table, choice.mean_regret(table)):
         console.print(choice.render(part), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+@speaks
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    out: Annotated[Path | None, typer.Option(help="The file; report.html in the run's folder by default.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Serve the page on this machine and refresh it.")] = False,
+    port: Annotated[int, typer.Option(help="Port of --watch; 0 takes any free one.")] = 0,
+) -> None:
+    """Write a run's report page, one HTML file that needs no network; or serve it while a sweep runs."""
+    if watch:
+        if out:
+            raise UserError(f"--watch writes no file: leave out --out {out}, or --watch")
+        from analysis.watch import serve
+
+        serve(run, port, _importances, lambda url: typer.echo(f"{url} (Ctrl-C ends it)"))
+        return
+    from analysis.report import write
+
+    typer.echo(write(run, out, _importances(run)))
+
+
+def _importances(run: Path) -> pd.DataFrame | None:
+    """Return the importances of a run's settings; none where its space does not give them."""
+    from degan_search.search.study import importances
+
+    try:
+        return importances(run)
+    except UserError:
+        return None
+
+
+@app.command()
+@speaks
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    optuna: Annotated[Path | None, typer.Option(help="New journal file, one study a cell.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="New folder, one folder of events a trial.")] = None,
+) -> None:
+    """Write a run as an Optuna journal, for optuna-dashboard, or as event files, for TensorBoard; or both."""
+    if not (optuna or tensorboard):
+        raise UserError("nothing to export to: give --optuna FILE, --tensorboard DIR, or both")
+    from degan_search.search import export as exporting
+
+    if optuna:
+        names = exporting.to_optuna(run, optuna)
+        _told(f"{len(names)} studies. Look at them: optuna-dashboard {optuna}")
+    if tensorboard:
+        _told(f"{exporting.to_tensorboard(run, tensorboard)} trials. Look at them: tensorboard --logdir {tensorboard}")
+
+
+@app.command()
+@speaks
+def figures(
+    runs: Runs,
+    out: Annotated[Path | None, typer.Option(help="Folder; `figures` in the first run's by default.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="This figure alone; can be given again.")] = None,
+    relatedness: Annotated[Path | None, typer.Option(help="A .csv of `degan-search relatedness`.")] = None,
+    storage: Annotated[Path | None, typer.Option(help="Where the teacher is kept; beside the run.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write every figure as .png, and say of each that cannot be drawn what is missing."""
+    from analysis.figures import FIGURES, save
+
+    for name in only or ():
+        if name not in FIGURES:
+            raise UserError(f"--only {name!r} is no figure; {close_matches(name, FIGURES)}")
+    given = _figures_given(runs, relatedness)
+    folder = out or runs[0] / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = 0
+    for name in only or FIGURES:
+        entry = FIGURES[name]
+        try:
+            if name == "samples":
+                made = _samples(given["trials"](), runs, storage, data_dir)
+            else:
+                made = iter([(name, tuple(given[need]() for need in entry.needs))])
+            for stem, parts in made:
+                save(entry.draw(*parts), folder / f"{stem}.png")
+                _told(str(folder / f"{stem}.png"))
+                drawn += 1
+        except UserError as error:
+            _told(f"{name} is not drawn: {error}")
+    if not drawn:
+        raise UserError("no figure could be drawn, as said above")
+
+
+def _figures_given(runs: list[Path], relatedness: Path | None) -> dict[str, Callable[[], Any]]:
+    """Return by name what `analysis.figures.Entry.needs` may ask for, each made when asked."""
+    import pandas as pd
+
+    from analysis import tables
+    from degan_search import ledger
+    from degan_search.search.study import importances
+
+    frame = ledger.load(runs)
+
+    def measures() -> pd.DataFrame | None:
+        try:
+            return pd.read_csv(relatedness) if relatedness else None
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise UserError(f"--relatedness {relatedness} is no table: {error}") from None
+
+    def of_parameters() -> pd.DataFrame:
+        found = {run.resolve().name: importances(run) for run in runs}
+        several = len(found) > 1
+        return pd.concat([own.assign(cell=f"{run}: " * several + own["cell"]) for run, own in found.items()])
+
+    return {
+        "trials": lambda: frame,
+        "curves": lambda: ledger.curves(runs),
+        "table": lambda: tables.table(frame),
+        "measures": measures,
+        "importances": of_parameters,
+    }
+
+
+def _samples(
+    frame: pd.DataFrame, runs: list[Path], storage: Path | None, data_dir: Path | None
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield for the best DeGAN trial on each proxy its figure's name and parts."""
+    import re
+
+    from analysis import choice
+    from degan_search import show
+    from degan_search.foreground import CACHE
+
+    folders = {run.resolve().name: run for run in runs}
+    for _, row in choice.best(frame[frame["config_method"] == "degan"], per=choice.PROXY).iterrows():
+        run, trial = folders[row["run"]], row["trial_id"]
+        parts = show.class_samples(run, trial, data_dir, (storage or run.resolve().parent) / CACHE)
+        where = f"{row['run']}_{row['config_proxy']}" if len(runs) > 1 else row["config_proxy"]
+        about = f"{trial} of {row['run']}: DeGAN on {row['config_proxy']}, the best by score"
+        yield "samples_" + re.sub(r"[^\w.-]+", "_", where).strip("_"), (*parts, about)
+
+
+def _told(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

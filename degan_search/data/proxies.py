@@ -4,6 +4,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from degan_search.data.files import plain
 from degan_search.data.images import ImageSet
 from degan_search.data.sets import (
@@ -29,12 +31,14 @@ def _of_superclasses(*names: str) -> tuple[str, ...]:
     return _sorted(" ".join(SUPERCLASSES[name] for name in names))
 
 
+_DRAWN = "cifar100/drawn_"
+_RELATED_90 = tuple(name for name in CIFAR100_CLASSES if name not in _of_superclasses("vehicles_1", "vehicles_2"))
+
 # The paper's proxies for CIFAR-10 (Table 2), sorted by class id. The paper does not list the random samples:
 # 1..5 are numpy.random.RandomState(k).choice(ids of unrelated_40, 10, replace=False); one survives in its code.
+# Not the paper's: drawn_*, three random draws of each size from the 90, to see what makes a proxy related.
 SUBSETS: dict[str, tuple[str, ...]] = {
-    "cifar100/related_90": tuple(
-        name for name in CIFAR100_CLASSES if name not in _of_superclasses("vehicles_1", "vehicles_2")
-    ),
+    "cifar100/related_90": _RELATED_90,
     "cifar100/unrelated_40": _of_superclasses(
         "flowers",
         "food_containers",
@@ -54,6 +58,13 @@ SUBSETS: dict[str, tuple[str, ...]] = {
     "cifar100/random_10_sample_4": _sorted("bridge chair cup lamp maple_tree orange plate road skyscraper willow_tree"),
     "cifar100/random_10_sample_5": _sorted("bowl bridge can castle orange palm_tree pear pine_tree road willow_tree"),
     "cifar100/random_10_released": _sorted("can couch house maple_tree mountain orange orchid rose telephone wardrobe"),
+    **{
+        f"{_DRAWN}{size:02}_{letter}": _sorted(
+            " ".join(np.random.RandomState(10 * size + draw).choice(_RELATED_90, size, replace=False))
+        )
+        for size in (1, 2, 3, 5, 8, 12, 20, 30, 45, 65)
+        for draw, letter in enumerate("abc")
+    },
 }
 
 
@@ -80,8 +91,10 @@ def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
     base, items = (bracketed[1], bracketed[2].split(",")) if bracketed else (name, None)
     own = user_set(base)
     if not own and base not in SETS:
+        # The many drawn subsets are not listed unless one of them is meant.
+        listed = [name for name in (*SETS, *SUBSETS) if _DRAWN not in name or _DRAWN in base]
         raise UserError(
-            f"no image set or subset {base!r}; {close_matches(base, [*SETS, *SUBSETS])}; classes can be chosen in "
+            f"no image set or subset {base!r}; {close_matches(base, listed)}; classes can be chosen in "
             f"brackets, as in glyphs/[A-J]; your own images are {', '.join(f'{kind}:PATH' for kind in USER_SETS)}"
         )
     if items is None:

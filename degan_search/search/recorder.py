@@ -140,6 +140,7 @@ def _row(
         "attempt": 1,
         "phase": job["phase"],
         "cell": job["cell"],
+        "chosen_by": job["chosen_by"],
         "state": str(state),
         "reason": reason,
         "number": job["number"],

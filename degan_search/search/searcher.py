@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from degan_search import runtime
 from degan_search.config import stable_hash
 from degan_search.records import Phase, State
+from degan_search.search import study as studies
 from degan_search.search.space import Cell, points
-
-OPTUNA_STATES = {
-    State.COMPLETE: TrialState.COMPLETE,
-    State.PRUNED: TrialState.PRUNED,
-    State.FAIL: TrialState.FAIL,
-}
-
+from degan_search.search.study import OPTUNA_STATES
 
 REPEATS = 20
 """Suggestions of what was tried already that are turned down before one is run again."""
@@ -112,22 +104,17 @@ class GivenJobs(Searcher):  # type: ignore[misc]
         """Do nothing: see `CellSearcher.save`."""
 
 
-def job(phase: Phase, number: int, cell: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a worker is given: the trial's name in the run, its cell, and its configuration."""
-    return {"id": f"{phase}-{number:04d}", "phase": str(phase), "number": number, "cell": cell, "config": config}
+def job(phase: Phase, number: int, cell: str, config: dict[str, Any], chosen_by: str | None = None) -> dict[str, Any]:
+    """Return what a worker is given: the trial's name in the run, its cell, and its configuration.
+
+    `chosen_by` goes into the row: the measure that picked a final run's configuration from a search.
+    """
+    about = {"phase": str(phase), "number": number, "cell": cell, "chosen_by": chosen_by}
+    return {"id": f"{phase}-{number:04d}", **about, "config": config}
 
 
 def _study(cell: Cell) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = runtime.stream_seed(cell.space.search.seed, "search", cell.label) % 2**32
-    sampler: BaseSampler
-    if cell.space.search.sampler == "tpe":
-        with warnings.catch_warnings():  # `group` is called experimental; conditional parameters need it
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = TPESampler(seed=seed, group=True, n_startup_trials=max(5, len(cell.space.first)))
-    else:
-        sampler = RandomSampler(seed=seed)
-    study = optuna.create_study(direction="maximize", sampler=sampler, study_name=cell.label)
+    study = studies.create(cell)
     for point in points(cell):
         study.enqueue_trial(point)
     return study

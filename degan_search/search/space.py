@@ -14,6 +14,7 @@ import optuna
 import yaml
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
+from analysis.choice import CRITERIA, TRUE
 from degan_search import pipeline, settings_file
 from degan_search.config import Count, Model, Seed, TrialConfig, flatten, merge, parse, trial_config
 from degan_search.errors import UserError, close_matches
@@ -111,6 +112,8 @@ class FinalsConfig(Model):
     """Runs of each cell's chosen configuration over several seeds; the only ones that see the test split."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
+    by: Literal["score", *CRITERIA, TRUE] | None = None  # type: ignore[valid-type]
+    """What chooses each cell's configuration; None: `analysis.choice.chosen_by`."""
 
 
 class Space(Model):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from analysis import table2 as tables
+from analysis import choice, tables
 from degan_search import bank as banks
 from degan_search import evaluate, ledger, pipeline, runtime
 from degan_search import teacher as teachers
@@ -27,11 +28,12 @@ from degan_search.config import TeacherConfig, TrialConfig, trial_config
 from degan_search.errors import UserError
 from degan_search.fit import Progress
 from degan_search.foreground import CACHE
-from degan_search.records import Phase, State, config_of
+from degan_search.records import Phase, config_of
 from degan_search.search import space as spaces
 from degan_search.search.asha import CellAsha, Rungs
 from degan_search.search.recorder import Recorder
 from degan_search.search.searcher import CellSearcher, GivenJobs, job
+from degan_search.search.track import tracking
 from degan_search.search.trainable import DeganTrainable, inputs_key
 
 
@@ -46,6 +48,7 @@ class Options:
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
     address: str | None = None
+    track: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -61,31 +64,34 @@ def sweep(space: spaces.Space, options: Options, console: Console) -> Path:
             end, rows that could not be written.
     """
     begun = time.monotonic()
+    trackers = [tracking(options.track, options.folder, console)] if options.track else []
     check_folder(options)
     runtime.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
     cells = spaces.cells(space)
     if not options.address:  # on a cluster, `ray_cluster` says what is too little
         slots(options, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
     with ray_cluster(options, console):
-        inputs = prepare(cells, options, console)
+        inputs = prepare([config for cell in cells for config in cell.shared()], options, console)
         _start_folder(space, options)
         references = {key: ray.put(value) for key, value in inputs.items()}
         count = sum(cell.trials() for cell in cells)
         if count:
             rungs = Rungs(space.asha.reduction_factor) if space.asha else None
-            _tune(Phase.SEARCH, count, options, references, console, CellAsha(rungs), CellSearcher(cells))
+            search = CellSearcher(cells)
+            run_phase(Phase.SEARCH, count, options, references, console, CellAsha(rungs), search, trackers=trackers)
             evaluate.evaluate(options.folder, options.data_dir, options.storage / CACHE)
         if space.finals:
-            jobs = final_jobs(cells, ledger.load(options.folder) if count else None, space.finals.seeds)
+            jobs = final_jobs(cells, ledger.load(options.folder), space.finals)
             if jobs:
-                _tune(Phase.FINAL, len(jobs), options, references, console, CellAsha(None), GivenJobs(jobs))
+                plain, given = CellAsha(None), GivenJobs(jobs)
+                run_phase(Phase.FINAL, len(jobs), options, references, console, plain, given, trackers=trackers)
             evaluate.evaluate(options.folder, options.data_dir, options.storage / CACHE)
-    tidy = tables.table2(ledger.load(options.folder))
+    tidy = tables.table(ledger.load(options.folder))
     console.print(tables.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
     tables.save(tidy, options.folder)
     console.print(
         f"\nResults: {options.folder} ({(time.monotonic() - begun) / 60:.1f} min). "
-        f"Table again: degan-search table2 {options.folder}",
+        f"Table again: degan-search table {options.folder}",
         highlight=False,
         soft_wrap=True,
     )
@@ -103,22 +109,30 @@ def check_folder(options: Options) -> None:
         raise UserError(f"--name {options.name!r} must be a plain folder name other than {CACHE!r}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is already there; choose another --name, or move it away")
+    check_writable(folder, f"--storage {str(options.storage)!r}")
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Make the folder where it is not there, and write a file in it; `what` names it in the message.
+
+    Raises:
+        UserError: the disk refuses.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise UserError(f"--storage {str(options.storage)!r} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{what} cannot be written: {error.strerror or error}") from None
 
 
-def prepare(cells: list[spaces.Cell], options: Options, console: Console) -> dict[str, pipeline.Inputs]:
-    """Make the teacher and what trials share, for every proxy of every cell, before any worker starts.
+def prepare(configs: list[TrialConfig], options: Options, console: Console) -> dict[str, pipeline.Inputs]:
+    """Make the teacher and what trials share, for every proxy of these configurations, before any worker starts.
 
     Raises:
         UserError: data that are not there or do not fit.
     """
-    configs = [config for cell in cells for config in cell.shared()]
     loaded: dict[str, pipeline.Proxy] = {}
     with console.status("Loading images ..."):
         for config in configs:
@@ -223,40 +237,40 @@ def slots(options: Options, resources: Mapping[str, float]) -> int:
     return options.max_concurrent or min(fits)
 
 
-def final_jobs(cells: list[spaces.Cell], frame: pd.DataFrame | None, seeds: list[int]) -> list[dict[str, Any]]:
+def final_jobs(cells: list[spaces.Cell], frame: pd.DataFrame, finals: spaces.FinalsConfig) -> list[dict[str, Any]]:
     """Return the final runs: each cell's chosen configuration with each seed.
 
-    The choice is the best `score` among the cell's finished trials; a cell whose trials all failed has none.
+    A cell whose trials all failed has none.
     """
+    picked = [(cell, found) for cell in cells if (found := chosen(cell, frame, finals.by))]
     jobs: list[dict[str, Any]] = []
-    for seed in seeds:
-        for cell in cells:
-            config = chosen(cell, frame)
-            if config is None:
-                continue
-            final = trial_config(config.model_dump(mode="json"), {"seed": seed, "probe.at": []})
-            jobs.append(job(Phase.FINAL, len(jobs), cell.label, final.model_dump(mode="json")))
+    for seed, (cell, (config, by)) in itertools.product(finals.seeds, picked):
+        final = trial_config(config.model_dump(mode="json"), {"seed": seed, "probe.at": []})
+        jobs.append(job(Phase.FINAL, len(jobs), cell.label, final.model_dump(mode="json"), by))
     return jobs
 
 
-def chosen(cell: spaces.Cell, frame: pd.DataFrame | None) -> TrialConfig | None:
-    """Return a cell's configuration with the best score; its only one if nothing varies."""
+def chosen(cell: spaces.Cell, frame: pd.DataFrame, by: str | None) -> tuple[TrialConfig, str | None] | None:
+    """Return a cell's chosen configuration and the measure that chose; the only one, and None, if nothing varies."""
     if not cell.varies():
-        return cell.example()
-    if frame is None:
+        return cell.example(), None
+    trials = frame[frame["cell"] == cell.label]
+    measure = choice.chosen_by(trials, by)
+    try:
+        best = choice.best(trials, measure, per=())
+    except UserError:  # none finished
         return None
-    done = frame[(frame["phase"] == Phase.SEARCH) & (frame["state"] == State.COMPLETE) & (frame["cell"] == cell.label)]
-    best = done.dropna(subset="score").nlargest(1, "score")  # the same that the table shows
-    return None if best.empty else config_of(best.iloc[0])
+    return config_of(best.iloc[0]), measure
 
 
 def _start_folder(space: spaces.Space, options: Options) -> None:
+    (options.folder / ledger.LEDGER).mkdir()
     (options.folder / "space.yaml").write_text(spaces.dump(space))
     about = runtime.provenance() | {"options": {name: str(value) for name, value in vars(options).items()}}
     (options.folder / "run.json").write_text(json.dumps(about, indent=1))
 
 
-def _tune(
+def run_phase(
     phase: Phase,
     count: int,
     options: Options,
@@ -264,8 +278,14 @@ def _tune(
     console: Console,
     scheduler: CellAsha,
     searcher: Searcher,
+    name: str | None = None,
+    trackers: Sequence[tune.Callback] = (),
 ) -> None:
-    """Run one phase under Ray Tune, writing each trial's row as it ends."""
+    """Run one phase under Ray Tune, writing each trial's row as it ends; `name`: of its folder under `ray/`.
+
+    Raises:
+        UserError: rows that could not be written.
+    """
     recorder = Recorder(options.folder, scheduler.reasons, count, str(phase).capitalize(), console)
     resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
     trainable = tune.with_resources(
@@ -289,9 +309,9 @@ def _tune(
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=str(phase),
+            name=name or str(phase),
             storage_path=str((options.folder / "ray").absolute()),
-            callbacks=[recorder],
+            callbacks=[recorder, *trackers],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),

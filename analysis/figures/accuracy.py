@@ -1,0 +1,146 @@
+"""Accuracy by proxy and method, and by compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+
+from analysis.figures.look import (
+    GRAY,
+    legend,
+    mark,
+    method_look,
+    name_axes,
+    panels,
+    plain,
+    proxy_names,
+    spans_decades,
+    with_accuracy,
+)
+from degan_search.errors import UserError, close_matches
+from degan_search.records import Phase
+
+NAMED = 8
+"""Proxies that are named at their place on an axis, at most."""
+
+
+def methods_by_proxy(tidy: pd.DataFrame) -> Figure:
+    """Return each method's accuracy on each proxy: mean, sample standard deviation, and the teacher's as a line.
+
+    Args:
+        tidy: a `tables.table`; cells, and proxies, without a figure are left out.
+    """
+    tidy = tidy[tidy["ours"].notna()]
+    proxies, methods = list(tidy["proxy"].unique()), list(tidy["method"].unique())
+    few = len(proxies) <= NAMED
+    figure = Figure(figsize=(1.8 + (1.7 if few else 0.7) * len(proxies), 3.6 if few else 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for index, method in enumerate(methods):
+        cells = tidy[tidy["method"] == method].set_index("proxy").reindex(proxies)
+        places = np.arange(len(proxies)) + (index - (len(methods) - 1) / 2) * 0.18
+        spread = cells["std"].fillna(0)
+        axes.errorbar(places, cells["ours"], spread, linestyle="", capsize=3, label=method, **method_look(method))
+        for place, value in zip(places, cells["ours"], strict=True):
+            if np.isfinite(value) and few:
+                axes.annotate(
+                    f"{value:.0f}", (place, value), (6, 0), textcoords="offset points", fontsize=8, va="center"
+                )
+    teacher = tidy["teacher"].dropna()
+    if len(teacher):
+        axes.axhline(teacher.iloc[0], color="black", linestyle=":", linewidth=1, label="teacher")
+    if few:
+        axes.set_xticks(range(len(proxies)), [str(proxy).replace("/", "/\n", 1) for proxy in proxies])
+    else:
+        axes.set_xticks(range(len(proxies)), proxies, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_xlim(-0.5, max(len(proxies), 1) - 0.5)
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("proxy images")
+    axes.set_ylabel("student accuracy (%)")
+    plain(axes)
+    if methods:
+        figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def pareto(frame: pd.DataFrame, cost: str = "seconds") -> Figure:
+    """Return accuracy in percent against a trial's compute, a panel for each proxy, with the front as a line.
+
+    On the front no other trial on that proxy is as accurate at no more cost. Filled and hollow as in
+    `relatedness`.
+
+    Args:
+        frame: from `ledger.load`.
+        cost: `seconds` or `gan_steps` of a trial.
+
+    Raises:
+        UserError: another cost, or no trial with an accuracy.
+    """
+    costs = {"seconds": "seconds of a trial", "gan_steps": "GAN steps of a trial"}
+    if cost not in costs:
+        raise UserError(f"cost {cost!r} is unknown; {close_matches(cost, costs)}")
+    trials = with_accuracy(frame).dropna(subset=cost)
+    if trials.empty:
+        raise UserError(f"no finished trial with an accuracy has its {cost} recorded")
+    methods = list(dict.fromkeys(trials["config_method"]))
+    parts = dict(list(trials.groupby(proxy_names(trials), sort=False)))
+    figure, grid = panels(len(parts), sharex=True, sharey=True)
+    for axes, (proxy, own) in zip(grid, parts.items(), strict=True):
+        best = front(own[cost], own["accuracy"])
+        # On to the right, for more compute brought no more.
+        edge = [*best[cost], trials[cost].max()], [*best["accuracy"], best["accuracy"].iloc[-1]]
+        axes.step(*edge, where="post", color="black", linewidth=1, zorder=1)
+        for method, part in own.groupby("config_method", sort=False):
+            points(axes, part[cost], part, str(method))
+        axes.set_title(str(proxy), fontsize=9)
+        if spans_decades(trials[cost]) and (trials[cost] > 0).all():
+            axes.set_xscale("log")
+        plain(axes, "both")
+    name_axes(grid, costs[cost], "student accuracy (%)")
+    explain(figure, methods, trials, [mark("Pareto front", linestyle="-", linewidth=1)])
+    return figure
+
+
+def front(cost: pd.Series[float], accuracy: pd.Series[float]) -> pd.DataFrame:
+    """Return the pairs that no other beats or equals in both (lower cost, higher accuracy), cheapest first."""
+    pairs = pd.DataFrame({cost.name: cost, "accuracy": accuracy}).dropna()
+    ordered = pairs.sort_values([str(cost.name), "accuracy"], ascending=[True, False], kind="stable")
+    return ordered[ordered["accuracy"] > ordered["accuracy"].cummax().shift(fill_value=-np.inf)]
+
+
+def points(axes: Axes, place: pd.Series[float], trials: pd.DataFrame, method: str, aside: float = 0) -> None:
+    """Draw a method's trials, finals filled and the search's hollow, `aside` typographic points from their place."""
+    look = method_look(method)
+    final = trials["phase"] == Phase.FINAL
+    crowded = len(trials) > 100
+    # Finals over the search's, which are many.
+    for which, face in ((~final, "none"), (final, look["color"])):
+        marks = axes.scatter(
+            place[which],
+            trials["accuracy"][which],
+            s=12 if crowded and face == "none" else 28,
+            marker=look["marker"],
+            facecolors=face,
+            edgecolors=look["color"],
+            linewidths=1,
+            alpha=0.4 if crowded and face == "none" else 0.9,
+            zorder=3 if face != "none" else 2,
+        )
+        if aside:  # once the marks have had their say in the axes' limits
+            marks.set_offset_transform(axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans))
+
+
+def explain(figure: Figure, methods: Sequence[str], trials: pd.DataFrame, more: Sequence[Line2D] = ()) -> None:
+    """Put the legend of what `points` drew below the panels, and `more` entries after it."""
+    entries = [mark(method, **method_look(method)) for method in methods]
+    phases = trials["phase"] == Phase.FINAL
+    if phases.any():
+        entries.append(mark("final, test images", marker="o", color=GRAY))
+    if not phases.all():
+        entries.append(mark("search, held-out images", marker="o", color=GRAY, markerfacecolor="none"))
+    legend(figure, [*entries, *more])

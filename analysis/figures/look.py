@@ -1,0 +1,163 @@
+"""The one look of all figures: colours, marks, panels, and how a figure becomes a file."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from degan_search.errors import UserError, close_matches
+from degan_search.records import Phase, State
+
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+"""Okabe and Ito's palette."""
+MARKERS = "osD^vP"
+METHODS = ("proxy", "dcgan", "degan", "proxy_matched", "true", "true_matched")
+"""In the order of their colours and marks, so that a method looks the same in every figure."""
+STRONG, GRAY = "#d55e00", "#8c8c8c"
+"""What is pointed at, and what stands back."""
+
+DPI = 150
+LIMIT = 300_000
+"""Bytes of a PNG, at most."""
+SUFFIXES = (".png", ".svg", ".pdf")
+LOG_SPAN = 20
+"""Largest over smallest value from which an axis is logarithmic."""
+
+
+def method_look(method: str) -> dict[str, Any]:
+    """Return a method's colour and mark as matplotlib's arguments; one that is not listed is a gray cross."""
+    if method not in METHODS:
+        return {"color": GRAY, "marker": "X"}
+    index = METHODS.index(method)
+    return {"color": COLOURS[index], "marker": MARKERS[index]}
+
+
+def with_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the complete trials that have an accuracy, with it in percent in a column `accuracy`.
+
+    It is that on the test images for finals, and that on the held-out 20% of the true training images for
+    the search's trials.
+
+    Raises:
+        UserError: there is none.
+    """
+    final = frame["phase"] == Phase.FINAL
+    accuracy = 100 * frame["test_accuracy"].where(final, frame["oracle_accuracy"]).astype(float)
+    kept = frame.assign(accuracy=accuracy)[(frame["state"] == State.COMPLETE) & accuracy.notna()]
+    if kept.empty:
+        raise UserError("no finished trial has an accuracy yet: `degan-search evaluate RUN` fills them in")
+    return kept
+
+
+def proxy_names(frame: pd.DataFrame) -> pd.Series[Any]:
+    """Return each trial's proxy, with its true data set before it where there are several."""
+    several = frame["config_teacher_dataset"].nunique() > 1
+    return frame["config_teacher_dataset"] + ": " + frame["config_proxy"] if several else frame["config_proxy"]
+
+
+def panels(
+    count: int, width: float = 3.4, height: float = 3.0, columns: int = 3, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels (inches each) in rows, and their axes, left to right."""
+    across = min(columns, count) if count != 4 else min(columns, 2)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(width * across, height * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, **shared)
+    for index in range(count, down * across):
+        grid.flat[index].remove()
+        # The panel above an empty place is its column's lowest.
+        grid.flat[index - across].xaxis.set_tick_params(labelbottom=True)
+    return figure, list(grid.flat[:count])
+
+
+def plain(axes: Axes, grid: str = "y") -> None:
+    """Take away what says nothing: the upper and right frame; a light grid along one axis or `both`."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, alpha=0.3, linewidth=0.6)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+
+
+def name_axes(grid: list[Axes], across: str, up: str) -> None:
+    """Name what the panels share: across below the lowest of each column, up beside the first of each row."""
+    places = {axes: axes.get_subplotspec() for axes in grid}
+    for axes, place in places.items():
+        assert place is not None, "panels() makes them"
+        if not any(o.colspan == place.colspan and o.rowspan.start > place.rowspan.start for o in places.values() if o):
+            axes.set_xlabel(across)
+        if place.is_first_col():
+            axes.set_ylabel(up)
+
+
+def mark(label: str, **look: Any) -> Line2D:
+    """Return an entry of a legend: a mark without a line, unless the look asks for one."""
+    return Line2D([], [], label=label, **{"linestyle": "", "color": "black", **look})
+
+
+def legend(figure: Figure, entries: Iterable[Line2D]) -> None:
+    """Put one legend below all panels, in as many columns as fit the figure's width."""
+    entries = list(entries)
+    inches = [0.65 + 0.06 * len(str(entry.get_label())) for entry in entries]
+    width = figure.get_figwidth()
+    columns = len(entries) if sum(inches) <= width else max(1, int(width / max(inches)))
+    figure.legend(handles=entries, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+
+
+def short(labels: Iterable[str]) -> dict[str, str]:
+    """Return cells' labels without the parts that all share: `proxy=photos method=degan` becomes `photos`."""
+    labels = list(dict.fromkeys(labels))
+    parts = {label: re.split(r" (?=\w[\w.]*=)", label) for label in labels}
+    common = set.intersection(*map(set, parts.values())) if len(labels) > 1 else set()
+    kept = {label: [part for part in own if part not in common] for label, own in parts.items()}
+    names = {part.partition("=")[0] for own in kept.values() for part in own}
+    return {label: " ".join(p.partition("=")[2] if len(names) == 1 else p for p in own) for label, own in kept.items()}
+
+
+def spans_decades(values: pd.Series[Any] | np.ndarray) -> bool:
+    """Return whether the positive values span so much that they belong on a logarithmic axis."""
+    positive = np.asarray(values, float)
+    positive = positive[positive > 0]
+    return bool(len(positive)) and bool(positive.max() / positive.min() >= LOG_SPAN)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, as its suffix says: .png below 300 kB (150 dots an inch, fewer if need be), .svg or .pdf.
+
+    The same figure gives the same bytes.
+
+    Raises:
+        UserError: another suffix.
+        OSError: the folder cannot be written.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path.name} must end in one of {', '.join(SUFFIXES)}; {close_matches(path.suffix, SUFFIXES)}")
+    with mpl.rc_context({"svg.hashsalt": "degan_search"}):
+        if path.suffix == ".png":
+            path.write_bytes(_png(figure))
+        else:
+            figure.savefig(path, metadata={"Date" if path.suffix == ".svg" else "CreationDate": None})
+
+
+def _png(figure: Figure) -> bytes:
+    for dpi in (DPI, 120, 100, 80, 60, 45, 30):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=dpi)
+        if len(buffer.getvalue()) < LIMIT:
+            break
+        picture = Image.open(buffer).convert("RGB").quantize(256, kmeans=2)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", optimize=True)
+        if len(buffer.getvalue()) < LIMIT:
+            break
+    return buffer.getvalue()

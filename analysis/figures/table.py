@@ -1,0 +1,43 @@
+"""The table of figures, for whatever draws all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from analysis.figures.accuracy import methods_by_proxy, pareto
+from analysis.figures.curves import steps
+from analysis.figures.heat_map import weights
+from analysis.figures.related import relatedness
+from analysis.figures.samples import samples_by_class
+from analysis.figures.settings import importances, parallel
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure's function, and by name what it is given, in order.
+
+    Names: `trials` and `curves` from the ledger, `table` from `tables.table`, `measures` of proxies from
+    `degan-search relatedness`, `importances` from Optuna, and the parts of `show.Samples`.
+    """
+
+    draw: Callable[..., Figure]
+    needs: tuple[str, ...]
+
+
+FIGURES: dict[str, Entry] = {
+    "methods_by_proxy": Entry(methods_by_proxy, ("table",)),
+    "relatedness": Entry(relatedness, ("trials", "measures")),
+    "weights": Entry(weights, ("trials",)),
+    "steps": Entry(steps, ("curves",)),
+    "parallel": Entry(parallel, ("trials",)),
+    "importances": Entry(importances, ("importances",)),
+    "pareto": Entry(pareto, ("trials",)),
+    "samples": Entry(
+        samples_by_class,
+        ("generated", "generated_classes", "proxy_images", "proxy_classes", "class_names"),
+    ),
+}
+"""Each figure by name. It is a Figure, or a UserError that says what is missing."""

@@ -1,0 +1,189 @@
+"""Final runs compared seed by seed: DeGAN's chosen configuration beside each other one, and who cannot win."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import isnan
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from tabulate import tabulate
+
+from analysis.statistics import interval, paired
+from degan_search.config import TrialConfig
+from degan_search.errors import UserError
+from degan_search.records import Phase, State, config_of
+
+OURS = "degan"
+"""The method whose weights were chosen: what the others are compared with."""
+COLUMNS = ["dataset", "proxy", "count", "method", "lambda_e", "lambda_d", "gan_steps", "distill_steps"]
+COLUMNS += ["accuracy", "low", "high", "n", "difference", "difference_low", "difference_high", "p", "pairs"]
+COLUMNS += ["score", "teacher", "chosen"]
+NOTES = (
+    "Test accuracy in % with the 95% bootstrap interval over n seeds, which is too narrow where n is small. "
+    "Difference: the chosen DeGAN above minus the row's, over the seeds that both have, "
+    "with the 95% interval and two-sided p of the paired t-test, not corrected for the number of rows."
+)
+
+
+def compare(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each configuration of the finished final runs, accuracies in percent on the test images.
+
+    Configurations are compared within one teacher, student, proxy and budget, over the seeds they share. In each
+    such group DeGAN's chosen configuration comes first: of those with the most finished seeds the one with the
+    best mean `score`, so neither test nor held-out true images choose it. `difference` is its accuracy minus the
+    row's, with the interval and two-sided p of the paired t-test and the number of pairs; `low` and `high` are
+    the bootstrap interval of the row's own mean. Groups without DeGAN are left out. `gan_steps` and
+    `distill_steps` are means of what was run, so a baseline that is not step-matched shows.
+
+    Args:
+        frame: from `ledger.load`, evaluated.
+
+    Raises:
+        UserError: no finished final run of DeGAN.
+    """
+    done = frame[(frame["phase"] == Phase.FINAL) & (frame["state"] == State.COMPLETE)]
+    # Rows of an older version lack newer settings; their configurations have the defaults.
+    configs = pd.Series({index: config_of(row) for index, row in done.iterrows()}, dtype=object)
+    rows: list[dict[str, Any]] = []
+    for _, group in done.groupby(configs.map(_setting), sort=False):
+        if (group["config_method"] == OURS).any():
+            rows += _rows(group, configs[group.index])
+    if not rows:
+        raise UserError(f"no finished final run of method {OURS!r}: `degan-search finals RUN` makes them")
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def losers(scores: pd.DataFrame, level: float = 0.05) -> list[str]:
+    """Return the configurations that cannot win any more: those that the leader beats beyond chance.
+
+    The leader has the highest mean score. Another one cannot win where the one-sided paired t-test over the seeds
+    of leader minus it has p < `level` after Holm's correction (1979) for the number of others. The figure must be
+    the finals' `score`, which needs no true image: stopping by test or oracle accuracy would choose by true
+    data and make the survivor's accuracy look better than it is. As the leader is chosen by the same scores and
+    the test is repeated after each seed, some more than `level` of stops are wrong; a stop saves compute, it
+    proves nothing.
+
+    Args:
+        scores: one row a seed, one column a configuration, higher is better; null where a run failed.
+        level: chance of a wrong stop over all comparisons of one look, in (0, 1).
+    """
+    scores = scores.dropna(axis="columns", how="all")
+    if scores.shape[1] < 2:
+        return []
+    leader = scores.mean().idxmax()
+    p_values = []
+    for name in scores.columns[scores.columns != leader]:
+        test = paired(scores[leader], scores[name])
+        if not isnan(test.p):
+            p_values.append((test.p / 2 if test.difference > 0 else 1 - test.p / 2, str(name)))
+    beaten = []
+    for rank, (p, name) in enumerate(sorted(p_values)):
+        if p * (scores.shape[1] - 1 - rank) >= level:
+            break
+        beaten.append(name)
+    return beaten
+
+
+def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -> str:
+    """Return a `compare` table as text or as Markdown, with what the figures are in a line below."""
+    shown = pd.DataFrame(
+        {
+            "proxy": table["proxy"],
+            "method": table["method"] + table["chosen"].map({True: " (chosen)", False: ""}),
+            "lambda_e, lambda_d": [_weights(row) for row in table.to_dict("records")],
+            "GAN steps": table["gan_steps"].map("{:.0f}".format),
+            "distillation steps": table["distill_steps"].map("{:.0f}".format),
+            "test accuracy": [_with_interval(*row) for row in table[["accuracy", "low", "high"]].to_numpy()],
+            "n": table["n"],
+            "chosen minus it": [
+                _with_interval(*row)
+                for row in table[["difference", "difference_low", "difference_high"]].to_numpy(dtype=float)
+            ],
+            "p": ["" if isnan(p) else f"{p:.2g}" for p in table["p"]],
+            "pairs": ["" if isnan(pairs) else f"{pairs:.0f}" for pairs in table["pairs"]],
+        }
+    )
+    teachers = ", ".join(
+        f"{dataset} {teacher:.1f}"
+        for dataset, teacher in table.groupby("dataset", sort=False)["teacher"].mean().items()
+        if not isnan(teacher)
+    )
+    text = tabulate(shown.to_dict("list"), headers="keys", tablefmt=style, disable_numparse=True)
+    return f"{text}\n\n{NOTES} Teacher: {teachers or 'not measured'}.\n"
+
+
+def save(table: pd.DataFrame, folder: Path) -> None:
+    """Write a `compare` table as `finals.csv` (every column) and `finals.md`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        table.to_csv(folder / "finals.csv", index=False)
+        (folder / "finals.md").write_text(render(table, "github"))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
+def _setting(config: TrialConfig) -> tuple[Any, ...]:
+    """Return what compared runs share: teacher, student, proxy and budget."""
+    gan = config.gan
+    budgets = (
+        (part.steps, part.epochs, part.batch_size, part.batch_of) for part in (config.distill, config.distill_images)
+    )
+    shared = (config.teacher, config.student, config.proxy, config.count)
+    return (*shared, gan.steps, gan.epochs, gan.batch_size, gan.batch_of, *budgets)
+
+
+def _rows(group: pd.DataFrame, configs: pd.Series[Any]) -> list[dict[str, Any]]:
+    # One that two runs repeat counts once: it gave the same result.
+    configurations = [
+        rows.drop_duplicates("config_seed").set_index("config_seed").sort_index()
+        for _, rows in group.groupby(configs.map(lambda config: config.model_copy(update={"seed": 0})), sort=False)
+    ]
+    degan = [rows for rows in configurations if rows["config_method"].iloc[0] == OURS]
+    chosen = max(degan, key=lambda rows: (rows["score"].count(), rows["score"].mean()))
+    others = [rows for rows in configurations if rows is not chosen]
+    return [_row(chosen) | {"chosen": True}, *(_row(rows) | _difference(chosen, rows) for rows in others)]
+
+
+def _row(rows: pd.DataFrame) -> dict[str, Any]:
+    first = rows.iloc[0]
+    mean = asdict(interval(100 * rows["test_accuracy"]))
+    about = {name: first[f"config_{column}"] for name, column in (("proxy", "proxy"), ("method", "method"))}
+    about |= {"dataset": first["config_teacher_dataset"], "count": first["config_count"]}
+    if about["method"] == OURS:
+        about |= {name: first[f"config_gan_{name}"] for name in ("lambda_e", "lambda_d")}
+    about |= {name: rows[name].mean() for name in ("gan_steps", "distill_steps", "score")}
+    return about | {
+        "accuracy": mean["mean"],
+        "low": mean["low"],
+        "high": mean["high"],
+        "n": mean["n"],
+        "chosen": False,
+        "teacher": 100 * rows["teacher_test_accuracy"].mean(),
+    }
+
+
+def _difference(chosen: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
+    seeds = chosen.index.intersection(rows.index)
+    test = paired(*(100 * side.loc[seeds, "test_accuracy"] for side in (chosen, rows)))
+    return {
+        "difference": test.difference,
+        "difference_low": test.low,
+        "difference_high": test.high,
+        "p": test.p,
+        "pairs": test.n,
+    }
+
+
+def _weights(row: dict[Any, Any]) -> str:
+    return "" if isnan(row["lambda_e"]) else f"{row['lambda_e']:.3g}, {row['lambda_d']:.3g}"
+
+
+def _with_interval(mean: float, low: float, high: float) -> str:
+    if isnan(mean):
+        return ""
+    return f"{mean:.1f}" + ("" if isnan(low) else f" [{low:.1f}, {high:.1f}]")

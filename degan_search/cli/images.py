@@ -1,0 +1,189 @@
+"""Commands about images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from degan_search.cli.app import DataDir, app, console, speaks
+from degan_search.cli.launch import read_trial
+from degan_search.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from degan_search.config import TeacherConfig
+
+Trial = Annotated[
+    str | None,
+    typer.Option(help="A trial's id, or `best`: the highest score, whatever the proxy. Needed if there are several."),
+]
+
+
+@app.command()
+@speaks
+def generate(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    out: Annotated[Path, typer.Option(help="New folder, or for parquet and npz a new file.")],
+    trial: Trial = None,
+    count: Annotated[int, typer.Option(help="Number of images.")] = 50_000,
+    format_: Annotated[str, typer.Option("--format", help="folders (one for each class), parquet or npz.")] = "folders",
+    balance: Annotated[bool, typer.Option(help="As many of each class that the teacher predicts.")] = False,
+    draws: Annotated[int, typer.Option(help="Limit of --balance: images drawn for each one wanted.")] = 50,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+    storage: Annotated[Path | None, typer.Option(help="Folder with the teacher's cache; the run's by default.")] = None,
+    data_dir: DataDir = None,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads; results are equal for equal threads.")] = 1,
+) -> None:
+    """Write images from a trial's generator, labelled by the teacher: class folders, Parquet, or npz with soft labels.
+
+    The images can be a proxy again: folder:OUT, parquet:OUT or npz:OUT.
+    """
+    from degan_search import generate as generating
+
+    order = generating.Order(count, format_, balance, draws, seed)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("Loading")
+
+        def show(stage: str, step: int, of: int | None) -> None:
+            progress.update(task, description=stage, completed=step, total=of)
+
+        made = generating.generate(run, trial, order, out, storage, data_dir, threads, show)
+    shares = ", ".join(f"{name} {there}" for name, there in made.counts.items())
+    _say(f"{_trial(made.trial)}: {sum(made.counts.values())} images, of {made.drawn} drawn, saved in {out}: {shares}")
+    if made.short:
+        _say(f"Short of images, although {draws} were drawn for each one wanted (--draws): {', '.join(made.short)}")
+
+
+@app.command()
+@speaks
+def export_student(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    out: Annotated[Path, typer.Option(help="New file ending in .pt2.")],
+    trial: Trial = None,
+    softmax: Annotated[bool, typer.Option(help="Give probabilities in place of logits.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a trial's student as a torch.export file that takes bytes, uint8 [N, C, 32, 32], and needs torch alone.
+
+    Class names and accuracies are inside, in about.json. Loading a .pt2 file of a stranger's may run code.
+    """
+    from degan_search.export_student import export_student as export
+
+    _say(f"{_trial(export(run, trial, out, softmax, data_dir))}: student saved in {out}")
+
+
+@app.command()
+@speaks
+def relatedness(
+    teacher: Annotated[Path, typer.Option(help="A run's folder, or a YAML file with a trial's settings, as for run.")],
+    proxy: Annotated[list[str] | None, typer.Option(help="A proxy's name; once for each.")] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(help="A run with this teacher, once for each: measure its proxies and print the correlations."),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Images of each proxy, at most.")] = 5000,
+    true: Annotated[bool, typer.Option(help="Compare with true training images as well, for analysis.")] = False,
+    finals: Annotated[bool, typer.Option(help="Correlate with the test accuracy of final runs.")] = False,
+    out: Annotated[Path | None, typer.Option(help="CSV file for the measures.")] = None,
+    storage: Annotated[Path | None, typer.Option(help="Folder with the teacher's cache; the run's by default.")] = None,
+    data_dir: DataDir = None,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads; results are equal for equal threads.")] = 1,
+) -> None:
+    """Rank proxies by how related they are to what a teacher knows, before any training on them.
+
+    Ranked by the effective number of classes that the teacher sees in them, then by coverage: this needs no true
+    image.
+    """
+    from analysis import relatedness as analysis
+    from degan_search import relatedness as measuring
+    from degan_search import runtime
+    from degan_search.foreground import CACHE
+    from degan_search.records import Phase
+
+    config = _teacher(teacher)
+    trials = _trials(runs, config) if runs else None
+    cells = [*((name, None) for name in proxy or []), *(analysis.cells(trials) if trials is not None else [])]
+    cache = (storage or (teacher.resolve().parent if teacher.is_dir() else Path("runs"))) / CACHE
+    runtime.set_up_torch(threads)
+    with console.status("Loading") as status:
+        measures = measuring.relatedness(
+            config, list(dict.fromkeys(cells)), cache, data_dir, images, true, runtime.choose_device(), status.update
+        )
+    _print_measures(measures)
+    if out:
+        measures.to_csv(out, index=False)
+    if trials is not None:
+        table = analysis.correlations(trials, measures, Phase.FINAL if finals else Phase.SEARCH)
+        _say(analysis.render(table))
+
+
+def _teacher(place: Path) -> TeacherConfig:
+    """Return the teacher of a run's folder, or of a trial's settings file."""
+    from degan_search import ledger
+    from degan_search.records import config_of
+
+    if not place.is_dir():
+        return read_trial(place, []).teacher
+    frame = ledger.load(place)
+    if frame.empty:
+        raise UserError(f"--teacher {str(place)!r} has no trial yet that would tell its teacher")
+    return config_of(frame.iloc[0]).teacher
+
+
+def _trials(runs: list[Path], teacher: TeacherConfig) -> pd.DataFrame:
+    """Return the trials of runs that have this teacher."""
+    from degan_search import ledger
+    from degan_search.records import config_of
+
+    frame = ledger.load(list(runs))
+    trials = frame[[config_of(row).teacher == teacher for _, row in frame.iterrows()]]
+    if trials.empty:
+        raise UserError(f"no trial of --runs {', '.join(map(str, runs))} has the teacher of --teacher")
+    return trials
+
+
+def _print_measures(frame: pd.DataFrame) -> None:
+    """Print one table of the measures without true data, and one for each space in which true images are measured."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    from degan_search.relatedness import MEASURES
+
+    titles = {
+        "": "Without true images",
+        "teacher": "Against true images, in the teacher's features",
+        "random": "Against true images, in a random network's features",
+    }
+    for space, title in titles.items():
+        names = [name for name in frame if name in MEASURES and (MEASURES[name].space or "") == space]
+        if not names:
+            continue
+        about = ["images"] if space == "" else []
+        table = Table("", Column("proxy", no_wrap=True), *about, title=title, title_justify="left", box=SIMPLE_HEAD)
+        table.padding = (0, 1, 0, 0)
+        for name in names:
+            arrow = "↑" if MEASURES[name].direction == "max" else "↓"
+            table.add_column(f"{name.removesuffix(f'_{space}').replace('_', ' ')} {arrow}", justify="right")
+        for rank, row in enumerate(frame.to_dict("records"), 1):
+            table.add_row(
+                str(rank), row["proxy"], *(f"{row[name]:,}" for name in about), *(_number(row[n]) for n in names)
+            )
+        console.print(table)
+    _say("↑ more is more related, ↓ less is. Ranked by effective classes, then coverage.")
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _trial(row: Any) -> str:
+    return f"{row['trial_id']} ({row['config_method']} on {row['config_proxy']}, score {row['score']:.3f})"
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

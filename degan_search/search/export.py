@@ -1,0 +1,100 @@
+"""A run's ledger as other tools read it: an Optuna journal for optuna-dashboard, event files for TensorBoard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from tensorboardX import SummaryWriter  # type: ignore[import-untyped]  # comes with ray[tune]; torch's needs tensorboard
+from tensorboardX.summary import hparams  # type: ignore[import-untyped]
+
+from degan_search import ledger
+from degan_search.errors import UserError
+from degan_search.records import METRICS, Report
+from degan_search.search.study import studies
+
+CURVES = [name for name in Report.__annotations__ if name not in ("budget", "seconds", "stage")]
+
+
+def to_optuna(run: Path, file: Path) -> list[str]:
+    """Write the search of a run into a new Optuna journal file, one study a cell; returns the studies' names.
+
+    A study is called `<run> <cell>`. Trials are those of `study.from_ledger`.
+
+    Raises:
+        UserError: the file is already there, or the run cannot be read or holds no search trial.
+        OSError: the disk refused.
+    """
+    if file.exists():
+        raise UserError(f"{file} is already there; choose another --optuna, or move it away")
+    found = {f"{run.resolve().name} {label}": study for label, study in studies(run).items()}
+    if not found:
+        raise UserError(f"{run} holds no search trial, so there is no study to export")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    storage = JournalStorage(JournalFileBackend(str(file)))
+    for name, study in found.items():
+        copy = optuna.create_study(storage=storage, study_name=name, direction=study.direction)
+        copy.add_trials(study.get_trials(deepcopy=False))
+    return list(found)
+
+
+def to_tensorboard(run: Path, folder: Path) -> int:
+    """Write each trial of a run as a folder of events under a new folder; returns how many trials.
+
+    `folder/<trial_id>` holds the curves by GAN step (`gan/d_loss`, ..., `gan/score` at rungs), the trial's
+    measures (`measure/score`, ...) at its last GAN step, and as hyperparameters the phase, the cell, the state
+    and the settings that vary from trial to trial. Wall times are those of the trial itself.
+
+    Raises:
+        UserError: the folder holds something already, or the run cannot be read.
+        OSError: the disk refused.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is already there; choose another --tensorboard, or move it away")
+    frame, curves = ledger.load(run), ledger.curves(run)
+    points = dict(iter(curves[curves["stage"] != "done"].groupby("trial_id")))
+    varying = _varying(frame)
+    for row in frame.to_dict("records"):
+        about = {name: row[name] for name in ("phase", "cell", "state")}
+        settings = {name.removeprefix("config_"): _plain(row[name]) for name in varying}
+        measures = {f"measure/{name}": float(row[name]) for name in METRICS if pd.notna(row[name])}
+        step = 0 if pd.isna(row["gan_steps"]) else int(row["gan_steps"])
+        with SummaryWriter(str(folder / row["trial_id"])) as writer:
+            for tag, value, budget, seconds in _curve(points.get(row["trial_id"], curves.iloc[:0])):
+                writer.add_scalar(tag, value, budget, row["started"].timestamp() + seconds)
+            for tag, value in measures.items():
+                writer.add_scalar(tag, value, step, row["finished"].timestamp())
+            # `add_hparams` would make a folder of its own for them.
+            for summary in hparams(about | {name: one for name, one in settings.items() if one is not None}, measures):
+                writer.file_writer.add_summary(summary, walltime=row["finished"].timestamp())
+    return len(frame)
+
+
+def _curve(points: pd.DataFrame) -> Iterator[tuple[str, float, int, float]]:
+    for point in points.to_dict("records"):
+        for name in CURVES:
+            if pd.notna(point[name]) and math.isfinite(point[name]):
+                yield f"gan/{name}", float(point[name]), int(point["budget"]), float(point["seconds"])
+
+
+def _varying(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of settings with more than one value."""
+    names = [name for name in map(str, frame.columns) if name.startswith("config_")]
+    settings = [name for name in names if name not in ("config_json", "config_hash")]
+    return [name for name in settings if frame[name].astype(str).nunique(dropna=False) > 1]
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as TensorBoard takes it, None for none; lists as text."""
+    if isinstance(value, np.ndarray | list):
+        return str(np.asarray(value).tolist())
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,301 @@
+"""Final runs: chosen configurations with fresh seeds beside their baselines, in the folder of their run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+import torch
+from rich.console import Console
+
+from analysis import choice, paired
+from degan_search import evaluate, ledger, pipeline, runtime
+from degan_search.atomic import write_bytes
+from degan_search.config import TrialConfig, stable_hash, trial_config
+from degan_search.errors import UserError, close_matches
+from degan_search.foreground import CACHE
+from degan_search.pipeline import METHODS
+from degan_search.records import Phase, State, config_of
+from degan_search.search.asha import CellAsha
+from degan_search.search.searcher import GivenJobs, job
+from degan_search.search.sweep import Options, check_writable, prepare, ray_cluster, run_phase, slots
+from degan_search.search.trainable import inputs_key
+
+LOG = "finals.json"
+BUDGETS = ("as-is", "paper")
+BASELINES = ("dcgan", "proxy_matched", "proxy")
+KEPT = ("lambda_e", "lambda_d", "width", "latent")
+"""Settings of the GAN that the paper's budget leaves as they were found; all others are the paper's."""
+FIRST_LOOK = 3
+"""Seeds before a configuration may be stopped."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run: whose configurations, how many seeds, at which budget, beside what."""
+
+    top: int = 1
+    per: tuple[str, ...] = choice.PROXY
+    """Ledger columns; the best `top` of each group are chosen."""
+    seeds: int = 5
+    by: str | None = None
+    """The measure that chooses; None: `choice.chosen_by`."""
+    budget: str = BUDGETS[0]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings over the budget's, such as `{"gan.steps": 5000}`."""
+    baselines: tuple[str, ...] = BASELINES
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A configuration that is run with each seed; `source` is the search trial it comes from, None: a baseline."""
+
+    config: TrialConfig
+    cell: str
+    source: str | None = None
+    by: str | None = None
+    """The measure that chose it."""
+
+    @property
+    def label(self) -> str:
+        """Such as `search-0012: glyphs/[K-Z], degan (lambda_e 5, lambda_d 20)`."""
+        gan, weights = self.config.gan, ""
+        if self.source:
+            weights = f" (lambda_e {gan.lambda_e:.3g}, lambda_d {gan.lambda_d:.3g})"
+        return f"{self.source or 'baseline'}: {self.config.proxy}, {self.config.method}{weights}"
+
+
+def finals(request: Request, options: Options, console: Console) -> pd.DataFrame:
+    """Run the chosen configurations and their baselines with fresh seeds; return `paired.compare` of all finals.
+
+    Rows of phase `final` go into the run's own folder, `options.folder`, with trial ids after the last. What is
+    finished there already is not run again: a call that was cut short takes its own seeds up again. Seeds come
+    in rounds; from the third on, of the configurations on one bank those stop that `paired.losers` says cannot
+    win by `score`, the search's objective, which needs no true data unless the user asked for one that does.
+    Baselines never stop. `finals.json` says what each call ran, `finals.csv` and `.md` hold the
+    comparison.
+
+    Raises:
+        UserError: a wrong request, a run without finished search trials, data or a folder that do not serve,
+            before any trial starts; at the end, rows that could not be written.
+    """
+    check(request)
+    run = options.folder
+    frame = ledger.load(run)
+    lineup = entrants(frame, request)
+    log = Log(run, request, lineup, frame)
+    check_writable(run, str(run))
+    if not options.address:  # on a cluster, `ray_cluster` says what is too little
+        slots(options, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
+    runtime.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
+    _announce(request, lineup, log, console)
+    with ray_cluster(options, console):
+        inputs = prepare([entrant.config for entrant in lineup], options, console)
+        references = {key: ray.put(value) for key, value in inputs.items()}
+        log.begin()
+        running = lineup
+        for done, batch in rounds(log.seeds, bool(competing(lineup))):
+            jobs = waiting(running, batch, ledger.load(run), next_number(run))
+            if jobs:
+                name = f"final-from-{jobs[0]['id']}"
+                run_phase(Phase.FINAL, len(jobs), options, references, console, CellAsha(None), GivenJobs(jobs), name)
+            left = log.seeds[len(done) :]
+            beaten = stops(running, done, ledger.load(run)) if left else []
+            running = [entrant for entrant in running if entrant not in beaten]
+            for entrant in beaten:
+                log.stopped[str(entrant.source)] = {"after": done, "not_run": left}
+                console.print(
+                    f"{entrant.label} cannot win by score after seeds {_listed(done)}; not run: seeds {_listed(left)}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+        evaluate.evaluate(run, options.data_dir, options.storage / CACHE)
+    log.end()
+    return paired.compare(ledger.load(run))
+
+
+def check(request: Request) -> None:
+    """Refuse a request that can be seen to be wrong before anything is read.
+
+    Raises:
+        UserError: says which part, and what would be right.
+    """
+    for name, value in (("top", request.top), ("seeds", request.seeds)):
+        if value < 1:
+            raise UserError(f"--{name} {value}: 1 or more is needed")
+    if request.budget not in BUDGETS:
+        raise UserError(f"--budget {request.budget!r} must be {' or '.join(BUDGETS)}")
+    baselines = [name for name, method in METHODS.items() if not method.tuned]
+    for name in request.baselines:
+        if name not in baselines:
+            raise UserError(f"--baselines: {name!r} is no baseline; {close_matches(name, baselines)}")
+    for name in ("seed", "method"):
+        if name in request.changes:
+            raise UserError(f"--set {name}: finals choose it themselves, see --seeds and --baselines")
+
+
+def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
+    """Return the chosen configurations of methods with weights to tune, then their baselines.
+
+    Trials that are compared on one bank share baselines: those of the best of them.
+
+    Raises:
+        UserError: no finished search trial with weights, an unknown criterion, or settings that do not fit.
+    """
+    tuned = frame[frame["config_method"].isin([name for name, method in METHODS.items() if method.tuned])]
+    by = choice.chosen_by(tuned, request.by)
+    chosen: dict[str, Entrant] = {}
+    for _, row in choice.best(tuned, by, request.per, request.top).iterrows():
+        config = final_config(config_of(row), request)
+        chosen.setdefault(stable_hash(config), Entrant(config, str(row["cell"]), str(row["trial_id"]), by))
+    leaders = {inputs_key(entrant.config): entrant.config for entrant in reversed(chosen.values())}
+    baselines = [
+        Entrant(pipeline.normalised(leader.model_copy(update={"method": name})), f"proxy={leader.proxy} method={name}")
+        for leader in reversed(leaders.values())
+        for name in dict.fromkeys(request.baselines)
+    ]
+    lineup = [*chosen.values(), *baselines]
+    for entrant in lineup:
+        pipeline.check(entrant.config)
+    return lineup
+
+
+def final_config(config: TrialConfig, request: Request) -> TrialConfig:
+    """Return a searched configuration at the request's budget, without rungs, its seed still the search's.
+
+    Raises:
+        UserError: an unknown setting, or a value out of range.
+    """
+    settings = config.model_dump(mode="json")
+    if request.budget == "paper":
+        paper = TrialConfig().model_dump(mode="json")
+        settings["gan"] = paper["gan"] | {name: settings["gan"][name] for name in KEPT}
+        settings |= {name: paper[name] for name in ("distill", "distill_images")}
+    return pipeline.normalised(trial_config(settings, request.changes, {"probe.at": []}))
+
+
+def fresh_seeds(frame: pd.DataFrame, number: int) -> list[int]:
+    """Return the smallest seeds that no trial of the run had, in whatever phase and however it ended."""
+    used = set(frame["config_seed"])
+    return list(islice((seed for seed in count() if seed not in used), number))
+
+
+def rounds(seeds: Sequence[int], compete: bool) -> list[tuple[list[int], list[int]]]:
+    """Return (seeds done at its end, seeds run in it) for each round; one round where nothing may be stopped."""
+    first = FIRST_LOOK if compete else len(seeds)
+    ends = [*range(min(first, len(seeds)), len(seeds) + 1)]
+    return [(list(seeds[:end]), list(seeds[0 if end == ends[0] else end - 1 : end])) for end in ends]
+
+
+def competing(lineup: Sequence[Entrant]) -> dict[str, list[Entrant]]:
+    """Return the chosen configurations that share a bank with another one, by `inputs_key`."""
+    groups: dict[str, list[Entrant]] = {}
+    for entrant in lineup:
+        if entrant.source:
+            groups.setdefault(inputs_key(entrant.config), []).append(entrant)
+    return {key: group for key, group in groups.items() if len(group) > 1}
+
+
+def waiting(lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame, first: int) -> list[dict[str, Any]]:
+    """Return a job for each entrant and seed that is no finished final run yet, numbered from `first`."""
+    done = final_scores(frame)
+    jobs: list[dict[str, Any]] = []
+    for seed in seeds:
+        for entrant in lineup:
+            config = entrant.config.model_copy(update={"seed": seed})
+            if stable_hash(config) not in done:
+                jobs.append(
+                    job(Phase.FINAL, first + len(jobs), entrant.cell, config.model_dump(mode="json"), entrant.by)
+                )
+    return jobs
+
+
+def stops(lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame) -> list[Entrant]:
+    """Return the entrants that cannot win any more by the scores of the finished final runs with these seeds.
+
+    Chosen configurations compete with those on their bank; nobody stops before `FIRST_LOOK` seeds.
+    """
+    if len(seeds) < FIRST_LOOK:
+        return []
+    done = final_scores(frame)
+    beaten: list[Entrant] = []
+    for group in competing(lineup).values():
+        scores = {
+            entrant.source: [
+                done.get(stable_hash(entrant.config.model_copy(update={"seed": seed})), float("nan")) for seed in seeds
+            ]
+            for entrant in group
+        }
+        names = paired.losers(pd.DataFrame(scores, index=list(seeds)))
+        beaten += [entrant for entrant in group if entrant.source in names]
+    return beaten
+
+
+def final_scores(frame: pd.DataFrame) -> dict[str, float]:
+    """Return the score of each finished final run by the hash of its configuration, the seed included.
+
+    The hash is taken anew: rows of an older version were hashed without newer settings.
+    """
+    done = frame[(frame["phase"] == Phase.FINAL) & (frame["state"] == State.COMPLETE)]
+    return {stable_hash(config_of(row)): float(row["score"]) for _, row in done.iterrows()}
+
+
+def next_number(run: Path) -> int:
+    """Return the number after the last final trial that has a row or a folder in the run."""
+    names = [path.name for folder in ("ledger", "trials") for path in (run / folder).glob(f"{Phase.FINAL}-*")]
+    return max((int(found[1]) for name in names if (found := re.match(r"\w+-(\d+)", name))), default=-1) + 1
+
+
+class Log:
+    """One call's entry in `finals.json`, a list in the run's folder; an unfinished one of the same call goes on."""
+
+    def __init__(self, run: Path, request: Request, lineup: Sequence[Entrant], frame: pd.DataFrame) -> None:
+        self.file = run / LOG
+        try:
+            self.entries: list[dict[str, Any]] = json.loads(self.file.read_text()) if self.file.exists() else []
+        except ValueError as error:
+            raise UserError(f"{self.file} is broken, move it away to go on: {error}") from None
+        asked = json.loads(json.dumps(asdict(request)))  # tuples become lists, as in the file
+        asked |= {"chosen": [entrant.source for entrant in lineup if entrant.source]}
+        last = self.entries[-1] if self.entries else {}
+        self.goes_on = bool(last) and last["finished"] is None and {name: last[name] for name in asked} == asked
+        if not self.goes_on:
+            self.entries.append({**asked, "seeds_run": fresh_seeds(frame, request.seeds), "started": _now()})
+        self.seeds: list[int] = self.entries[-1]["seeds_run"]
+        self.stopped: dict[str, Any] = {}
+
+    def begin(self) -> None:
+        """Write which seeds are run, before the first trial."""
+        self._write(None)
+
+    def end(self) -> None:
+        """Write that all is done, and which configurations were stopped."""
+        self._write(_now())
+
+    def _write(self, finished: str | None) -> None:
+        self.entries[-1] |= {"stopped": self.stopped, "finished": finished}
+        write_bytes(self.file, json.dumps(self.entries, indent=1).encode())
+
+
+def _announce(request: Request, lineup: Sequence[Entrant], log: Log, console: Console) -> None:
+    took = "of the call that was cut short" if log.goes_on else "that no trial of this run had"
+    title = f"Chosen by {request.by}, and their baselines:"
+    lines = [title, *(entrant.label for entrant in lineup), f"Seeds {took}: {_listed(log.seeds)}"]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

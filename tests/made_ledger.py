@@ -1,0 +1,191 @@
+"""A made-up run for tests of what reads ledgers: `python tests/made_ledger.py FOLDER [TRIALS]`.
+
+No trial measured any of it: `run.json` says `"made": true`, every row's host is `made`, every reason begins so.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import yaml
+
+import search_spaces
+from degan_search import ledger
+from degan_search.config import trial_config
+from degan_search.pictures import sample_grid
+from degan_search.records import SCORE_METRICS, TRIAL_METRICS, Phase, State, config_columns
+
+RELATED = {"glyphs/[K-Z]": 0.9, "digits": 0.6, "photos": 0.35, "noise/uniform": 0.05}
+"""Proxies, and how good a student each could give."""
+METHODS = ("proxy", "dcgan", "degan")
+RUNGS, STEPS, EVERY = (100, 200), 400, 8
+FINAL_SEEDS = (1, 2, 3)
+FAULTS = ("made: the loss is not finite at GAN step {step}", "made: the worker died")
+GENERATED = ("gan_seconds", "bn_distance", "effective_classes", "coverage", "entropy", "diversity", "mean_entropy")
+"""Measures of what a generator makes."""
+PICTURES = 12
+"""Trials with a grid of samples, which here are coloured noise."""
+BEGUN = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def made_ledger(folder: Path, trials: int = 2000, seed: int = 0) -> Path:
+    """Write a made-up run of so many trials into a folder and return it; the same seed writes the same rows.
+
+    A third of a small run, and at most 36 trials, are finals. A few complete trials have a `samples.png`, none
+    has weights.
+    """
+    rng = np.random.default_rng(seed)
+    finals = min(trials // 3, len(RELATED) * len(METHODS) * len(FINAL_SEEDS))
+    folder.mkdir(parents=True, exist_ok=True)
+    space = yaml.safe_load((Path(search_spaces.__file__).parent / "demo.yaml").read_text())
+    space |= {"description": "A made-up run, for tests."}
+    space["trial"]["probe"]["at"] = list(RUNGS)
+    space["cells"]["proxy"] = list(RELATED)
+    space["search"]["trials"] = math.ceil((trials - finals) / len(RELATED))
+    (folder / "space.yaml").write_text(yaml.safe_dump(space, sort_keys=False))
+    about = {"made": True, "host": "made", "hardware": "made", "versions": {}, "git_commit": None, "options": {}}
+    (folder / "run.json").write_text(json.dumps(about, indent=1))
+    with mock.patch("os.fsync"):  # nobody needs these rows after a power cut
+        rows = [_row(Phase.SEARCH, number, space, rng) for number in range(trials - finals)]
+        rows += [_row(Phase.FINAL, number, space, rng) for number in range(finals)]
+        for row in rows:
+            accuracy = row.pop("accuracy")
+            ledger.write(folder, row)
+            if row["state"] is State.COMPLETE:
+                ledger.write_scores(folder, _scores(row, accuracy, rng))
+    pictured = [row for row in rows if row["state"] is State.COMPLETE and row["config_method"] != "proxy"]
+    for row in pictured[-1 : -PICTURES - 1 : -1]:
+        file = folder / "trials" / row["trial_id"] / "samples.png"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(sample_grid(torch.from_numpy(rng.integers(0, 256, (64, 3, 8, 8), np.uint8))))
+    return folder
+
+
+def _row(phase: Phase, number: int, space: dict, rng: np.random.Generator) -> dict:
+    proxies, final = list(RELATED), phase is Phase.FINAL
+    if final:
+        cell, seed = number % (len(METHODS) * len(proxies)), FINAL_SEEDS[number // (len(METHODS) * len(proxies))]
+        proxy, method = proxies[cell // len(METHODS)], METHODS[cell % len(METHODS)]
+        weights = (1.0, 10.0)
+    else:
+        proxy, method, seed = proxies[number % len(proxies)], "degan", 0
+        weights = _weights(number // len(proxies), space["first"], rng)
+    weights = weights if method == "degan" else (0.0, 0.0)
+    config = trial_config(
+        space["trial"],
+        {"method": method, "proxy": proxy, "seed": seed, "gan.lambda_e": weights[0], "gan.lambda_d": weights[1]},
+        {"probe.at": []} if final else {},
+    )
+    accuracy = float(np.clip(_accuracy(proxy, method, weights) + rng.normal(0, 0.025), 0.05, 0.87))
+    score = float(np.clip(0.35 + 0.45 * accuracy + rng.normal(0, 0.03), 0, 1))
+    state, reason, steps = State.COMPLETE, None, 0 if method == "proxy" else STEPS
+    if not final and rng.random() < 0.03:
+        state, steps = State.FAIL, int(rng.choice((0, 96, 160)))
+        reason = FAULTS[steps == 0].format(step=steps)
+    elif not final and number >= 4 * len(proxies) and rng.random() < 0.95 - accuracy:
+        state, steps = State.PRUNED, int(rng.choice(RUNGS))
+        score *= 0.8
+        reason = f"made: stopped early: score {score:.4f} at GAN step {steps} is below the rung's {score + 0.05:.4f}"
+    seconds = 7 + 0.06 * steps * (1 + rng.random() / 5)
+    reports = [] if not steps else _curve(steps, score, seconds, weights, () if final else RUNGS, rng)
+    if state is State.COMPLETE:
+        reports.append({"budget": steps, "score": score, "seconds": seconds, "stage": "done"})
+    done, gan = state is State.COMPLETE, state is State.COMPLETE and method != "proxy"
+    measured = {name: _near(score, rng) for name in TRIAL_METRICS} | {"balanced_soft_agreement": score}
+    classes = 10 * _near(accuracy, rng)
+    return {
+        "accuracy": accuracy,
+        "trial_id": f"{phase}-{number:04d}",
+        "attempt": 1,
+        "phase": phase,
+        "cell": f"proxy={proxy} method={method}",
+        "state": state,
+        "reason": reason,
+        "number": number,
+        "teacher_hash": "made",
+        **config_columns(config),
+        **(measured | {"distill_seconds": 7.0, "distill_steps": 800} if done else {}),
+        **dict.fromkeys(GENERATED, None),
+        **({"gan_seconds": seconds - 7, "bn_distance": 3 - 2 * _near(accuracy, rng)} if gan else {}),
+        **({"effective_classes": max(1.0, classes), "coverage": round(classes) / 10} if gan else {}),
+        **({"entropy": 0.5, "diversity": 2.2, "mean_entropy": 2 * (1 - accuracy)} if gan else {}),
+        "score": None if state is State.FAIL else score,
+        "seconds": seconds,
+        "teacher_holdout_accuracy": 0.8825,
+        "gan_steps": steps,
+        "threads": 1,
+        "device": "cpu",
+        "started": BEGUN + dt.timedelta(seconds=20 * number),
+        "finished": BEGUN + dt.timedelta(seconds=20 * number + seconds),
+        "host": "made",
+        "versions": "{}",
+        "hardware": "made",
+        "reports": reports,
+    }
+
+
+def _weights(index: int, first: list[dict], rng: np.random.Generator) -> tuple[float, float]:
+    if index < len(first):
+        return first[index]["gan.lambda_e"], first[index]["gan.lambda_d"]
+    lambda_e, lambda_d = (float(np.exp(rng.uniform(*np.log(bounds)))) for bounds in ((0.01, 10), (0.1, 50)))
+    return lambda_e * bool(rng.random() < 0.5), lambda_d * bool(rng.random() < 0.7)
+
+
+def _accuracy(proxy: str, method: str, weights: tuple[float, float]) -> float:
+    """Like the paper's: the less related the proxy, the more the weights bring, and the more lambda_e matters."""
+    related = RELATED[proxy]
+    if method == "proxy":
+        return 0.1 + 0.6 * related
+    diversity = math.exp(-((math.log10(weights[1] + 0.05) - 0.9) ** 2))
+    entropy = math.exp(-((math.log10(weights[0] + 0.05) - 0.3 + related) ** 2))
+    brought = 0.35 * (1 - related) * min(1, 0.3 + 3 * related)
+    return 0.1 + 0.35 * related + (0.1 + 0.6 * brought) * diversity + 0.4 * brought * entropy
+
+
+def _curve(
+    steps: int, score: float, seconds: float, weights: tuple[float, float], rungs: tuple, rng: np.random.Generator
+) -> list[dict]:
+    points = []
+    for step in sorted({*range(EVERY, steps + 1, EVERY), *(rung for rung in rungs if rung <= steps)}):
+        entropy, diversity = 2 * math.exp(-step / STEPS), 2.2 * (1 - math.exp(-step / 50))
+        share = 1 if step == steps else 0.6 + 0.3 * step / STEPS
+        points.append(
+            {
+                "budget": step,
+                "score": score * share if step in rungs else math.nan,
+                "seconds": seconds * step / STEPS,
+                "d_loss": 1 + rng.normal(0, 0.2),
+                "g_loss": 2 + weights[0] * entropy - weights[1] * diversity + rng.normal(0, 0.5),
+                "adversarial": 2 + rng.normal(0, 0.5),
+                "entropy": entropy,
+                "diversity": diversity,
+                "effective_classes": math.exp(diversity) if step in (*rungs, STEPS) else None,
+                "stage": "gan",
+            }
+        )
+    return points
+
+
+def _scores(row: dict, accuracy: float, rng: np.random.Generator) -> dict:
+    scores = {name: _near(row["score"], rng) for name in SCORE_METRICS if "accuracy" not in name}
+    halves = {"oracle_half_1": _near(accuracy, rng), "oracle_half_2": _near(accuracy, rng)}
+    scores |= halves | {"oracle_accuracy": sum(halves.values()) / 2, "teacher_oracle_accuracy": 0.8825}
+    scores |= {"trial_id": row["trial_id"], "n_oracle": 2000}
+    if row["phase"] is Phase.FINAL:
+        scores |= {"test_accuracy": _near(accuracy, rng), "teacher_test_accuracy": 0.882, "n_test": 2000}
+    return scores
+
+
+def _near(value: float, rng: np.random.Generator) -> float:
+    return float(np.clip(value + rng.normal(0, 0.015), 0, 1))
+
+
+if __name__ == "__main__":
+    print(made_ledger(Path(sys.argv[1]), *map(int, sys.argv[2:3])))
