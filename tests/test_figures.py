@@ -318,9 +318,10 @@ class TestSteps:
             assert [line.get_ydata()[-1] for line in thick] == [own["score"].max()]
 
     def test_runs_do_not_mix(self, curves):
-        other = curves.assign(run="other")
-        titles = [axes.get_title() for axes in figures.steps(pd.concat([curves, other])).axes]
-        assert len(set(titles)) == len(titles) == 8
+        longer = curves.assign(run="other", budget=2 * curves["budget"])
+        panels = figures.steps(pd.concat([curves, longer])).axes
+        assert len({axes.get_title() for axes in panels}) == len(panels) == 8
+        assert all(axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 800 for axes in panels)
 
 
 class TestSettings:

@@ -100,9 +100,11 @@ def frame(done):
 def test_it_ends_well_and_says_where_and_how_to_go_on(done):
     assert done.code == 0, done.err
     assert "Traceback" not in done.out
-    last = done.out.strip().splitlines()[-1]
-    assert last.startswith(f"Results: {done.folder} ")
-    assert last.endswith(f"Table again: degan-search table {done.folder}")
+    results, last = done.out.strip().splitlines()[-2:]
+    assert results.startswith(f"Results: {done.folder} ")
+    assert results.endswith(f"Table again: degan-search table {done.folder}")
+    assert last == f"Everything to look at: {done.folder / 'report.html'}"
+    assert "search-0000" in (done.folder / "report.html").read_text()
 
 
 def test_it_shows_how_it_stands(done):

@@ -44,6 +44,7 @@ def steps(curves: pd.DataFrame) -> Figure:
     for axes, (cell, title) in zip(grid, names.items(), strict=True):
         _cell(axes, scored[scored["cell"] == cell])
         axes.set_title(title, fontsize=9)
+    grid[0].set_xlim(left=0)  # shared by all, and no longer adapted once set
     name_axes(grid, "GAN steps", "score")
     states = [state for state in ENDS if (scored["state"] == state).any()]
     entries = [mark(ENDINGS[state], **ENDS[state]) for state in states]
@@ -81,5 +82,4 @@ def _cell(axes: Axes, scored: pd.DataFrame) -> None:
         )
     for rung in sorted(set(scored.loc[scored["stage"] != "done", "budget"])):
         axes.axvline(rung, color=GRAY, linestyle=":", linewidth=1, zorder=1)
-    axes.set_xlim(left=0)
     plain(axes)

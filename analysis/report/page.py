@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis.report import content, data, plots, samples
 from degan_search import ledger
+from degan_search.atomic import write_bytes
 from degan_search.errors import UserError
 from degan_search.records import Report, score_schema, trial_schema
 
@@ -42,12 +42,7 @@ def write(
     text = render(run, file, importances, regret)
     if not file.parent.is_dir():
         raise UserError(f"the report cannot be written to {file}: there is no folder {file.parent}")
-    unfinished = file.with_name(f".tmp-{os.getpid()}-{file.name}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_bytes(file, text.encode())
     return file
 
 

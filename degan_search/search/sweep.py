@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from analysis import choice, tables
+from analysis import choice, report, tables
 from degan_search import bank as banks
 from degan_search import evaluate, ledger, pipeline, runtime
 from degan_search import teacher as teachers
@@ -30,6 +30,7 @@ from degan_search.fit import Progress
 from degan_search.foreground import CACHE
 from degan_search.records import Phase, config_of
 from degan_search.search import space as spaces
+from degan_search.search import study
 from degan_search.search.asha import CellAsha, Rungs
 from degan_search.search.recorder import Recorder
 from degan_search.search.searcher import CellSearcher, GivenJobs, job
@@ -95,6 +96,8 @@ def sweep(space: spaces.Space, options: Options, console: Console) -> Path:
         highlight=False,
         soft_wrap=True,
     )
+    page = report.write(options.folder, importances=study.importances(options.folder))
+    console.print(f"Everything to look at: {page}", highlight=False, soft_wrap=True)
     return options.folder
 
 
