@@ -71,7 +71,7 @@ def before(tmp_path_factory, tiny):
     best = tiny({"gan.lambda_e": 1, "seed": 7, **REQUEST.changes})
     write(folder, "final-0004", best, 0.6)
     (folder / "trials" / "final-0005").mkdir(parents=True)  # begun, no row
-    asked = json.loads(json.dumps(asdict(REQUEST))) | {"chosen": ["search-0001", "search-0000"]}
+    asked = json.loads(json.dumps(asdict(REQUEST))) | {"by": "score", "chosen": ["search-0001", "search-0000"]}
     log = [asked | {"seeds_run": SEEDS, "started": "before", "stopped": {}, "finished": None}]
     (folder / "finals.json").write_text(json.dumps(log))
     return folder, {file: file.read_bytes() for file in folder.rglob("*.parquet")}
@@ -115,6 +115,7 @@ def test_finals_alone_see_the_test_images(done):
 
 def test_it_says_which_seeds_and_what_is_not_run(before, done):
     said = done[0]
+    assert said.startswith("Chosen by score, and their baselines:\n")
     assert "search-0001: digits, degan (lambda_e 1, lambda_d 5)" in said
     assert "baseline: digits, proxy_matched" in said
     assert "Seeds of the call that was cut short: 7, 8, 9, 10" in said

@@ -97,7 +97,7 @@ def finals(request: Request, options: Options, console: Console) -> pd.DataFrame
     if not options.address:  # on a cluster, `ray_cluster` says what is too little
         slots(options, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
     runtime.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
-    _announce(request, lineup, log, console)
+    _announce(lineup, log, console)
     with ray_cluster(options, console):
         inputs = prepare([entrant.config for entrant in lineup], options, console)
         references = {key: ray.put(value) for key, value in inputs.items()}
@@ -265,7 +265,7 @@ class Log:
         except ValueError as error:
             raise UserError(f"{self.file} is broken, move it away to go on: {error}") from None
         asked = json.loads(json.dumps(asdict(request)))  # tuples become lists, as in the file
-        asked |= {"chosen": [entrant.source for entrant in lineup if entrant.source]}
+        asked |= {"by": lineup[0].by, "chosen": [entrant.source for entrant in lineup if entrant.source]}
         last = self.entries[-1] if self.entries else {}
         self.goes_on = bool(last) and last["finished"] is None and {name: last[name] for name in asked} == asked
         if not self.goes_on:
@@ -286,9 +286,9 @@ class Log:
         write_bytes(self.file, json.dumps(self.entries, indent=1).encode())
 
 
-def _announce(request: Request, lineup: Sequence[Entrant], log: Log, console: Console) -> None:
+def _announce(lineup: Sequence[Entrant], log: Log, console: Console) -> None:
     took = "of the call that was cut short" if log.goes_on else "that no trial of this run had"
-    title = f"Chosen by {request.by}, and their baselines:"
+    title = f"Chosen by {lineup[0].by}, and their baselines:"
     lines = [title, *(entrant.label for entrant in lineup), f"Seeds {took}: {_listed(log.seeds)}"]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
