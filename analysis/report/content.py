@@ -131,7 +131,7 @@ def _summary(run: Path, frame: pd.DataFrame, about: dict[str, Any]) -> Iterable[
         methods = [name for name in METHODS if name in set(frame["config_method"])]
         yield "Methods", _names(pd.Series([*methods, *frame["config_method"].dropna()]))
         yield "Trials", _counts(frame)
-        yield "Chosen by", _names(frame["config_objective"])
+        yield "Searched by", _names(frame["config_objective"])
         spent = frame["seconds"].sum() / 3600
         begun, ended = frame["started"].min(), frame["finished"].max()
         wall = (ended - begun).total_seconds() / 3600 if pd.notna(begun) and pd.notna(ended) else float("nan")
