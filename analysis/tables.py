@@ -197,7 +197,9 @@ def _best_trial(complete: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def _best_configuration(finals: pd.DataFrame) -> pd.DataFrame:
     """Return the trials, one a seed, of the configuration with the best mean score."""
-    same = _as_text(finals, _settings(finals))
+    settings = [str(name) for name in finals if str(name).startswith("config_") and name not in PER_SEED]
+    # As text, for configurations hold lists.
+    same = pd.Series(list(map(repr, finals[settings].to_numpy(dtype=object).tolist())), index=finals.index, dtype=str)
     means = finals["score"].groupby(same).mean()
     best = means.fillna(float("-inf")).idxmax()
     # A trial is a pure function of its configuration: one that two runs repeat counts once.
@@ -216,15 +218,6 @@ def _chosen_by(chosen: pd.DataFrame, measure: str, objective: str) -> str | None
 
 def _needs(measure: str) -> str:
     return f"oracle: {measure}" if measure == choice.TRUE else f"data-free: {measure}"
-
-
-def _settings(trials: pd.DataFrame) -> list[str]:
-    return [str(name) for name in trials if str(name).startswith("config_") and name not in PER_SEED]
-
-
-def _as_text(trials: pd.DataFrame, columns: list[str]) -> pd.Series[str]:
-    """Return the columns' values of each trial as one text, for configurations hold lists."""
-    return pd.Series(list(map(repr, trials[columns].to_numpy(dtype=object).tolist())), index=trials.index, dtype=str)
 
 
 def _one_setting(frame: pd.DataFrame) -> None:

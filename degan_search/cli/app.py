@@ -44,3 +44,8 @@ def speaks(command: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(2) from None
 
     return wrapped
+
+
+def tell(text: str) -> None:
+    """Print a line as it is: neither coloured nor cut."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress
 
-from degan_search.cli.app import DataDir, app, console, speaks
+from degan_search.cli.app import DataDir, app, console, speaks, tell
 from degan_search.cli.launch import read_trial
 from degan_search.errors import UserError
 
@@ -54,9 +54,9 @@ def generate(
 
         made = generating.generate(run, trial, order, out, storage, data_dir, threads, show)
     shares = ", ".join(f"{name} {there}" for name, there in made.counts.items())
-    _say(f"{_trial(made.trial)}: {sum(made.counts.values())} images, of {made.drawn} drawn, saved in {out}: {shares}")
+    tell(f"{_trial(made.trial)}: {sum(made.counts.values())} images, of {made.drawn} drawn, saved in {out}: {shares}")
     if made.short:
-        _say(f"Short of images, although {draws} were drawn for each one wanted (--draws): {', '.join(made.short)}")
+        tell(f"Short of images, although {draws} were drawn for each one wanted (--draws): {', '.join(made.short)}")
 
 
 @app.command()
@@ -74,7 +74,7 @@ def export_student(
     """
     from degan_search.export_student import export_student as export
 
-    _say(f"{_trial(export(run, trial, out, softmax, data_dir))}: student saved in {out}")
+    tell(f"{_trial(export(run, trial, out, softmax, data_dir))}: student saved in {out}")
 
 
 @app.command()
@@ -119,7 +119,7 @@ def relatedness(
         measures.to_csv(out, index=False)
     if trials is not None:
         table = analysis.correlations(trials, measures, Phase.FINAL if finals else Phase.SEARCH)
-        _say(analysis.render(table))
+        tell(analysis.render(table))
 
 
 def _teacher(place: Path) -> TeacherConfig:
@@ -174,7 +174,7 @@ def _print_measures(frame: pd.DataFrame) -> None:
                 str(rank), row["proxy"], *(f"{row[name]:,}" for name in about), *(_number(row[n]) for n in names)
             )
         console.print(table)
-    _say("↑ more is more related, ↓ less is. Ranked by effective classes, then coverage.")
+    tell("↑ more is more related, ↓ less is. Ranked by effective classes, then coverage.")
 
 
 def _number(value: float) -> str:
@@ -183,7 +183,3 @@ def _number(value: float) -> str:
 
 def _trial(row: Any) -> str:
     return f"{row['trial_id']} ({row['config_method']} on {row['config_proxy']}, score {row['score']:.3f})"
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

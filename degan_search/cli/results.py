@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from degan_search.cli.app import DataDir, Runs, app, console, speaks
+from degan_search.cli.app import DataDir, Runs, app, console, speaks, tell
 from degan_search.errors import UserError, close_matches
 
 if TYPE_CHECKING:
@@ -108,14 +108,14 @@ def best(
             row["config"] = config.model_dump(mode="json")
         typer.echo(json.dumps(found, indent=1))
         return
-    _told(tabulate(table.to_dict("list"), headers="keys", floatfmt=".4g"))
+    tell(tabulate(table.to_dict("list"), headers="keys", floatfmt=".4g"))
     if by == choice.TRUE:
-        _told("Chosen with true data: held-out true images and their labels.")
+        tell("Chosen with true data: held-out true images and their labels.")
     if yaml_:
         for row, config in zip(table.to_dict("records"), configs, strict=True):
             file = yaml_ / f"{row['run']}-{row['trial']}.yaml"
             _write_settings(file, f"{row['trial']} of {row['run']}, {row['cell']}: {by} {row[by]:.4f}", config)
-            _told(f"degan-search run {file}")
+            tell(f"degan-search run {file}")
 
 
 def _write_settings(file: Path, title: str, config: TrialConfig) -> None:
@@ -140,7 +140,7 @@ def regret(runs: Runs) -> None:
     from analysis import choice
     from degan_search import ledger
 
-    table = choice.regret(ledger.load(runs if len(runs) > 1 else runs[0]))
+    table = choice.regret(ledger.load(runs))
     for part in (table, choice.mean_regret(table)):
         console.print(choice.render(part), highlight=False, markup=False, soft_wrap=True)
 
@@ -190,9 +190,9 @@ def export(
 
     if optuna:
         names = exporting.to_optuna(run, optuna)
-        _told(f"{len(names)} studies. Look at them: optuna-dashboard {optuna}")
+        tell(f"{len(names)} studies. Look at them: optuna-dashboard {optuna}")
     if tensorboard:
-        _told(f"{exporting.to_tensorboard(run, tensorboard)} trials. Look at them: tensorboard --logdir {tensorboard}")
+        tell(f"{exporting.to_tensorboard(run, tensorboard)} trials. Look at them: tensorboard --logdir {tensorboard}")
 
 
 @app.command()
@@ -224,10 +224,10 @@ def figures(
                 made = iter([(name, tuple(given[need]() for need in entry.needs))])
             for stem, parts in made:
                 save(entry.draw(*parts), folder / f"{stem}.png")
-                _told(str(folder / f"{stem}.png"))
+                tell(str(folder / f"{stem}.png"))
                 drawn += 1
         except UserError as error:
-            _told(f"{name} is not drawn: {error}")
+            tell(f"{name} is not drawn: {error}")
     if not drawn:
         raise UserError("no figure could be drawn, as said above")
 
@@ -279,7 +279,3 @@ def _samples(
         where = f"{row['run']}_{row['config_proxy']}" if len(runs) > 1 else row["config_proxy"]
         about = f"{trial} of {row['run']}: DeGAN on {row['config_proxy']}, the best by score"
         yield "samples_" + re.sub(r"[^\w.-]+", "_", where).strip("_"), (*parts, about)
-
-
-def _told(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
