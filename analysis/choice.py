@@ -32,11 +32,12 @@ DEFAULT = "cross_soft_agreement"
 """What chooses after a search: of CRITERIA the one with the least regret in BENCHMARKS.md."""
 TRUE = "oracle_accuracy"
 """The one measure to choose by that needs true data."""
-PROXY = ("run", "config_teacher_dataset", "config_proxy", "config_count")
-"""What trials that compete for one choice share: the run, true data, proxy, and how many images of it."""
+PROXY = ("run", "config_task", "config_teacher_dataset", "config_proxy", "config_count")
+"""What trials that compete for one choice share: the run, task, true data, proxy, and how many images of it. In the
+task `incremental` the true data are the old classes and the proxy is the new ones: a class order."""
 FIXED = (0.0, 5.0)
 """(lambda_e, lambda_d) of the released code."""
-PLACE = ["run", "dataset", "proxy", "count"]
+PLACE = ["run", "task", "dataset", "proxy", "count"]
 COLUMNS = [*PLACE, "criterion", "trials", "accuracy", "regret", "rank_correlation"]
 
 
@@ -85,12 +86,13 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
     """Return for each proxy and criterion the accuracy of the trial it picks and its regret, in percent points.
 
     Over the search's finished DeGAN trials, all with one seed. Accuracy is on the held-out 20% of the true
-    training images. Regret is the oracle's accuracy minus that of the picked trial; the oracle is
-    cross-fitted, picking by one half of these images and scored on the other, both ways, so that it does not
-    gain by picking and scoring on the same images; a lucky pick may therefore have a regret below 0. A search
-    that stopped its best trial early does not show here. Beside the criteria stand the released code's
-    weights, where a trial had them, and a choice at random (the trials' mean). `rank_correlation` is
-    Spearman's between criterion, its sign turned where less is better, and accuracy.
+    training images; of students that learned new classes, on held-out images of old and new ones. Regret is the
+    oracle's accuracy minus that of the picked trial; the oracle is cross-fitted, picking by one half of these
+    images and scored on the other, both ways, so that it does not gain by picking and scoring on the same
+    images; a lucky pick may therefore have a regret below 0. A search that stopped its best trial early does
+    not show here. Beside the criteria stand the released code's weights, where a trial had them, and a choice at
+    random (the trials' mean). `rank_correlation` is Spearman's between criterion, its sign turned where less is
+    better, and accuracy.
 
     Args:
         frame: from `ledger.load`, evaluated.
@@ -143,9 +145,10 @@ def mean_regret(table: pd.DataFrame) -> pd.DataFrame:
 def render(table: pd.DataFrame) -> str:
     """Return a `regret` or `mean_regret` table as Markdown, accuracies with one decimal and shares with two.
 
-    A column that holds one run or one count throughout is left out.
+    A column that holds one run, task or count throughout is left out.
     """
-    table = table.drop(columns=[name for name in ("run", "count") if name in table and table[name].nunique() < 2])
+    same = [name for name in ("run", "task", "count") if name in table and table[name].nunique() < 2]
+    table = table.drop(columns=same)
     digits = [".2f" if name in ("rank_correlation", "of_random") else ".1f" for name in table]
     table = table.astype(object).where(table.notna(), None)
     return (

@@ -13,6 +13,7 @@ from tabulate import tabulate
 from analysis.statistics import interval, paired
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
+from degan_search.methods import TUNED
 from degan_search.records import Phase, State, config_of
 
 OURS = "degan"
@@ -30,7 +31,7 @@ NOTES = (
 def compare(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each configuration of the finished final runs, accuracies in percent on the test images.
 
-    Configurations are compared within one teacher, student, proxy and budget, over the seeds they share. In each
+    Configurations are compared within one task, teacher, student, proxy and budget, over the seeds they share. In each
     such group DeGAN's chosen configuration comes first: of those with the most finished seeds the one with the
     best mean `score`, so neither test nor held-out true images choose it. `difference` is its accuracy minus the
     row's, with the interval and two-sided p of the paired t-test and the number of pairs; `low` and `high` are
@@ -128,12 +129,12 @@ def save(table: pd.DataFrame, folder: Path) -> None:
 
 
 def _setting(config: TrialConfig) -> tuple[Any, ...]:
-    """Return what compared runs share: teacher, student, proxy and budget."""
+    """Return what compared runs share: task, teacher, student, proxy and budget."""
     gan = config.gan
     budgets = (
         (part.steps, part.epochs, part.batch_size, part.batch_of) for part in (config.distill, config.distill_images)
     )
-    shared = (config.teacher, config.student, config.proxy, config.count)
+    shared = (config.task, config.teacher, config.student, config.proxy, config.count)
     return (*shared, gan.steps, gan.epochs, gan.batch_size, gan.batch_of, *budgets)
 
 
@@ -154,7 +155,7 @@ def _row(rows: pd.DataFrame) -> dict[str, Any]:
     mean = asdict(interval(100 * rows["test_accuracy"]))
     about = {name: first[f"config_{column}"] for name, column in (("proxy", "proxy"), ("method", "method"))}
     about |= {"dataset": first["config_teacher_dataset"], "count": first["config_count"]}
-    if about["method"] == OURS:
+    if about["method"] in TUNED:
         about |= {name: first[f"config_gan_{name}"] for name in ("lambda_e", "lambda_d")}
     about |= {name: rows[name].mean() for name in ("gan_steps", "distill_steps", "score")}
     return about | {

@@ -20,6 +20,7 @@ from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import BankConfig, GanConfig, stable_hash
 from degan_search.data.images import denormalise
 from degan_search.fit import DivergedError
+from degan_search.methods import UNTUNED
 from degan_search.metrics import (
     agreement,
     balanced_agreement,
@@ -101,8 +102,8 @@ def obtain(
         device: where the generators train.
         run_all: makes the generated parts, one after the other or side by side.
     """
-    neutral = gan.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})
-    file = cache / f"{stable_hash(config, neutral, key, set_images)}.safetensors"
+    gan = gan.model_copy(update=UNTUNED)  # the same bank, whatever is tuned
+    file = cache / f"{stable_hash(config, gan, key, set_images)}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     kept = held_out[: config.proxy_images]
     with FileLock(file.with_suffix(".lock")):

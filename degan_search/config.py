@@ -27,12 +27,26 @@ class Model(BaseModel):
 
 
 class FitConfig(Model):
-    """How every network but the GAN is trained: Adam at two learning rates, with patience, keeping the best.
+    """How every network but the GAN is trained, keeping the weights of the best score.
 
-    A phase ends after `patience` epochs without a better score, after `epochs` epochs, or when its share
-    of `steps` is used up. The second phase starts from the best weights with a fresh Adam at lr x 0.1.
+    `adam`: two learning rates, with patience. A phase ends after `patience` epochs without a better score,
+    after `epochs` epochs, or when its share of `steps` is used up. The second phase starts from the best
+    weights with a fresh Adam at lr x 0.1. `sgd`: momentum, to the last step; the learning rate is multiplied
+    by `lr_factor` at each of `milestones`.
     """
 
+    profile: Literal["paper", "sgd_augmented"] = "paper"
+    """A name for several settings below (`PROFILES`); what is given beside it counts before it."""
+    optimiser: Literal["adam", "sgd"] = "adam"
+    augment: bool = False
+    """Random crops out of 4 more pixels on each side, and horizontal flips."""
+    weight_decay: Weight = 0.0
+    momentum: Momentum = 0.9
+    milestones: tuple[Share, ...] = ()
+    """Shares of the whole length, ascending."""
+    lr_factor: Rate = 0.1
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the whole length in which sgd's learning rate rises linearly to `lr`."""
     batch_size: Count = 64
     batch_of: Literal["used", "set"] = "used"
     """`set`: counted before class filtering, as in the released code, so that the batch shrinks with
@@ -49,6 +63,27 @@ class FitConfig(Model):
     first_phase: Share = 0.75
     """Share of `steps` for the first learning rate."""
 
+    @model_validator(mode="after")
+    def _ascending_milestones(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must ascend without repeats, got {list(self.milestones)}")
+        return self
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "sgd_augmented": {
+        "optimiser": "sgd",
+        "augment": True,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "milestones": [0.6, 0.75, 0.9],
+        "lr_factor": 0.1,
+        "epochs": 200,
+    },
+}
+"""Distillation as MosaicKD's (Fang et al. 2021) trains; profile `paper` is the default of each of these settings."""
+
 
 class TeacherConfig(Model):
     """The classifier that is given, and the true images it was trained on."""
@@ -62,14 +97,20 @@ class TeacherConfig(Model):
     """True training images used (before the 80/20 split); None: all."""
     holdout: Share = 0.2
     seed: Seed = 0
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
+    """`binary_cross_entropy`: a sigmoid for each class, as iCaRL trains."""
     fit: FitConfig = FitConfig()
 
 
 class GanConfig(Model):
-    """The DCGAN, the classifier's two losses, and its length (section 4.2 of the paper)."""
+    """The DCGAN, the classifier's two losses, and its length (section 4.2 of the paper); 0 turns a loss off."""
 
     lambda_e: Weight = 0.0
     lambda_d: Weight = 5.0
+    lambda_s: Weight = 0.0
+    """Not the paper's: the generator seeks images on which a student, trained beside it, differs from the teacher."""
+    lambda_bn: Weight = 0.0
+    """Not the paper's: generated images shall have the statistics that the teacher's BatchNorm layers keep."""
     width: Count = 64
     latent: Count = 100
     batch_size: Annotated[int, Field(ge=2)] = 2048
@@ -99,6 +140,48 @@ class DistillConfig(FitConfig):
     """Times a generated image is used before the pool is made anew; 1: fresh noise at each step."""
     pool: Count = 4096
     """Generated images held at a time, when reuse is above 1."""
+    mix_proxy: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Not the paper's: share of proxy images in each batch of generated ones."""
+
+
+class ZskdConfig(Model):
+    """Images made from the teacher alone: zero-shot knowledge distillation (ZSKD, Nayak et al. 2019).
+
+    Temperature, iterations and number of images are those of the authors' released code for CIFAR-10.
+    """
+
+    images: Count = 40_000
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 0.1)
+    """Scales of the Dirichlet's concentration; each gives an equal share of the images."""
+    iterations: Count = 1500
+    """Steps of each batch towards its targets."""
+    batch_size: Count = 1000
+    lr: Rate = 0.01
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
+
+
+class IncrementalConfig(FitConfig):
+    """Learning new classes without the old ones' images (section 5.2 of the paper, Table 3)."""
+
+    optimiser: Literal["adam", "sgd"] = "sgd"
+    augment: bool = True
+    weight_decay: Weight = 2e-4
+    milestones: tuple[Share, ...] = (0.24, 0.48, 0.72, 0.88)
+    batch_size: Count = 128
+    lr: Rate = 0.1
+    epochs: Count = 250
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    distill_weight: Weight = 0.75
+    """Of the distillation loss, which itself counts T^2 times: 3 in all, beside the new classes' cross-entropy."""
+    joint: bool = False
+    """Not the paper's: the distillation loss also gives the recalled images no probability of a new class, and the
+    cross-entropy is over all classes. For images like the old classes', not for the new ones themselves."""
+    scaling: Literal["none", "norms", "aligned"] = "norms"
+    """What keeps the new classes' logits from outgrowing the old ones'. `norms`: the loss (mean norm of the old
+    classes' weight rows - mean norm of the new ones')^2; `aligned`: the new rows scaled after training to the old
+    ones' mean norm (Zhao et al. 2020)."""
+    scale_weight: Weight = 1.0
+    """Of the loss of `norms`."""
 
 
 class ProbeConfig(Model):
@@ -143,10 +226,14 @@ class BankConfig(Model):
 class TrialConfig(Model):
     """One trial: a pure function of this gives the student."""
 
+    task: Literal["distillation", "incremental"] = "distillation"
+    """`incremental`: the teacher, of `teacher.dataset`'s classes, learns the proxy's classes as well (Table 3)."""
     method: str = "degan"
     proxy: str = "cifar100/related_90"
     count: Count | None = None
     """Proxy images used, drawn class-balanced; None: all."""
+    shots: Count = 10
+    """True images of each class, for the method `few_shot` alone."""
     seed: Seed = 0
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
@@ -154,6 +241,8 @@ class TrialConfig(Model):
     distill: DistillConfig = DistillConfig(beta1=0.5, epochs=5000, steps_per_epoch=256)
     distill_images: DistillConfig = DistillConfig(batch_size=2048, batch_of="set", epochs=5000)
     """Distillation from images rather than from a generator, as the released code budgets it."""
+    zskd: ZskdConfig = ZskdConfig()
+    incremental: IncrementalConfig = IncrementalConfig()
     objective: Literal[
         "balanced_soft_agreement",
         "balanced_agreement",
@@ -192,10 +281,25 @@ def merge(base: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any
 def trial_config(*settings: Mapping[str, Any]) -> TrialConfig:
     """Build a trial's configuration from settings laid over the paper's defaults, later ones winning.
 
+    A `profile` lays its settings beneath those that are given with it.
+
     Raises:
         UserError: an unknown key or a value out of range, named with its place.
     """
-    return parse(TrialConfig, merge(TrialConfig().model_dump(mode="json"), *settings))
+    defaults = TrialConfig().model_dump(mode="json")
+    return parse(TrialConfig, merge(defaults, *(_with_profiles(merge({}, layer), defaults) for layer in settings)))
+
+
+def _with_profiles(settings: dict[str, Any], defaults: Any) -> dict[str, Any]:
+    known = defaults if isinstance(defaults, dict) else {}  # wrong places are left to be named by `parse`
+    below = {
+        key: _with_profiles(value, known.get(key)) if isinstance(value, dict) else value
+        for key, value in settings.items()
+    }
+    name = below.get("profile") if "profile" in known else None
+    if name == "paper":
+        return {key: known[key] for key in PROFILES["sgd_augmented"]} | below
+    return (PROFILES[name] | below) if isinstance(name, str) and name in PROFILES else below
 
 
 def parse(model: type[M], values: Any, what: str = "configuration") -> M:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from degan_search import runtime
-from degan_search.config import GanConfig
+from degan_search.batchnorm import distances, watched
+from degan_search.config import DistillConfig, GanConfig
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
-from degan_search.fit import DivergedError
-from degan_search.losses import GeneratorLoss, degan_generator_loss, discriminator_loss, generator_loss
+from degan_search.fit import DivergedError, optimiser
+from degan_search.losses import (
+    degan_generator_loss,
+    discriminator_loss,
+    distillation_loss,
+    divergence_loss,
+    generator_loss,
+)
 from degan_search.networks.dcgan import build_discriminator, build_generator
 from degan_search.sources import index_batches
 
@@ -25,9 +33,10 @@ COLLAPSED = 1e-3
 
 @dataclass(frozen=True)
 class GanProgress:
-    """The losses of the last step. Entropy and diversity are in nats, and NaN where the weights are 0.
+    """The losses of the last step, each NaN where it has no part in the training.
 
-    `spread` is the standard deviation over the batch's images, averaged over pixels.
+    Entropy, diversity and divergence are in nats. `spread` is the standard deviation over the batch's images,
+    averaged over pixels.
     """
 
     step: int
@@ -37,67 +46,136 @@ class GanProgress:
     adversarial: float
     entropy: float
     diversity: float
+    divergence: float
+    bn_loss: float
     spread: float
 
 
 @dataclass
-class Gan:
-    """The two trained networks with their optimisers, and the frozen classifier beside them."""
+class Rival:
+    """The student that `lambda_s` sets the generator against; trained beside it, and not used for anything else."""
 
+    student: nn.Module
+    optimiser: torch.optim.Optimizer
+    temperature: float
+
+    def step(self, images: Tensor, teacher_logits: Tensor) -> None:
+        """Distil once on generated images, without a gradient for the generator."""
+        self.optimiser.zero_grad()
+        loss = distillation_loss(self.student(images.detach()), teacher_logits, self.temperature)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+
+
+@dataclass
+class Gan:
+    """The networks with their optimisers, and the frozen classifier beside them."""
+
+    config: GanConfig
     generator: nn.Module
-    discriminator: nn.Module
-    teacher: nn.Module
     adam_g: torch.optim.Optimizer
-    adam_d: torch.optim.Optimizer
-    lambda_e: float
-    lambda_d: float
+    teacher: nn.Module
+    discriminator: nn.Module | None = None
+    """None: the classifier's losses alone teach the generator (Figure 1a of the paper)."""
+    adam_d: torch.optim.Optimizer | None = None
+    rival: Rival | None = None
 
     def step(self, real: Float[Tensor, "n c h w"], z: Float[Tensor, "n latent 1 1"]) -> Tensor:
         """Update the discriminator, then the generator, on one batch (equations 2 to 7).
 
         The generator's adversarial loss is the released code's non-saturating form. The classifier has no
-        parameter gradients, and the discriminator none in the generator's pass: nobody would use them.
+        parameter gradients, and discriminator and rival none in the generator's pass: nobody would use them.
 
         Args:
             real: proxy images in [-1, 1].
             z: standard normal noise, as many as real images.
 
         Returns:
-            Tensor of 6, detached: d_loss, g_loss, adversarial, entropy, diversity, and the images' spread.
+            Tensor of 8, detached: what `GanProgress` holds after `of`, in its order.
         """
         fake = self.generator(z)
-        self.adam_d.zero_grad()
-        d_loss = discriminator_loss(self.discriminator(real), self.discriminator(fake.detach()))
-        d_loss.backward()  # type: ignore[no-untyped-call]
-        self.adam_d.step()
-
-        self.discriminator.requires_grad_(False)
+        d_loss = self._discriminator_step(real, fake.detach())
+        others = [model for model in (self.discriminator, self.rival and self.rival.student) if model]
+        losses = self._generator_losses(fake)
         self.adam_g.zero_grad()
-        if self.lambda_e or self.lambda_d:
-            losses = degan_generator_loss(self.discriminator(fake), self.teacher(fake), self.lambda_e, self.lambda_d)
-        else:  # the DCGAN ablation needs no classifier
-            adversarial = generator_loss(self.discriminator(fake))
-            nothing = torch.full_like(adversarial, math.nan)
-            losses = GeneratorLoss(adversarial, adversarial, nothing, nothing)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses[0].backward()  # type: ignore[no-untyped-call]
         self.adam_g.step()
-        self.discriminator.requires_grad_(True)
+        for model in others:
+            model.requires_grad_(True)
         return torch.stack([d_loss, *losses, fake.std(0).mean()]).detach()
 
+    def _discriminator_step(self, real: Tensor, fake: Tensor) -> Tensor:
+        if self.discriminator is None or self.adam_d is None:
+            return fake.new_full((), math.nan)
+        self.adam_d.zero_grad()
+        loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.adam_d.step()
+        return loss
 
-def build(config: GanConfig, channels: int, teacher: nn.Module, seed: int, device: str) -> Gan:
-    """Return the two untrained networks and their optimisers, their weights from the seed's own streams."""
+    def _generator_losses(self, fake: Tensor) -> tuple[Tensor, ...]:
+        """Return the total, then adversarial, entropy, diversity, divergence and BatchNorm losses."""
+        config, nothing = self.config, fake.new_full((), math.nan)
+        divergence = bn_loss = nothing
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(False)
+        fake_logits = None if self.discriminator is None else self.discriminator(fake)
+        if not any((config.lambda_e, config.lambda_d, config.lambda_s, config.lambda_bn)) and fake_logits is not None:
+            adversarial = generator_loss(fake_logits)  # the DCGAN ablation needs no classifier
+            return adversarial, adversarial, nothing, nothing, nothing, nothing
+        with ExitStack() as stack:
+            sums = stack.enter_context(watched(self.teacher)) if config.lambda_bn else {}
+            class_logits = self.teacher(fake)
+        total, *parts = degan_generator_loss(fake_logits, class_logits, config.lambda_e, config.lambda_d)
+        if self.rival:
+            self.rival.step(fake, class_logits)
+            self.rival.student.requires_grad_(False)
+            divergence = divergence_loss(self.rival.student(fake), class_logits)
+            total = total - config.lambda_s * divergence
+        if config.lambda_bn:
+            bn_loss = distances(sums).mean()
+            total = total + config.lambda_bn * bn_loss
+        return total, *parts, divergence, bn_loss
+
+
+def build(
+    config: GanConfig,
+    channels: int,
+    teacher: nn.Module,
+    seed: int,
+    device: str,
+    adversarial: bool = True,
+    student: tuple[nn.Module, DistillConfig] | None = None,
+) -> Gan:
+    """Return the untrained networks and their optimisers, their weights from the seed's own streams.
+
+    Args:
+        config: sizes, rates and weights.
+        channels: of the images, 1 or 3.
+        teacher: frozen.
+        seed: of the weights.
+        device: where it will run; `teacher` and `student` are there already.
+        adversarial: whether there is a discriminator.
+        student: for `lambda_s`, which needs it: an untrained one, and how it is distilled.
+    """
     with runtime.seeded(seed, "gan", "generator"):
         generator = build_generator(channels, config.width, config.latent)
-    with runtime.seeded(seed, "gan", "discriminator"):
-        discriminator = build_discriminator(channels, config.width)
-    for model in (generator, discriminator):
-        model.to(device).to(memory_format=torch.channels_last)
-    adam_g, adam_d = (
-        torch.optim.Adam(model.parameters(), lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
-        for model in (generator, discriminator)
-    )
-    return Gan(generator, discriminator, teacher, adam_g, adam_d, config.lambda_e, config.lambda_d)
+    gan = Gan(config, *_with_adam(generator, config, device), teacher)
+    if adversarial:
+        with runtime.seeded(seed, "gan", "discriminator"):
+            discriminator = build_discriminator(channels, config.width)
+        gan.discriminator, gan.adam_d = _with_adam(discriminator, config, device)
+    if config.lambda_s:
+        assert student is not None, "lambda_s needs a student"
+        model, distilling = student
+        gan.rival = Rival(model, optimiser(distilling, model.parameters()), distilling.temperature)
+    return gan
+
+
+def _with_adam(model: nn.Module, config: GanConfig, device: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model.to(device).to(memory_format=torch.channels_last)
+    betas = (config.beta1, config.beta2)
+    return model, torch.optim.Adam(model.parameters(), lr=config.lr, betas=betas, fused=True)
 
 
 def lengths(config: GanConfig, images: int, set_images: int) -> tuple[int, int]:
@@ -138,19 +216,21 @@ def train(
     indices = index_batches(len(proxy), size, runtime.generator(seed, "gan", "images", device=device))
     noise = runtime.generator(seed, "gan", "noise", device=device)
     every = max(1, steps // 50)
-    gan.generator.train()
-    gan.discriminator.train()
-    for step in range(1, steps + 1):
-        real = normalise(proxy[next(indices)]).contiguous(memory_format=torch.channels_last)
-        losses = gan.step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
-        if step % every == 0 or step == steps or step in report_at:
-            progress = GanProgress(step, steps, *losses.tolist())
-            _check(progress)
-            yield progress
+    for model in (gan.generator, gan.discriminator, gan.rival and gan.rival.student):
+        if model:
+            model.train()
+    with runtime.seeded(seed, "gan", "dropout"):  # a rival may have some
+        for step in range(1, steps + 1):
+            real = normalise(proxy[next(indices)]).contiguous(memory_format=torch.channels_last)
+            losses = gan.step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
+            if step % every == 0 or step == steps or step in report_at:
+                progress = GanProgress(step, steps, *losses.tolist())
+                _check(progress, gan.discriminator is not None)
+                yield progress
 
 
-def _check(progress: GanProgress) -> None:
-    if not (math.isfinite(progress.d_loss) and math.isfinite(progress.g_loss)):
+def _check(progress: GanProgress, adversarial: bool) -> None:
+    if not ((math.isfinite(progress.d_loss) or not adversarial) and math.isfinite(progress.g_loss)):
         raise DivergedError(
             f"gan: loss is not finite at step {progress.step} "
             f"(discriminator {progress.d_loss}, generator {progress.g_loss})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from degan_search import cross, ledger, pipeline
 from degan_search import teacher as teachers
-from degan_search.config import TeacherConfig
+from degan_search.config import TeacherConfig, TrialConfig
+from degan_search.data.synthetic import Split
 from degan_search.finished import load_generator, load_student
+from degan_search.methods import METHODS
 from degan_search.metrics import predict
 from degan_search.records import Phase, State, config_of, score_schema
 
-TOGETHER = ["config_teacher_dataset", "teacher_hash", "config_proxy", "config_count"]
+TOGETHER = ["config_task", "config_teacher_dataset", "teacher_hash", "config_proxy", "config_count"]
 """What search trials share that are compared with each other."""
 
 
@@ -29,7 +31,8 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
 
     Oracle accuracy is that on the held-out 20% of the true training images, and on each half of it. It is
     computed here, apart from the search, so that no searcher can see it. Test accuracy is computed for
-    trials of phase `final` only. The agreements of `cross.agreements` are computed anew for all search trials on
+    trials of phase `final` only. Students that learned new classes are scored on images of old and new ones, and on
+    each kind apart. The agreements of `cross.agreements` are computed anew for all search trials on
     a proxy once one of them has none.
 
     Args:
@@ -47,7 +50,7 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
     for _, row in done[done["oracle_half_1"].isna()].iterrows():
         scores[str(row["trial_id"])] = _accuracies(run, row, panels)
     for _, trials in done[done["phase"] == Phase.SEARCH].groupby(TOGETHER, dropna=False, sort=False):
-        if trials["cross_agreement"].isna().any():
+        if trials["cross_agreement"].isna().any() and config_of(trials.iloc[0]).task == "distillation":
             for trial_id, agreements in _agreements(run, trials, panels).items():
                 scores.setdefault(trial_id, {}).update(agreements)
     known = done.set_index("trial_id")[[name for name in score_schema().names if name in done and name != "trial_id"]]
@@ -67,13 +70,19 @@ def _row(trial_id: str, scores: Mapping[str, Any]) -> dict[str, Any]:
 def _accuracies(run: Path, row: pd.Series[Any], panels: _Panels) -> dict[str, Any]:
     config = config_of(row)
     panel = panels[config.teacher]
-    student = load_student(run, str(row["trial_id"]), config, panel.classes)
-    right = panel.oracle.right(student)
-    scores = panel.oracle.scores("oracle", right)
-    # Every other image: a set sorted by class is halved within each class.
-    scores |= {f"oracle_half_{half + 1}": right[half::2].double().mean().item() for half in (0, 1)}
-    if row["phase"] == Phase.FINAL:
-        scores |= panel.test.scores("test", panel.test.right(student))
+    student = load_student(run, str(row["trial_id"]), config, panel.outputs(config))
+    scores: dict[str, Any] = {}
+    for name in ("oracle", "test") if row["phase"] == Phase.FINAL else ("oracle",):
+        judges = panel.judges(config, name)
+        each = [judge.right(student) for judge in judges]
+        right = torch.cat(each).double()
+        scores |= {f"{name}_accuracy": right.mean().item(), f"n_{name}": len(right)}
+        scores[f"teacher_{name}_accuracy"] = panel.teacher_accuracy(name)
+        if name == "oracle":  # every other image: a set sorted by class is halved within each class
+            scores |= {f"oracle_half_{half + 1}": right[half::2].mean().item() for half in (0, 1)}
+        if config.task == "incremental":
+            old, new = (part.double().mean().item() for part in each)
+            scores |= {"old_accuracy": old, "new_accuracy": new}
     return scores
 
 
@@ -84,11 +93,11 @@ def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, c
     competitors = []
     for _, row in trials.iterrows():
         trial_id, config = str(row["trial_id"]), config_of(row)
-        has_generator = pipeline.METHODS[config.method].images is None
+        has_generator = METHODS[config.method].generates
         competitors.append(
             cross.Competitor(
                 trial_id,
-                load_student(run, trial_id, config, panel.classes),
+                load_student(run, trial_id, config, panel.outputs(config)),
                 load_generator(run, trial_id, config, proxy.images.shape[1]) if has_generator else None,
                 config.gan.latent,
                 config.seed,
@@ -98,39 +107,62 @@ def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, c
     return cross.agreements(competitors, held_out, panel.teacher)
 
 
+@dataclass(frozen=True, eq=False)
 class _Judge:
-    """Some true images, on which students and the teacher are scored."""
+    """Some true images, on which networks are scored."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, teacher: nn.Module) -> None:
-        self.images, self.labels = torch.tensor(images), torch.tensor(labels)
-        self.teacher_accuracy = self.right(teacher).double().mean().item()
+    images: np.ndarray
+    labels: np.ndarray
 
     def right(self, model: nn.Module) -> Bool[Tensor, " n"]:
         """Return for each image whether its largest logit is the label's."""
-        return predict(model, self.images).argmax(dim=1) == self.labels
-
-    def scores(self, name: str, right: Bool[Tensor, " n"]) -> dict[str, Any]:
-        return {
-            f"{name}_accuracy": right.double().mean().item(),
-            f"teacher_{name}_accuracy": self.teacher_accuracy,
-            f"n_{name}": len(right),
-        }
+        return predict(model, torch.tensor(self.images)).argmax(dim=1) == torch.tensor(self.labels)
 
 
 class _Panel:
-    """A teacher's judges: the held-out images, and the test images, which are read when a final run asks for them."""
+    """A teacher's judges: held-out images, and test images, which are read when a final run asks for them."""
 
     def __init__(self, config: TeacherConfig, data_dir: Path | None, cache: Path) -> None:
         self.config, self.data_dir = config, data_dir
-        true = teachers.true_images(config, data_dir)
-        self.classes = len(true.classes)
-        self.teacher = teachers.obtain(config, true, cache).model()
-        self.oracle = _Judge(true.images[true.held_out], true.labels[true.held_out], self.teacher)
+        self.true = teachers.true_images(config, data_dir)
+        self.teacher = teachers.obtain(config, self.true, cache).model()
+        self.test: _Judge | None = None
+        self.accuracies: dict[str, float] = {}
+        self.proxies: dict[tuple[str, int | None, Split], pipeline.Proxy] = {}
 
-    @cached_property
-    def test(self) -> _Judge:
-        true = teachers.true_images(self.config, self.data_dir, "test")
-        return _Judge(true.images, true.labels, self.teacher)
+    def outputs(self, config: TrialConfig) -> int:
+        """Return how many classes a trial's student knows."""
+        old = len(self.true.classes)
+        return old + (len(self._proxy(config, "train").classes) if config.task == "incremental" else 0)
+
+    def teacher_accuracy(self, name: str) -> float:
+        """Return the teacher's own accuracy on the true images, which is computed once."""
+        if name not in self.accuracies:
+            self.accuracies[name] = self._true(name).right(self.teacher).double().mean().item()
+        return self.accuracies[name]
+
+    def judges(self, config: TrialConfig, name: str) -> list[_Judge]:
+        """Return the judge on the true images; of the task `incremental` also that on the new classes'."""
+        judges = [self._true(name)]
+        if config.task == "incremental":
+            proxy = self._proxy(config, "test" if name == "test" else "train")
+            kept = np.arange(len(proxy.images)) if name == "test" else proxy.held_out
+            judges.append(_Judge(proxy.images[kept], len(self.true.classes) + proxy.labels_of(kept)))
+        return judges
+
+    def _true(self, name: str) -> _Judge:
+        if name == "oracle":
+            return _Judge(self.true.images[self.true.held_out], self.true.labels[self.true.held_out])
+        if self.test is None:
+            test = teachers.true_images(self.config, self.data_dir, "test")
+            self.test = _Judge(test.images, test.labels)
+        return self.test
+
+    def _proxy(self, config: TrialConfig, part: Split) -> pipeline.Proxy:
+        key = config.proxy, config.count, part
+        if key not in self.proxies:
+            self.proxies[key] = pipeline.load_proxy(config, self.data_dir, part)
+        return self.proxies[key]
 
 
 class _Panels(dict[TeacherConfig, _Panel]):

@@ -1,18 +1,22 @@
-"""The training loop that teachers and students share: two learning rates, patience, best weights."""
+"""The training loop that teachers and students share: optimisers, learning rates, patience, best weights."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
 
 from degan_search.config import FitConfig
 
 LR_FACTORS = (1.0, 0.1)
+ENDLESS = 2**62
 
 
 class DivergedError(RuntimeError):
@@ -33,7 +37,7 @@ class Progress:
 def fit(
     model: nn.Module,
     loss: Callable[[], Tensor],
-    score: Callable[[], float],
+    score: Callable[[], float] | None,
     config: FitConfig,
     steps_per_epoch: int,
     stage: str,
@@ -41,11 +45,11 @@ def fit(
     """Train a model in place, yielding its progress after each epoch; it ends with its best weights.
 
     Args:
-        model: its train mode is on during steps and off while `score` runs.
+        model: its train mode is on during steps and off while `score` runs. Parameters that require no
+            gradient stay as they are.
         loss: computes the loss of the next batch.
-        score: higher is better; chooses the weights that are kept.
-        config: lengths, learning rate and patience. Each phase of `LR_FACTORS` begins with the best
-            weights so far and a fresh Adam.
+        score: higher is better; chooses the weights that are kept. None: the last are kept.
+        config: optimiser, lengths, learning rates and patience, see `FitConfig`.
         steps_per_epoch: batches between two scores.
         stage: name in the progress.
 
@@ -53,35 +57,75 @@ def fit(
         DivergedError: the loss is not finite.
     """
     best, best_score, done = copy.deepcopy(model.state_dict()), -math.inf, 0
-    for phase, factor in enumerate(LR_FACTORS):
+    phases = _adam(config) if config.optimiser == "adam" else _sgd(config, steps_per_epoch)
+    of = phases[-1].limit if phases[-1].limit < ENDLESS else None
+    for phase in phases:
         model.load_state_dict(best)
-        adam = torch.optim.Adam(
-            model.parameters(), lr=config.lr * factor, betas=(config.beta1, config.beta2), fused=True
-        )
-        limit = _phase_limit(config, phase)
+        stepper, schedule = phase.start([weights for weights in model.parameters() if weights.requires_grad])
         waited = epochs = 0
-        while done < limit and epochs < config.epochs and waited < config.patience:
+        while done < phase.limit and epochs < config.epochs and waited < phase.patience:
             model.train()
             value = torch.zeros(())
-            for _ in range(min(steps_per_epoch, limit - done)):
-                adam.zero_grad()
+            for _ in range(min(steps_per_epoch, phase.limit - done)):
+                stepper.zero_grad()
                 value = loss()
                 value.backward()  # type: ignore[no-untyped-call]
-                adam.step()
+                stepper.step()
+                schedule.step()
                 done += 1
             if not math.isfinite(last := float(value.detach())):
                 raise DivergedError(f"{stage}: loss is {last} at step {done}")
             model.eval()
             epochs += 1
             waited += 1
-            if (now := score()) > best_score:
+            if (now := score() if score else float(done)) > best_score:
                 best, best_score, waited = copy.deepcopy(model.state_dict()), now, 0
-            yield Progress(stage, done, config.steps, best_score, last)
+            yield Progress(stage, done, of, best_score, last)
     model.load_state_dict(best)
     model.eval()
 
 
-def _phase_limit(config: FitConfig, phase: int) -> int:
-    if config.steps is None:
-        return 2**62
-    return config.steps if phase else max(1, round(config.steps * config.first_phase))
+def optimiser(config: FitConfig, parameters: Iterable[nn.Parameter], factor: float = 1.0) -> Optimizer:
+    """Return the optimiser that the settings name, at `factor` times their learning rate."""
+    lr, decay = config.lr * factor, config.weight_decay
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=config.momentum, weight_decay=decay, fused=True)
+    return torch.optim.Adam(parameters, lr=lr, betas=(config.beta1, config.beta2), weight_decay=decay, fused=True)
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """A stretch of training: a fresh optimiser with its schedule, the step it ends at, and its patience in epochs."""
+
+    start: Callable[[list[nn.Parameter]], tuple[Optimizer, LRScheduler]]
+    limit: int
+    patience: float
+
+
+def _adam(config: FitConfig) -> list[_Phase]:
+    def start(parameters: list[nn.Parameter], factor: float) -> tuple[Optimizer, LRScheduler]:
+        adam = optimiser(config, parameters, factor)
+        return adam, MultiStepLR(adam, [])
+
+    first = ENDLESS if config.steps is None else max(1, round(config.steps * config.first_phase))
+    limits = (first, config.steps or ENDLESS)
+    return [
+        _Phase(partial(start, factor=factor), limit, config.patience)
+        for factor, limit in zip(LR_FACTORS, limits, strict=True)
+    ]
+
+
+def _sgd(config: FitConfig, steps_per_epoch: int) -> list[_Phase]:
+    steps = min(config.steps or ENDLESS, config.epochs * steps_per_epoch)
+
+    def start(parameters: list[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
+        sgd = optimiser(config, parameters)
+        rising = round(config.warm_up * steps)
+
+        def factor(step: int) -> float:
+            passed = sum(step >= round(share * steps) for share in config.milestones)
+            return min(1.0, (step + 1) / (rising + 1)) * config.lr_factor**passed
+
+        return sgd, LambdaLR(sgd, factor)
+
+    return [_Phase(start, steps, math.inf)]

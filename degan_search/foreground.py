@@ -13,6 +13,7 @@ from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.fit import DivergedError
+from degan_search.methods import normalised
 
 CACHE = "cache"
 """Folder in the storage for teachers and banks, which its runs share."""
@@ -33,6 +34,7 @@ def run(
     Raises:
         UserError: a wrong configuration, data that do not fit, a folder that is taken, or a trial that diverged.
     """
+    config = normalised(config)
     pipeline.check(config)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is already there; choose another --out, or move it away")

@@ -96,7 +96,9 @@ def generate(
     counts, drawn = np.zeros(len(classes), np.int64), 0
     about = {"run": run.resolve().name, "trial_id": row["trial_id"], "seed": order.seed, "classes": classes}
     with write.written(out, order.format, classes, about | {"config": config.model_dump(mode="json")}) as add:
-        for images, logits in _draw(freeze(generator).to(device), teacher.model(device), config.gan.latent, order.seed):
+        for images, logits in _draw(
+            freeze(generator, fold_norms=True).to(device), teacher.model(device), config.gan.latent, order.seed
+        ):
             labels = logits.argmax(dim=1).numpy()
             kept = np.flatnonzero(_fits(labels, wanted - counts))[: order.count - counts.sum()]
             add(images.numpy()[kept], labels[kept], logits.softmax(dim=1).numpy()[kept])

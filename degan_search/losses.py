@@ -60,18 +60,28 @@ def diversity_loss(logits: Float[Tensor, "n k"]) -> Scalar:
 
 
 def degan_generator_loss(
-    fake_logits: Float[Tensor, "..."], class_logits: Float[Tensor, "n k"], lambda_e: float, lambda_d: float
+    fake_logits: Float[Tensor, "..."] | None, class_logits: Float[Tensor, "n k"], lambda_e: float, lambda_d: float
 ) -> GeneratorLoss:
     """L_G = adversarial + lambda_e * entropy - lambda_d * diversity (equation 7), with its parts.
 
     `fake_logits` are D's, `class_logits` the classifier's, of the same generated images. With both lambdas 0
-    the gradient is DCGAN's, bit for bit.
+    the gradient is DCGAN's, bit for bit. Without D's (Figure 1a) the adversarial part is 0.
     """
-    adversarial = generator_loss(fake_logits)
+    adversarial = class_logits.new_zeros(()) if fake_logits is None else generator_loss(fake_logits)
     entropy = entropy_loss(class_logits)
     diversity = diversity_loss(class_logits)
     total = adversarial + lambda_e * entropy - lambda_d * diversity
     return GeneratorLoss(total, adversarial, entropy, diversity)
+
+
+def divergence_loss(student_logits: Float[Tensor, "n k"], teacher_logits: Float[Tensor, "n k"]) -> Scalar:
+    """KL(softmax(teacher) || softmax(student)), mean over the batch, in nats; >= 0. The gradient reaches both.
+
+    A generator that maximises it finds images that the student has yet to learn (MosaicKD, Fang et al. 2021).
+    """
+    student = F.log_softmax(_precise(student_logits), dim=1)
+    teacher = F.log_softmax(_precise(teacher_logits), dim=1)
+    return (teacher.exp() * (teacher - student)).sum(dim=1).mean()
 
 
 def distillation_loss(

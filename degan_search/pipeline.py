@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,48 +13,31 @@ import torch
 from torch import Tensor, nn
 
 from degan_search import bank as banks
-from degan_search import degan, runtime
+from degan_search import degan, incremental, runtime, zskd
 from degan_search import teacher as teachers
 from degan_search.atomic import write_bytes
-from degan_search.batchnorm import statistics_distance
+from degan_search.batchnorm import norms, statistics_distance
 from degan_search.checkpoint import tensors_bytes
 from degan_search.config import DistillConfig, TrialConfig, stable_hash
 from degan_search.data import proxies
 from degan_search.data.images import denormalise, split, to_input
+from degan_search.data.synthetic import Split
 from degan_search.distill import distill
 from degan_search.errors import UserError
 from degan_search.fit import Progress
+from degan_search.methods import METHODS, normalised
 from degan_search.metrics import accuracy, coverage, effective_classes, mean_entropy, predict
 from degan_search.networks.table import build_classifier
 from degan_search.pictures import sample_grid
-from degan_search.sources import GeneratorSource, ImageSource, Source
+from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource, Source
 
 SAMPLES = 64
+GAN_LOSSES = ("d_loss", "g_loss", "adversarial", "entropy", "diversity", "divergence", "bn_loss")
+PLAIN = {"optimiser": "adam", "augment": False, "weight_decay": 0.0, "mix_proxy": 0.0}
+"""How a probe distils, whatever the trial's profile: it looks at the generator alone."""
 STATISTICS_IMAGES = 1024
 HELD_OUT_OBJECTIVES = ("holdout_agreement", "infomax", "snd", "mcc")
 """Objectives that are measured on held-out proxy images alone."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a method distils from: a generator (whose weights may be tuned), or images."""
-
-    images: str | None = None
-    """`proxy` or `true`; None: a generator."""
-    tuned: bool = False
-    """Whether lambda_e and lambda_d count; else both are 0."""
-    matched: bool = False
-    """Images only: budgeted in steps like distillation from a generator, not as the released code does."""
-
-
-METHODS: dict[str, Method] = {
-    "degan": Method(tuned=True),
-    "dcgan": Method(),
-    "proxy": Method(images="proxy"),
-    "proxy_matched": Method(images="proxy", matched=True),
-    "true": Method(images="true"),
-    "true_matched": Method(images="true", matched=True),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +50,25 @@ class Proxy:
     train: np.ndarray
     held_out: np.ndarray
     """No student trains on these; a GAN does."""
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    """The new classes of the task `incremental`, which alone looks at labels."""
+
+    def labels_of(self, indices: np.ndarray) -> np.ndarray:
+        """Return the labels of some images.
+
+        Raises:
+            UserError: the proxy has none, or one class only.
+        """
+        if self.labels is None or len(self.classes) < 2:
+            raise UserError("task incremental learns the proxy's classes: it must be labelled, with at least two")
+        picked: np.ndarray = self.labels[indices]
+        return picked
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a trial is given: arrays that trials share, no file and no true label."""
+    """What a trial is given: arrays that trials share, no file, and a true label for few methods alone."""
 
     teacher: teachers.Teacher
     proxy: Proxy
@@ -80,6 +77,8 @@ class Inputs:
     true_train: banks.Images | None = None
     true_held_out: banks.Images | None = None
     """True images, for the methods that distil from them."""
+    true_labels: np.ndarray | None = None
+    """Of `true_train`, for the method that takes some of each class."""
     oracle: tuple[banks.Images, np.ndarray] | None = None
     """Held-out true images and labels, for the objective `oracle_accuracy` alone."""
 
@@ -100,7 +99,7 @@ class Event:
 
 @dataclass
 class Outcome:
-    """A finished trial: its measures, the student, and where there is one the generator with samples."""
+    """A finished trial: its measures, the student, where there is one the generator, and samples of images made."""
 
     metrics: dict[str, float]
     student: nn.Module
@@ -108,58 +107,63 @@ class Outcome:
     samples: Tensor | None = None
 
 
-def normalised(config: TrialConfig) -> TrialConfig:
-    """Return the configuration with what its method does not use set to one value, so that equal trials hash equally.
-
-    Raises:
-        UserError: unknown method.
-    """
-    if config.method not in METHODS:
-        raise UserError(f"method {config.method!r} is unknown; known: {', '.join(METHODS)}")
-    if METHODS[config.method].tuned:
-        return config
-    return config.model_copy(update={"gan": config.gan.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})})
-
-
 def check(config: TrialConfig) -> None:
     """Refuse what can be seen to be wrong before anything is loaded.
 
     Raises:
-        UserError: unknown method, network, data set, proxy or class; a student that takes other images.
+        UserError: unknown method, network, data set, proxy or class; a student that takes other images; settings
+            that the method, the task or the teacher cannot have.
     """
-    normalised(config)
+    config = normalised(config)
     if config.objective in HELD_OUT_OBJECTIVES and not config.bank.proxy_images:
         raise UserError(f"objective {config.objective!r} needs proxy images in the bank; raise bank.proxy_images")
+    if config.task == "incremental" and config.probe.at:
+        raise UserError(f"probe.at = {list(config.probe.at)}: task incremental has no rungs, it must be []")
     proxies.check(config.proxy)
     proxies.check(config.teacher.dataset)
     channels = teachers.channels(config.teacher)
-    build_classifier(config.teacher.network, 2, config.teacher.width)
-    build_classifier(config.student.network, 2, config.student.width, channels)
+    with torch.device("meta"):  # no weights are drawn
+        teacher = build_classifier(config.teacher.network, 2, config.teacher.width)
+        build_classifier(config.student.network, 2, config.student.width, channels)
+    if config.gan.lambda_bn and config.teacher.path is None:
+        _check_norms(config, teacher)
 
 
-def load_proxy(config: TrialConfig, data_dir: Path | None) -> Proxy:
+def _check_norms(config: TrialConfig, teacher: nn.Module) -> None:
+    if config.gan.lambda_bn and not norms(teacher):
+        raise UserError(
+            f"gan.lambda_bn = {config.gan.lambda_bn:g} needs a teacher with BatchNorm layers that can be looked into; "
+            f"{config.teacher.path or config.teacher.network} has none: set it to 0"
+        )
+
+
+def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train") -> Proxy:
     """Load a trial's proxy images, turned to what the teacher takes.
+
+    `part` is "test" for the final evaluation of new classes alone, which takes all of them.
 
     Raises:
         UserError: they are not there, broken, or fewer than `count`.
     """
-    images = proxies.load(config.proxy, "train", data_dir, config.count, seed=0)
+    images = proxies.load(config.proxy, part, data_dir, config.count if part == "train" else None, seed=0)
     ready = to_input(images.images, teachers.channels(config.teacher))
     set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
     train, held_out = split(len(ready), config.teacher.holdout, seed=0)
-    return Proxy(ready, set_images, train, held_out)
+    return Proxy(ready, set_images, train, held_out, images.labels, images.classes)
 
 
 def check_size(config: TrialConfig, proxy: Proxy) -> None:
     """Refuse a proxy with too few images for a batch of what the method trains on it.
 
     Raises:
-        UserError: says how many there are and how many are needed.
+        UserError: says how many there are and how many are needed; or that new classes have no labels.
     """
     method = METHODS[config.method]
-    if method.images is None:
+    if method.generates:
         degan.lengths(config.gan, len(proxy.images), proxy.set_images)
-    if method.images == "proxy":
+    if config.task == "incremental":
+        proxy.labels_of(proxy.train)
+    elif method.source == "proxy":
         batch = _image_batch(config, proxy)
         if len(proxy.train) < batch:
             raise UserError(
@@ -177,30 +181,65 @@ def prepare(
     device: str = "cpu",
     run_all: banks.RunAll = banks.one_by_one,
 ) -> Inputs:
-    """Make the bank, and gather what trials on this proxy share."""
+    """Make the bank, and gather what trials on this proxy share.
+
+    Raises:
+        UserError: a teacher that the method cannot look into, fewer true images of a class than `shots`, or too few
+            images to hold some out.
+    """
     method = METHODS[config.method]
     digest = hashlib.sha256(proxy.images.tobytes()).hexdigest()[:16]
+    model = teacher.model(device)
+    _check_norms(config, model)
+    if config.task == "incremental":
+        incremental.expand(model, 1, 0)
+    if method.source == "zskd":
+        zskd.class_similarity(model)
+        split(config.zskd.images, config.teacher.holdout, 0)
+    if method.source == "few_true":
+        split(len(few_of_each(true.labels[true.train], config.shots, 0)), config.teacher.holdout, 0)
     bank, bank_proxy = banks.obtain(
         config.bank,
         config.gan,
         proxy.images,
         proxy.images[proxy.held_out],
         proxy.set_images,
-        teacher.model(device),
+        model,
         stable_hash(teacher.hash, digest),
         cache,
         device,
         run_all,
     )
-    return Inputs(
-        teacher,
-        proxy,
-        bank,
-        bank_proxy,
-        true.images[true.train] if method.images == "true" else None,
-        true.images[true.held_out] if method.images == "true" else None,
-        (true.images[true.held_out], true.labels[true.held_out]) if config.objective == "oracle_accuracy" else None,
-    )
+    inputs = Inputs(teacher, proxy, bank, bank_proxy)
+    if method.source in ("true", "few_true"):
+        inputs = replace(inputs, true_train=true.images[true.train], true_held_out=true.images[true.held_out])
+    if method.source == "few_true":
+        inputs = replace(inputs, true_labels=true.labels[true.train])
+    if config.objective == "oracle_accuracy":
+        inputs = replace(inputs, oracle=oracle_images(config, proxy, true))
+    return inputs
+
+
+def oracle_images(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages) -> tuple[banks.Images, np.ndarray]:
+    """Return the held-out true images with their labels; of the task `incremental` also those of the new classes."""
+    images, labels = true.images[true.held_out], true.labels[true.held_out]
+    if config.task == "distillation":
+        return images, labels
+    new = len(true.classes) + proxy.labels_of(proxy.held_out)
+    return np.concatenate([images, proxy.images[proxy.held_out]]), np.concatenate([labels, new])
+
+
+def few_of_each(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
+    """Return the indices of `shots` images of each class, drawn without replacement.
+
+    Raises:
+        UserError: a class has fewer.
+    """
+    rng = np.random.default_rng(runtime.stream_seed(seed, "few_shot"))
+    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if (fewest := min(map(len, rows))) < shots:
+        raise UserError(f"shots = {shots} true images of each class, but a class has {fewest}; lower shots")
+    return np.concatenate([rng.choice(own, shots, replace=False) for own in rows])
 
 
 def run(
@@ -219,10 +258,11 @@ def run(
 
 
 def save(outcome: Outcome, folder: Path) -> None:
-    """Write the student, and where there is one the generator and a grid of its samples, each atomically."""
+    """Write the student, and where there are any the generator and a grid of samples, each atomically."""
     write_bytes(folder / "student.safetensors", tensors_bytes(outcome.student.state_dict()))
-    if outcome.generator is not None and outcome.samples is not None:
+    if outcome.generator is not None:
         write_bytes(folder / "generator.safetensors", tensors_bytes(outcome.generator.state_dict()))
+    if outcome.samples is not None:
         write_bytes(folder / "samples.png", sample_grid(outcome.samples))
 
 
@@ -238,42 +278,111 @@ class Trial:
         self.gan_steps = 0
         self.teacher = inputs.teacher.model(device)
         images = torch.from_numpy(inputs.bank).to(device)
-        self.bank = banks.Bank(images, predict(self.teacher, images), inputs.bank_proxy_images)
+        logits = predict(self.teacher, images)
+        if self.config.task == "incremental":
+            proxy, first = inputs.proxy, inputs.bank_proxy_images
+            labels = torch.from_numpy(proxy.labels_of(proxy.held_out[:first])).to(device)
+            logits = incremental.bank_logits(logits, labels, len(proxy.classes))
+        self.bank = banks.Bank(images, logits, inputs.bank_proxy_images)
 
     def __iter__(self) -> Iterator[Event]:
         """Run the trial, yielding its events; `outcome` is there after the last."""
         metrics: dict[str, float] = {}
-        gan = None
-        if self.method.images is None:
-            gan = degan.build(
-                self.config.gan, self.inputs.teacher.channels, self.teacher, self.config.seed, self.device
-            )
+        gan = made = None
+        if self.method.generates:
+            gan = self._build_gan()
             yield from self._train_gan(gan, metrics)
             metrics["gan_seconds"] = self._seconds()
-        student = self._student("student")
-        source, distilling = self._source(gan), distill_config(self.config)
+        if self.method.source == "zskd":
+            made = yield from self._synthesise()
+            metrics["gan_seconds"] = self._seconds()
+        if self.config.task == "incremental":
+            student, stage = self._learn(gan)
+        else:
+            student = self._student("student")
+            source, distilling = self._source(gan, made), distill_config(self.config)
+            stage = distill(student, source, distilling, self.config.seed, self.device)
         last = None
-        for last in distill(student, source, distilling, self.config.seed, self.device):
+        for last in stage:
             yield self._event(last)
         metrics["distill_steps"] = last.step if last else 0
         metrics["distill_seconds"] = self._seconds() - metrics.get("gan_seconds", 0.0)
         metrics["gan_steps"] = self.gan_steps
         metrics |= self._compare(student)
         metrics["seconds"] = self._seconds()
-        self.outcome = Outcome(metrics, student)
+        self.outcome = Outcome(metrics, student, samples=None if made is None else made[:SAMPLES].cpu())
         if gan is not None:
             self.outcome.generator = gan.generator.eval()
             self.outcome.samples = self._samples(gan)
         yield Event("done", 1, 1, self._seconds(), self.gan_steps, metrics)
+
+    def _build_gan(self) -> degan.Gan:
+        config, student = self.config, None
+        if config.gan.lambda_s:
+            student = self._student("rival"), config.distill
+        return degan.build(
+            config.gan,
+            self.inputs.teacher.channels,
+            self.teacher,
+            config.seed,
+            self.device,
+            self.method.adversarial,
+            student,
+        )
+
+    def _synthesise(self) -> Generator[Event, None, Tensor]:
+        """Make images from the teacher alone; returns them."""
+        stage = zskd.synthesise(
+            self.teacher, self.config.zskd, self.inputs.teacher.channels, self.config.seed, self.device
+        )
+        while True:
+            try:
+                yield self._event(next(stage))
+            except StopIteration as end:
+                images: Tensor = end.value
+                return images
+
+    def _learn(self, gan: degan.Gan | None) -> tuple[nn.Module, Iterator[Progress]]:
+        """Return the teacher grown by the new classes, and the training of these (Table 3)."""
+        config, proxy = self.config, self.inputs.proxy
+        assert self.method.rule is not None, "check() has seen that the method is one of this task"
+        student = incremental.expand(self.teacher, len(proxy.classes), config.seed)
+        images, labels = (
+            torch.from_numpy(part).to(self.device) for part in (proxy.images[proxy.train], proxy.labels_of(proxy.train))
+        )
+        recall: incremental.Recall | None = None
+        if self.method.source == "proxy":
+            recall = self._with_logits
+        elif gan is not None:
+            drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size})
+            source = GeneratorSource(gan.generator, config.gan.latent, self.teacher, drawing)
+            batches = source.batches(runtime.generator(config.seed, "incremental", "recall", device=self.device))
+
+            def recall(new: Tensor) -> tuple[Tensor, Tensor]:
+                return next(batches)
+
+        return student, incremental.learn(
+            student,
+            self.method.rule,
+            images,
+            labels,
+            self.teacher,
+            recall,
+            config.incremental,
+            config.seed,
+            self.device,
+        )
+
+    @torch.no_grad()
+    def _with_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images, self.teacher(images)
 
     def _train_gan(self, gan: degan.Gan, metrics: dict[str, float]) -> Iterator[Event]:
         config, proxy = self.config, torch.from_numpy(self.inputs.proxy.images).to(self.device)
         rungs = config.probe.at
         for progress in degan.train(gan, config.gan, proxy, self.inputs.proxy.set_images, config.seed, rungs):
             self.gan_steps = progress.step
-            losses = {
-                name: getattr(progress, name) for name in ("d_loss", "g_loss", "adversarial", "entropy", "diversity")
-            }
+            losses = {name: getattr(progress, name) for name in GAN_LOSSES}
             at_rung = progress.step in rungs
             if at_rung or progress.step == progress.of:
                 losses |= self._statistics(gan)
@@ -290,7 +399,8 @@ class Trial:
         """
         probe = self.config.probe
         settings = self.config.distill.model_copy(
-            update={
+            update=PLAIN
+            | {
                 "steps": probe.steps,
                 "batch_size": probe.batch_size,
                 "lr": probe.lr,
@@ -321,21 +431,38 @@ class Trial:
         model.to(self.device).to(memory_format=torch.channels_last)
         return model
 
-    def _source(self, gan: degan.Gan | None) -> Source:
+    def _source(self, gan: degan.Gan | None, made: Tensor | None) -> Source:
         config = distill_config(self.config)
+        source: Source
         if gan is not None:
-            return GeneratorSource(gan.generator, self.config.gan.latent, self.teacher, config)
-        inputs = self.inputs
-        if self.method.images == "true":
+            source = GeneratorSource(gan.generator, self.config.gan.latent, self.teacher, config)
+            if config.mix_proxy:
+                real = max(1, round(config.mix_proxy * config.batch_size))
+                source = MixedSource(source, self._proxy_source(real, config), config.mix_proxy)
+        elif self.method.source == "proxy":
+            source = self._proxy_source(_image_batch(self.config, self.inputs.proxy), config)
+        else:
+            train, held_out = self._images(made)
+            source = ImageSource(train, held_out, self.teacher, min(config.batch_size, len(train)), config)
+        return AugmentedSource(source, self.teacher) if config.augment else source
+
+    def _proxy_source(self, batch: int, config: DistillConfig) -> ImageSource:
+        proxy = self.inputs.proxy
+        parts = [torch.from_numpy(proxy.images[part]).to(self.device) for part in (proxy.train, proxy.held_out)]
+        return ImageSource(parts[0], parts[1], self.teacher, batch, config)
+
+    def _images(self, made: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the images that are distilled from and those held out, of methods without generator or proxy."""
+        inputs, config = self.inputs, self.config
+        if made is None:
             train, held_out = inputs.true_train, inputs.true_held_out
             assert train is not None and held_out is not None, "prepare() gives them for this method"
-            batch = config.batch_size
-        else:
-            proxy = inputs.proxy
-            train, held_out = proxy.images[proxy.train], proxy.images[proxy.held_out]
-            batch = _image_batch(self.config, proxy)
-        on_device = [torch.from_numpy(part).to(self.device) for part in (train, held_out)]
-        return ImageSource(on_device[0], on_device[1], self.teacher, batch, config)
+            if self.method.source == "true":
+                return torch.from_numpy(train).to(self.device), torch.from_numpy(held_out).to(self.device)
+            assert inputs.true_labels is not None, "prepare() gives them for this method"
+            made = torch.from_numpy(train[few_of_each(inputs.true_labels, config.shots, config.seed)])
+        learned, kept = split(len(made), config.teacher.holdout, config.seed)
+        return made[learned].to(self.device), made[kept].to(self.device)
 
     def _statistics(self, gan: degan.Gan) -> dict[str, float]:
         """Describe the generated classes; for analysis only: the weights optimise these, so nothing selects on them."""
@@ -364,7 +491,7 @@ class Trial:
 def distill_config(config: TrialConfig) -> DistillConfig:
     """Return how this trial distils: as from a generator, or as the released code does from images."""
     method = METHODS[config.method]
-    return config.distill_images if method.images and not method.matched else config.distill
+    return config.distill if method.generates or method.matched else config.distill_images
 
 
 def _image_batch(config: TrialConfig, proxy: Proxy) -> int:

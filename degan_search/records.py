@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from degan_search.config import TrialConfig, flatten, parse, stable_hash
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class State(StrEnum):
@@ -37,7 +37,7 @@ class Report(TypedDict, total=False):
     """A point of a trial's curve; what is absent is null.
 
     budget is in GAN steps, score the rung score (higher is better), seconds count from the trial's start;
-    losses, entropy and diversity are in nats, effective_classes is exp(entropy of the mean output).
+    losses, entropy, diversity and divergence are in nats, effective_classes is exp(entropy of the mean output).
     """
 
     budget: Required[int]
@@ -48,6 +48,8 @@ class Report(TypedDict, total=False):
     adversarial: float | None
     entropy: float | None
     diversity: float | None
+    divergence: float | None
+    bn_loss: float | None
     effective_classes: float | None
     stage: str | None
 
@@ -87,10 +89,13 @@ SCORE_METRICS: dict[str, Direction] = {
     "test_accuracy": "max",
     "teacher_oracle_accuracy": "max",
     "teacher_test_accuracy": "max",
+    "old_accuracy": "max",
+    "new_accuracy": "max",
 }
 """Rates in [0, 1], filled in after the search: oracle accuracy on the held-out share of the true training
 images, and on each half of it; agreement with the teacher on images of all other trials' generators; test
-accuracy for final trials alone."""
+accuracy for final trials alone. Of the task `incremental` also the accuracy on each kind's images, old and new
+classes: on the test images for final trials, on the held-out ones for others."""
 
 METRICS: dict[str, Direction] = TRIAL_METRICS | SCORE_METRICS
 """Every measured column, and which way is better."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from degan_search.config import DistillConfig
-from degan_search.data.images import normalise
+from degan_search.data.images import augment, normalise
 from degan_search.metrics import agreement, predict
 from degan_search.networks.frozen import freeze
 
@@ -35,12 +35,12 @@ class Source(Protocol):
 def index_batches(count: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:
     """Yield batches of indices for ever: shuffled passes over `count`, the last batch of a pass smaller.
 
-    A last batch of one image is left out: BatchNorm cannot train on it.
+    A last batch of one image is left out, unless one is asked for: BatchNorm cannot train on it.
     """
-    device = rng.device
+    device, fewest = rng.device, min(count, batch, 2)
     while True:
         for indices in torch.split(torch.randperm(count, generator=rng, device=device), batch):
-            if len(indices) > 1 or count == 1:
+            if len(indices) >= fewest:
                 yield indices
 
 
@@ -75,7 +75,7 @@ class GeneratorSource:
     def __init__(
         self, generator: nn.Module, latent: int, teacher: nn.Module, config: DistillConfig | None = None
     ) -> None:
-        self.generator, self.latent, self.teacher = freeze(generator), latent, teacher
+        self.generator, self.latent, self.teacher = freeze(generator, fold_norms=True), latent, teacher
         self.config = config or DistillConfig()
         self.steps_per_epoch = self.config.steps_per_epoch or EPOCH
 
@@ -104,3 +104,42 @@ class GeneratorSource:
         """Return agreement on freshly generated images."""
         images, logits = self.make(self.config.score_images, rng)
         return agreement(torch.cat([student(chunk) for chunk in torch.split(images, CHUNK)]), logits)
+
+
+class MixedSource:
+    """Generated images with a share of proxy images in each batch (`mix_proxy`)."""
+
+    def __init__(self, generated: GeneratorSource, images: ImageSource, share: float) -> None:
+        self.generated, self.images, self.share = generated, images, share
+        self.steps_per_epoch = generated.steps_per_epoch
+
+    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
+        """Yield batches for ever; each has at least one image of either kind."""
+        for pairs in zip(self.generated.batches(rng), self.images.batches(rng), strict=False):
+            (made, made_logits), (real, real_logits) = pairs
+            mixed = max(1, min(len(made) - 1, len(real), round(self.share * len(made))))
+            yield torch.cat([made[mixed:], real[:mixed]]), torch.cat([made_logits[mixed:], real_logits[:mixed]])
+
+    def score(self, student: nn.Module, rng: torch.Generator) -> float:
+        """Return the agreement on freshly generated and on held-out images, weighted by their shares."""
+        return (1 - self.share) * self.generated.score(student, rng) + self.share * self.images.score(student, rng)
+
+
+class AugmentedSource:
+    """The images of another source, cropped and mirrored at random; the teacher sees them so, too."""
+
+    def __init__(self, source: Source, teacher: nn.Module) -> None:
+        self.source, self.teacher = source, teacher
+        self.steps_per_epoch = source.steps_per_epoch
+
+    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
+        """Yield batches for ever."""
+        for images, _ in self.source.batches(rng):
+            augmented = augment(images, rng)
+            with torch.no_grad():
+                logits = self.teacher(augmented)
+            yield augmented, logits
+
+    def score(self, student: nn.Module, rng: torch.Generator) -> float:
+        """Return the other source's score, on images as they are."""
+        return self.source.score(student, rng)

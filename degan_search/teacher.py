@@ -7,10 +7,12 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from degan_search.atomic import write_bytes
 from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import TeacherConfig, stable_hash
 from degan_search.data import proxies
-from degan_search.data.images import normalise, split, to_input
+from degan_search.data.images import augment, normalise, split, to_input
 from degan_search.data.synthetic import Split
 from degan_search.errors import UserError
 from degan_search.fit import Progress, fit
@@ -102,11 +104,13 @@ def obtain(
     cache: Path,
     report: Callable[[Progress], None] | None = None,
     device: str = "cpu",
+    run: Callable[[Callable[[], nn.Module]], nn.Module] = lambda task: task(),
 ) -> Teacher:
     """Return the teacher: the user's own, the cached one, or one trained now and cached.
 
     The cache entry is named by a hash of the configuration and of the images. A lock beside it makes a
-    second sweep wait for the first instead of training the same teacher again.
+    second sweep wait for the first instead of training the same teacher again. `run` does the training,
+    here or elsewhere.
 
     Raises:
         UserError: a file of the user's own that does not fit.
@@ -119,7 +123,7 @@ def obtain(
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
         if not (file.exists() and facts.exists()):
-            model = train(config, true, report, device)
+            model = run(partial(train, config, true, report, device))
             accuracy_ = _held_out_accuracy(model, true, device)
             write_bytes(file, tensors_bytes(model.state_dict()))
             about = {"held_out_accuracy": accuracy_, "config": config.model_dump(mode="json")}
@@ -134,17 +138,25 @@ def train(
     report: Callable[[Progress], None] | None = None,
     device: str = "cpu",
 ) -> nn.Module:
-    """Train the teacher with cross-entropy; accuracy on the held-out 20% picks its weights."""
+    """Train the teacher with `config.loss`; accuracy on the held-out 20% picks its weights.
+
+    Binary cross-entropy is the mean over images and classes, each class a sigmoid of its own (Rebuffi et al. 2017).
+    """
     with runtime.seeded(config.seed, "teacher", "weights"):
         model = build_classifier(config.network, len(true.classes), config.width)
     model.to(device).to(memory_format=torch.channels_last)
     images, labels = (torch.from_numpy(part[true.train]).to(device) for part in (true.images, true.labels))
     rng = runtime.generator(config.seed, "teacher", "images", device=device)
     batches = index_batches(len(images), config.fit.batch_size, rng)
+    changes = runtime.generator(config.seed, "teacher", "augment", device=device)
 
     def loss() -> Tensor:
         indices = next(batches)
-        return nn.functional.cross_entropy(model(normalise(images[indices])), labels[indices])
+        batch = normalise(images[indices])
+        logits = model(augment(batch, changes) if config.fit.augment else batch)
+        if config.loss == "cross_entropy":
+            return F.cross_entropy(logits, labels[indices])
+        return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels[indices], logits.shape[1]).to(logits))
 
     steps_per_epoch = config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size)
     with runtime.seeded(config.seed, "teacher", "dropout"):

@@ -28,6 +28,9 @@ TINY = {
     "gan": {"width": 2, "latent": 4, "batch_size": 8, "steps": 12, "lr": 0.05},
     "distill": {"batch_size": 8, "steps": 8, "steps_per_epoch": 4, "score_images": 32, "pool": 32},
     "distill_images": {"batch_size": 8, "steps": 8},
+    "shots": 2,
+    "zskd": {"images": 80, "iterations": 3, "batch_size": 40},
+    "incremental": {"batch_size": 8, "steps": 8, "lr": 0.01},
     "probe": {"steps": 4, "batch_size": 8},
     "bank": {"proxy_images": 8, "generators": [[0, 0], [0, 5]], "generated_images": 8},
 }

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 import search_spaces
+from analysis.tables import table
 from degan_search import ledger
 from degan_search.config import trial_config
 from degan_search.pictures import sample_grid
@@ -66,6 +67,81 @@ def made_ledger(folder: Path, trials: int = 2000, seed: int = 0) -> Path:
         file.parent.mkdir(parents=True)
         file.write_bytes(sample_grid(torch.from_numpy(rng.integers(0, 256, (64, 3, 8, 8), np.uint8))))
     return folder
+
+
+class Sweep:
+    """A run's folder that is filled by hand."""
+
+    def __init__(self, folder):
+        self.folder, self.number = folder, 0
+        (folder / "ledger").mkdir(parents=True)
+
+    def add(
+        self,
+        proxy,
+        method,
+        score=None,
+        oracle=None,
+        test=None,
+        state="COMPLETE",
+        settings=(),
+        teacher=0.8,
+        cross_soft_agreement=None,
+        scores=(),
+        **columns,
+    ):
+        phase = "search" if test is None else "final"
+        trial_id = f"{phase}-{self.number:04}"
+        self.number += 1
+        config = trial_config({"proxy": proxy, "method": method}, dict(settings))
+        about = {"trial_id": trial_id, "attempt": 1, "phase": phase, "state": state, "host": "synthetic"}
+        ledger.write(self.folder, about | {"score": score} | columns | config_columns(config))
+        accuracies = {"oracle_accuracy": oracle, "test_accuracy": test, "cross_soft_agreement": cross_soft_agreement}
+        teachers = {"teacher_oracle_accuracy": teacher, "teacher_test_accuracy": test and teacher + 0.01}
+        ledger.write_scores(self.folder, {"trial_id": trial_id} | accuracies | teachers | dict(scores))
+
+    def tidy(self, **options):
+        return table(ledger.load(self.folder), **options)
+
+    def cell(self, proxy, method, **options):
+        tidy = self.tidy(**options)
+        (cell,) = tidy[(tidy.proxy == proxy) & (tidy.method == method)].to_dict("records")
+        return cell
+
+
+def class_orders(folder: Path) -> Path:
+    """Write a small run of the task `incremental`: two class orders, a search and finals, and what they reported."""
+    with mock.patch("os.fsync"):
+        sweep = Sweep(folder)
+        for order in (1993, 1994):
+            for method in ("finetuning", "fixed_representation", "lwf_mc", "proxy", "dcgan", "degan"):
+                for weight in (0, 1, 2) if method == "degan" else ():
+                    _learned(sweep, order, method, 0.3 + 0.1 * weight, 0, {"gan.lambda_e": weight})
+                for seed in (1, 2):
+                    _learned(sweep, order, method, 0.4, seed, {"gan.lambda_e": 2})
+    return folder
+
+
+def _learned(sweep: Sweep, order: int, method: str, accuracy: float, seed: int, weights: dict) -> None:
+    name = f"cifar100/order_{order}_%s_20"
+    settings = {"task": "incremental", "teacher.dataset": name % "first", "teacher.network": "resnet32", "seed": seed}
+    steps = STEPS if method in ("dcgan", "degan") else 0
+    scores = {f"oracle_half_{half}": accuracy for half in (1, 2)}
+    sweep.add(
+        name % "next",
+        method,
+        accuracy,
+        accuracy,
+        accuracy + seed / 100 if seed else None,
+        settings=settings | (weights if method == "degan" else {}),
+        cell=f"teacher.dataset={name % 'first'} method={method}",
+        reports=[{"budget": steps, "score": accuracy, "seconds": 9.0, "stage": "done"}],
+        scores=scores | {"old_accuracy": accuracy + 0.1, "new_accuracy": accuracy - 0.1},
+        seconds=9.0,
+        started=BEGUN,
+        finished=BEGUN + dt.timedelta(seconds=9),
+        gan_steps=steps,
+    )
 
 
 def _row(phase: Phase, number: int, space: dict, rng: np.random.Generator) -> dict:

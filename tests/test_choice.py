@@ -17,6 +17,7 @@ def trials(accuracies, agreements, proxy="photos", method="degan", phase="search
         {
             "phase": phase,
             "state": state,
+            "config_task": None,  # as in rows of an older version
             "config_method": method,
             "config_teacher_dataset": dataset,
             "config_proxy": proxy,
@@ -181,3 +182,24 @@ def test_runs_are_judged_apart():
     table = choice.regret(both)
     assert list(table[table["criterion"] == "oracle"]["run"]) == ["first", "b"]
     assert "| run" in choice.render(table)
+
+
+def test_tasks_are_judged_apart():
+    """The same two sets of images may be a proxy and true data, or new classes and old ones."""
+    first = trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4]).assign(config_task="distillation", score=[0.1, 0.3, 0.4])
+    second = trials([0.9, 0.5, 0.4], [0.1, 0.3, 0.4]).assign(config_task="incremental", score=[0.9, 0.8, 0.7])
+    both = pd.concat([first, second])
+    assert choice.best(both)[["config_task", "oracle_accuracy"]].to_numpy().tolist() == [
+        ["incremental", 0.9],
+        ["distillation", 0.4],
+    ]
+    table = choice.regret(both)
+    assert list(table[table["criterion"] == "oracle"]["task"]) == ["distillation", "incremental"]
+    assert "| task" in choice.render(table) and "| task" not in choice.render(choice.regret(first))
+
+
+def test_without_agreement_across_trials_the_score_chooses():
+    frame = trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4]).assign(
+        config_objective="balanced_soft_agreement", cross_soft_agreement=math.nan
+    )
+    assert choice.chosen_by(frame) == "score"

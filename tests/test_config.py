@@ -1,5 +1,6 @@
 """Configurations: the paper's defaults, merging, what a wrong value says, and hashes that last."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from degan_search.config import TrialConfig, flatten, merge, stable_hash, trial_config
+from degan_search.config import PROFILES, FitConfig, TrialConfig, flatten, merge, stable_hash, trial_config
 from degan_search.errors import UserError
 
 
@@ -61,6 +62,20 @@ def test_dotted_and_nested_settings_make_the_same_trial():
         ({"probe.at": [3, 3]}, ["probe", "[3, 3]", "ascend"]),
         ({"probe.at": [6, 3]}, ["probe", "[6, 3]", "ascend"]),
         ({"gan": 5}, ["gan = 5"]),
+        ({"gan.width.x.y": 5}, ["gan.width = {'x': {'y': 5}}"]),
+        ({"method": {"x": {"profile": "paper"}}}, ["method = {'x'"]),
+        ({"distill.profile": "mosaic"}, ["distill.profile = 'mosaic'", "'paper'", "'sgd_augmented'"]),
+        ({"incremental": {"profile": ["paper"]}}, ["incremental.profile = ['paper']"]),
+        ({"distill.milestones": [0.5, 0.5]}, ["distill", "[0.5, 0.5]", "ascend"]),
+        ({"teacher.fit.milestones": [0.5, 0.2]}, ["teacher.fit", "[0.5, 0.2]", "ascend"]),
+        ({"incremental.milestones": [0.5, 1.0]}, ["incremental.milestones.1 = 1.0", "less than 1"]),
+        ({"distill.warm_up": 1.0}, ["distill.warm_up = 1.0"]),
+        ({"distill.mix_proxy": 1.0}, ["distill.mix_proxy = 1.0"]),
+        ({"gan.lambda_s": -1}, ["gan.lambda_s = -1"]),
+        ({"gan.lambda_bn": float("inf")}, ["gan.lambda_bn = inf"]),
+        ({"zskd.scales": []}, ["zskd.scales = []"]),
+        ({"shots": 0}, ["shots = 0"]),
+        ({"task": "learning"}, ["task = 'learning'", "'incremental'"]),
         ({"seed": -1, "gan.width": 0}, ["seed = -1", "gan.width = 0"]),
     ],
 )
@@ -70,6 +85,98 @@ def test_wrong_settings_are_named_with_what_would_be_right(settings, said):
     for part in said:
         assert part in str(error.value)
     assert "\n" not in str(error.value)
+
+
+# Profiles
+
+FITS = ("teacher.fit", "distill", "distill_images", "incremental")
+SGD_AUGMENTED = {
+    "optimiser": "sgd",
+    "augment": True,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "milestones": (0.6, 0.75, 0.9),
+    "lr_factor": 0.1,
+    "epochs": 200,
+}
+
+
+def fit_of(config, path):
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def nested(path, values):
+    for name in reversed(path.split(".")):
+        values = {name: values}
+    return values
+
+
+@pytest.mark.parametrize("path", FITS)
+def test_a_profile_sets_its_settings_and_no_other(path):
+    profiled = trial_config({f"{path}.profile": "sgd_augmented"})
+    assert trial_config(nested(path, {"profile": "sgd_augmented"})) == profiled
+    ours, before = fit_of(profiled, path).model_dump(), fit_of(TrialConfig(), path).model_dump()
+    assert ours == before | SGD_AUGMENTED | {"profile": "sgd_augmented"}
+    others = [other for other in FITS if other != path]
+    assert all(fit_of(profiled, other) == fit_of(TrialConfig(), other) for other in others)
+
+
+@pytest.mark.parametrize("path", FITS)
+def test_the_papers_profile_restores_each_places_own_defaults(path):
+    # `epochs`, for one, has another default in each place.
+    profiled = {f"{path}.profile": "sgd_augmented"}
+    assert trial_config(profiled, {f"{path}.profile": "paper"}) == TrialConfig()
+    kept = trial_config({f"{path}.batch_size": 7}, profiled, nested(path, {"profile": "paper", "lr": 0.5}))
+    assert fit_of(kept, path) == fit_of(TrialConfig(), path).model_copy(update={"batch_size": 7, "lr": 0.5})
+
+
+@pytest.mark.parametrize("path", FITS)
+def test_what_is_given_with_or_after_a_profile_wins_and_what_came_before_loses(path):
+    profiled = {f"{path}.profile": "sgd_augmented"}
+    for layers in (
+        [{f"{path}.lr": 0.3} | profiled],
+        [profiled | {f"{path}.lr": 0.3}],
+        [nested(path, {"lr": 0.3, "profile": "sgd_augmented"})],
+        [{f"{path}.lr": 0.7}, profiled, {f"{path}.lr": 0.3}],
+    ):
+        fit = fit_of(trial_config(*layers), path)
+        assert (fit.lr, fit.optimiser, fit.epochs) == (0.3, "sgd", 200)
+    assert fit_of(trial_config({f"{path}.lr": 0.7}, profiled), path).lr == 0.1
+    assert fit_of(trial_config({f"{path}.lr": 0.7}, {f"{path}.patience": 3}), path).lr == 0.7  # without one, nothing
+
+
+@pytest.mark.parametrize("changes", [{}, {"distill.lr": 0.3}, {"incremental.profile": "sgd_augmented"}])
+def test_a_written_configuration_is_read_as_it_was(changes):
+    config = trial_config({"distill.profile": "sgd_augmented"} | changes)
+    written = config.model_dump(mode="json")
+    for again in (written, dict(flatten(written)), json.loads(json.dumps(written))):
+        assert trial_config(again) == config
+        assert stable_hash(trial_config(again)) == stable_hash(config)
+    assert TrialConfig.model_validate(written) == config
+
+
+def test_a_profile_is_of_a_training_alone():
+    # Elsewhere it is one unknown key, not many.
+    with pytest.raises(UserError) as error:
+        trial_config({"gan.profile": "sgd_augmented"})
+    assert str(error.value).count("unknown key") == 1
+    assert "'gan.profile'" in str(error.value)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_set_the_same_settings_which_there_are(name):
+    assert set(PROFILES[name]) == set(PROFILES["sgd_augmented"]) <= set(FitConfig.model_fields)
+    assert trial_config({"distill.profile": name}).distill.profile == name
+
+
+def test_new_losses_and_sources_are_off_by_default():
+    config = TrialConfig()
+    assert (config.gan.lambda_s, config.gan.lambda_bn, config.distill.mix_proxy) == (0, 0, 0)
+    assert (config.task, config.distill.optimiser, config.distill.augment) == ("distillation", "adam", False)
+    assert (config.distill.weight_decay, config.distill.profile, config.teacher.loss) == (0, "paper", "cross_entropy")
 
 
 def test_a_bank_without_images_is_refused():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from degan_search.data.images import ImageSet, denormalise, normalise, split, to_input
+from degan_search.data.images import ImageSet, augment, denormalise, normalise, split, to_input
 from degan_search.errors import UserError
 
 
@@ -115,6 +115,65 @@ def test_normalise_and_back():
     assert inputs[51].item() == pytest.approx(-0.6)
     assert torch.equal(denormalise(inputs), pixels)
     assert denormalise(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_augmented_images_are_crops_of_the_padded_ones_half_of_them_mirrored():
+    count, (height, width), padding = 1500, (5, 7), 2
+    images = torch.rand(count, 2, height, width, generator=rng(1)) * 1.9 - 0.9  # nowhere black
+    before = images.clone()
+    augmented = augment(images, rng(), padding)
+    assert augmented.shape == images.shape
+    assert augmented.dtype == torch.float32
+    assert torch.equal(images, before)
+    made = []
+    for image, result in zip(images, augmented, strict=True):
+        padded = torch.full((2, height + 2 * padding, width + 2 * padding), -1.0)
+        padded[:, padding : padding + height, padding : padding + width] = image
+        fitting = [
+            (top, left, mirrored)
+            for top in range(2 * padding + 1)
+            for left in range(2 * padding + 1)
+            for mirrored in (False, True)
+            if torch.equal(
+                result,
+                padded[:, top : top + height, left : left + width].flip([2] if mirrored else []),
+            )
+        ]
+        assert len(fitting) == 1
+        made += fitting
+    assert len(set(made)) == 5 * 5 * 2  # all offsets, mirrored and not
+    counts = np.unique(np.array(made), axis=0, return_counts=True)[1]
+    assert counts.max() < 1500 / 50 * 2
+    assert np.mean([mirrored for *_, mirrored in made]) == pytest.approx(0.5, abs=0.05)
+    assert (augmented == -1).any()
+
+
+def test_augmentation_follows_its_generator_alone():
+    images = torch.rand(20, 3, 32, 32, generator=rng(1))
+    first = augment(images, rng(3))
+    torch.manual_seed(5)
+    assert torch.equal(augment(images, rng(3)), first)
+    assert torch.equal(augment(images.contiguous(memory_format=torch.channels_last), rng(3)), first)
+    assert not torch.equal(augment(images, rng(4)), first)
+    stream = rng(3)
+    assert torch.equal(augment(images, stream), first)
+    assert not torch.equal(augment(images, stream), first)
+
+
+def test_without_padding_images_are_mirrored_alone():
+    images = torch.rand(30, 1, 4, 4, generator=rng(1))
+    for image, result in zip(images, augment(images, rng(), 0), strict=True):
+        assert torch.equal(result, image) or torch.equal(result, image.flip(2))
+
+
+def test_the_common_padding_is_4():
+    white = augment(torch.ones(2000, 1, 32, 32), rng())[:, 0]
+    assert {int((image == 1).any(1).sum()) for image in white} == {28, 29, 30, 31, 32}
+    assert {int((image == 1).any(0).sum()) for image in white} == {28, 29, 30, 31, 32}
 
 
 def test_split_parts_are_disjoint_and_whole():

@@ -17,7 +17,7 @@ IDS = {name: [CIFAR100_CLASSES.index(found) for found in classes] for name, clas
 def test_subsets_are_sorted_classes_of_their_set(name):
     check(name)
     assert IDS[name] == sorted(set(IDS[name]))
-    count = int(next(word for word in name.split("_") if word.isdigit()))
+    count = int(name.split("_")[-1 if "order" in name else [word.isdigit() for word in name.split("_")].index(True)])
     assert len(SUBSETS[name]) == count
     assert parent_size(name) == 50_000
 
@@ -49,6 +49,15 @@ def test_ids_of_the_released_code():
 def test_random_samples_are_recomputed(k):
     drawn = np.random.RandomState(k).choice(IDS["cifar100/unrelated_40"], 10, replace=False)
     assert IDS[f"cifar100/random_10_sample_{k}"] == sorted(drawn)
+
+
+def test_the_first_class_order_is_icarls():
+    old = [68, 56, 78, 8, 23, 84, 90, 65, 74, 76, 40, 89, 3, 92, 55, 9, 26, 80, 43, 38]
+    new = [58, 70, 77, 1, 85, 19, 17, 50, 28, 53, 13, 81, 45, 82, 6, 59, 83, 16, 15, 44]
+    assert IDS["cifar100/order_1993_first_20"] == sorted(old)
+    assert IDS["cifar100/order_1993_next_20"] == sorted(new)
+    assert IDS["cifar100/order_1993_first_10"] == sorted(old[:10])
+    assert IDS["cifar100/order_1993_next_10"] == sorted(old[10:])
 
 
 def test_background_6_of_the_real_images():

@@ -8,7 +8,7 @@ from torch import nn
 
 from degan_search import runtime
 from degan_search.config import DistillConfig
-from degan_search.data.images import denormalise, normalise
+from degan_search.data.images import augment, denormalise, normalise
 from degan_search.distill import distill
 from degan_search.fit import DivergedError
 from degan_search.losses import distillation_loss
@@ -16,7 +16,7 @@ from degan_search.metrics import agreement, predict
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
-from degan_search.sources import GeneratorSource, ImageSource, index_batches
+from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource, index_batches
 
 LATENT = 4
 
@@ -81,6 +81,12 @@ def test_a_lone_last_image_is_left_out_but_for_a_lone_image():
     assert set(everything.tolist()) == set(range(7))  # no image is left out for ever
 
 
+def test_batches_of_one_image_come_if_they_are_asked_for():
+    batches = list(islice(index_batches(5, 1, rng()), 10))
+    assert [len(batch) for batch in batches] == [1] * 10
+    assert sorted(int(batch) for batch in batches[:5]) == sorted(int(batch) for batch in batches[5:]) == [0, 1, 2, 3, 4]
+
+
 def test_fresh_images_never_repeat(model, maker):
     source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=20, reuse=1))
     seen = [key for x, _ in islice(source.batches(rng()), 10) for key in keys(x)]
@@ -141,6 +147,107 @@ def test_image_batches_have_the_teachers_logits(model, images):
         for key, row in zip(keys(denormalise(x)), logits, strict=True):
             torch.testing.assert_close(row, known[key])
     assert sorted(seen) == sorted(keys(images[0]))
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_generator_of_folded_norms_makes_the_same_images(model, maker, trained):
+    source = GeneratorSource(maker if trained else build_generator(1, 2, LATENT), LATENT, model)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in source.generator.modules())
+    if trained:
+        assert any(isinstance(layer, nn.BatchNorm2d) for layer in maker.modules())
+        made, logits = source.make(40, rng(2))
+        whole = freeze(maker)
+        with torch.no_grad():
+            expected = whole(torch.randn(40, LATENT, 1, 1, generator=rng(2)))
+        torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, model(made))
+        assert made.std(0).mean() > 0.1  # images that differ
+
+
+# Mixtures, and augmented images
+
+
+def mixed_source(model, maker, images, share, real_batch, batch=8, **settings):
+    config = DistillConfig(batch_size=batch, pool=32, **settings)
+    generated = GeneratorSource(maker, LATENT, model, config)
+    return MixedSource(generated, ImageSource(*images, model, real_batch, config), share)
+
+
+@pytest.mark.parametrize(
+    ("share", "batch", "real"), [(0.25, 8, 2), (0.5, 8, 4), (0.3, 10, 3), (0.01, 8, 1), (0.99, 8, 7), (0.9, 2, 1)]
+)
+def test_each_batch_has_its_share_of_proxy_images(share, batch, real, model, maker, images):
+    source = mixed_source(model, maker, images, share, max(1, round(share * batch)), batch)
+    known, seen = set(keys(images[0])), []
+    for x, logits in islice(source.batches(rng()), 6):
+        assert len(x) == len(logits) == batch
+        assert not x.requires_grad
+        # Proxy images come back to the same bytes; no generated one is among them.
+        proxies = [key in known for key in keys(denormalise(x))]
+        assert proxies == [False] * (batch - real) + [True] * real
+        torch.testing.assert_close(logits, model(x))
+        seen += keys(x)
+    assert len(set(seen)) == len(seen)  # of either kind, new ones each time
+
+
+def test_all_proxy_images_are_mixed_in(model, maker, images):
+    # 60 in batches of 7: eight, and one of 4, which leaves more room to generated ones.
+    source = mixed_source(model, maker, images, 0.7, 7, 10)
+    known = set(keys(images[0]))
+    counts, seen = [], []
+    for x, logits in islice(source.batches(rng()), 9):
+        proxies = [key for key in keys(denormalise(x)) if key in known]
+        counts.append((len(x), len(proxies)))
+        seen += proxies
+        torch.testing.assert_close(logits, model(x))
+    assert counts == [(10, 7)] * 8 + [(10, 4)]
+    assert sorted(seen) == sorted(known)
+
+
+def test_a_mixtures_score_is_weighted_by_the_shares(model, maker, images):
+    share = 0.3
+    source = mixed_source(model, maker, images, share, 2, score_images=200, steps_per_epoch=11)
+    assert source.steps_per_epoch == 11
+    label = int(predict(model, images[1]).argmax(1).mode().values)
+    for student in (Constant(label), Constant(int(source.generated.make(200, rng())[1].argmax(1).mode().values))):
+        on_generated, on_images = source.generated.score(student, rng(5)), source.images.score(student, rng(5))
+        assert on_generated != on_images
+        assert source.score(student, rng(5)) == pytest.approx(0.7 * on_generated + 0.3 * on_images)
+    assert source.score(model, rng(6)) == pytest.approx(1)
+
+
+def test_a_mixture_follows_its_generator_of_numbers(model, maker, images):
+    source = mixed_source(model, maker, images, 0.25, 2)
+    first, again, other = (
+        [key for x, _ in islice(source.batches(rng(seed)), 5) for key in keys(x)] for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_augmented_images_have_the_logits_that_the_teacher_gives_them(model, images):
+    plain = ImageSource(*images, model, 16, DistillConfig(steps_per_epoch=9))
+    source = AugmentedSource(plain, model)
+    assert source.steps_per_epoch == 9
+    differing = 0
+    for (x, logits), (before, stale) in zip(islice(source.batches(rng()), 4), plain.batches(rng()), strict=False):
+        assert x.shape == before.shape
+        assert not logits.requires_grad
+        torch.testing.assert_close(logits, model(x))
+        differing += int((logits - stale[: len(logits)]).abs().amax(1).gt(1e-3).sum())
+    assert differing > 30
+    # The first batch is the plain source's, augmented by what comes next from the same stream.
+    stream = rng()
+    expected = augment(next(plain.batches(stream))[0], stream)
+    assert torch.equal(next(source.batches(rng()))[0], expected)
+    assert torch.equal(next(source.batches(rng()))[0], expected)
+
+
+def test_an_augmented_sources_score_is_on_images_as_they_are(model, maker, images):
+    student = Constant(int(predict(model, images[1]).argmax(1).mode().values))
+    plain = ImageSource(*images, model, 16, DistillConfig())
+    assert AugmentedSource(plain, model).score(student, rng()) == plain.score(student, rng())
+    generated = GeneratorSource(maker, LATENT, model, DistillConfig(score_images=100))
+    assert AugmentedSource(generated, model).score(student, rng(3)) == generated.score(student, rng(3))
 
 
 class Constant(nn.Module):
@@ -224,6 +331,18 @@ def test_distillation_follows_its_seed_and_stage_alone(model, images):
     assert torch.equal(first, run(clutter=2))
     assert not torch.equal(first, run(seed=1))
     assert not torch.equal(first, run(stage="probe"))
+
+
+def test_distillation_by_sgd_ends_at_its_epochs_and_keeps_the_best(model, images):
+    config = DistillConfig(batch_size=16, optimiser="sgd", lr=0.02, milestones=(0.5,), epochs=6, warm_up=0.1)
+    source, student = ImageSource(*images, model, 16, config), make_student()
+    with torch.no_grad():
+        before = distillation_loss(student.eval()(normalise(images[0])), source.logits, 20.0).item()
+    progress = list(distill(student, AugmentedSource(source, model), config, 0, "cpu"))
+    assert [(p.step, p.of) for p in progress] == [(step, 24) for step in (4, 8, 12, 16, 20, 24)]
+    assert progress[-1].score == pytest.approx(source.score(student, rng()))
+    with torch.no_grad():
+        assert distillation_loss(student(normalise(images[0])), source.logits, 20.0).item() < before
 
 
 def test_a_teacher_without_finite_logits_ends_the_distillation(model, images):

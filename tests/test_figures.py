@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from made_ledger import made_ledger
+from made_ledger import class_orders, made_ledger
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -16,9 +16,10 @@ from analysis import figures, tables
 from analysis.figures import look
 from analysis.figures.accuracy import front
 from analysis.figures.samples import CLASSES, SHOWN
-from degan_search import ledger, pipeline, show
+from degan_search import ledger, show
 from degan_search.cli.main import app
 from degan_search.errors import UserError
+from degan_search.methods import METHODS
 
 TIDY = pd.DataFrame(
     {
@@ -45,6 +46,11 @@ def trials(run):
 @pytest.fixture(scope="module")
 def curves(run):
     return ledger.curves(run)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    return class_orders(tmp_path_factory.mktemp("runs") / "learned")
 
 
 def given(trials, curves):
@@ -79,6 +85,12 @@ class TestContract:
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert len(np.unique(np.asarray(picture.convert("L")))) > 10
 
+    @pytest.mark.parametrize("name", ["methods_by_proxy", "weights", "steps", "parallel", "pareto"])
+    def test_draws_a_run_that_learns_new_classes(self, name, learned, tmp_path):
+        entry, parts = figures.FIGURES[name], given(ledger.load(learned), ledger.curves(learned))
+        figures.save(entry.draw(*(parts[need] for need in entry.needs)), tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size < look.LIMIT
+
     @pytest.mark.parametrize("name", figures.FIGURES)
     @pytest.mark.parametrize("which", ["none", "search-0000", "final-0000", "failed", "pruned"])
     def test_draws_one_trial_or_none_or_says_what_is_missing(self, name, which, trials, curves, tmp_path):
@@ -102,9 +114,13 @@ class TestLook:
     """What all figures share."""
 
     def test_every_method_has_a_look_of_its_own(self):
-        looks = [tuple(look.method_look(method).values()) for method in pipeline.METHODS]
+        looks = [tuple(look.method_look(method).values()) for method in METHODS]
         assert len(set(looks)) == len(looks)
-        assert look.method_look("new") not in [look.method_look(method) for method in pipeline.METHODS]
+        assert look.method_look("new") not in [look.method_look(method) for method in METHODS]
+
+    def test_looks_do_not_change_when_methods_are_added(self):
+        assert look.method_look("degan") == {"color": "#009e73", "marker": "D"}
+        assert look.method_look("true_matched") == {"color": "#d55e00", "marker": "P"}
 
     @pytest.mark.parametrize(
         ("labels", "expected"),
@@ -161,6 +177,22 @@ class TestMethodsByProxy:
         lines = [line for line in axes.get_lines() if line.get_marker() in figures.MARKERS]
         assert len({line.get_marker() for line in lines}) == 2
         assert len({line.get_color() for line in lines}) == 2
+
+    def test_of_table_3_each_kind_of_classes_has_its_place(self, learned):
+        (axes,) = figures.methods_by_proxy(tables.table(ledger.load(learned))).axes
+        assert [label.get_text() for label in axes.get_xticklabels()] == [
+            "all classes",
+            "old classes",
+            "new classes",
+        ]
+        assert texts(axes).count("50") == texts(axes).count("30") == 6
+
+    def test_methods_of_one_proxy_do_not_reach_into_the_next(self):
+        many = pd.DataFrame([{"proxy": p, "method": m, "ours": 50.0} for p in "ab" for m in METHODS])
+        (axes,) = figures.methods_by_proxy(many.assign(std=math.nan, teacher=87.0)).axes
+        places = [line.get_xdata() for line in axes.get_lines() if line.get_marker() in figures.MARKERS]
+        assert len(places) == len(METHODS)
+        assert all(abs(place[0]) < 0.5 and abs(place[1] - 1) < 0.5 for place in places)
 
     def test_proxies_without_a_figure_are_left_out(self):
         missing = TIDY.assign(proxy="other", ours=math.nan)

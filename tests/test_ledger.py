@@ -47,6 +47,8 @@ def example(kind, number):
         return {field.name: example(field.type, number + place) for place, field in enumerate(kind)}
     if pa.types.is_timestamp(kind):
         return dt.datetime(2026, 1, 2, 3, 4, 5, number, tzinfo=dt.UTC)
+    if pa.types.is_boolean(kind):
+        return bool(number % 2)
     if pa.types.is_string(kind):
         return f"text {number}"
     return number + (0.1 if pa.types.is_floating(kind) else 0)
@@ -242,7 +244,7 @@ for life in range(40):
         for number in range(10_000):
             row = {"trial_id": f"search-{life:02}-{number}", "attempt": 1, "phase": "search", "state": "COMPLETE"}
             ledger.write(folder, row)
-    time.sleep(moments.uniform(0.001, 0.03))
+    time.sleep(moments.uniform(0.001, 0.15))
     os.kill(child, 9)
     os.waitpid(child, 0)
 """

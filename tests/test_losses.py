@@ -15,6 +15,7 @@ from degan_search.losses import (
     degan_generator_loss,
     discriminator_loss,
     distillation_loss,
+    divergence_loss,
     diversity_loss,
     entropy_loss,
     generator_loss,
@@ -85,6 +86,21 @@ CASES = {
         lambda x: generator(FAKE) + 1.5 * entropy(x) - 5.0 * diversity(x),
         CLASS,
     ),
+    "degan, no discriminator": (
+        lambda x: degan_generator_loss(None, x, 1.5, 5.0).total,
+        lambda x: 1.5 * entropy(x) - 5.0 * diversity(x),
+        CLASS,
+    ),
+    "divergence, student": (
+        lambda x: divergence_loss(x, torch.tensor(OTHER)),
+        lambda x: distillation(x, OTHER, 1.0),
+        CLASS,
+    ),
+    "divergence, teacher": (
+        lambda x: divergence_loss(torch.tensor(OTHER), x),
+        lambda x: distillation(OTHER, x, 1.0),
+        CLASS,
+    ),
     **{
         f"distillation, T = {t}": (
             lambda x, t=t: distillation_loss(x, torch.tensor(OTHER), t),
@@ -128,6 +144,9 @@ def test_known_values():
     # p = (1/2, 1/2), q = (1/4, 3/4): KL = log(2) / 2 + log(2/3) / 2
     student, teacher = torch.tensor([[0.0, math.log(3)]]), torch.zeros(1, 2)
     assert distillation_loss(student, teacher, 1).item() == pytest.approx(math.log(4 / 3) / 2)
+    assert divergence_loss(student, teacher).item() == pytest.approx(math.log(4 / 3) / 2)
+    # The other way round: log(1/2) / 4 + 3 log(3/2) / 4
+    assert divergence_loss(teacher, student).item() == pytest.approx(0.75 * math.log(1.5) - 0.25 * math.log(2))
     assert distillation_loss(20 * student, 20 * teacher, 20).item() == pytest.approx(200 * math.log(4 / 3))
 
 
@@ -145,6 +164,16 @@ def test_parts_sum_to_the_total():
     assert loss.total.item() == pytest.approx(
         (loss.adversarial + 0.3 * loss.entropy - 7.0 * loss.diversity).item(), rel=1e-12
     )
+
+
+def test_without_a_discriminator_the_adversarial_part_is_0():
+    logits = torch.tensor(CLASS, requires_grad=True)
+    loss = degan_generator_loss(None, logits, 0.3, 7.0)
+    assert loss.adversarial.item() == 0
+    assert loss.total.item() == pytest.approx((0.3 * loss.entropy - 7.0 * loss.diversity).item(), rel=1e-12)
+    nothing = degan_generator_loss(None, logits, 0.0, 0.0).total
+    assert nothing.item() == 0
+    assert torch.autograd.grad(nothing, logits)[0].eq(0).all()
 
 
 def test_zero_lambdas_give_exactly_dcgans_gradient():
@@ -177,6 +206,9 @@ def test_extreme_logits_give_finite_losses_and_gradients(other, dtype):
         degan_generator_loss(x[:, 0], x, 10.0, 50.0).total,
         distillation_loss(x, other, 1.0),
         distillation_loss(x, other, 20.0),
+        degan_generator_loss(None, x, 10.0, 50.0).total,
+        divergence_loss(x, other),
+        divergence_loss(other, x),
     ]
     for loss in losses:
         assert loss.dtype == torch.float32
@@ -197,6 +229,8 @@ def test_bounds_hold_for_any_logits(x, temperature):
     assert diversity <= highest
     assert distillation_loss(logits, logits.flip(0), temperature).item() >= -1e-3
     assert distillation_loss(logits, logits, temperature).item() == 0
+    assert divergence_loss(logits, logits.flip(0)).item() >= -1e-3
+    assert divergence_loss(logits, logits).item() == 0
 
 
 def test_no_gradient_reaches_the_teacher():

@@ -1,18 +1,34 @@
 """Every network of the table, and the DCGAN: sizes, shapes, gradients, frozen copies."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from degan_search.errors import UserError
+from degan_search.metrics import predict
 from degan_search.networks.dcgan import build_discriminator, build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import LocalResponseNorm2
+from degan_search.networks.resnet import ZeroPadding
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 
-PARAMETERS = {"alexnet": 1_659_178, "alexnet_half": 417_434, "lenet": 61_706, "lenet_half": 35_820}
+# Classes, and how many parameters the network then has.
+PARAMETERS = {
+    "alexnet": (10, 1_659_178),
+    "alexnet_half": (10, 417_434),
+    "lenet": (10, 61_706),
+    "lenet_half": (10, 35_820),
+    "inception_v3": (100, 22_318_148),
+    "resnet18": (100, 11_220_132),
+    "resnet34": (100, 21_328_292),
+    "resnet32": (20, 464_804),
+}
+SMALL = {"inception_v3": 1, "resnet18": 4, "resnet34": 4, "resnet32": 4}
+"""Widths at which the deep networks, whose full size is slow here, still have every layer."""
 STOCK_RESPONSE = nn.LocalResponseNorm(2, alpha=1e-4, beta=0.75, k=1)
 
 
@@ -45,7 +61,9 @@ def used(model: nn.Module, inputs: Tensor) -> nn.Module:
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_have_the_papers_parameter_counts(name):
-    assert count(build_classifier(name, 10)) == PARAMETERS[name]
+    classes, parameters = PARAMETERS[name]
+    with torch.device("meta"):  # shapes alone
+        assert count(build_classifier(name, classes)) == parameters
 
 
 @pytest.mark.parametrize(("channels", "generator", "discriminator"), [(3, 3573824, 2759424), (1, 3573696, 2757376)])
@@ -54,15 +72,92 @@ def test_dcgan_has_the_papers_parameter_counts(channels, generator, discriminato
     assert count(build_discriminator(channels)) == discriminator
 
 
-@pytest.mark.parametrize("channels", [None, 1, 3])
-@pytest.mark.parametrize("width", [None, 5])
+@pytest.mark.parametrize(("channels", "more"), [(None, 0), (1, 1), (3, 1)])
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_classifier_gives_logits_and_trains_every_parameter(name, width, channels):
+def test_classifier_gives_logits_and_trains_every_parameter(name, channels, more):
+    """At the small width, or the table's, and at one that is odd."""
+    width = SMALL.get(name, CLASSIFIERS[name].width) if not more else SMALL.get(name, 4) + more
     model = build_classifier(name, 7, width, channels)
     logits = model(images(6, channels or CLASSIFIERS[name].channels))
     assert logits.shape == (6, 7)
     nn.functional.cross_entropy(logits, torch.arange(6)).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_last_layer_is_linear(name):
+    last = list(build_classifier(name, 7, SMALL.get(name)).modules())[-1]
+    assert isinstance(last, nn.Linear)
+    assert last.out_features == 7
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_scoring_moves_no_statistics(name):
+    model = used(build_classifier(name, 10, SMALL.get(name)), images(8, CLASSIFIERS[name].channels))
+    pixels = torch.randint(256, (5, CLASSIFIERS[name].channels, 32, 32), dtype=torch.uint8)
+    before = copy.deepcopy(model.state_dict())
+    for training in (True, False):
+        model.train(training)
+        predict(model, pixels)
+        assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+        assert all(module.training == training for module in model.modules())
+
+
+def shapes_after(name: str, width: int, kinds: tuple[str, ...]) -> list[tuple[int, ...]]:
+    """The shapes [channels, height, width] that each layer of these kinds gives, in the order of the network."""
+    shapes: list[tuple[int, ...]] = []
+    model = build_classifier(name, 10, width).eval()
+    for layer in model:
+        if type(layer).__name__ in kinds:
+            layer.register_forward_hook(lambda _, given, output: shapes.append(tuple(output.shape[1:])))
+    with torch.no_grad():
+        model(images(1, 3))
+    return shapes
+
+
+def test_inception_sizes_at_twice_the_least_width():
+    names = ("BasicConv2d", *(f"Inception{kind}" for kind in "ABCDE"))
+    full = [(32, 32), (32, 32), (64, 32), (80, 32), (192, 30), (256, 30), (288, 30), (288, 30)]
+    full += [(768, 14)] * 5 + [(1280, 6), (2048, 6), (2048, 6)]
+    assert shapes_after("inception_v3", 2, names) == [(channels // 8, size, size) for channels, size in full]
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet18", 2222), ("resnet34", 3463), ("resnet32", 555)])
+def test_resnet_stages(name, blocks):
+    expected = [(4 * 2**stage, 32 // 2**stage) for stage, n in enumerate(str(blocks)) for _ in range(int(n))]
+    assert shapes_after(name, 4, ("BasicBlock",)) == [(channels, size, size) for channels, size in expected]
+
+
+def test_resnet_convolutions_start_as_he_says():
+    model = build_classifier("resnet32", 10)
+    for layer in [m for m in model.modules() if isinstance(m, nn.Conv2d)][1:]:
+        expected = (2 / (9 * layer.out_channels)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(expected, rel=5 / (2 * layer.weight.numel()) ** 0.5)
+
+
+def test_zero_padding_keeps_every_second_pixel():
+    x = torch.arange(2 * 4 * 4.0).reshape(1, 2, 4, 4)
+    nothing = [[0, 0], [0, 0]]
+    expected = torch.tensor([[[[0, 2], [8, 10]], [[16, 18], [24, 26]], nothing, nothing]], dtype=torch.float32)
+    assert torch.equal(ZeroPadding(2, 4)(x), expected)
+    shortcuts = [m for m in build_classifier("resnet32", 10, 4).modules() if isinstance(m, ZeroPadding)]
+    assert len(shortcuts) == 2
+    assert not any(list(shortcut.parameters()) for shortcut in shortcuts)
+
+
+def test_a_block_adds_its_shortcut():
+    """With a last BatchNorm of scale and shift 0, a block is the ReLU of its shortcut alone."""
+    model = build_classifier("resnet32", 10, 4).eval()
+    smaller = next(block for block in model if isinstance(getattr(block, "downsample", None), ZeroPadding))
+    nn.init.zeros_(smaller.bn2.weight)
+    x = torch.randn(2, 4, 6, 6)
+    expected = torch.cat([x[:, :, ::2, ::2].relu(), torch.zeros(2, 4, 3, 3)], dim=1)
+    assert torch.equal(smaller(x), expected)
+
+
+def test_the_table_loads_without_torchvision():
+    asked = "import sys, degan_search.networks.table; assert 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", asked], check=True)
 
 
 @pytest.mark.parametrize(("first", "second"), [(3, 8), (6, 16), (12, 32)])
@@ -158,8 +253,19 @@ def test_response_norm_keeps_bfloat16():
     torch.testing.assert_close(output.float(), STOCK_RESPONSE(x.float()), rtol=0.02, atol=0)
 
 
+class Backwards(nn.Sequential):
+    """Layers that stand in one order and run in the other."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        return self[0](self[1](x).relu())
+
+
 MODELS = {
-    **{name: lambda name=name: build_classifier(name, 10, 12) for name in CLASSIFIERS},
+    **{name: lambda name=name: build_classifier(name, 10, SMALL.get(name, 12)) for name in CLASSIFIERS},
+    "nested": lambda: nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), Backwards()),
     "generator": lambda: build_generator(3, 8, latent=20),
     "discriminator": lambda: build_discriminator(3, 8),
 }
@@ -171,11 +277,12 @@ def inputs_of(name: str, count: int) -> Tensor:
     return images(count, CLASSIFIERS[name].channels if name in CLASSIFIERS else 3)
 
 
+@pytest.mark.parametrize("fold_norms", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_frozen_copy_is_the_same_function_in_eval_mode(name):
+def test_frozen_copy_is_the_same_function_in_eval_mode(name, fold_norms):
     model = used(MODELS[name](), inputs_of(name, 32))
     before = copy.deepcopy(model.state_dict())
-    frozen = freeze(model)
+    frozen = freeze(model, fold_norms)
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -195,11 +302,27 @@ def test_frozen_copy_is_the_same_function_in_eval_mode(name):
     assert results[0][1].abs().max() > 0
 
 
-def test_freezing_folds_the_generators_norms():
-    frozen = freeze(build_generator(3, 4))
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in frozen.modules())
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
+
+
+def test_freezing_folds_the_generators_norms_where_asked():
+    frozen = freeze(build_generator(3, 4), fold_norms=True)
+    assert norms(frozen) == 0
     assert all(
         m.weight.is_contiguous(memory_format=torch.channels_last)
         for m in frozen.modules()
         if isinstance(m, nn.ConvTranspose2d)
     )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_freezing_keeps_norms_otherwise(name):
+    model = MODELS[name]()
+    assert norms(freeze(model)) == norms(model)
+
+
+@pytest.mark.parametrize(("name", "left"), [("resnet18", 16), ("resnet32", 30), ("alexnet", 7)])
+def test_folding_takes_stem_and_projections_alone(name, left):
+    """Blocks run their layers by name, and AlexNet's norms follow a ReLU or a pooling."""
+    assert norms(freeze(build_classifier(name, 10, 4), fold_norms=True)) == left

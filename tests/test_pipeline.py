@@ -17,15 +17,19 @@ from torch import nn
 
 from degan_search import bank as banks
 from degan_search import degan, foreground, pipeline, runtime
+from degan_search import teacher as teachers
 from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import TrialConfig, stable_hash
 from degan_search.data import proxies
 from degan_search.errors import UserError
 from degan_search.fit import DivergedError
+from degan_search.methods import METHODS, normalised
 from degan_search.metrics import accuracy, agreement, class_certainty, infomax, predict, soft_neighbourhood_density
 from degan_search.networks.table import build_classifier
+from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource
 
 GAN_STEPS, DISTILL_STEPS = 12, 8
+DISTILLING = [name for name, method in METHODS.items() if method.distils]
 OBJECTIVES = get_args(TrialConfig.model_fields["objective"].annotation)
 DROPOUT = {"student.network": "alexnet_half"}  # a student whose training needs torch's global generator
 
@@ -54,48 +58,51 @@ def run(tiny, prepare):
 # Contract over the methods
 
 
-@pytest.mark.parametrize("method", pipeline.METHODS)
+@pytest.mark.parametrize("method", DISTILLING)
 def test_every_method_runs_and_says_what_it_did(method, run, true):
     outcome = run(method=method)
-    metrics, from_generator = outcome.metrics, pipeline.METHODS[method].images is None
+    metrics, from_generator, made = outcome.metrics, METHODS[method].generates, METHODS[method].source == "zskd"
     assert metrics["score"] == metrics["balanced_soft_agreement"]
     assert 0 <= metrics["score"] <= 1
     assert metrics["gan_steps"] == (GAN_STEPS if from_generator else 0)
     assert metrics["distill_steps"] == DISTILL_STEPS
     assert metrics["seconds"] >= metrics["distill_seconds"] > 0
-    assert ("gan_seconds" in metrics) == ("d_loss" in metrics) == ("coverage" in metrics) == from_generator
+    assert ("gan_seconds" in metrics) == (from_generator or made)
+    assert ("d_loss" in metrics) == ("coverage" in metrics) == from_generator
     assert predict(outcome.student, torch.from_numpy(true.images[:3])).shape == (3, 10)
     assert not any(module.training for module in outcome.student.modules())
-    if from_generator:
+    assert (outcome.samples is not None) == (from_generator or made)
+    assert (outcome.generator is not None) == from_generator
+    if from_generator or made:
         assert outcome.samples.shape == (64, 1, 32, 32)
         assert outcome.samples.dtype == torch.uint8
+    if from_generator:
         assert not outcome.generator.training
-    else:
-        assert outcome.generator is outcome.samples is None
 
 
-@pytest.mark.parametrize("method", pipeline.METHODS)
+@pytest.mark.parametrize("method", DISTILLING)
 def test_weights_count_only_where_the_method_uses_them(method, tiny):
     configs = [
-        pipeline.normalised(tiny({"method": method, "gan.lambda_e": lambda_e, "gan.lambda_d": lambda_d}))
+        normalised(tiny({"method": method, "gan.lambda_e": lambda_e, "gan.lambda_d": lambda_d}))
         for lambda_e, lambda_d in ((0, 0), (0, 5), (1, 5))
     ]
     hashes = {stable_hash(config) for config in configs}
-    if pipeline.METHODS[method].tuned:
+    if METHODS[method].tuned:
         assert len(hashes) == 3
     else:
         assert len(hashes) == 1
         assert all((config.gan.lambda_e, config.gan.lambda_d) == (0, 0) for config in configs)
 
 
-@pytest.mark.parametrize("method", pipeline.METHODS)
+@pytest.mark.parametrize("method", DISTILLING)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_only_the_oracle_gets_labels_and_only_true_methods_true_images(method, objective, tiny, prepare, true):
     config = tiny({"method": method, "objective": objective})
     pipeline.check(config)
     inputs = prepare(config)
     assert (inputs.oracle is not None) == (objective == "oracle_accuracy")
-    uses_true = method in ("true", "true_matched")
+    uses_true = METHODS[method].source in ("true", "few_true")
+    assert (inputs.true_labels is not None) == (METHODS[method].source == "few_true")
     assert (inputs.true_train is not None) == (inputs.true_held_out is not None) == uses_true
     if uses_true:
         assert np.array_equal(inputs.true_train, true.images[true.train])
@@ -122,6 +129,327 @@ def test_dcgan_is_degan_with_both_weights_0(run):
     plain = run({"gan.lambda_e": 0, "gan.lambda_d": 0})
     assert bits(run({"gan.lambda_e": 3, "gan.lambda_d": 4, "method": "dcgan"})) == bits(plain)
     assert math.isnan(plain.metrics["diversity"])
+
+
+# Few true images, and settings that are not the paper's
+
+
+def test_few_true_images_are_of_each_class_and_drawn_by_the_seed():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), (9, 5, 7, 3)))
+    draws = [pipeline.few_of_each(labels, 3, seed) for seed in range(20)]
+    for drawn in draws:
+        assert len(set(drawn.tolist())) == 12
+        assert np.bincount(labels[drawn]).tolist() == [3, 3, 3, 3]
+    assert len({tuple(sorted(drawn)) for drawn in draws}) > 15
+    assert np.array_equal(draws[4], pipeline.few_of_each(labels, 3, 4))
+    assert set(np.concatenate(draws).tolist()) == set(range(len(labels)))
+    with pytest.raises(UserError, match=r"shots = 4 .*a class has 3; lower shots"):
+        pipeline.few_of_each(labels, 4, 0)
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """The sources that trials distil from, in their order."""
+    seen, plain = [], pipeline.distill
+    monkeypatch.setattr(
+        pipeline, "distill", lambda student, source, *rest: seen.append(source) or plain(student, source, *rest)
+    )
+    return seen
+
+
+@pytest.mark.parametrize("method", ["few_shot", "few_shot_matched"])
+def test_a_few_shot_student_sees_its_shots_alone(method, run, sources, true):
+    for seed, shots in ((0, 3), (0, 3), (1, 3), (0, 5)):
+        run(method=method, seed=seed, shots=shots)
+    known = {image.tobytes(): true.labels[row] for row, image in zip(true.train, true.images[true.train], strict=True)}
+    drawn = []
+    for source, shots in zip(sources, (3, 3, 3, 5), strict=True):
+        images = torch.cat([source.train, source.held_out]).numpy()
+        assert np.bincount([known[image.tobytes()] for image in images]).tolist() == [shots] * 10
+        assert len(source.held_out) == 2 * shots  # a fifth
+        drawn.append(images.tobytes())
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 3
+
+
+def test_a_zskd_student_sees_what_was_made_from_the_teacher(run, sources):
+    events = []
+    outcome = run(method="zskd", report=events.append)
+    (source,) = sources
+    assert len(source.train) + len(source.held_out) == 80
+    made = {image.numpy().tobytes() for image in torch.cat([source.train, source.held_out])}
+    assert {image.numpy().tobytes() for image in outcome.samples} <= made
+    assert list(dict.fromkeys(event.stage for event in events)) == ["zskd", "distill", "done"]
+    assert outcome.metrics["gan_seconds"] > 0
+
+
+def test_sources_are_mixed_and_augmented_as_asked(run, sources):
+    augmented = {"distill.augment": True}
+    run({})
+    run({"distill.mix_proxy": 0.25})
+    run(augmented | {"distill.mix_proxy": 0.25})
+    run(augmented | {"method": "proxy_matched"})
+    run({"method": "proxy", "distill_images.profile": "sgd_augmented"})
+    plain, mixed, both, proxy, profiled = sources
+    assert isinstance(plain, GeneratorSource)
+    assert isinstance(mixed, MixedSource)
+    assert (mixed.share, mixed.images.batch_size, len(mixed.images.train)) == (0.25, 2, 48)
+    assert isinstance(both, AugmentedSource)
+    assert isinstance(both.source, MixedSource)
+    assert isinstance(proxy.source, ImageSource)
+    assert isinstance(profiled, AugmentedSource)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.99])
+def test_any_share_of_proxy_images_can_be_mixed_in(share, run):
+    # Small ones round to one image of a batch.
+    assert 0 <= run({"distill.mix_proxy": share}).metrics["score"] <= 1
+
+
+NORMED = {"teacher": {"network": "alexnet", "width": 4}, "student": {"network": "alexnet_half", "width": 4}}
+SGD = {"distill.profile": "sgd_augmented", "distill.lr": 0.01}
+SHOTS, ZSKD, OF_CLASSIFIER = {"method": "few_shot"}, {"method": "zskd"}, {"method": "classifier_only"}
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        ({}, {"gan.lambda_s": 3}),
+        ({"gan.lambda_s": 3}, {"gan.lambda_s": 4}),
+        ({"gan.lambda_s": 3}, {"distill.temperature": 5}),
+        ({}, {"distill.mix_proxy": 0.25}),
+        ({}, {"distill.augment": True}),
+        ({}, SGD),
+        (SGD, {"distill.milestones": [0.2]}),
+        (SGD, {"distill.warm_up": 0.5}),
+        (SGD, {"distill.momentum": 0.5}),
+        ({}, {"distill.weight_decay": 0.1}),
+        ({}, OF_CLASSIFIER),
+        (OF_CLASSIFIER, {"gan.lambda_e": 3}),
+        (SHOTS, {"shots": 3}),
+        (ZSKD, {"zskd.images": 70}),
+        (ZSKD, {"zskd.lr": 0.2}),
+        (ZSKD, {"zskd.scales": [0.5]}),
+        ({"method": "proxy"}, {"distill_images.augment": True}),
+    ],
+)
+def test_each_setting_that_is_not_the_papers_changes_the_student(base, change, run):
+    assert bits(run(base | change))[1] != bits(run(base))[1]
+
+
+def test_a_trial_with_everything_gives_the_same_bits_again(run):
+    busy = {"gan.lambda_s": 3, "distill.mix_proxy": 0.25, "method": "extended", **SGD, **DROPOUT}
+    first = bits(run(busy))
+    torch.manual_seed(77)
+    before = torch.get_rng_state()
+    assert bits(run(busy)) == first
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_losses_are_measured_where_they_have_a_part(run):
+    plain, rival, alone = run({}), run({"gan.lambda_s": 3}), run(OF_CLASSIFIER)
+    assert math.isnan(plain.metrics["divergence"])
+    assert rival.metrics["divergence"] >= 0
+    assert math.isnan(alone.metrics["d_loss"])
+    assert alone.metrics["adversarial"] == 0
+    assert all(math.isnan(outcome.metrics["bn_loss"]) for outcome in (plain, rival, alone))
+
+
+def test_statistics_of_batchnorm_can_be_sought(tiny, store):
+    config = tiny(NORMED, {"teacher.fit.steps": 10, "teacher.count": 100, "bank.generators": []})
+    true = teachers.true_images(config.teacher, None)
+    teacher = teachers.obtain(config.teacher, true, store)
+    before, found = teacher.data, []
+    for weight in (0.0, 5.0, 5.0):
+        changed = tiny(config.model_dump(mode="json"), {"gan.lambda_bn": weight})
+        pipeline.check(changed)
+        inputs = pipeline.prepare(changed, pipeline.load_proxy(changed, None), true, teacher, store)
+        found.append(pipeline.run(changed, inputs))
+    assert math.isnan(found[0].metrics["bn_loss"])
+    assert found[1].metrics["bn_loss"] > 0
+    assert bits(found[0])[1] != bits(found[1])[1]
+    assert bits(found[1]) == bits(found[2])
+    assert teacher.data == before
+
+
+@pytest.mark.parametrize("profile", ["paper", "sgd_augmented"])
+def test_a_probe_distils_in_its_own_way_whatever_the_profile(profile, tiny, prepare, monkeypatch):
+    seen, plain = {}, pipeline.distill
+
+    def spy(student, source, config, seed, device, stage="distill"):
+        seen[stage] = (type(source), config)
+        return plain(student, source, config, seed, device, stage)
+
+    monkeypatch.setattr(pipeline, "distill", spy)
+    config = tiny({"probe.at": [3], "distill.profile": profile, "distill.lr": 0.01, "distill.mix_proxy": 0.25})
+    pipeline.run(config, prepare(config))
+    source, probing = seen["probe at 3"]
+    assert source is GeneratorSource
+    assert (probing.optimiser, probing.augment, probing.lr, probing.weight_decay) == ("adam", False, 1e-3, 0)
+    assert probing.steps == probing.steps_per_epoch == 4
+    assert seen["distill"][1] == config.distill
+
+
+# Learning new classes
+
+LEARNING = [name for name, method in METHODS.items() if method.rule]
+NEW = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digits/[5-9]"}
+
+
+@pytest.fixture(scope="module")
+def old_true(tiny):
+    return teachers.true_images(tiny(NEW).teacher, None)
+
+
+@pytest.fixture(scope="module")
+def old_teacher(tiny, old_true, store):
+    return teachers.obtain(tiny(NEW).teacher, old_true, store)
+
+
+@pytest.fixture(scope="module")
+def ready(tiny, old_true, old_teacher, store):
+    """The configuration and the inputs of a trial that learns new digits."""
+
+    def made(changes=None, **more):
+        config = tiny(NEW, changes or {}, more)
+        pipeline.check(config)
+        proxy = pipeline.load_proxy(config, None)
+        pipeline.check_size(config, proxy)
+        return config, pipeline.prepare(config, proxy, old_true, old_teacher, store)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def learn(ready):
+    return lambda changes=None, report=None, **more: pipeline.run(*ready(changes, **more), report)
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_every_method_learns_new_classes(method, learn, old_teacher, old_true):
+    events = []
+    outcome = learn(method=method, report=events.append)
+    metrics, generates = outcome.metrics, METHODS[method].generates
+    images = torch.from_numpy(old_true.images[:6])
+    assert predict(outcome.student, images).shape == (6, 10)
+    assert predict(outcome.student, images).isfinite().all()
+    assert not any(module.training for module in outcome.student.modules())
+    assert 0 <= metrics["score"] <= 1
+    assert metrics["score"] == metrics["balanced_soft_agreement"]
+    assert metrics["distill_steps"] == 8
+    assert metrics["gan_steps"] == (GAN_STEPS if generates else 0)
+    assert (outcome.generator is not None) == (outcome.samples is not None) == generates
+    stages = list(dict.fromkeys(event.stage for event in events))
+    assert stages == [*(["gan"] if generates else []), "incremental", "done"]
+    assert [event.stage for event in events if "score" in event.metrics] == ["done"]
+    # A copy of the teacher, whose weights stay.
+    fresh = read_tensors(old_teacher.data, "teacher")
+    state = outcome.student.state_dict()
+    assert {name for name in fresh if state[name].shape != fresh[name].shape} == {"11.weight", "11.bias"}
+    still = all(torch.equal(state[name][: len(value)], value) for name, value in fresh.items())
+    assert still == (METHODS[method].rule == "new_outputs")
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_learning_gives_the_same_bits_again(method, learn):
+    first = bits(learn(method=method))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert bits(learn(method=method)) == first
+    assert torch.equal(torch.get_rng_state(), before)
+    assert bits(learn(method=method, seed=1))[1] != first[1]
+
+
+def test_methods_of_learning_differ(learn):
+    students = {bits(learn(method=method, **{"gan.lambda_e": 1}))[1] for method in LEARNING}
+    assert len(students) == len(LEARNING) - 1  # `extended` with the same settings is `degan`
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"incremental.lr": 0.02},
+        {"incremental.augment": False},
+        {"incremental.temperature": 5},
+        {"incremental.distill_weight": 1},
+        {"incremental.scaling": "none"},
+        {"incremental.scaling": "aligned"},
+        {"incremental.scale_weight": 9},
+        {"incremental.profile": "sgd_augmented"},
+        {"gan.lambda_s": 3},
+    ],
+)
+def test_each_setting_of_learning_changes_the_student(change, learn):
+    assert bits(learn(change))[1] != bits(learn())[1]
+
+
+def test_a_student_of_new_classes_is_the_teachers_network_whatever_is_asked(learn):
+    assert bits(learn({"student.network": "lenet", "student.width": 9})) == bits(learn())
+
+
+def test_the_bank_tells_new_classes_and_what_the_teacher_says_of_the_rest(ready):
+    config, inputs = ready(method="finetuning")
+    trial = pipeline.Trial(config, inputs)
+    first = inputs.bank_proxy_images
+    assert first == 8
+    expected = inputs.proxy.labels[inputs.proxy.held_out[:first]]
+    assert (inputs.bank[:first] == inputs.proxy.images[inputs.proxy.held_out[:first]]).all()
+    outputs = trial.bank.logits.softmax(1)
+    assert outputs.shape == (len(inputs.bank), 10)
+    assert outputs[:first].argmax(1).tolist() == (5 + expected).tolist()
+    assert outputs[:first].amax(1).eq(1).all()
+    old = predict(inputs.teacher.model(), torch.from_numpy(inputs.bank[first:]))
+    torch.testing.assert_close(outputs[first:, :5], old.softmax(1))
+    assert outputs[first:, 5:].eq(0).all()
+
+
+def test_a_bank_without_proxy_images_judges_old_classes_alone(ready):
+    config, inputs = ready(method="finetuning", **{"bank.proxy_images": 0})
+    assert pipeline.Trial(config, inputs).bank.logits.argmax(1).max() < 5
+    assert 0 <= pipeline.run(config, inputs).metrics["score"] <= 1
+
+
+def test_the_oracle_of_new_classes_has_images_of_both_kinds(ready, old_true):
+    config, inputs = ready(method="finetuning", objective="oracle_accuracy")
+    images, labels = inputs.oracle
+    old, new = old_true.held_out, inputs.proxy.held_out
+    assert np.array_equal(images, np.concatenate([old_true.images[old], inputs.proxy.images[new]]))
+    assert np.array_equal(labels, np.concatenate([old_true.labels[old], 5 + inputs.proxy.labels[new]]))
+    outcome = pipeline.run(config, inputs)
+    assert outcome.metrics["score"] == accuracy(
+        predict(outcome.student, torch.from_numpy(images)), torch.from_numpy(labels)
+    )
+
+
+@pytest.mark.parametrize("method", ["finetuning", "degan"])
+def test_new_classes_without_labels_are_refused(method, ready):
+    for proxy in ("noise/uniform", "digits/[7]"):
+        with pytest.raises(UserError, match="it must be labelled, with at least two"):
+            ready(method=method, proxy=proxy, count=40)
+
+
+@pytest.mark.parametrize("generated", [8, 3])
+def test_recalled_images_are_the_generators_and_its_batch_the_new_ones(generated, ready, monkeypatch):
+    config, inputs = ready({"incremental.batch_size": generated})
+    batches, plain = [], pipeline.incremental.learn
+
+    def spy(student, rule, images, labels, teacher, recall, *rest):
+        def heard(batch):
+            made, logits = recall(batch)
+            batches.append((made, logits, teacher(made)))
+            return made, logits
+
+        return plain(student, rule, images, labels, teacher, heard, *rest)
+
+    monkeypatch.setattr(pipeline.incremental, "learn", spy)
+    pipeline.run(config, inputs)
+    assert len(batches) == 8
+    for made, logits, expected in batches:
+        assert len(made) == generated
+        assert logits.shape == (generated, 5)
+        torch.testing.assert_close(logits, expected)
+    seen = [image.numpy().tobytes() for made, *_ in batches for image in made]
+    assert len(set(seen)) == len(seen)
 
 
 # The same bits again
@@ -193,7 +521,7 @@ def test_scores_come_at_each_rung_and_at_the_end(run):
 
 
 def test_without_rungs_the_only_score_is_the_last(run):
-    for method in pipeline.METHODS:
+    for method in DISTILLING:
         events = []
         run(report=events.append, method=method)
         assert [event.stage for event in events if "score" in event.metrics] == ["done"]
@@ -230,7 +558,12 @@ def test_a_loss_that_is_not_finite_ends_the_trial(method, stage, tiny, prepare):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"method": "degann"}, "method 'degann' is unknown; known: degan, dcgan"),
+        ({"method": "degann"}, "method 'degann' is unknown; did you mean degan or dcgan? known: true, "),
+        ({"method": "lwf_mc"}, "method 'lwf_mc' is none of task 'distillation'; its methods: true, "),
+        ({"method": "zskd", "task": "incremental"}, "is none of task 'incremental'; its methods: finetuning, "),
+        ({"task": "incremental", "probe.at": [3]}, "probe.at = [3]: task incremental has no rungs"),
+        ({"gan.lambda_bn": 2}, "gan.lambda_bn = 2 needs a teacher with BatchNorm layers"),
+        ({"gan.lambda_bn": 2, "method": "classifier_only", "task": "incremental"}, "lenet has none: set it to 0"),
         ({"proxy": "noise"}, "no image set or subset 'noise'"),
         ({"proxy": "glyphs/[?]"}, "glyphs has no class '?'"),
         ({"teacher.dataset": "mnist"}, "'mnist'"),
@@ -246,6 +579,55 @@ def test_what_can_be_seen_to_be_wrong_is_refused_at_once(change, said, tiny):
     with pytest.raises(UserError) as error:
         pipeline.check(tiny(change))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("change", [{"method": "dcgan"}, {"method": "proxy"}, {"teacher.network": "resnet32"}])
+def test_a_weight_that_has_no_effect_is_not_refused(change, tiny):
+    pipeline.check(tiny({"gan.lambda_bn": 2}, change))
+
+
+@pytest.fixture(scope="module")
+def script(teacher, true, tiny, tmp_path_factory):
+    """The tiny teacher as a TorchScript file; returns its settings and what `teachers.obtain` makes of it."""
+    file = tmp_path_factory.mktemp("script") / "teacher.pt"
+    torch.jit.trace(teacher.model(), torch.zeros(2, 1, 32, 32)).save(file)
+    settings = {"teacher.path": str(file)}
+    return settings, teachers.obtain(tiny(settings).teacher, true, file.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": "zskd"}, "cannot look into a TorchScript teacher"),
+        ({"method": "zskd_matched"}, "cannot look into a TorchScript teacher"),
+        ({"gan.lambda_bn": 2}, r"gan\.lambda_bn = 2 needs .*teacher\.pt has none"),
+        ({"task": "incremental", "method": "finetuning"}, "TorchScript network cannot learn new classes"),
+    ],
+)
+def test_a_teacher_that_cannot_be_looked_into_is_refused_before_training(change, said, script, tiny, true, store):
+    config = normalised(tiny(script[0], change))
+    pipeline.check(config)  # its file is not read yet
+    with pytest.raises(UserError, match=said):
+        pipeline.prepare(config, pipeline.load_proxy(config, None), true, script[1], store)
+
+
+def test_a_torchscript_teacher_is_fought_with_a_rival(script, tiny, true, store):
+    config = tiny(script[0], {"gan.lambda_s": 2})
+    inputs = pipeline.prepare(config, pipeline.load_proxy(config, None), true, script[1], store)
+    assert pipeline.run(config, inputs).metrics["divergence"] >= 0
+
+
+@pytest.mark.parametrize("method", ["few_shot", "few_shot_matched"])
+def test_more_shots_than_there_are_images_are_refused(method, tiny, prepare, true):
+    fewest = int(np.bincount(true.labels[true.train]).min())
+    with pytest.raises(UserError, match=f"shots = {fewest + 1} .* a class has {fewest}; lower shots"):
+        prepare(tiny({"method": method, "shots": fewest + 1}))
+    assert prepare(tiny({"method": method, "shots": fewest})).true_labels is not None
+
+
+def test_too_few_images_to_hold_some_out_are_refused_before_training(tiny, prepare):
+    with pytest.raises(UserError, match="of 1 images leaves"):
+        prepare(tiny({"method": "zskd", "zskd.images": 1}))
 
 
 def test_a_proxy_with_too_few_images_is_refused(tiny, prepare):
@@ -447,7 +829,7 @@ def test_a_trial_is_saved_and_its_folder_not_taken_twice(tiny, tmp_path, monkeyp
     ]
     assert set(asked) == {"train"}  # the test split is for the final evaluation alone
     about = json.loads((out / "result.json").read_text())
-    assert TrialConfig.model_validate(about["config"]) == config
+    assert TrialConfig.model_validate(about["config"]) == normalised(config)
     assert about["metrics"] == metrics
     assert "torch" in about["about"]["versions"]
     student = build_classifier("lenet_half", 10, 2, 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from made_ledger import made_ledger
+from made_ledger import class_orders, made_ledger
 from playwright.sync_api import expect, sync_playwright
 from typer.testing import CliRunner
 
@@ -255,6 +255,28 @@ class TestAnyRun:
             file.unlink()
         tab = visit(report.write(run))
         assert figures <= set(tab.locator("figure").evaluate_all("all => all.map((one) => one.dataset.plot)"))
+
+    def test_new_classes_are_learned(self, tmp_path, visit):
+        tab = visit(report.write(class_orders(tmp_path / "run")))
+        rows = tab.locator("#results table.results tbody tr")
+        expect(rows.locator("th")).to_have_text(["old and new classes", "old classes", "new classes"])
+        degan = [row.locator("td").nth(5).inner_text() for row in rows.all()]
+        assert degan[0].startswith("41.5 ± 0.6 (4)") and "paper 68.7" in degan[0] and degan[1:] == ["50.0", "30.0"]
+        summary = tab.locator(".summary")
+        expect(summary).to_contain_text("cifar100/order_1993_next_20, cifar100/order_1994_next_20")
+        for named, left_out in (
+            ("Old classes", "True data"),
+            ("New classes", "Proxies"),
+            ("Network before", "Student"),
+        ):
+            assert summary.locator("dt", has_text=named).count() == 1
+            assert summary.locator("dt", has_text=left_out).count() == 0
+        expect(tab.locator("#regret table").first).to_contain_text("random")
+        assert {"by-proxy", "weights", "steps", "parallel", "pareto"} <= set(draw_all(tab))
+        views = tab.locator("figure[data-plot=by-proxy] option").all_inner_texts()
+        assert views[-2:] == ["accuracy on old classes (%)", "accuracy on new classes (%)"]
+        assert "old accuracy, %" in tab.locator("#table th").all_inner_texts()
+        expect(tab.locator("#commands")).to_contain_text("--baselines dcgan,proxy")
 
     def test_one_trial(self, tmp_path, visit):
         tab = visit(report.write(made_ledger(tmp_path / "one", 1)))

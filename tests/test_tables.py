@@ -2,58 +2,23 @@
 
 import datetime as dt
 import io
+import math
 
 import pandas as pd
 import pytest
+from made_ledger import Sweep
 from PIL import Image
 
+from analysis.cells import HELD_OUT, MISSING, TEST
+from analysis.distillation import COLUMNS
 from analysis.statistics import interval
-from analysis.tables import COLUMNS, HELD_OUT, MISSING, STYLES, TEST, WIDTH, render, save, table
+from analysis.styles import STYLES, WIDTH
+from analysis.tables import render, save, table
 from degan_search import ledger
-from degan_search.config import trial_config
 from degan_search.errors import UserError
-from degan_search.records import config_columns
+from degan_search.methods import TUNED
 
 RELATED, NOISE = "cifar100/related_90", "noise/uniform"
-
-
-class Sweep:
-    """A run's folder that is filled by hand."""
-
-    def __init__(self, folder):
-        self.folder, self.number = folder, 0
-        (folder / "ledger").mkdir(parents=True)
-
-    def add(
-        self,
-        proxy,
-        method,
-        score=None,
-        oracle=None,
-        test=None,
-        state="COMPLETE",
-        settings=(),
-        teacher=0.8,
-        cross_soft_agreement=None,
-        **columns,
-    ):
-        phase = "search" if test is None else "final"
-        trial_id = f"{phase}-{self.number:04}"
-        self.number += 1
-        config = trial_config({"proxy": proxy, "method": method}, dict(settings))
-        about = {"trial_id": trial_id, "attempt": 1, "phase": phase, "state": state, "host": "synthetic"}
-        ledger.write(self.folder, about | {"score": score} | columns | config_columns(config))
-        accuracies = {"oracle_accuracy": oracle, "test_accuracy": test, "cross_soft_agreement": cross_soft_agreement}
-        teachers = {"teacher_oracle_accuracy": teacher, "teacher_test_accuracy": test and teacher + 0.01}
-        ledger.write_scores(self.folder, {"trial_id": trial_id} | accuracies | teachers)
-
-    def tidy(self, **options):
-        return table(ledger.load(self.folder), **options)
-
-    def cell(self, proxy, method, **options):
-        tidy = self.tidy(**options)
-        (cell,) = tidy[(tidy.proxy == proxy) & (tidy.method == method)].to_dict("records")
-        return cell
 
 
 @pytest.fixture
@@ -176,7 +141,7 @@ def test_rows_follow_the_paper_then_the_rest(sweep):
     sweep.add(NOISE, "proxy", score=0.5, oracle=0.5)
     tidy = sweep.tidy()
     assert list(tidy.columns) == COLUMNS
-    assert list(tidy.method.unique()) == ["proxy", "dcgan", "degan", "true"]
+    assert list(tidy.method.unique()) == ["true", "proxy", "dcgan", "degan"]
     run = tidy[tidy.method == "true"]  # the run's proxies; those of the paper alone have its three methods
     assert list(run.proxy) == [RELATED, "cifar100/background_6", NOISE, "folder:mine"]
     assert len(tidy) == 10 * 3 + 4 + 2
@@ -306,7 +271,8 @@ def test_markdown_escapes_what_it_would_read_as_its_own(sweep):
 
 def test_csv_has_every_column_unrounded(sweep):
     tidy = mixed(sweep)
-    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(render(tidy, "csv"))), tidy, check_dtype=False)
+    read = pd.read_csv(io.StringIO(render(tidy, "csv")))
+    pd.testing.assert_frame_equal(read, tidy.fillna(math.nan), check_dtype=False)  # a blank may be None
 
 
 def test_latex_compiles_by_its_rules(sweep):
@@ -363,5 +329,56 @@ def test_nothing_to_show(sweep, tmp_path):
 def test_an_unknown_style_or_table_is_refused(sweep):
     with pytest.raises(UserError, match="style 'html' is unknown; known: text, markdown, csv, latex"):
         render(sweep.tidy(), "html")
-    with pytest.raises(UserError, match="table 'table3' is unknown; did you mean table2 or table1"):
+    with pytest.raises(UserError, match="table 'table4' is unknown; did you mean"):
+        sweep.tidy(paper="table4")
+    sweep.add(RELATED, "degan", score=0.5, oracle=0.5)
+    with pytest.raises(
+        UserError, match=r"table3 is of the task 'incremental', but .* 'distillation': table1 or table2"
+    ):
         sweep.tidy(paper="table3")
+
+
+def test_what_needs_no_proxy_is_not_missing_on_others(sweep):
+    """A run of Table 1 and one of Table 2 side by side: true images, and images made from the teacher alone."""
+    for method in ("true_matched", "few_shot", "zskd", "zskd_matched"):
+        sweep.add(RELATED, method, score=0.5, test=0.6)
+    sweep.add(NOISE, "degan", score=0.5, test=0.5)
+    tidy = sweep.tidy(paper="table1")
+    assert list(tidy[tidy.proxy == NOISE].method) == ["degan"]
+    expected = ["true_matched", "few_shot", "zskd", "zskd_matched", "proxy", "dcgan", "degan"]
+    assert list(tidy[tidy.proxy == RELATED].method) == expected
+    assert "zskd" not in set(tidy[tidy.proxy == "none"].method)  # measured: beside the paper's
+    cells = tidy[tidy.trials > 0].set_index("method")
+    assert (cells.paper["zskd"], cells.difference["zskd"]) == (69.56, pytest.approx(60 - 69.56))
+    assert cells.paper[["true_matched", "few_shot", "zskd_matched"]].isna().all()
+
+
+def test_the_extensions_that_are_on_are_said(sweep):
+    ours = {"gan.lambda_s": 0.5, "distill.mix_proxy": 0.25, "distill.profile": "sgd_augmented"}
+    sweep.add(RELATED, "extended", score=0.5, test=0.7, settings=ours)
+    sweep.add(RELATED, "degan", score=0.5, test=0.6)
+    sweep.add(RELATED, "proxy", score=0.5, test=0.5, settings={"distill.profile": "sgd_augmented"})  # not what it uses
+    tidy = sweep.tidy()
+    cells = tidy[tidy.trials > 0].set_index("method")
+    assert cells.extensions["extended"] == "lambda_s 0.5, mix_proxy 0.25, profile sgd_augmented"
+    assert cells.extensions[["degan", "proxy"]].isna().all()
+    assert cells.lambda_d["extended"] == 5
+    text = " ".join(render(tidy).split())
+    assert " best of our extensions 70.0 (1)" in text
+    said = f"best of our extensions on {RELATED}: lambda_s 0.5, mix_proxy 0.25, profile sgd_augmented"
+    assert f"Not the paper's: {said}." in text
+
+
+@pytest.mark.parametrize("method", TUNED)
+def test_the_lambdas_of_every_tuned_method_are_shown(sweep, method):
+    sweep.add(RELATED, method, score=0.5, test=0.7, settings={"gan.lambda_e": 2})
+    cell = sweep.cell(RELATED, method)
+    assert (cell["lambda_e"], cell["lambda_d"]) == (2, 5)
+    assert cell["chosen_by"] == "data-free: balanced_soft_agreement"
+
+
+def test_rows_of_an_older_version_are_of_distillation(sweep):
+    sweep.add(RELATED, "degan", score=0.5, oracle=0.5)
+    old = ledger.load(sweep.folder).assign(config_task=None)
+    old[["config_gan_lambda_s", "config_distill_mix_proxy", "config_distill_profile"]] = None
+    pd.testing.assert_frame_equal(table(old), sweep.tidy())

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from degan_search import runtime
 from degan_search import teacher as teachers
 from degan_search.data import proxies
 from degan_search.errors import UserError
@@ -93,6 +94,38 @@ def test_training_again_gives_the_same_teacher(short, short_true, tmp_path):
     one = teachers.obtain(short, short_true, tmp_path / "one")
     torch.manual_seed(2)
     assert teachers.obtain(short, short_true, tmp_path / "two") == one
+
+
+def first_loss(tiny, **changes):
+    """The loss of a teacher's first step, on all of its training images as one batch."""
+    step = {"teacher.fit.batch_size": 80, "teacher.fit.steps": 1, "teacher.fit.epochs": 1, "teacher.count": 100}
+    config, heard = tiny(step, changes).teacher, []
+    true = teachers.true_images(config, None)
+    teachers.train(config, true, heard.append)
+    return heard[0].loss, true, config
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_either_loss_has_its_value(loss, tiny):
+    value, true, config = first_loss(tiny, **{"teacher.loss": loss})
+    with runtime.seeded(config.seed, "teacher", "weights"):
+        model = build_classifier("lenet", 10, 4)
+    outputs = predict(model, torch.from_numpy(true.images[true.train])).double().numpy()
+    right = np.eye(10)[true.labels[true.train]]
+    if loss == "cross_entropy":
+        expected = -(right * (outputs - np.log(np.exp(outputs).sum(1, keepdims=True)))).sum(1).mean()
+    else:
+        sure = 1 / (1 + np.exp(-outputs))
+        expected = -(right * np.log(sure) + (1 - right) * np.log(1 - sure)).mean()
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_images_are_augmented_if_asked_from_the_teachers_seed(tiny):
+    torch.manual_seed(1)
+    value, *_ = first_loss(tiny, **{"teacher.fit.augment": True})
+    torch.manual_seed(2)
+    assert first_loss(tiny, **{"teacher.fit.augment": True})[0] == value
+    assert first_loss(tiny)[0] != value
 
 
 def test_other_images_labels_or_settings_make_another_teacher(short, short_true, tmp_path):

@@ -33,17 +33,24 @@ NAMED = 8
 def methods_by_proxy(tidy: pd.DataFrame) -> Figure:
     """Return each method's accuracy on each proxy: mean, sample standard deviation, and the teacher's as a line.
 
+    Of Table 3, each method's accuracy over all classes, and its mean on each kind's images.
+
     Args:
         tidy: a `tables.table`; cells, and proxies, without a figure are left out.
     """
+    across, before = "proxy images", "teacher"
+    if "proxy" not in tidy:
+        tidy, across, before = _by_kind(tidy), "test or held-out images of", "before, on old classes"
     tidy = tidy[tidy["ours"].notna()]
     proxies, methods = list(tidy["proxy"].unique()), list(tidy["method"].unique())
     few = len(proxies) <= NAMED
-    figure = Figure(figsize=(1.8 + (1.7 if few else 0.7) * len(proxies), 3.6 if few else 4.6), layout="constrained")
+    step = min(0.18, 0.85 / max(len(methods), 1))
+    room = max(1.7, 0.42 * len(methods)) if few else max(0.7, 0.14 * len(methods))
+    figure = Figure(figsize=(1.8 + room * len(proxies), 3.6 if few else 4.6), layout="constrained")
     axes = figure.add_subplot()
     for index, method in enumerate(methods):
         cells = tidy[tidy["method"] == method].set_index("proxy").reindex(proxies)
-        places = np.arange(len(proxies)) + (index - (len(methods) - 1) / 2) * 0.18
+        places = np.arange(len(proxies)) + (index - (len(methods) - 1) / 2) * step
         spread = cells["std"].fillna(0)
         axes.errorbar(places, cells["ours"], spread, linestyle="", capsize=3, label=method, **method_look(method))
         for place, value in zip(places, cells["ours"], strict=True):
@@ -53,19 +60,31 @@ def methods_by_proxy(tidy: pd.DataFrame) -> Figure:
                 )
     teacher = tidy["teacher"].dropna()
     if len(teacher):
-        axes.axhline(teacher.iloc[0], color="black", linestyle=":", linewidth=1, label="teacher")
+        axes.axhline(teacher.iloc[0], color="black", linestyle=":", linewidth=1, label=before)
     if few:
         axes.set_xticks(range(len(proxies)), [str(proxy).replace("/", "/\n", 1) for proxy in proxies])
     else:
         axes.set_xticks(range(len(proxies)), proxies, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_xlim(-0.5, max(len(proxies), 1) - 0.5)
     axes.set_ylim(0, 100)
-    axes.set_xlabel("proxy images")
+    axes.set_xlabel(across)
     axes.set_ylabel("student accuracy (%)")
     plain(axes)
     if methods:
         figure.legend(loc="outside right upper", frameon=False)
     return figure
+
+
+def _by_kind(tidy: pd.DataFrame) -> pd.DataFrame:
+    """Return Table 3 with rows for all, old and new classes in place of one; only the first has a spread."""
+    kinds = {"all classes": "ours", "old classes": "old", "new classes": "new"}
+    parts = [
+        tidy.assign(proxy=kind, ours=tidy[column].where(tidy["ours"].notna())).assign(
+            **({} if column == "ours" else {"std": np.nan})
+        )
+        for kind, column in kinds.items()
+    ]
+    return pd.concat(parts)
 
 
 def pareto(frame: pd.DataFrame, cost: str = "seconds") -> Figure:

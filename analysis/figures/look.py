@@ -18,13 +18,15 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from degan_search.errors import UserError, close_matches
+from degan_search.methods import METHODS
 from degan_search.records import Phase, State
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 """Okabe and Ito's palette."""
 MARKERS = "osD^vP"
-METHODS = ("proxy", "dcgan", "degan", "proxy_matched", "true", "true_matched")
-"""In the order of their colours and marks, so that a method looks the same in every figure."""
+FIRST = ("proxy", "dcgan", "degan", "proxy_matched", "true", "true_matched")
+LOOKS = (*FIRST, *(name for name in METHODS if name not in FIRST))
+"""Methods in the order of their looks, so that a method looks the same in every figure."""
 STRONG, GRAY = "#d55e00", "#8c8c8c"
 """What is pointed at, and what stands back."""
 
@@ -38,10 +40,10 @@ LOG_SPAN = 20
 
 def method_look(method: str) -> dict[str, Any]:
     """Return a method's colour and mark as matplotlib's arguments; one that is not listed is a gray cross."""
-    if method not in METHODS:
+    if method not in LOOKS:
         return {"color": GRAY, "marker": "X"}
-    index = METHODS.index(method)
-    return {"color": COLOURS[index], "marker": MARKERS[index]}
+    turn, index = divmod(LOOKS.index(method), len(COLOURS))
+    return {"color": COLOURS[index], "marker": MARKERS[(index + turn) % len(MARKERS)]}
 
 
 def with_accuracy(frame: pd.DataFrame) -> pd.DataFrame:

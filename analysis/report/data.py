@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.report.samples import Grid
-from analysis.tables import WEIGHTED
 from degan_search.config import flatten
+from degan_search.methods import TUNED
 from degan_search.records import METRICS, Report
 
 POINTS = 40_000
@@ -37,6 +37,8 @@ MEASURES = {
 }
 """Shown at first; all other measures on demand, by their column's name."""
 MORE = [name for name in METRICS if name not in MEASURES]
+OF_NEW_CLASSES = ("old_accuracy", "new_accuracy")
+"""Of MORE what is shown at first where it was measured."""
 
 
 def trials(frame: pd.DataFrame, grids: list[Grid]) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def trials(frame: pd.DataFrame, grids: list[Grid]) -> dict[str, Any]:
         add(name, label, "number", True, plain(_percent(frame, name)))
     for name in MORE:
         label = name.replace("_", " ") + (", %" if is_accuracy(name) else "")
-        add(name, label, "number", False, plain(_percent(frame, name)))
+        add(name, label, "number", name in OF_NEW_CLASSES, plain(_percent(frame, name)))
     add("started", "started", "time", False, _moments(frame["started"]))
     return {
         "columns": columns,
@@ -133,7 +135,7 @@ def _split(configs: list[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _setting(name: str, config: dict[str, Any]) -> Any:
-    if name in WEIGHTS and config.get("method") not in WEIGHTED:
+    if name in WEIGHTS and config.get("method") not in TUNED:
         return None
     value = config.get(name)
     return value if value is None or isinstance(value, int | float | str) else json.dumps(value)

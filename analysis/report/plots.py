@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures.look import COLOURS, GRAY, METHODS, method_look
+from analysis.figures.look import COLOURS, GRAY, method_look
 from analysis.report.data import is_accuracy, plain
-from analysis.tables import WEIGHTED
+from degan_search.methods import METHODS, TUNED
 from degan_search.records import Phase, State
 
 SYMBOLS = {
@@ -26,6 +26,8 @@ SYMBOLS = {
 """Plotly's names of the figures' marks."""
 ACCURACY = {"oracle_accuracy": "held-out accuracy (%)", "test_accuracy": "test accuracy (%)", "score": "score"}
 """What a figure may show, the first that was measured at first."""
+KINDS = {"old_accuracy": "accuracy on old classes (%)", "new_accuracy": "accuracy on new classes (%)"}
+"""What there is to show beside that of students that learned new classes."""
 RANKS = [[0, COLOURS[5]], [0.5, GRAY], [1, COLOURS[0]]]
 """From worst to best, readable on light and dark ground."""
 LINES = 100
@@ -55,7 +57,7 @@ def figures(frame: pd.DataFrame, curves: pd.DataFrame, importances: pd.DataFrame
         (
             "weights",
             "The two weights",
-            "DeGAN trials by lambda_e and lambda_d. A cross was stopped early or failed.",
+            "Trials of methods with weights by lambda_e and lambda_d. A cross was stopped early or failed.",
             weights(frame),
         ),
         (
@@ -92,7 +94,8 @@ def by_proxy(frame: pd.DataFrame) -> Iterator[View]:
     """Yield finished trials' accuracies, and scores, by proxy and method."""
     done = _complete(frame)
     proxies, methods = list(done["config_proxy"].unique()), _methods(frame)
-    for measure, label in ACCURACY.items():
+    step = min(0.22, 0.9 / max(len(methods), 1))
+    for measure, label in (ACCURACY | KINDS).items():
         values = _measure(done, measure)
         if not values.notna().any():
             continue
@@ -102,8 +105,8 @@ def by_proxy(frame: pd.DataFrame) -> Iterator[View]:
             if here.empty:
                 continue
             # Side by side, spread evenly so that points of one value stay apart.
-            spread = 0.16 * ((here.groupby("config_proxy").cumcount() * 0.618) % 1 - 0.5)
-            place = here["config_proxy"].map(proxies.index) + (index - (len(methods) - 1) / 2) * 0.22 + spread
+            spread = 0.7 * step * ((here.groupby("config_proxy").cumcount() * 0.618) % 1 - 0.5)
+            place = here["config_proxy"].map(proxies.index) + (index - (len(methods) - 1) / 2) * step + spread
             data.append(_points(method, place, values[here.index], here["trial_id"]))
         layout = {
             "xaxis": {
@@ -121,7 +124,7 @@ def by_proxy(frame: pd.DataFrame) -> Iterator[View]:
 
 def weights(frame: pd.DataFrame) -> Iterator[View]:
     """Yield the weighted methods' search trials over lambda_e x lambda_d, coloured by accuracy, else by score."""
-    search = frame[frame["config_method"].isin(WEIGHTED) & (frame["phase"] == Phase.SEARCH)]
+    search = frame[frame["config_method"].isin(TUNED) & (frame["phase"] == Phase.SEARCH)]
     for measure in ("oracle_accuracy", "score"):
         values = _measure(_complete(search), measure)
         if search.empty or not values.notna().any():

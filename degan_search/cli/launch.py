@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from degan_search.cli.app import DataDir, Storage, app, console, speaks
 from degan_search.cli.results import grouping
-from degan_search.errors import UserError
+from degan_search.errors import UserError, close_matches
 
 if TYPE_CHECKING:
     from degan_search.config import TrialConfig
@@ -116,11 +116,50 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="Torch threads; results are equal for equal threads.")] = 1,
 ) -> None:
     """Run one trial in the foreground and save its sample grid, generator and student."""
+    _run_here(read_trial(config, set_ or []), out, storage, data_dir, threads)
+
+
+@app.command()
+@speaks
+def incremental(
+    old: Annotated[str, typer.Option(help="Images of the classes that are known.")] = "cifar100/order_1993_first_20",
+    new: Annotated[str, typer.Option(help="Labelled images of new classes.")] = "cifar100/order_1993_next_20",
+    method: Annotated[str, typer.Option(help="How the old classes are kept: a method of the space.")] = "degan",
+    space: Annotated[str, typer.Option(help="A space of the task, whose settings are taken.")] = "table3_cifar100",
+    out: Annotated[Path, typer.Option(help="New folder for the network, generator, samples and result.")] = Path(
+        "grown"
+    ),
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over that: teacher.path=my.pt")] = None,
+    storage: Storage = Path("runs"),
+    data_dir: DataDir = None,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads; results are equal for equal threads.")] = 1,
+) -> None:
+    """Teach a classifier new classes without the old ones' images, here and now, and save the grown network.
+
+    Table 3 of the paper, one method at a time; `sweep table3_cifar100` runs all of it. The initial network is trained
+    on the old images, or read from `--set teacher.path=FILE`.
+    """
+    from degan_search.config import GanConfig, trial_config
+    from degan_search.search import space as spaces_
+
+    examples = {example.method: example for example in map(spaces_.Cell.example, spaces_.cells(spaces_.load(space)))}
+    if any(example.task != "incremental" for example in examples.values()):
+        raise UserError(f"--space {space!r} is not of task incremental; table3_cifar100 is")
+    if method not in examples:
+        raise UserError(f"--method {method!r} is none of {space!r}; {close_matches(method, examples)}")
+    settings = examples[method].model_dump(mode="json")
+    # A searched weight is at its lowest there, which is 0.
+    weights = GanConfig().model_dump(include={"lambda_e", "lambda_d"})
+    named = {"teacher.dataset": old, "proxy": new, "gan": weights}
+    resolved = trial_config(settings, named, *map(_change, set_ or []))
+    _run_here(resolved, out, storage, data_dir, threads)
+
+
+def _run_here(config: TrialConfig, out: Path, storage: Path, data_dir: Path | None, threads: int) -> None:
     import json
 
     from degan_search import foreground
 
-    resolved = read_trial(config, set_ or [])
     out.mkdir(parents=True, exist_ok=True)  # that it cannot be written is said before the training
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Loading")
@@ -128,7 +167,7 @@ def run(
         def show(stage: str, step: int, of: int | None) -> None:
             progress.update(task, description=stage, completed=step, total=of)
 
-        metrics = foreground.run(resolved, out, storage, data_dir, threads, show)
+        metrics = foreground.run(config, out, storage, data_dir, threads, show)
     console.print_json(json.dumps(metrics))
     console.print(
         f"Saved in {out}: student.safetensors, and from a generator generator.safetensors and samples.png",

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 @speaks
 def table(
     runs: Runs,
-    paper: Annotated[str, typer.Option(help="Which of the paper's tables to set beside: table1 or table2.")] = "table2",
+    paper: Annotated[
+        str | None, typer.Option(help="Which of the paper's tables to set beside: table1, table2, or table3.")
+    ] = None,
     style: Annotated[str, typer.Option(help="text, markdown, csv (every column) or latex.")] = "text",
 ) -> None:
     """Print each proxy with each method, ours beside the paper's, and write table.csv, .md, .tex and .png.
 
-    They are written into the run's folder, of several runs into the first.
+    They are written into the run's folder, of several runs into the first. By default it is Table 2; of a run that
+    learns new classes Table 3, each method over all class orders.
     """
     from analysis import tables
     from degan_search import ledger

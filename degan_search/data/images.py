@@ -115,6 +115,23 @@ def denormalise(images: Float32[Tensor, "..."]) -> UInt8[Tensor, "..."]:
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def augment(images: Float32[Tensor, "n c h w"], rng: torch.Generator, padding: int = 4) -> Float32[Tensor, "n c h w"]:
+    """Images in [-1, 1], each shifted by up to `padding` pixels either way (black comes in), half of them mirrored.
+
+    The crop and flip that CIFAR classifiers are commonly trained with. `rng` is on the images' device.
+    """
+    count, _, height, width = images.shape
+    padded = torch.nn.functional.pad(images, [padding] * 4, value=-1.0)
+    top, left = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=rng, device=images.device)
+    mirrored = torch.rand(count, 1, generator=rng, device=images.device) < 0.5
+    rows = top + torch.arange(height, device=images.device)
+    across = torch.arange(width, device=images.device)
+    columns = left + torch.where(mirrored, across.flip(0), across)
+    each = torch.arange(count, device=images.device)[:, None, None]
+    # Indices around the channels' slice put the channels last.
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
 def split(count: int, holdout: float, seed: int) -> tuple[Labels, Labels]:
     """Shuffled indices of `count` images: to train on, and the held-out share (the paper's is 0.2).
 

@@ -31,8 +31,14 @@ def _of_superclasses(*names: str) -> tuple[str, ...]:
     return _sorted(" ".join(SUPERCLASSES[name] for name in names))
 
 
-_DRAWN = "cifar100/drawn_"
+_DRAWN, _ORDER = "cifar100/drawn_", "cifar100/order_"
 _RELATED_90 = tuple(name for name in CIFAR100_CLASSES if name not in _of_superclasses("vehicles_1", "vehicles_2"))
+
+
+def _class_order(seed: int) -> list[str]:
+    """The classes of CIFAR-100 in the order in which they are learned: iCaRL's shuffle (its seed is 1993)."""
+    return [CIFAR100_CLASSES[label] for label in np.random.RandomState(seed).permutation(100)]
+
 
 # The paper's proxies for CIFAR-10 (Table 2), sorted by class id. The paper does not list the random samples:
 # 1..5 are numpy.random.RandomState(k).choice(ids of unrelated_40, 10, replace=False); one survives in its code.
@@ -65,6 +71,13 @@ SUBSETS: dict[str, tuple[str, ...]] = {
         for size in (1, 2, 3, 5, 8, 12, 20, 30, 45, 65)
         for draw, letter in enumerate("abc")
     },
+    # Of each class order, the old classes of the task `incremental`, and the new ones (Table 3 has 20 of each).
+    **{
+        f"{_ORDER}{seed}_{name}_{size}": _sorted(" ".join(_class_order(seed)[start : start + size]))
+        for seed in range(1993, 2003)
+        for size in (10, 20)
+        for name, start in (("first", 0), ("next", size))
+    },
 }
 
 
@@ -91,8 +104,9 @@ def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
     base, items = (bracketed[1], bracketed[2].split(",")) if bracketed else (name, None)
     own = user_set(base)
     if not own and base not in SETS:
-        # The many drawn subsets are not listed unless one of them is meant.
-        listed = [name for name in (*SETS, *SUBSETS) if _DRAWN not in name or _DRAWN in base]
+        # The many subsets of a kind are not listed unless one of them is meant.
+        many = [kind for kind in (_DRAWN, _ORDER) if kind not in base]
+        listed = [name for name in (*SETS, *SUBSETS) if not name.startswith(tuple(many))]
         raise UserError(
             f"no image set or subset {base!r}; {close_matches(base, listed)}; classes can be chosen in "
             f"brackets, as in glyphs/[A-J]; your own images are {', '.join(f'{kind}:PATH' for kind in USER_SETS)}"

@@ -8,20 +8,25 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-def freeze(model: nn.Module) -> nn.Module:
+def freeze(model: nn.Module, fold_norms: bool = False) -> nn.Module:
     """Copy `model` for evaluation alone: the same function in eval mode, faster; `model` is unchanged.
 
-    Gradients reach the input, not the parameters. Weights are channels_last, and in every nn.Sequential a
-    BatchNorm that directly follows a convolution is folded into it (the DCGAN generator). AlexNet's stay:
-    they follow a ReLU or a pooling, and what follows them pads with zeros, which a folded shift would miss.
-    The copy must stay in eval mode.
+    Gradients reach the input, not the parameters. Weights are channels_last. The copy must stay in eval mode.
+
+    Args:
+        model: any network; it may be in train mode.
+        fold_norms: in every nn.Sequential, fold a BatchNorm that directly follows a convolution into it, which
+            is faster still (the DCGAN generator). A teacher's stay: their statistics are compared with those
+            of generated images. AlexNet's would stay anyway: they follow a ReLU or a pooling, and what follows
+            them pads with zeros, which a folded shift would miss.
     """
     frozen = copy.deepcopy(model).eval()
     for parameter in frozen.parameters():
         parameter.detach_()  # as requires_grad_(False), which copies of TorchScript modules refuse
-    for chain in frozen.modules():
-        if isinstance(chain, nn.Sequential):
-            _fold_norms(chain)
+    if fold_norms:
+        for chain in frozen.modules():
+            if type(chain) is nn.Sequential:  # a class derived from it may run its layers in another order
+                _fold_norms(chain)
     return frozen.to(memory_format=torch.channels_last)
 
 

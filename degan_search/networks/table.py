@@ -2,20 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
 from degan_search.errors import UserError, close_matches
 from degan_search.networks.alexnet import alexnet
+from degan_search.networks.inception import inception_v3
 from degan_search.networks.lenet import lenet
+from degan_search.networks.resnet import ZeroPadding, resnet
 
 
 @dataclass(frozen=True)
 class Network:
     """How to build a classifier, and what it is made for.
 
-    `build(classes, channels, width)` makes it; `channels` and `width` are the paper's; `size` is the height
-    and width of its images in pixels.
+    `build(classes, channels, width)` makes it and says what `width` counts; `channels` and `width` are the
+    paper's; `size` is the height and width of its images in pixels.
     """
 
     build: Callable[[int, int, int], nn.Module]
@@ -29,6 +32,10 @@ CLASSIFIERS: dict[str, Network] = {
     "alexnet_half": Network(alexnet, channels=3, width=24),
     "lenet": Network(lenet, channels=1, width=6),
     "lenet_half": Network(lenet, channels=1, width=3),
+    "inception_v3": Network(inception_v3, channels=3, width=16),
+    "resnet18": Network(partial(resnet, blocks=(2, 2, 2, 2)), channels=3, width=64),
+    "resnet34": Network(partial(resnet, blocks=(3, 4, 6, 3)), channels=3, width=64),
+    "resnet32": Network(partial(resnet, blocks=(5, 5, 5), shortcut=ZeroPadding), channels=3, width=16),
 }
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 
 from degan_search import degan, pipeline, runtime
-from degan_search.config import GanConfig, StudentConfig, TeacherConfig, TrialConfig
+from degan_search.config import FitConfig, GanConfig, StudentConfig, TeacherConfig, TrialConfig
 from degan_search.data import proxies
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
 from degan_search.fit import LR_FACTORS
 from degan_search.losses import distillation_loss
+from degan_search.methods import METHODS
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.search.space import Space, cells
@@ -41,26 +42,36 @@ def sweep_seconds(space: Space, slots: int, data_dir: Path | None, device: str =
 
 def trial_seconds(config: TrialConfig, data_dir: Path | None, device: str = "cpu") -> tuple[float, float]:
     """Return the fewest and the most seconds that one trial would take, from timed steps."""
-    distilling = pipeline.distill_config(config)
     try:
         whole = proxies.parent_size(config.proxy, data_dir)
     except UserError:  # images that are not there yet: the paper's sets all have about this many
         whole = 50_000
-    count = config.count or whole
-    epoch = distilling.steps_per_epoch or -(-count // distilling.batch_size)
+    count, method = config.count or whole, METHODS[config.method]
     generated = probed = 0
-    if pipeline.METHODS[config.method].images is None:
+    if method.generates:
         batch, steps = degan.lengths(config.gan, count, count)
         generated = batch * steps
         probed = len(config.probe.at) * config.probe.steps * config.probe.batch_size
+    elif method.source == "zskd":  # an image's step is much like one of a student's
+        probed = config.zskd.images * config.zskd.iterations
+    fitting = config.incremental if config.task == "incremental" else pipeline.distill_config(config)
     gan_seconds, distill_seconds = _image_seconds(config.teacher, config.student, config.gan, device)
-    phases = len(LR_FACTORS)
     fewest, most = (
-        gan_seconds * generated
-        + distill_seconds * (probed + (distilling.steps or phases * epochs * epoch) * distilling.batch_size)
-        for epochs in (distilling.patience, distilling.epochs)
+        gan_seconds * generated + distill_seconds * (probed + steps * fitting.batch_size)
+        for steps in _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
     )
     return fewest, most
+
+
+def _steps(config: FitConfig, epoch: int) -> tuple[int, int]:
+    """Return the fewest and the most steps of a training with epochs of this many steps."""
+    if config.optimiser == "sgd":  # to its last step, without patience
+        steps = min(config.steps or 2**62, config.epochs * epoch)
+        return steps, steps
+    if config.steps:
+        return config.steps, config.steps
+    phases = len(LR_FACTORS)
+    return phases * config.patience * epoch, phases * config.epochs * epoch
 
 
 @cache

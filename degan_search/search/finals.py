@@ -23,7 +23,7 @@ from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig, stable_hash, trial_config
 from degan_search.errors import UserError, close_matches
 from degan_search.foreground import CACHE
-from degan_search.pipeline import METHODS
+from degan_search.methods import METHODS, normalised
 from degan_search.records import Phase, State, config_of
 from degan_search.search.asha import CellAsha
 from degan_search.search.searcher import GivenJobs, job
@@ -134,7 +134,7 @@ def check(request: Request) -> None:
             raise UserError(f"--{name} {value}: 1 or more is needed")
     if request.budget not in BUDGETS:
         raise UserError(f"--budget {request.budget!r} must be {' or '.join(BUDGETS)}")
-    baselines = [name for name, method in METHODS.items() if not method.tuned]
+    baselines = [name for name, method in METHODS.items() if method.distils and not method.tuned]
     for name in request.baselines:
         if name not in baselines:
             raise UserError(f"--baselines: {name!r} is no baseline; {close_matches(name, baselines)}")
@@ -159,7 +159,7 @@ def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
         chosen.setdefault(stable_hash(config), Entrant(config, str(row["cell"]), str(row["trial_id"]), by))
     leaders = {inputs_key(entrant.config): entrant.config for entrant in reversed(chosen.values())}
     baselines = [
-        Entrant(pipeline.normalised(leader.model_copy(update={"method": name})), f"proxy={leader.proxy} method={name}")
+        Entrant(normalised(leader.model_copy(update={"method": name})), f"proxy={leader.proxy} method={name}")
         for leader in reversed(leaders.values())
         for name in dict.fromkeys(request.baselines)
     ]
@@ -180,7 +180,7 @@ def final_config(config: TrialConfig, request: Request) -> TrialConfig:
         paper = TrialConfig().model_dump(mode="json")
         settings["gan"] = paper["gan"] | {name: settings["gan"][name] for name in KEPT}
         settings |= {name: paper[name] for name in ("distill", "distill_images")}
-    return pipeline.normalised(trial_config(settings, request.changes, {"probe.at": []}))
+    return normalised(trial_config(settings, request.changes, {"probe.at": []}))
 
 
 def fresh_seeds(frame: pd.DataFrame, number: int) -> list[int]:

@@ -18,6 +18,7 @@ from analysis.choice import CRITERIA, TRUE
 from degan_search import pipeline, settings_file
 from degan_search.config import Count, Model, Seed, TrialConfig, flatten, merge, parse, trial_config
 from degan_search.errors import UserError, close_matches
+from degan_search.methods import normalised
 
 Scalar = bool | int | float | str | None
 SHARED = ("proxy", "count", "method", "objective", "teacher.", "bank.")
@@ -256,7 +257,7 @@ class Cell:
             if when.holds(_flat(trial_config(settings, values))):
                 settings = merge(settings, when.trial)
                 take(when.parameters)
-        return pipeline.normalised(trial_config(settings, values)), drawn
+        return normalised(trial_config(settings, values)), drawn
 
 
 def load(name: str) -> Space:

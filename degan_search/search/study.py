@@ -19,7 +19,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from degan_search import ledger, runtime
 from degan_search.config import TrialConfig, flatten
 from degan_search.errors import UserError
-from degan_search.pipeline import METHODS
+from degan_search.methods import METHODS, UNTUNED
 from degan_search.records import METRICS, Phase, State, config_of
 from degan_search.search import space as spaces
 
@@ -141,7 +141,7 @@ def _parameters(cell: spaces.Cell, config: TrialConfig) -> tuple[dict[str, Any],
     point = dict(flatten(config.model_dump(mode="json")))
     unused: dict[str, Any] = {}
     if not METHODS[config.method].tuned:  # rows hold no weights that had no effect: what was drawn is unknown
-        for name in ("gan.lambda_e", "gan.lambda_d"):
+        for name in (f"gan.{weight}" for weight in UNTUNED):
             del point[name]
             unused |= {name: 0, f"{name} is 0": True}
     params = cell.enqueue(point)

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,27 +144,17 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
             if name not in loaded:
                 loaded[name] = pipeline.load_proxy(config, options.data_dir)
             pipeline.check_size(config, loaded[name])
+    cache, device = options.storage / CACHE, runtime.choose_device(options.gpus_per_trial)
+    known = _teachers([config.teacher for config in configs], cache, device, options, console)
     made: dict[str, pipeline.Inputs] = {}
-    true: dict[TeacherConfig, teachers.TrueImages] = {}
-    cache = options.storage / CACHE
-    device = runtime.choose_device(options.gpus_per_trial)
     for config in configs:
         key = inputs_key(config)
         if key in made:
             continue
-        with console.status(f"Loading {config.teacher.dataset} ...") as status:
-            if config.teacher not in true:
-                true[config.teacher] = teachers.true_images(config.teacher, options.data_dir)
-
-            def show(progress: Progress) -> None:
-                status.update(f"Training the teacher: step {progress.step}, held-out accuracy {progress.score:.3f}")
-
-            teacher = teachers.obtain(config.teacher, true[config.teacher], cache, show, device)
-            status.update(f"Making the comparison images of {config.proxy} ...")
-            proxy = loaded[proxy_key(config)]
-            made[key] = pipeline.prepare(
-                config, proxy, true[config.teacher], teacher, cache, device, side_by_side(options)
-            )
+        true, teacher = known[config.teacher]
+        proxy = loaded[proxy_key(config)]
+        with console.status(f"Making the comparison images of {config.proxy} ..."):
+            made[key] = pipeline.prepare(config, proxy, true, teacher, cache, device, side_by_side(options))
         console.print(
             f"{config.proxy}: {len(proxy.images):,} images, {len(made[key].bank):,} to compare on; teacher "
             f"{config.teacher.network} on {config.teacher.dataset}, held-out accuracy "
@@ -174,6 +165,32 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
     return made
 
 
+def _teachers(
+    configs: list[TeacherConfig], cache: Path, device: str, options: Options, console: Console
+) -> dict[TeacherConfig, tuple[teachers.TrueImages, teachers.Teacher]]:
+    """Return each teacher with its true images; where there are several, they are trained side by side."""
+    wanted = list(dict.fromkeys(configs))
+    with console.status(f"Loading {', '.join(dict.fromkeys(config.dataset for config in wanted))} ...") as status:
+        true = {config: teachers.true_images(config, options.data_dir) for config in wanted}
+
+        def show(progress: Progress) -> None:
+            status.update(f"Training the teacher: step {progress.step}, held-out accuracy {progress.score:.3f}")
+
+        if len(wanted) == 1:
+            return {wanted[0]: (true[wanted[0]], teachers.obtain(wanted[0], true[wanted[0]], cache, show, device))}
+        status.update(f"Training {len(wanted)} teachers ...")
+        remote = _remote(options)
+
+        def obtain(config: TeacherConfig) -> teachers.Teacher:
+            return teachers.obtain(config, true[config], cache, None, device, lambda task: ray.get(remote(task)))
+
+        with ThreadPoolExecutor(len(wanted)) as pool:
+            return {
+                config: (true[config], teacher)
+                for config, teacher in zip(wanted, pool.map(obtain, wanted), strict=True)
+            }
+
+
 def proxy_key(config: TrialConfig) -> str:
     """Return what decides a trial's `Proxy`: name, count, the teacher's channels, and the share held out."""
     return f"{config.proxy} {config.count} {teachers.channels(config.teacher)} {config.teacher.holdout}"
@@ -181,13 +198,17 @@ def proxy_key(config: TrialConfig) -> str:
 
 def side_by_side(options: Options) -> banks.RunAll:
     """Return a runner of tasks as Ray tasks, each with a trial's resources and threads."""
+    remote = _remote(options)
+    return lambda tasks: list(ray.get([remote(task) for task in tasks]))
 
+
+def _remote(options: Options) -> Callable[[Callable[[], Any]], Any]:
     @ray.remote(num_cpus=options.cpus_per_trial, num_gpus=options.gpus_per_trial)  # type: ignore[untyped-decorator]
-    def remote(task: Callable[[], banks.Images]) -> banks.Images:
+    def run(task: Callable[[], Any]) -> Any:
         runtime.set_up_torch(options.cpus_per_trial)
         return task()
 
-    return lambda tasks: list(ray.get([remote.remote(task) for task in tasks]))
+    return lambda task: run.remote(task)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from ray import tune
 from degan_search import runtime
 from degan_search.config import TrialConfig, stable_hash
 from degan_search.fit import DivergedError
-from degan_search.pipeline import METHODS, Event, Inputs, Trial, save
+from degan_search.methods import METHODS
+from degan_search.pipeline import Event, Inputs, Trial, save
 from degan_search.records import State
 
 
@@ -94,8 +95,9 @@ def inputs_key(config: TrialConfig) -> str:
 
     GAN settings that vary from trial to trial are no part of it: all are compared on one bank.
     """
-    true = METHODS[config.method].images == "true"
-    return stable_hash(config.teacher, config.proxy, config.count, config.bank, int(true), config.objective)
+    source = METHODS[config.method].source
+    true = source if source in ("true", "few_true") else None
+    return stable_hash(config.task, config.teacher, config.proxy, config.count, config.bank, true, config.objective)
 
 
 def _report(event: Event) -> dict[str, Any]:

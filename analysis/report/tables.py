@@ -1,0 +1,121 @@
+"""The page's tables of results and of regret, as the template reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from analysis import choice
+from analysis.cells import HELD_OUT, LABELS, MISSING
+from analysis.distillation import NO_PROXY
+from analysis.styles import result
+from analysis.tables import is_incremental
+
+FORMATS = {"rank_correlation": ".2f", "of_random": ".2f", "lambda_e": ".3g", "lambda_d": ".3g", "hours": ".3g"}
+"""Of the tables' numbers; others have one decimal."""
+TEXT = 200_000
+"""Characters of a text shown at most."""
+KINDS = {"old and new classes": "ours", "old classes": "old", "new classes": "new"}
+"""Rows of Table 3 on the page, and its columns."""
+
+
+def results(tidy: pd.DataFrame) -> dict[str, Any]:
+    """Return a `tables.table` for the template: the run's proxies by its methods, and all of its columns.
+
+    Of Table 3 the rows are all, old and new classes.
+    """
+    of_three = is_incremental(tidy)
+    ran = tidy[tidy["trials"] > 0]
+    ran = ran if of_three else ran[ran["proxy"] != NO_PROXY]
+    methods = [*dict.fromkeys(ran["method"])]
+    return {
+        "corner": "accuracy on" if of_three else "proxy images",
+        "methods": [LABELS.get(method, method) for method in methods],
+        "rows": _by_kind(ran) if of_three else _by_proxy(ran, methods),
+        "notes": _notes(ran, of_three),
+        "all": plain_table(tidy),
+    }
+
+
+def regrets(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the regret tables, in percent points, as heads and rows."""
+    means = choice.mean_regret(table)
+    constant = [name for name in ("run", "task", "dataset", "count") if name in table and table[name].nunique() < 2]
+    return {"means": plain_table(means), "each": plain_table(table.drop(columns=constant)), "notes": []}
+
+
+def plain_table(table: pd.DataFrame) -> dict[str, Any]:
+    """Return a table's heads, each with whether it is of numbers, and its rows as text."""
+    numeric = [pd.api.types.is_numeric_dtype(table[name]) for name in table]
+    return {
+        "heads": list(zip((str(name).replace("_", " ") for name in table), numeric, strict=True)),
+        "rows": [[_cell(str(name), value) for name, value in row.items()] for row in table.to_dict("records")],
+    }
+
+
+def text(value: Any) -> str:
+    """Return a value as the page shows it; blank where there is none."""
+    if value is None or pd.isna(value):
+        return ""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, pd.Timestamp) else str(value)[:TEXT]
+
+
+def _by_proxy(ran: pd.DataFrame, methods: list[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+    rows = []
+    for proxy, cells in ran.groupby("proxy", sort=False):
+        cells = cells.set_index("method")
+        best = cells["ours"].idxmax() if cells["ours"].notna().any() else None
+        by_method = cells.to_dict("index")
+        rows.append((str(proxy), [_result(by_method.get(method)) | {"best": method == best} for method in methods]))
+    return rows
+
+
+def _by_kind(ran: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
+    rows = []
+    for kind, column in KINDS.items():
+        best = ran[column].max()
+        cells = []
+        for cell in ran.to_dict("records"):
+            shown = {"text": f"{cell[column]:.1f}", "details": []} if pd.notna(cell[column]) else _result(None)
+            cells.append((_result(cell) if column == "ours" else shown) | {"best": cell[column] == best})
+        rows.append((kind, cells))
+    return rows
+
+
+def _result(cell: dict[Any, Any] | None) -> dict[str, Any]:
+    if cell is None or pd.isna(cell["ours"]):
+        return {"text": MISSING, "details": []}
+    details = []
+    if pd.notna(cell["low"]):
+        details.append(f"{cell['low']:.1f} to {cell['high']:.1f}")
+    if pd.notna(cell["lambda_e"]):
+        details.append(f"lambda_e {cell['lambda_e']:.3g}, lambda_d {cell['lambda_d']:.3g}")
+    elif pd.notna(cell.get("lambdas")):
+        details.append(f"lambda_e, lambda_d: {cell['lambdas']}")
+    if pd.notna(cell["extensions"]):
+        details.append(cell["extensions"])
+    if pd.notna(cell["paper"]):
+        details.append(f"paper {cell['paper']:.1f}")
+    return {"text": result(cell), "details": details}
+
+
+def _notes(ran: pd.DataFrame, of_three: bool) -> list[str]:
+    over, best = ("runs (class orders x seeds)", "row") if of_three else ("seeds", "proxy")
+    notes = [
+        f"Student accuracy in %, mean ± sample standard deviation, with the number of {over} in brackets. Below it the "
+        f"95% bootstrap interval of the mean, the weights, and the paper's figure. Bold: the best of a {best}."
+    ]
+    if (ran["measured_on"] == HELD_OUT).any():
+        where = "held-out training images" if of_three else "the held-out true training images"
+        notes.append(f"* The search's best trial, measured on {where}: no final runs yet.")
+    if chosen := ", ".join(name for name in dict.fromkeys(ran["chosen_by"].dropna()) if name != "unknown"):
+        notes.append(f"How the weights were chosen: {chosen}.")
+    return notes
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, float) and pd.notna(value):
+        shown = format(value, FORMATS.get(name, ".1f"))
+        return shown if float(shown) else shown.lstrip("-")
+    return text(value)
