@@ -172,6 +172,24 @@ def check_size(config: TrialConfig, proxy: Proxy) -> None:
             )
 
 
+def check_inputs(config: TrialConfig, true: teachers.TrueImages, teacher: teachers.Teacher) -> None:
+    """Refuse what shows in the teacher and the true images alone.
+
+    Raises:
+        UserError: a teacher that the method cannot look into, fewer true images of a class than `shots`, or too few
+            images to hold some out.
+    """
+    method, model = METHODS[config.method], teacher.model()
+    _check_norms(config, model)
+    if config.task == "incremental":
+        incremental.expand(model, 1, 0)
+    if method.source == "zskd":
+        zskd.class_similarity(model)
+        split(config.zskd.images, config.teacher.holdout, 0)
+    if method.source == "few_true":
+        split(len(few_of_each(true.labels[true.train], config.shots, 0)), config.teacher.holdout, 0)
+
+
 def prepare(
     config: TrialConfig,
     proxy: Proxy,
@@ -181,23 +199,10 @@ def prepare(
     device: str = "cpu",
     run_all: banks.RunAll = banks.one_by_one,
 ) -> Inputs:
-    """Make the bank, and gather what trials on this proxy share.
-
-    Raises:
-        UserError: a teacher that the method cannot look into, fewer true images of a class than `shots`, or too few
-            images to hold some out.
-    """
+    """Make the bank, and gather what trials on this proxy share."""
     method = METHODS[config.method]
     digest = hashlib.sha256(proxy.images.tobytes()).hexdigest()[:16]
     model = teacher.model(device)
-    _check_norms(config, model)
-    if config.task == "incremental":
-        incremental.expand(model, 1, 0)
-    if method.source == "zskd":
-        zskd.class_similarity(model)
-        split(config.zskd.images, config.teacher.holdout, 0)
-    if method.source == "few_true":
-        split(len(few_of_each(true.labels[true.train], config.shots, 0)), config.teacher.holdout, 0)
     bank, bank_proxy = banks.obtain(
         config.bank,
         config.gan,

@@ -13,6 +13,7 @@ from degan_search import ledger, settings_file
 from degan_search.cli.main import app
 from degan_search.config import TrialConfig, stable_hash, trial_config
 from degan_search.errors import UserError
+from degan_search.methods import normalised
 from degan_search.records import config_columns, config_of
 from degan_search.search import finals as module
 from degan_search.search.finals import (
@@ -32,6 +33,12 @@ from degan_search.search.sweep import Options
 CHANGES = {"gan.steps": 6, "bank.generators": []}
 REQUEST = Request(top=2, seeds=4, baselines=("dcgan", "proxy_matched"), changes=CHANGES)
 SEEDS = [7, 8, 9, 10]
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny):
+    """As rows hold configurations: what a method does not use is at one value."""
+    return lambda *changes: normalised(tiny(*changes))
 
 
 def call(*arguments):

@@ -22,7 +22,7 @@ COMMANDS = {
     "table {run}": "The result table again, beside the paper's",
     "regret {run}": "What choosing without true data cost",
     "best {run}": "The best configurations",
-    "finals {run} --top 1 --per proxy --seeds 5{baselines}": "The best again with fresh seeds, beside baselines",
+    "finals {run} --top 1 --per proxy --seeds 5": "The best again with fresh seeds, beside baselines",
     "figures {run}": "All figures as files",
     "generate {run} --trial best --out images": "Images from the best trial's generator",
     "export-student {run} --trial best --out student.pt2": "The best trial's student, to use elsewhere",
@@ -30,8 +30,6 @@ COMMANDS = {
     "report {run} --watch": "This page, refreshed while a sweep runs",
 }
 """Commands to go on with, and what each is for."""
-BASELINES = " --baselines dcgan,proxy"
-"""Of finals that learn new classes; the command's own are of distillation."""
 FAILED = 200
 """Failed trials listed at most."""
 
@@ -51,14 +49,13 @@ def page(run: Path, frame: pd.DataFrame, regret: pd.DataFrame | None) -> dict[st
         "failed": [{name: text(row[name]) for name in columns} for row in failed.head(FAILED).to_dict("records")],
         "failures": len(failed),
         "files": {name: _read(run / name) for name in ("space.yaml", "run.json")},
-        "commands": list(_commands(run, frame)),
+        "commands": list(_commands(run)),
     }
 
 
-def _commands(run: Path, frame: pd.DataFrame) -> Iterable[tuple[str, str]]:
-    baselines = BASELINES if _learns_classes(frame) else ""
+def _commands(run: Path) -> Iterable[tuple[str, str]]:
     for command, why in COMMANDS.items():
-        yield f"degan-search {command}".format(run=shlex.quote(str(run)), baselines=baselines), why
+        yield f"degan-search {command}".format(run=shlex.quote(str(run))), why
 
 
 def _learns_classes(frame: pd.DataFrame) -> bool:

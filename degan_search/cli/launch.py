@@ -60,8 +60,9 @@ def finals(
     ] = "as-is",
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over that: gan.steps=5000")] = None,
     baselines: Annotated[
-        str, typer.Option(help="Run beside them, by comma: methods without weights; '' for none.")
-    ] = "dcgan,proxy_matched,proxy",
+        str | None,
+        typer.Option(help="By comma, methods without weights; '' for none. By default those of the task."),
+    ] = None,
     compare_only: Annotated[bool, typer.Option(help="Run nothing: compare the final runs that are there.")] = False,
     storage: Annotated[Path | None, typer.Option(help="Where the teacher is kept; beside the run.")] = None,
     data_dir: DataDir = None,
@@ -86,7 +87,7 @@ def finals(
         from degan_search.search.finals import finals as run_finals
         from degan_search.search.sweep import Options
 
-        names = tuple(name.strip() for name in baselines.split(",") if name.strip())
+        names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for change in set_ or [] for key, value in _change(change).items()}
         request = Request(top, grouping(per), seeds, by, budget, changes, names)
         # An absolute name: the run may lie outside the storage.

@@ -14,7 +14,7 @@ from degan_search.config import FitConfig, GanConfig, StudentConfig, TeacherConf
 from degan_search.data import proxies
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
-from degan_search.fit import LR_FACTORS
+from degan_search.fit import ENDLESS, LR_FACTORS
 from degan_search.losses import distillation_loss
 from degan_search.methods import METHODS
 from degan_search.networks.frozen import freeze
@@ -66,7 +66,7 @@ def trial_seconds(config: TrialConfig, data_dir: Path | None, device: str = "cpu
 def _steps(config: FitConfig, epoch: int) -> tuple[int, int]:
     """Return the fewest and the most steps of a training with epochs of this many steps."""
     if config.optimiser == "sgd":  # to its last step, without patience
-        steps = min(config.steps or 2**62, config.epochs * epoch)
+        steps = min(config.steps or ENDLESS, config.epochs * epoch)
         return steps, steps
     if config.steps:
         return config.steps, config.steps

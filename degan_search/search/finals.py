@@ -23,7 +23,7 @@ from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig, stable_hash, trial_config
 from degan_search.errors import UserError, close_matches
 from degan_search.foreground import CACHE
-from degan_search.methods import METHODS, normalised
+from degan_search.methods import METHODS, UNTUNED, normalised
 from degan_search.records import Phase, State, config_of
 from degan_search.search.asha import CellAsha
 from degan_search.search.searcher import GivenJobs, job
@@ -32,9 +32,10 @@ from degan_search.search.trainable import inputs_key
 
 LOG = "finals.json"
 BUDGETS = ("as-is", "paper")
-BASELINES = ("dcgan", "proxy_matched", "proxy")
-KEPT = ("lambda_e", "lambda_d", "width", "latent")
-"""Settings of the GAN that the paper's budget leaves as they were found; all others are the paper's."""
+BASELINES = {"distillation": ("dcgan", "proxy_matched", "proxy"), "incremental": ("dcgan", "proxy", "finetuning")}
+"""Of each task. LwF.MC is none of them: it has a teacher of its own."""
+KEPT = {"gan": (*UNTUNED, "width", "latent"), "distill": ("profile", "mix_proxy")}
+"""Settings that the paper's budget leaves as they were found; of these stages, all others are the paper's."""
 FIRST_LOOK = 3
 """Seeds before a configuration may be stopped."""
 
@@ -52,7 +53,8 @@ class Request:
     budget: str = BUDGETS[0]
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Settings over the budget's, such as `{"gan.steps": 5000}`."""
-    baselines: tuple[str, ...] = BASELINES
+    baselines: tuple[str, ...] | None = None
+    """None: those of `BASELINES`."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,8 @@ def check(request: Request) -> None:
             raise UserError(f"--{name} {value}: 1 or more is needed")
     if request.budget not in BUDGETS:
         raise UserError(f"--budget {request.budget!r} must be {' or '.join(BUDGETS)}")
-    baselines = [name for name, method in METHODS.items() if method.distils and not method.tuned]
-    for name in request.baselines:
+    baselines = [name for name, method in METHODS.items() if not method.tuned]
+    for name in request.baselines or ():
         if name not in baselines:
             raise UserError(f"--baselines: {name!r} is no baseline; {close_matches(name, baselines)}")
     for name in ("seed", "method"):
@@ -161,7 +163,7 @@ def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
     baselines = [
         Entrant(normalised(leader.model_copy(update={"method": name})), f"proxy={leader.proxy} method={name}")
         for leader in reversed(leaders.values())
-        for name in dict.fromkeys(request.baselines)
+        for name in dict.fromkeys(BASELINES[leader.task] if request.baselines is None else request.baselines)
     ]
     lineup = [*chosen.values(), *baselines]
     for entrant in lineup:
@@ -178,8 +180,9 @@ def final_config(config: TrialConfig, request: Request) -> TrialConfig:
     settings = config.model_dump(mode="json")
     if request.budget == "paper":
         paper = TrialConfig().model_dump(mode="json")
-        settings["gan"] = paper["gan"] | {name: settings["gan"][name] for name in KEPT}
-        settings |= {name: paper[name] for name in ("distill", "distill_images")}
+        kept = {stage: {name: settings[stage][name] for name in names} for stage, names in KEPT.items()}
+        settings |= {name: paper[name] for name in (*KEPT, "distill_images", "zskd", "incremental")}
+        return normalised(trial_config(settings, kept, request.changes, {"probe.at": []}))
     return normalised(trial_config(settings, request.changes, {"probe.at": []}))
 
 
