@@ -242,6 +242,45 @@ def teacher_file(folder, name="own.safetensors", network="lenet", classes=10, wi
     return folder / name
 
 
+class TestIncremental:
+    """New classes, in the foreground."""
+
+    SPACE = {
+        "trial": TRIAL
+        | {
+            "task": "incremental",
+            "teacher": TRIAL["teacher"] | {"dataset": "digits/[0-4]", "count": 100},
+            "incremental": {"batch_size": 8, "steps": 4, "lr": 0.01},
+            "proxy": "digits/[5-9]",
+        },
+        "cells": {"method": ["finetuning", "degan"]},
+        "when": [{"if": {"method": "degan"}, "parameters": {"gan.lambda_e": [0, 1], "gan.lambda_d": [0, 5]}}],
+    }
+
+    @pytest.mark.parametrize("method", ["finetuning", "degan"])
+    def test_the_grown_network_is_saved(self, tmp_path, method):
+        names = ("--old", "digits/[1-3]", "--new", "digits/[7,8]", "--set", "count=40")
+        result = call("incremental", *names, "--space", write(tmp_path, self.SPACE), "--method", method)
+        assert result.exit_code == 0, result.output
+        about = json.loads((tmp_path / "grown" / "result.json").read_text())
+        config = about["config"]
+        assert (config["teacher"]["dataset"], config["proxy"]) == ("digits/[1-3]", "digits/[7,8]")
+        assert config["student"] == {"network": "lenet", "width": 2}
+        # The released code's weights, not the lowest of the space.
+        assert (config["gan"]["lambda_e"], config["gan"]["lambda_d"]) == ((0, 5) if method == "degan" else (0, 0))
+        state = checkpoint.read_tensors((tmp_path / "grown" / "student.safetensors").read_bytes(), "student")
+        assert build_classifier("lenet", 5, 2).load_state_dict(state)
+        assert (tmp_path / "grown" / "generator.safetensors").exists() == (method == "degan")
+
+    def test_what_is_wrong_is_said(self, tmp_path):
+        space = write(tmp_path, self.SPACE)
+        refused("incremental", "--space", space, "--method", "lwf_mc", says=("lwf_mc", "finetuning"))
+        refused("incremental", "--space", "smoke", says=("smoke", "table3_cifar100"))
+        refused("incremental", "--space", space, "--new", "photos", says=("labelled",))
+        refused("incremental", "--space", space, "--old", "digts", says=("digits",))
+        assert nothing_in(tmp_path / "runs")
+
+
 class TestOwnTeacher:
     """A teacher's file."""
 

@@ -604,11 +604,11 @@ def script(teacher, true, tiny, tmp_path_factory):
         ({"task": "incremental", "method": "finetuning"}, "TorchScript network cannot learn new classes"),
     ],
 )
-def test_a_teacher_that_cannot_be_looked_into_is_refused_before_training(change, said, script, tiny, true, store):
+def test_a_teacher_that_cannot_be_looked_into_is_refused_before_training(change, said, script, tiny, true):
     config = normalised(tiny(script[0], change))
     pipeline.check(config)  # its file is not read yet
     with pytest.raises(UserError, match=said):
-        pipeline.prepare(config, pipeline.load_proxy(config, None), true, script[1], store)
+        pipeline.check_inputs(config, true, script[1])
 
 
 def test_a_torchscript_teacher_is_fought_with_a_rival(script, tiny, true, store):
