@@ -27,6 +27,7 @@ OFF = {
     "lambda_s": ("config_gan_lambda_s", 0.0),
     "lambda_bn": ("config_gan_lambda_bn", 0.0),
     "mix_proxy": ("config_distill_mix_proxy", 0.0),
+    "joint": ("config_incremental_joint", False),
 }
 """The extensions that are not the paper's: their ledger columns, and the values that turn them off."""
 PER_SEED = ("config_seed", "config_hash", "config_json")

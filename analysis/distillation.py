@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis import cells, styles
 from analysis.cells import ACCURACY, HELD_OUT, LABELS, ORDER, TEST, WEIGHTS
+from degan_search import methods as table_of_methods
 from degan_search.methods import METHODS, TUNED
 
 COLUMNS = ["proxy", "method", "ours", "std", "n", "low", "high", "measured_on", "paper", "difference"]
@@ -19,11 +20,7 @@ COLUMNS += ["lambda_e", "lambda_d", "extensions", "chosen_by", "hours", "trials"
 COLUMNS += ["dataset", "teacher", "objective"]
 """What `table` says of them; accuracies are in percent."""
 
-WITHOUT_PROXY = (
-    "teacher",
-    "kimura",
-    *(name for name, method in METHODS.items() if method.source in ("true", "few_true", "zskd")),
-)
+WITHOUT_PROXY = ("teacher", "kimura", *table_of_methods.WITHOUT_PROXY)
 """Methods that use no proxy: their figure in the paper belongs to none, and no proxy lacks them."""
 NO_PROXY = "none"
 SETTING = (
@@ -114,11 +111,11 @@ def _cell(trials: pd.DataFrame, method: str, objective: str) -> dict[str, Any]:
     chosen = cells.choose(trials, objective)
     runs = chosen.runs
     weighted = method in TUNED and len(runs)
-    generates = method in METHODS and METHODS[method].generates
+    by_steps = method in METHODS and (METHODS[method].generates or METHODS[method].matched)
     return {
         **cells.measured(runs, chosen.measured_on),
         **{name: runs[f"config_gan_{name}"].iloc[0] if weighted else nan for name in WEIGHTS},
-        "extensions": cells.extensions(runs, f"config_distill{'' if generates else '_images'}_profile"),
+        "extensions": cells.extensions(runs, f"config_distill{'' if by_steps else '_images'}_profile"),
         "chosen_by": chosen.chosen_by,
         **cells.spent(trials),
     }

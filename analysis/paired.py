@@ -16,8 +16,6 @@ from degan_search.errors import UserError
 from degan_search.methods import TUNED
 from degan_search.records import Phase, State, config_of
 
-OURS = "degan"
-"""The method whose weights were chosen: what the others are compared with."""
 COLUMNS = ["dataset", "proxy", "count", "method", "lambda_e", "lambda_d", "gan_steps", "distill_steps"]
 COLUMNS += ["accuracy", "low", "high", "n", "difference", "difference_low", "difference_high", "p", "pairs"]
 COLUMNS += ["score", "teacher", "chosen"]
@@ -42,17 +40,19 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
         frame: from `ledger.load`, evaluated.
 
     Raises:
-        UserError: no finished final run of DeGAN.
+        UserError: no finished final run of a method with weights.
     """
     done = frame[(frame["phase"] == Phase.FINAL) & (frame["state"] == State.COMPLETE)]
     # Rows of an older version lack newer settings; their configurations have the defaults.
     configs = pd.Series({index: config_of(row) for index, row in done.iterrows()}, dtype=object)
     rows: list[dict[str, Any]] = []
     for _, group in done.groupby(configs.map(_setting), sort=False):
-        if (group["config_method"] == OURS).any():
+        if group["config_method"].isin(TUNED).any():
             rows += _rows(group, configs[group.index])
     if not rows:
-        raise UserError(f"no finished final run of method {OURS!r}: `degan-search finals RUN` makes them")
+        raise UserError(
+            f"no finished final run of a method with weights ({', '.join(TUNED)}): `degan-search finals RUN` makes them"
+        )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -132,7 +132,8 @@ def _setting(config: TrialConfig) -> tuple[Any, ...]:
     """Return what compared runs share: task, teacher, student, proxy and budget."""
     gan = config.gan
     budgets = (
-        (part.steps, part.epochs, part.batch_size, part.batch_of) for part in (config.distill, config.distill_images)
+        (part.steps, None if part.steps else part.epochs, part.batch_size, part.batch_of)
+        for part in (config.distill, config.distill_images, config.incremental)
     )
     shared = (config.task, config.teacher, config.student, config.proxy, config.count)
     return (*shared, gan.steps, gan.epochs, gan.batch_size, gan.batch_of, *budgets)
@@ -144,8 +145,8 @@ def _rows(group: pd.DataFrame, configs: pd.Series[Any]) -> list[dict[str, Any]]:
         rows.drop_duplicates("config_seed").set_index("config_seed").sort_index()
         for _, rows in group.groupby(configs.map(lambda config: config.model_copy(update={"seed": 0})), sort=False)
     ]
-    degan = [rows for rows in configurations if rows["config_method"].iloc[0] == OURS]
-    chosen = max(degan, key=lambda rows: (rows["score"].count(), rows["score"].mean()))
+    tuned = [rows for rows in configurations if rows["config_method"].iloc[0] in TUNED]
+    chosen = max(tuned, key=lambda rows: (rows["score"].count(), rows["score"].mean()))
     others = [rows for rows in configurations if rows is not chosen]
     return [_row(chosen) | {"chosen": True}, *(_row(rows) | _difference(chosen, rows) for rows in others)]
 

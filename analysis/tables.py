@@ -21,7 +21,8 @@ def table(frame: pd.DataFrame, paper: str | None = None) -> pd.DataFrame:
 
     Args:
         frame: from `ledger.load`.
-        paper: one of PAPERS; None for the task's of DEFAULT.
+        paper: one of PAPERS; None for the one that fits: Table 3; Table 1 where a method without
+            proxy ran; else Table 2.
 
     Raises:
         UserError: an unknown table, or one of another task; trials of two tasks, or of several settings.
@@ -33,6 +34,8 @@ def table(frame: pd.DataFrame, paper: str | None = None) -> pd.DataFrame:
     if len(tasks) > 1:
         raise UserError(f"a table is of one task, but these trials are of {' and '.join(tasks)}: keep those of one")
     task = tasks[0] if tasks else PAPERS[paper or "table2"]
+    if paper is None and task == "distillation" and frame["config_method"].isin(distillation.WITHOUT_PROXY).any():
+        paper = "table1"  # what belongs to no proxy is in that one alone
     paper = paper or DEFAULT[task]
     if PAPERS[paper] != task:
         fitting = " or ".join(name for name, own in PAPERS.items() if own == task)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from degan_search import cross, ledger, pipeline
 from degan_search import teacher as teachers
 from degan_search.config import TeacherConfig, TrialConfig
+from degan_search.data import proxies
 from degan_search.data.synthetic import Split
 from degan_search.finished import load_generator, load_student
 from degan_search.methods import METHODS
@@ -72,7 +73,7 @@ def _accuracies(run: Path, row: pd.Series[Any], panels: _Panels) -> dict[str, An
     panel = panels[config.teacher]
     student = load_student(run, str(row["trial_id"]), config, panel.outputs(config))
     scores: dict[str, Any] = {}
-    for name in ("oracle", "test") if row["phase"] == Phase.FINAL else ("oracle",):
+    for name in ("oracle", "test") if row["phase"] == Phase.FINAL and _has_test(config) else ("oracle",):
         judges = panel.judges(config, name)
         each = [judge.right(student) for judge in judges]
         right = torch.cat(each).double()
@@ -84,6 +85,12 @@ def _accuracies(run: Path, row: pd.Series[Any], panels: _Panels) -> dict[str, An
             old, new = (part.double().mean().item() for part in each)
             scores |= {"old_accuracy": old, "new_accuracy": new}
     return scores
+
+
+def _has_test(config: TrialConfig) -> bool:
+    """Return whether there are test images: a user's own folders have none, and finals then no test accuracy."""
+    learned = [config.teacher.dataset, *([config.proxy] if config.task == "incremental" else [])]
+    return all(map(proxies.has_test, learned))
 
 
 def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, cross.Scores]:
@@ -146,7 +153,11 @@ class _Panel:
         judges = [self._true(name)]
         if config.task == "incremental":
             proxy = self._proxy(config, "test" if name == "test" else "train")
-            kept = np.arange(len(proxy.images)) if name == "test" else proxy.held_out
+            kept = (
+                np.arange(len(proxy.images))
+                if name == "test"
+                else proxy.held_out[len(pipeline.banked(config, proxy)) :]
+            )
             judges.append(_Judge(proxy.images[kept], len(self.true.classes) + proxy.labels_of(kept)))
         return judges
 

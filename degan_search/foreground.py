@@ -47,7 +47,7 @@ def run(
     teacher = teachers.obtain(
         config.teacher, true, storage / CACHE, lambda progress: tell("teacher", progress.step, progress.of), device
     )
-    pipeline.check_inputs(config, true, teacher)
+    pipeline.check_inputs(config, proxy, true, teacher)
     tell("comparison images", 0, None)
     inputs = pipeline.prepare(config, proxy, true, teacher, storage / CACHE, device)
     try:

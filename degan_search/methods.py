@@ -57,6 +57,8 @@ METHODS: dict[str, Method] = {
     "extended": Method("generator", tuned=True, rule="all"),
 }
 """In the order of tables. `extended` is `degan` with the settings that are not the paper's, for a row of its own."""
+WITHOUT_PROXY = tuple(name for name, method in METHODS.items() if method.source in ("true", "few_true", "zskd"))
+"""What they give is the same on every proxy."""
 TUNED = tuple(name for name, method in METHODS.items() if method.tuned)
 
 
@@ -88,7 +90,7 @@ def normalised(config: TrialConfig) -> TrialConfig:
     changes: dict[str, object] = {}
     if not method.tuned:
         changes["gan"] = config.gan.model_copy(update=UNTUNED)
-    if incremental or not method.generates:
+    if incremental or not method.tuned:
         changes["distill"] = config.distill.model_copy(update={"mix_proxy": defaults.distill.mix_proxy})
     if incremental:
         changes["student"] = StudentConfig(network=config.teacher.network, width=config.teacher.width)

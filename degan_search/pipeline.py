@@ -125,8 +125,7 @@ def check(config: TrialConfig) -> None:
     with torch.device("meta"):  # no weights are drawn
         teacher = build_classifier(config.teacher.network, 2, config.teacher.width)
         build_classifier(config.student.network, 2, config.student.width, channels)
-    if config.gan.lambda_bn and config.teacher.path is None:
-        _check_norms(config, teacher)
+    _check_norms(config, teacher)
 
 
 def _check_norms(config: TrialConfig, teacher: nn.Module) -> None:
@@ -172,17 +171,22 @@ def check_size(config: TrialConfig, proxy: Proxy) -> None:
             )
 
 
-def check_inputs(config: TrialConfig, true: teachers.TrueImages, teacher: teachers.Teacher) -> None:
-    """Refuse what shows in the teacher and the true images alone.
+def check_inputs(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages, teacher: teachers.Teacher) -> None:
+    """Refuse what shows in the teacher and in the images' classes alone.
 
     Raises:
-        UserError: a teacher that the method cannot look into, fewer true images of a class than `shots`, or too few
-            images to hold some out.
+        UserError: new classes that the teacher knows already, a teacher that the method cannot look into, fewer true
+            images of a class than `shots`, or too few images to hold some out.
     """
     method, model = METHODS[config.method], teacher.model()
     _check_norms(config, model)
     if config.task == "incremental":
         incremental.expand(model, 1, 0)
+        if known := sorted(set(true.classes) & set(proxy.classes)):
+            raise UserError(
+                f"{', '.join(known)} of proxy {config.proxy!r} are classes of {config.teacher.dataset!r} already: "
+                "task incremental learns new ones"
+            )
     if method.source == "zskd":
         zskd.class_similarity(model)
         split(config.zskd.images, config.teacher.holdout, 0)
@@ -207,7 +211,7 @@ def prepare(
         config.bank,
         config.gan,
         proxy.images,
-        proxy.images[proxy.held_out],
+        proxy.images[banked(config, proxy)],
         proxy.set_images,
         model,
         stable_hash(teacher.hash, digest),
@@ -230,8 +234,15 @@ def oracle_images(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages) 
     images, labels = true.images[true.held_out], true.labels[true.held_out]
     if config.task == "distillation":
         return images, labels
-    new = len(true.classes) + proxy.labels_of(proxy.held_out)
-    return np.concatenate([images, proxy.images[proxy.held_out]]), np.concatenate([labels, new])
+    kept = proxy.held_out[len(banked(config, proxy)) :]
+    new = len(true.classes) + proxy.labels_of(kept)
+    return np.concatenate([images, proxy.images[kept]]), np.concatenate([labels, new])
+
+
+def banked(config: TrialConfig, proxy: Proxy) -> np.ndarray:
+    """Return the held-out proxy images of the bank; of new classes half at most, the others are the oracle's."""
+    held_out = proxy.held_out if config.task == "distillation" else proxy.held_out[: len(proxy.held_out) // 2]
+    return held_out[: config.bank.proxy_images]
 
 
 def few_of_each(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
@@ -285,8 +296,8 @@ class Trial:
         images = torch.from_numpy(inputs.bank).to(device)
         logits = predict(self.teacher, images)
         if self.config.task == "incremental":
-            proxy, first = inputs.proxy, inputs.bank_proxy_images
-            labels = torch.from_numpy(proxy.labels_of(proxy.held_out[:first])).to(device)
+            proxy = inputs.proxy
+            labels = torch.from_numpy(proxy.labels_of(banked(self.config, proxy))).to(device)
             logits = incremental.bank_logits(logits, labels, len(proxy.classes))
         self.bank = banks.Bank(images, logits, inputs.bank_proxy_images)
 

@@ -25,7 +25,7 @@ from degan_search.data import proxies
 from degan_search.data.images import augment, normalise, split, to_input
 from degan_search.data.synthetic import Split
 from degan_search.errors import UserError
-from degan_search.fit import Progress, fit
+from degan_search.fit import DivergedError, Progress, fit
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
@@ -113,7 +113,7 @@ def obtain(
     here or elsewhere.
 
     Raises:
-        UserError: a file of the user's own that does not fit.
+        UserError: a file of the user's own that does not fit; a teacher that diverges.
     """
     digest = hashlib.sha256(true.images.tobytes() + true.labels.tobytes()).hexdigest()[:16]
     if config.path is not None:
@@ -123,7 +123,11 @@ def obtain(
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
         if not (file.exists() and facts.exists()):
-            model = run(partial(train, config, true, report, device))
+            try:
+                model = run(partial(train, config, true, report, device))
+            except DivergedError as error:  # Ray's own errors are of the class that was raised, too
+                last = str(error).splitlines()[-1]
+                raise UserError(f"{last}: the teacher on {config.dataset!r} diverged; lower teacher.fit.lr") from None
             accuracy_ = _held_out_accuracy(model, true, device)
             write_bytes(file, tensors_bytes(model.state_dict()))
             about = {"held_out_accuracy": accuracy_, "config": config.model_dump(mode="json")}

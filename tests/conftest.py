@@ -76,7 +76,7 @@ def prepare(true, teacher, store) -> Callable[[TrialConfig], pipeline.Inputs]:
     def made(config: TrialConfig) -> pipeline.Inputs:
         proxy = pipeline.load_proxy(config, None)
         pipeline.check_size(config, proxy)
-        pipeline.check_inputs(config, true, teacher)
+        pipeline.check_inputs(config, proxy, true, teacher)
         return pipeline.prepare(config, proxy, true, teacher, store)
 
     return made

@@ -391,7 +391,7 @@ def test_the_bank_tells_new_classes_and_what_the_teacher_says_of_the_rest(ready)
     config, inputs = ready(method="finetuning")
     trial = pipeline.Trial(config, inputs)
     first = inputs.bank_proxy_images
-    assert first == 8
+    assert first == 6 == len(inputs.proxy.held_out) // 2  # the others are the oracle's
     expected = inputs.proxy.labels[inputs.proxy.held_out[:first]]
     assert (inputs.bank[:first] == inputs.proxy.images[inputs.proxy.held_out[:first]]).all()
     outputs = trial.bank.logits.softmax(1)
@@ -412,7 +412,7 @@ def test_a_bank_without_proxy_images_judges_old_classes_alone(ready):
 def test_the_oracle_of_new_classes_has_images_of_both_kinds(ready, old_true):
     config, inputs = ready(method="finetuning", objective="oracle_accuracy")
     images, labels = inputs.oracle
-    old, new = old_true.held_out, inputs.proxy.held_out
+    old, new = old_true.held_out, inputs.proxy.held_out[inputs.bank_proxy_images :]
     assert np.array_equal(images, np.concatenate([old_true.images[old], inputs.proxy.images[new]]))
     assert np.array_equal(labels, np.concatenate([old_true.labels[old], 5 + inputs.proxy.labels[new]]))
     outcome = pipeline.run(config, inputs)
@@ -606,9 +606,9 @@ def script(teacher, true, tiny, tmp_path_factory):
 )
 def test_a_teacher_that_cannot_be_looked_into_is_refused_before_training(change, said, script, tiny, true):
     config = normalised(tiny(script[0], change))
-    pipeline.check(config)  # its file is not read yet
-    with pytest.raises(UserError, match=said):
-        pipeline.check_inputs(config, true, script[1])
+    with pytest.raises(UserError, match=said):  # some of it shows before the file is read
+        pipeline.check(config)
+        pipeline.check_inputs(config, pipeline.load_proxy(config, None), true, script[1])
 
 
 def test_a_torchscript_teacher_is_fought_with_a_rival(script, tiny, true, store):
@@ -904,3 +904,9 @@ def test_the_tiny_teacher_and_generator_are_worth_learning_from(teacher, run):
     # So that what the other tests compare is not one class for every image.
     assert teacher.held_out_accuracy > 0.5
     assert run().samples.float().std(0).mean() > 1  # nor one image
+
+
+def test_new_classes_that_are_known_already_are_refused(tiny, true, teacher):
+    config = normalised(tiny({"task": "incremental", "method": "finetuning", "proxy": "digits/[5,6]"}))
+    with pytest.raises(UserError, match=r"5, 6 of proxy .* are classes of 'digits' already"):
+        pipeline.check_inputs(config, pipeline.load_proxy(config, None), true, teacher)

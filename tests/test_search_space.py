@@ -385,3 +385,32 @@ def test_equal_seeds_draw_equal_trials(tmp_path):
     cell = spaces.cells(read(tmp_path))[0]
     assert draws(cell, seed=1) == draws(cell, seed=1)
     assert draws(cell, seed=1) != draws(cell, seed=2)
+
+
+def test_a_drawn_profile_leaves_what_the_space_gives(tmp_path):
+    trial = SMALL["trial"] | {"distill": {"epochs": 30, "lr": 5e-4}}
+    (cell, _) = spaces.cells(read(tmp_path, trial=trial, parameters={"distill.profile": ["paper", "sgd_augmented"]}))
+    drawn = {config.distill.profile: config.distill for config in draws(cell)}
+    assert {(one.epochs, one.lr) for one in drawn.values()} == {(30, 5e-4)}
+    assert [drawn[name].optimiser for name in ("paper", "sgd_augmented")] == ["adam", "sgd"]
+
+
+def test_a_parameter_that_the_method_does_not_use_is_refused(tmp_path):
+    refused(lambda: read(tmp_path, parameters={"shots": [1, 5]}), "shots varies", "'degan' does not use it")
+    varied = {"method": ["proxy", "degan"]}
+    refused(
+        lambda: read(tmp_path, cells=varied, parameters={"distill.mix_proxy": [0.25, 0.5]}), "method=proxy", "mix_proxy"
+    )
+    read(tmp_path, cells=varied)  # of the weights a row says that they had no effect
+
+
+def test_methods_without_proxy_have_one_cell(tmp_path):
+    space = read(
+        tmp_path, cells={"proxy": ["noise/uniform", "digits"], "method": ["true", "zskd", "dcgan"]}, parameters={}
+    )
+    assert [cell.label for cell in spaces.cells(space)] == [
+        "proxy=noise/uniform method=true",
+        "proxy=noise/uniform method=zskd",
+        "proxy=noise/uniform method=dcgan",
+        "proxy=digits method=dcgan",
+    ]

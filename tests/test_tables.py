@@ -139,13 +139,14 @@ def test_rows_follow_the_paper_then_the_rest(sweep):
         sweep.add(proxy, "true", score=0.5, oracle=0.5)
     sweep.add(NOISE, "degan", score=0.5, oracle=0.5)
     sweep.add(NOISE, "proxy", score=0.5, oracle=0.5)
-    tidy = sweep.tidy()
+    assert "teacher" in set(sweep.tidy().method)  # Table 1: a method without proxy ran
+    tidy = sweep.tidy(paper="table2")
     assert list(tidy.columns) == COLUMNS
     assert list(tidy.method.unique()) == ["true", "proxy", "dcgan", "degan"]
     run = tidy[tidy.method == "true"]  # the run's proxies; those of the paper alone have its three methods
     assert list(run.proxy) == [RELATED, "cifar100/background_6", NOISE, "folder:mine"]
     assert len(tidy) == 10 * 3 + 4 + 2
-    assert sweep.cell(NOISE, "degan")["paper"] == 23.26
+    assert sweep.cell(NOISE, "degan", paper="table2")["paper"] == 23.26
 
 
 def test_cells_of_the_paper_without_a_trial_are_missing(sweep):

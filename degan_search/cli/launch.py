@@ -140,19 +140,19 @@ def incremental(
     Table 3 of the paper, one method at a time; `sweep table3_cifar100` runs all of it. The initial network is trained
     on the old images, or read from `--set teacher.path=FILE`.
     """
-    from degan_search.config import GanConfig, trial_config
+    from degan_search.config import GanConfig, merge, trial_config
     from degan_search.search import space as spaces_
 
-    examples = {example.method: example for example in map(spaces_.Cell.example, spaces_.cells(spaces_.load(space)))}
-    if any(example.task != "incremental" for example in examples.values()):
+    cells = {cell.example().method: cell for cell in spaces_.cells(spaces_.load(space))}
+    if any(cell.example().task != "incremental" for cell in cells.values()):
         raise UserError(f"--space {space!r} is not of task incremental; table3_cifar100 is")
-    if method not in examples:
-        raise UserError(f"--method {method!r} is none of {space!r}; {close_matches(method, examples)}")
-    settings = examples[method].model_dump(mode="json")
-    # A searched weight is at its lowest there, which is 0.
-    weights = GanConfig().model_dump(include={"lambda_e", "lambda_d"})
-    named = {"teacher.dataset": old, "proxy": new, "gan": weights}
-    resolved = trial_config(settings, named, *map(_change, set_ or []))
+    if method not in cells:
+        raise UserError(f"--method {method!r} is none of {space!r}; {close_matches(method, cells)}")
+    settings = cells[method].example().model_dump(mode="json")
+    # What a search would vary is at its lowest there: the released code's weights instead.
+    weights = {f"gan.{name}": value for name, value in GanConfig() if f"gan.{name}" in cells[method].varies()}
+    named = {"teacher.dataset": old, "proxy": new}
+    resolved = trial_config(settings, named, weights, merge({}, *map(_change, set_ or [])))
     _run_here(resolved, out, storage, data_dir, threads)
 
 
@@ -194,13 +194,13 @@ def read_trial(file: Path, changes: list[str]) -> TrialConfig:
         UserError: no such file, not YAML, an unknown key or a value out of range.
     """
     from degan_search import settings_file
-    from degan_search.config import trial_config
+    from degan_search.config import merge, trial_config
 
     what = f"configuration {str(file)!r}"
     settings = settings_file.read(file, what) or {}
     if not isinstance(settings, dict):
         raise UserError(f"{what} must hold key: value settings, not {type(settings).__name__}")
-    return trial_config(settings, *map(_change, changes))
+    return trial_config(settings, merge({}, *map(_change, changes)))
 
 
 def _change(text: str) -> dict[str, Any]:

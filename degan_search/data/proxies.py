@@ -152,6 +152,17 @@ def check(name: str) -> None:
         train_size(base)
 
 
+def share(name: str) -> float:
+    """The share of its set that a proxy is, by number of classes; 1 for a user's own, whose classes go unread."""
+    base, classes = _parse(name)
+    return 1.0 if classes is None or user_set(base) else len(classes) / len(SETS[base].classes)
+
+
+def has_test(name: str) -> bool:
+    """Whether there is a test split: not of a user's own images."""
+    return user_set(_parse(name)[0]) is None
+
+
 def parent_size(name: str, data_dir: Path | None = None) -> int:
     """Training images of the whole set before class filtering, which the paper's batch of 2,048 is counted in."""
     return train_size(_parse(name)[0], data_dir)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from degan_search import degan, pipeline, runtime
-from degan_search.config import FitConfig, GanConfig, StudentConfig, TeacherConfig, TrialConfig
+from degan_search.config import DistillConfig, FitConfig, GanConfig, StudentConfig, TeacherConfig, TrialConfig
 from degan_search.data import proxies
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
@@ -46,10 +46,11 @@ def trial_seconds(config: TrialConfig, data_dir: Path | None, device: str = "cpu
         whole = proxies.parent_size(config.proxy, data_dir)
     except UserError:  # images that are not there yet: the paper's sets all have about this many
         whole = 50_000
-    count, method = config.count or whole, METHODS[config.method]
+    method = METHODS[config.method]
+    count = config.count or round(whole * proxies.share(config.proxy))
     generated = probed = 0
     if method.generates:
-        batch, steps = degan.lengths(config.gan, count, count)
+        batch, steps = degan.lengths(config.gan, count, count if config.count else whole)
         generated = batch * steps
         probed = len(config.probe.at) * config.probe.steps * config.probe.batch_size
     elif method.source == "zskd":  # an image's step is much like one of a student's
@@ -81,7 +82,7 @@ def _image_seconds(teacher: TeacherConfig, student: StudentConfig, gan: GanConfi
     channels = CLASSIFIERS[teacher.network].channels
     frozen = freeze(build_classifier(teacher.network, 10, teacher.width)).to(device)
     trained = build_classifier(student.network, 10, student.width, channels).to(device)
-    networks = degan.build(gan, channels, frozen, 0, device)
+    networks = degan.build(gan, channels, frozen, 0, device, student=(trained, DistillConfig()))
     images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, channels, 32, 32), dtype=torch.uint8, device=device))
     z = torch.randn(SAMPLE_BATCH, gan.latent, 1, 1, device=device)
 

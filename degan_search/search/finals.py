@@ -34,7 +34,12 @@ LOG = "finals.json"
 BUDGETS = ("as-is", "paper")
 BASELINES = {"distillation": ("dcgan", "proxy_matched", "proxy"), "incremental": ("dcgan", "proxy", "finetuning")}
 """Of each task. LwF.MC is none of them: it has a teacher of its own."""
-KEPT = {"gan": (*UNTUNED, "width", "latent"), "distill": ("profile", "mix_proxy")}
+KEPT = {
+    "gan": (*UNTUNED, "width", "latent"),
+    "distill": ("profile", "mix_proxy"),
+    "zskd": ("scales", "temperature"),
+    "incremental": ("joint", "scaling", "scale_weight", "distill_weight", "temperature"),
+}
 """Settings that the paper's budget leaves as they were found; of these stages, all others are the paper's."""
 FIRST_LOOK = 3
 """Seeds before a configuration may be stopped."""
@@ -136,7 +141,7 @@ def check(request: Request) -> None:
             raise UserError(f"--{name} {value}: 1 or more is needed")
     if request.budget not in BUDGETS:
         raise UserError(f"--budget {request.budget!r} must be {' or '.join(BUDGETS)}")
-    baselines = [name for name, method in METHODS.items() if not method.tuned]
+    baselines = [name for name, method in METHODS.items() if not method.tuned and method.rule != "sigmoid"]
     for name in request.baselines or ():
         if name not in baselines:
             raise UserError(f"--baselines: {name!r} is no baseline; {close_matches(name, baselines)}")
@@ -181,7 +186,7 @@ def final_config(config: TrialConfig, request: Request) -> TrialConfig:
     if request.budget == "paper":
         paper = TrialConfig().model_dump(mode="json")
         kept = {stage: {name: settings[stage][name] for name in names} for stage, names in KEPT.items()}
-        settings |= {name: paper[name] for name in (*KEPT, "distill_images", "zskd", "incremental")}
+        settings |= {name: paper[name] for name in (*KEPT, "distill_images")}
         return normalised(trial_config(settings, kept, request.changes, {"probe.at": []}))
     return normalised(trial_config(settings, request.changes, {"probe.at": []}))
 

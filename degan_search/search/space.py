@@ -18,7 +18,7 @@ from analysis.choice import CRITERIA, TRUE
 from degan_search import pipeline, settings_file
 from degan_search.config import Count, Model, Seed, TrialConfig, flatten, merge, parse, trial_config
 from degan_search.errors import UserError, close_matches
-from degan_search.methods import normalised
+from degan_search.methods import UNTUNED, WITHOUT_PROXY, normalised
 
 Scalar = bool | int | float | str | None
 SHARED = ("proxy", "count", "method", "objective", "teacher.", "bank.")
@@ -254,10 +254,10 @@ class Cell:
 
         take(self.space.parameters)
         for when in self.space.when:
-            if when.holds(_flat(trial_config(settings, values))):
+            if when.holds(_flat(trial_config(merge(settings, values)))):
                 settings = merge(settings, when.trial)
                 take(when.parameters)
-        return normalised(trial_config(settings, values)), drawn
+        return normalised(trial_config(merge(settings, values))), drawn
 
 
 def load(name: str) -> Space:
@@ -285,9 +285,15 @@ def shipped() -> list[str]:
 
 
 def cells(space: Space) -> list[Cell]:
-    """Return the cells of the table in the file's order."""
+    """Return the cells of the table in the file's order; methods that use no proxy have one, on the first proxy."""
     combinations = itertools.product(*space.cells.values())
-    return [Cell(dict(zip(space.cells, values, strict=True)), space) for values in combinations]
+    made = [dict(zip(space.cells, values, strict=True)) for values in combinations]
+    first = space.cells.get("proxy", [None])[0]
+    return [
+        Cell(settings, space)
+        for settings in made
+        if settings.get("proxy", first) == first or settings.get("method") not in WITHOUT_PROXY
+    ]
 
 
 def check(space: Space) -> None:
@@ -327,8 +333,14 @@ def _check_cell(cell: Cell) -> None:
                 raise UserError(f"{name} is not the same list or kind of range under every condition")
             if isinstance(spec, Range) and name.startswith(SHARED):
                 raise UserError(f"{name} can vary in a list alone: what trials share is made before the first starts")
-            for value in _samples(spec):
-                _check_trial(space, trial_config(config.model_dump(mode="json"), {name: value}))
+            tried = [trial_config(config.model_dump(mode="json"), {name: value}) for value in _samples(spec)]
+            for trial in tried:
+                _check_trial(space, trial)
+            # A rebuilt study could not tell what was drawn; of the weights it knows that they had no effect.
+            if name.removeprefix("gan.") not in UNTUNED and len(tried) > 1 and len(set(map(normalised, tried))) == 1:
+                raise UserError(
+                    f"{name} varies, but method {config.method!r} does not use it: put it under a condition"
+                )
     for point in space.first:
         cell.enqueue(point)
     if space.search.sampler == "grid":

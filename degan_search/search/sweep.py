@@ -148,7 +148,7 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
     known = _teachers([config.teacher for config in configs], cache, device, options, console)
     made: dict[str, pipeline.Inputs] = {}
     for config in configs:
-        pipeline.check_inputs(config, *known[config.teacher])
+        pipeline.check_inputs(config, loaded[proxy_key(config)], *known[config.teacher])
     for config in configs:
         key = inputs_key(config)
         if key in made:
