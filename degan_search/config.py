@@ -141,7 +141,7 @@ class DistillConfig(FitConfig):
     pool: Count = 4096
     """Generated images held at a time, when reuse is above 1."""
     mix_proxy: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Not the paper's: share of proxy images in each batch of generated ones."""
+    """Not the paper's: share of proxy images in each batch of generated ones, new classes' images among them."""
 
 
 class ZskdConfig(Model):

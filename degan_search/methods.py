@@ -90,7 +90,7 @@ def normalised(config: TrialConfig) -> TrialConfig:
     changes: dict[str, object] = {}
     if not method.tuned:
         changes["gan"] = config.gan.model_copy(update=UNTUNED)
-    if incremental or not method.tuned:
+    if not method.tuned:
         changes["distill"] = config.distill.model_copy(update={"mix_proxy": defaults.distill.mix_proxy})
     if incremental:
         changes["student"] = StudentConfig(network=config.teacher.network, width=config.teacher.width)

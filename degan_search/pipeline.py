@@ -375,7 +375,11 @@ class Trial:
             batches = source.batches(runtime.generator(config.seed, "incremental", "recall", device=self.device))
 
             def recall(new: Tensor) -> tuple[Tensor, Tensor]:
-                return next(batches)
+                images, logits = next(batches)
+                mixed = round(config.distill.mix_proxy * len(new))
+                if not mixed:
+                    return images, logits
+                return torch.cat([new[:mixed], images[mixed:]]), torch.cat([self.teacher(new[:mixed]), logits[mixed:]])
 
         return student, incremental.learn(
             student,

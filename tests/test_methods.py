@@ -86,7 +86,7 @@ COUNTS_FOR = {
     "zskd.temperature": (3.0, ZSKD),
     "incremental.lr": (0.5, EVERY_LEARNING),
     "incremental.scaling": ("none", EVERY_LEARNING),
-    "distill.mix_proxy": (0.5, {pair for pair in TUNING if pair[0] == "distillation"}),
+    "distill.mix_proxy": (0.5, TUNING),
     **{f"gan.{weight}": (2.0, TUNING) for weight in UNTUNED},
     "student.width": (5, {("distillation", name) for name in DISTILLING}),
     "student.network": ("lenet", {("distillation", name) for name in DISTILLING}),

@@ -377,6 +377,7 @@ def test_methods_of_learning_differ(learn):
         {"incremental.scale_weight": 9},
         {"incremental.profile": "sgd_augmented"},
         {"gan.lambda_s": 3},
+        {"distill.mix_proxy": 0.5},
     ],
 )
 def test_each_setting_of_learning_changes_the_student(change, learn):
