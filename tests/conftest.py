@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from degan_search import ledger, pipeline
 from degan_search import teacher as teachers
@@ -13,6 +14,9 @@ from degan_search.config import TrialConfig, trial_config
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.table import build_classifier
 from degan_search.records import config_columns
+
+settings.register_profile("project", deadline=None)  # no test asserts a time
+settings.load_profile("project")
 
 TINY = {
     "proxy": "digits",
