@@ -178,17 +178,18 @@ def check_inputs(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages, t
         UserError: new classes that the teacher knows already, a teacher that the method cannot look into, fewer true
             images of a class than `shots`, or too few images to hold some out.
     """
-    method, model = METHODS[config.method], teacher.model()
-    _check_norms(config, model)
+    method = METHODS[config.method]
+    if config.gan.lambda_bn:
+        _check_norms(config, teacher.model())
     if config.task == "incremental":
-        incremental.expand(model, 1, 0)
+        incremental.expand(teacher.model(), 1, 0)
         if known := sorted(set(true.classes) & set(proxy.classes)):
             raise UserError(
                 f"{', '.join(known)} of proxy {config.proxy!r} are classes of {config.teacher.dataset!r} already: "
                 "task incremental learns new ones"
             )
     if method.source == "zskd":
-        zskd.class_similarity(model)
+        zskd.class_similarity(teacher.model())
         split(config.zskd.images, config.teacher.holdout, 0)
     if method.source == "few_true":
         split(len(few_of_each(true.labels[true.train], config.shots, 0)), config.teacher.holdout, 0)
