@@ -11,6 +11,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from analysis.statistics import interval, paired
+from analysis.styles import csv
+from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.methods import TUNED
@@ -122,8 +124,8 @@ def save(table: pd.DataFrame, folder: Path) -> None:
         UserError: the folder cannot be written.
     """
     try:
-        table.to_csv(folder / "finals.csv", index=False)
-        (folder / "finals.md").write_text(render(table, "github"))
+        write_bytes(folder / "finals.csv", csv(table).encode())
+        write_bytes(folder / "finals.md", render(table, "github").encode())
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
 

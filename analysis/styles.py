@@ -100,6 +100,13 @@ def teachers(tidy: pd.DataFrame, images: Mapping[str, str]) -> str:
     return "; ".join(parts) or "not measured"
 
 
+def csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV with every column; text that a spreadsheet would take for a formula gets a ' before it."""
+    formula = re.compile(r"[=+\-@\t\r].", re.DOTALL)
+    plain = table.map(lambda value: f"'{value}" if isinstance(value, str) and formula.match(value) else value)
+    return str(plain.to_csv(index=False))
+
+
 def _text(page: Page) -> str:
     rows = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in map(str, page.shown):
@@ -130,7 +137,7 @@ def _latex(page: Page) -> str:
 STYLES: dict[str, Callable[[Page], str]] = {
     "text": _text,
     "markdown": _markdown,
-    "csv": lambda page: page.tidy.to_csv(index=False),
+    "csv": lambda page: csv(page.tidy),
     "latex": _latex,
 }
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import distillation, figures, incremental
-from analysis.styles import STYLES
+from analysis.styles import STYLES, csv
+from degan_search.atomic import write_bytes
 from degan_search.errors import UserError, close_matches
 
 PAPERS = {"table1": "distillation", "table2": "distillation", "table3": "incremental"}
@@ -55,7 +56,7 @@ def render(tidy: pd.DataFrame, style: str = "text") -> str:
     if style not in STYLES:
         raise UserError(f"style {style!r} is unknown; {close_matches(style, STYLES)}")
     if tidy.empty:
-        return tidy.to_csv(index=False) if style == "csv" else "No trials yet.\n"
+        return csv(tidy) if style == "csv" else "No trials yet.\n"
     return STYLES[style]((incremental if is_incremental(tidy) else distillation).page(tidy))
 
 
@@ -67,7 +68,7 @@ def save(tidy: pd.DataFrame, folder: Path) -> None:
     """
     try:
         for ending, style in (("csv", "csv"), ("md", "markdown"), ("tex", "latex")):
-            (folder / f"table.{ending}").write_text(render(tidy, style), encoding="utf-8")
+            write_bytes(folder / f"table.{ending}", render(tidy, style).encode())
         if len(shown := tidy[tidy["trials"] > 0]):
             figures.save(figures.methods_by_proxy(shown), folder / "table.png")
     except OSError as error:

@@ -20,7 +20,7 @@ from degan_search.errors import UserError
 
 HOST = "127.0.0.1"
 Importances = Callable[[Path], pd.DataFrame | None]
-SAMPLES = re.compile(r"/trials/([A-Za-z0-9][\w.-]*)/samples\.png", re.ASCII)
+SAMPLES = re.compile(rf"/trials/({ledger.TRIAL_ID})/samples\.png")
 
 
 class Page:

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from degan_search.errors import UserError
+from degan_search.errors import UserError, visible
 
 M = TypeVar("M", bound=BaseModel)
-Count = Annotated[int, Field(ge=1)]
+
+
+def _visible(text: str) -> str:
+    if visible(text) != text:
+        raise ValueError("control characters are no part of a name")
+    return text
+
+
+Name = Annotated[str, Field(max_length=1000), AfterValidator(_visible)]
+# Upper bounds keep settings from somebody else from asking for all of a machine's memory.
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Width = Annotated[int, Field(ge=1, le=512)]
+Batch = Annotated[int, Field(ge=1, le=2**16)]
+Number = Annotated[int, Field(ge=1, le=2_500_000)]
+"""Images held in memory at a time."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -47,7 +62,7 @@ class FitConfig(Model):
     lr_factor: Rate = 0.1
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the whole length in which sgd's learning rate rises linearly to `lr`."""
-    batch_size: Count = 64
+    batch_size: Batch = 64
     batch_of: Literal["used", "set"] = "used"
     """`set`: counted before class filtering, as in the released code, so that the batch shrinks with
     the subset's share of its image set."""
@@ -88,12 +103,14 @@ PROFILES: dict[str, dict[str, Any]] = {
 class TeacherConfig(Model):
     """The classifier that is given, and the true images it was trained on."""
 
-    dataset: str = "cifar10"
-    network: str = "alexnet"
-    width: Count | None = None
-    path: str | None = None
-    """A teacher of the user's own: a state dict of `network` (.safetensors, .pt) or a TorchScript file."""
-    count: Count | None = None
+    dataset: Name = "cifar10"
+    network: Name = "alexnet"
+    width: Width | None = None
+    path: Name | None = None
+    """A teacher of the user's own: a state dict of `network` (.safetensors, .pt), or TorchScript if it is trusted."""
+    trusted: bool = False
+    """Lets a TorchScript file at `path` run its own program, which can read and write files; no stranger's."""
+    count: Number | None = None
     """True training images used (before the 80/20 split); None: all."""
     holdout: Share = 0.2
     seed: Seed = 0
@@ -111,9 +128,9 @@ class GanConfig(Model):
     """Not the paper's: the generator seeks images on which a student, trained beside it, differs from the teacher."""
     lambda_bn: Weight = 0.0
     """Not the paper's: generated images shall have the statistics that the teacher's BatchNorm layers keep."""
-    width: Count = 64
-    latent: Count = 100
-    batch_size: Annotated[int, Field(ge=2)] = 2048
+    width: Width = 64
+    latent: Annotated[int, Field(ge=1, le=4096)] = 100
+    batch_size: Annotated[int, Field(ge=2, le=2**16)] = 2048
     batch_of: Literal["used", "set"] = "set"
     epochs: Count = 200
     steps: Count | None = None
@@ -126,19 +143,19 @@ class GanConfig(Model):
 class StudentConfig(Model):
     """The network that is distilled."""
 
-    network: str = "alexnet_half"
-    width: Count | None = None
+    network: Name = "alexnet_half"
+    width: Width | None = None
 
 
 class DistillConfig(FitConfig):
     """Distillation: temperature, and where it draws its images from a generator, how often each is used."""
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
-    score_images: Count = 4096
+    score_images: Number = 4096
     """Freshly generated images on which agreement picks the student's best weights."""
     reuse: Count = 1
     """Times a generated image is used before the pool is made anew; 1: fresh noise at each step."""
-    pool: Count = 4096
+    pool: Number = 4096
     """Generated images held at a time, when reuse is above 1."""
     mix_proxy: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Not the paper's: share of proxy images in each batch of generated ones, new classes' images among them."""
@@ -150,12 +167,12 @@ class ZskdConfig(Model):
     Temperature, iterations and number of images are those of the authors' released code for CIFAR-10.
     """
 
-    images: Count = 40_000
+    images: Number = 40_000
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 0.1)
     """Scales of the Dirichlet's concentration; each gives an equal share of the images."""
     iterations: Count = 1500
     """Steps of each batch towards its targets."""
-    batch_size: Count = 1000
+    batch_size: Batch = 1000
     lr: Rate = 0.01
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
 
@@ -167,7 +184,7 @@ class IncrementalConfig(FitConfig):
     augment: bool = True
     weight_decay: Weight = 2e-4
     milestones: tuple[Share, ...] = (0.24, 0.48, 0.72, 0.88)
-    batch_size: Count = 128
+    batch_size: Batch = 128
     lr: Rate = 0.1
     epochs: Count = 250
     temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
@@ -190,7 +207,7 @@ class ProbeConfig(Model):
     at: tuple[Count, ...] = ()
     """GAN steps, ascending, after which the generator is probed; () for never."""
     steps: Count = 500
-    batch_size: Count = 64
+    batch_size: Batch = 64
     lr: Rate = 1e-3
 
     @model_validator(mode="after")
@@ -207,10 +224,10 @@ class BankConfig(Model):
     balanced by the teacher's predicted class. Made once for each teacher and proxy.
     """
 
-    proxy_images: Annotated[int, Field(ge=0)] = 2000
+    proxy_images: Annotated[int, Field(ge=0, le=2_500_000)] = 2000
     generators: tuple[tuple[Weight, Weight], ...] = ((0.0, 0.0), (0.0, 5.0), (1.0, 5.0))
     """(lambda_e, lambda_d) of each generator; trained with the seed below, not with a trial's."""
-    generated_images: Annotated[int, Field(ge=0)] = 1000
+    generated_images: Annotated[int, Field(ge=0, le=2_500_000)] = 1000
     """Images from each generator."""
     steps: Count | None = None
     """GAN steps of each; None: as a trial's."""
@@ -228,11 +245,11 @@ class TrialConfig(Model):
 
     task: Literal["distillation", "incremental"] = "distillation"
     """`incremental`: the teacher, of `teacher.dataset`'s classes, learns the proxy's classes as well (Table 3)."""
-    method: str = "degan"
-    proxy: str = "cifar100/related_90"
-    count: Count | None = None
+    method: Name = "degan"
+    proxy: Name = "cifar100/related_90"
+    count: Number | None = None
     """Proxy images used, drawn class-balanced; None: all."""
-    shots: Count = 10
+    shots: Number = 10
     """True images of each class, for the method `few_shot` alone."""
     seed: Seed = 0
     teacher: TeacherConfig = TeacherConfig()
@@ -302,6 +319,12 @@ def _with_profiles(settings: dict[str, Any], defaults: Any) -> dict[str, Any]:
     return (PROFILES[name] | below) if isinstance(name, str) and name in PROFILES else below
 
 
+# A value from somebody else may be nested deeper than Python itself can write.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist, _SHOWN.maxtuple = 4, 20, 20, 20
+_SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 200
+
+
 def parse(model: type[M], values: Any, what: str = "configuration") -> M:
     """Validate values against a model, turning pydantic's list of errors into one message.
 
@@ -317,7 +340,7 @@ def parse(model: type[M], values: Any, what: str = "configuration") -> M:
             if fault["type"] == "extra_forbidden":
                 faults.append(f"unknown key {place!r} (known here: {', '.join(_known(model, fault['loc']))})")
             else:
-                faults.append(f"{place} = {fault['input']!r}: {fault['msg']}")
+                faults.append(f"{place} = {_SHOWN.repr(fault['input'])}: {fault['msg']}")
         raise UserError(f"{what}: " + "; ".join(faults)) from None
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from degan_search import runtime
 from degan_search.batchnorm import distances, watched
+from degan_search.checkpoint import Parts, Stateful, Values
 from degan_search.config import DistillConfig, GanConfig
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
@@ -25,7 +26,7 @@ from degan_search.losses import (
     generator_loss,
 )
 from degan_search.networks.dcgan import build_discriminator, build_generator
-from degan_search.sources import index_batches
+from degan_search.sources import IndexBatches
 
 COLLAPSED = 1e-3
 """Mean standard deviation over images, of pixels in [-1, 1], below which they are all one image."""
@@ -79,6 +80,15 @@ class Gan:
     """None: the classifier's losses alone teach the generator (Figure 1a of the paper)."""
     adam_d: torch.optim.Optimizer | None = None
     rival: Rival | None = None
+
+    def parts(self) -> dict[str, Stateful]:
+        """Return the networks that are trained, and their optimisers, by name."""
+        parts: dict[str, Stateful] = {"generator": self.generator, "adam_g": self.adam_g}
+        if self.discriminator is not None and self.adam_d is not None:
+            parts |= {"discriminator": self.discriminator, "adam_d": self.adam_d}
+        if self.rival is not None:
+            parts |= {"rival": self.rival.student, "rival_optimiser": self.rival.optimiser}
+        return parts
 
     def step(self, real: Float[Tensor, "n c h w"], z: Float[Tensor, "n latent 1 1"]) -> Tensor:
         """Update the discriminator, then the generator, on one batch (equations 2 to 7).
@@ -205,27 +215,35 @@ def train(
     set_images: int,
     seed: int,
     report_at: tuple[int, ...] = (),
+    parts: Parts | None = None,
 ) -> Iterator[GanProgress]:
     """Train a DeGAN in place, yielding after each step of `report_at`, after each 2% and after the last.
+
+    What it needs to go on later is added to `parts`.
 
     Raises:
         DivergedError: a loss is not finite, or the generator makes one image only.
     """
     size, steps = lengths(config, len(proxy), set_images)
     device = str(proxy.device)
-    indices = index_batches(len(proxy), size, runtime.generator(seed, "gan", "images", device=device))
-    noise = runtime.generator(seed, "gan", "noise", device=device)
-    every = max(1, steps // 50)
-    for model in (gan.generator, gan.discriminator, gan.rival and gan.rival.student):
-        if model:
-            model.train()
-    with runtime.seeded(seed, "gan", "dropout"):  # a rival may have some
-        for step in range(1, steps + 1):
+    parts = parts or Parts()
+    rng = parts.stream("rng", runtime.generator(seed, "gan", "images", device=device))
+    indices = parts.add("order", IndexBatches(len(proxy), size, rng))
+    noise = parts.stream("noise", runtime.generator(seed, "gan", "noise", device=device))
+    for name, part in gan.parts().items():
+        parts.add(name, part)
+        if isinstance(part, nn.Module):
+            part.train()
+    every, now = max(1, steps // 50), parts.add("now", Values(step=0))
+    with runtime.seeded(seed, "gan", "dropout", device=device) as dropout:  # a rival may have some
+        parts.stream("dropout", dropout)
+        for step in range(now.step + 1, steps + 1):
             real = normalise(proxy[next(indices)]).contiguous(memory_format=torch.channels_last)
             losses = gan.step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
             if step % every == 0 or step == steps or step in report_at:
                 progress = GanProgress(step, steps, *losses.tolist())
                 _check(progress, gan.discriminator is not None)
+                now.step = step
                 yield progress
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from degan_search import runtime
+from degan_search.checkpoint import Parts
 from degan_search.config import DistillConfig
 from degan_search.fit import Progress, fit
 from degan_search.losses import distillation_loss
@@ -14,22 +15,40 @@ from degan_search.sources import Source
 
 
 def distill(
-    student: nn.Module, source: Source, config: DistillConfig, seed: int, device: str, stage: str = "distill"
+    student: nn.Module,
+    source: Source,
+    config: DistillConfig,
+    seed: int,
+    device: str,
+    stage: str = "distill",
+    parts: Parts | None = None,
 ) -> Iterator[Progress]:
     """Train a student in place to give the teacher's outputs, yielding its progress after each epoch.
 
     The loss is T^2 KL(teacher || student) at temperature T; the weights kept are those of the best
-    agreement with the teacher on images not trained on. The student ends in eval mode.
+    agreement with the teacher on images not trained on. The student ends in eval mode. What it needs to go on
+    later is added to `parts`.
 
     Raises:
         DivergedError: the loss is not finite.
     """
-    batches = source.batches(runtime.generator(seed, stage, "images", device=device))
-    fresh = runtime.generator(seed, stage, "score", device=device)
+    parts = parts or Parts()
+    rng = parts.stream("rng", runtime.generator(seed, stage, "images", device=device))
+    fresh = parts.stream("score", runtime.generator(seed, stage, "score", device=device))
+    batches = source.batches(rng, parts.add("batches", Parts()))
 
     def loss() -> Tensor:
         images, teacher_logits = next(batches)
         return distillation_loss(student(images), teacher_logits, config.temperature)
 
-    with runtime.seeded(seed, stage, "dropout"):
-        yield from fit(student, loss, lambda: source.score(student, fresh), config, source.steps_per_epoch, stage)
+    with runtime.seeded(seed, stage, "dropout", device=device) as dropout:
+        parts.stream("dropout", dropout)
+        yield from fit(
+            student,
+            loss,
+            lambda: source.score(student, fresh),
+            config,
+            source.steps_per_epoch,
+            stage,
+            parts.add("fit", Parts()),
+        )

@@ -18,7 +18,7 @@ from degan_search import teacher as teachers
 from degan_search.config import TeacherConfig, TrialConfig
 from degan_search.data import proxies
 from degan_search.data.synthetic import Split
-from degan_search.finished import load_generator, load_student
+from degan_search.finished import has_student, load_generator, load_student
 from degan_search.methods import METHODS
 from degan_search.metrics import predict
 from degan_search.records import Phase, State, config_of, score_schema
@@ -50,7 +50,9 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
     scores: dict[str, dict[str, Any]] = {}
     for _, row in done[done["oracle_half_1"].isna()].iterrows():
         scores[str(row["trial_id"])] = _accuracies(run, row, panels)
-    for _, trials in done[done["phase"] == Phase.SEARCH].groupby(TOGETHER, dropna=False, sort=False):
+    # Of a search that goes on, the networks of most trials are gone: those compete no more, and keep what they have.
+    there = np.array([has_student(run, str(name)) for name in done["trial_id"]], bool) | done["cross_agreement"].isna()
+    for _, trials in done[(done["phase"] == Phase.SEARCH) & there].groupby(TOGETHER, dropna=False, sort=False):
         if trials["cross_agreement"].isna().any() and config_of(trials.iloc[0]).task == "distillation":
             for trial_id, agreements in _agreements(run, trials, panels).items():
                 scores.setdefault(trial_id, {}).update(agreements)
@@ -132,7 +134,7 @@ class _Panel:
     def __init__(self, config: TeacherConfig, data_dir: Path | None, cache: Path) -> None:
         self.config, self.data_dir = config, data_dir
         self.true = teachers.true_images(config, data_dir)
-        self.teacher = teachers.obtain(config, self.true, cache).model()
+        self.teacher = teachers.obtain(teachers.recorded(config), self.true, cache).model()
         self.test: _Judge | None = None
         self.accuracies: dict[str, float] = {}
         self.proxies: dict[tuple[str, int | None, Split], pipeline.Proxy] = {}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from degan_search import ledger
+from degan_search import ledger, untrusted
 from degan_search import teacher as teachers
 from degan_search.checkpoint import read_tensors
 from degan_search.config import TrialConfig
@@ -54,6 +54,11 @@ def find(run: Path, trial: str | None, network: Literal["student", "generator"])
     return asked.iloc[0]
 
 
+def has_student(run: Path, trial_id: str) -> bool:
+    """Return whether a trial's student is there: of most search trials it is removed, see `--keep`."""
+    return _file(run, trial_id, "student").is_file()
+
+
 def load_student(run: Path, trial_id: str, config: TrialConfig, classes: int) -> nn.Module:
     """Return a finished trial's student, in eval mode: images [N, C, 32, 32] in [-1, 1] to logits [N, classes].
 
@@ -91,9 +96,12 @@ def _why_none(run: Path, row: pd.Series, network: str) -> str:
 def _filled(model: nn.Module, file: Path, trial_id: str) -> nn.Module:
     if not file.is_file():
         raise UserError(f"{file} is missing: this network of {trial_id} was not saved, or its file was moved away")
-    state = read_tensors(file.read_bytes(), str(file))
+    if not file.resolve().is_relative_to(file.parent.parent.resolve()):
+        raise UserError(f"{file} is a link to {file.resolve()}, outside its run; copy the file instead")
+    state = read_tensors(untrusted.read(file, str(file), untrusted.MODEL_BYTES), str(file))
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{file} does not fit {trial_id}: {str(error).splitlines()[-1].strip()}") from None
+    except Exception as error:  # other names or shapes, and kinds of tensors that copying refuses
+        why = (str(error) or repr(error)).splitlines()[-1].strip()
+        raise UserError(f"{file} does not fit {trial_id}: {why}") from None
     return model.eval()

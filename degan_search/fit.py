@@ -11,8 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from degan_search.checkpoint import Parts, Values
 from degan_search.config import FitConfig
 
 LR_FACTORS = (1.0, 0.1)
@@ -41,6 +42,7 @@ def fit(
     config: FitConfig,
     steps_per_epoch: int,
     stage: str,
+    parts: Parts | None = None,
 ) -> Iterator[Progress]:
     """Train a model in place, yielding its progress after each epoch; it ends with its best weights.
 
@@ -52,36 +54,42 @@ def fit(
         config: optimiser, lengths, learning rates and patience, see `FitConfig`.
         steps_per_epoch: batches between two scores.
         stage: name in the progress.
+        parts: where what the loop needs to go on later is added; what `loss` and `score` need is their maker's part.
 
     Raises:
         DivergedError: the loss is not finite.
     """
-    best, best_score, done = copy.deepcopy(model.state_dict()), -math.inf, 0
+    parts = parts or Parts()
     phases = _adam(config) if config.optimiser == "adam" else _sgd(config, steps_per_epoch)
     of = phases[-1].limit if phases[-1].limit < ENDLESS else None
-    for phase in phases:
-        model.load_state_dict(best)
+    now = Values(phase=0, done=0, epochs=0, waited=0, best=copy.deepcopy(model.state_dict()), best_score=-math.inf)
+    parts.add("now", now)
+    for index in range(now.phase, len(phases)):
+        now.phase, phase = index, phases[index]
+        model.load_state_dict(now.best)
         stepper, schedule = phase.start([weights for weights in model.parameters() if weights.requires_grad])
-        waited = epochs = 0
-        while done < phase.limit and epochs < config.epochs and waited < phase.patience:
+        for name, part in (("model", model), ("optimiser", stepper), ("schedule", schedule)):
+            parts.add(name, part)
+        while now.done < phase.limit and now.epochs < config.epochs and now.waited < phase.patience:
             model.train()
             value = torch.zeros(())
-            for _ in range(min(steps_per_epoch, phase.limit - done)):
+            for _ in range(min(steps_per_epoch, phase.limit - now.done)):
                 stepper.zero_grad()
                 value = loss()
                 value.backward()  # type: ignore[no-untyped-call]
                 stepper.step()
                 schedule.step()
-                done += 1
+                now.done += 1
             if not math.isfinite(last := float(value.detach())):
-                raise DivergedError(f"{stage}: loss is {last} at step {done}")
+                raise DivergedError(f"{stage}: loss is {last} at step {now.done}")
             model.eval()
-            epochs += 1
-            waited += 1
-            if (now := score() if score else float(done)) > best_score:
-                best, best_score, waited = copy.deepcopy(model.state_dict()), now, 0
-            yield Progress(stage, done, of, best_score, last)
-    model.load_state_dict(best)
+            now.epochs += 1
+            now.waited += 1
+            if (found := score() if score else float(now.done)) > now.best_score:
+                now.best, now.best_score, now.waited = copy.deepcopy(model.state_dict()), found, 0
+            yield Progress(stage, now.done, of, now.best_score, last)
+        now.epochs = now.waited = 0
+    model.load_state_dict(now.best)
     model.eval()
 
 
@@ -105,7 +113,7 @@ class _Phase:
 def _adam(config: FitConfig) -> list[_Phase]:
     def start(parameters: list[nn.Parameter], factor: float) -> tuple[Optimizer, LRScheduler]:
         adam = optimiser(config, parameters, factor)
-        return adam, MultiStepLR(adam, [])
+        return adam, LambdaLR(adam, lambda _: 1.0)
 
     first = ENDLESS if config.steps is None else max(1, round(config.steps * config.first_phase))
     limits = (first, config.steps or ENDLESS)

@@ -115,7 +115,7 @@ def _teacher(
     row: pd.Series, storage: Path, data_dir: Path | None, device: str, show: Show
 ) -> tuple[teachers.Teacher, tuple[str, ...]]:
     """Return the trial's teacher and its class names; a teacher that is not in the cache is trained again."""
-    config = config_of(row).teacher
+    config = teachers.recorded(config_of(row).teacher)
     show(f"true images {config.dataset}", 0, None)
     true = teachers.true_images(config, data_dir)
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from degan_search import runtime
+from degan_search.checkpoint import Parts
 from degan_search.config import IncrementalConfig
 from degan_search.data.images import augment, normalise
 from degan_search.errors import UserError
@@ -18,7 +19,7 @@ from degan_search.fit import Progress, fit
 from degan_search.losses import distillation_loss
 from degan_search.methods import Rule
 from degan_search.networks.frozen import freeze
-from degan_search.sources import index_batches
+from degan_search.sources import IndexBatches
 
 NEVER = -1e4
 """A logit whose softmax is 0."""
@@ -63,6 +64,7 @@ def learn(
     config: IncrementalConfig,
     seed: int,
     device: str,
+    parts: Parts | None = None,
 ) -> Iterator[Progress]:
     """Train a network of `expand` in place on new classes, yielding progress after each epoch; the last weights stay.
 
@@ -83,6 +85,7 @@ def learn(
         config: lengths, weights, temperature.
         seed: of the order of the images, their augmentation, and dropout.
         device: where to train.
+        parts: where what it needs to go on later is added, but for what `recall` needs.
 
     Raises:
         UserError: a label out of range, a student that is no wider than the teacher, a recall that goes unused.
@@ -94,16 +97,19 @@ def learn(
     _check_labels(labels, outputs - old)
     if recall is not None and rule != "all":
         raise UserError(f"rule {rule!r} does not use recalled images; only rule 'all' does.")
-    batches = _batches(images, labels + old, config, seed, device)
+    parts = parts or Parts()
+    batches = _batches(images, labels + old, config, seed, device, parts)
     steps_per_epoch = config.steps_per_epoch or -(-len(images) // config.batch_size)
-    with runtime.seeded(seed, "incremental", "dropout"):
+    with runtime.seeded(seed, "incremental", "dropout", device=device) as dropout:
+        parts.stream("dropout", dropout)
+        fitting = parts.add("fit", Parts())
         if rule == "new_outputs":
-            yield from _learn_new_outputs(student, old, batches, config, steps_per_epoch)
+            yield from _learn_new_outputs(student, old, batches, config, steps_per_epoch, fitting)
         else:
             loss = _sigmoid(student, old, teacher) if rule == "sigmoid" else _finetuning(student)
             if recall is not None:
                 loss = _recalling(student, old, recall, config)
-            yield from fit(student, lambda: loss(*next(batches)), None, config, steps_per_epoch, STAGE)
+            yield from fit(student, lambda: loss(*next(batches)), None, config, steps_per_epoch, STAGE, fitting)
     if recall is not None and config.scaling == "aligned":
         align(student, old)
 
@@ -192,6 +198,7 @@ def _learn_new_outputs(
     batches: Iterator[tuple[Images, Labels]],
     config: IncrementalConfig,
     steps_per_epoch: int,
+    parts: Parts,
 ) -> Iterator[Progress]:
     """Train a small layer of the new rows alone, on what a frozen copy of the rest gives: nothing else can move."""
     student.eval()
@@ -207,18 +214,18 @@ def _learn_new_outputs(
             known = last(features)[:, :old]
         return F.cross_entropy(torch.cat([known, rows(features)], dim=1), labels)
 
-    yield from fit(rows, loss, None, config, steps_per_epoch, STAGE)
+    yield from fit(rows, loss, None, config, steps_per_epoch, STAGE, parts)
     with torch.no_grad():
         for kept, learned in zip(last.parameters(), rows.parameters(), strict=True):
             kept[old:] = learned
 
 
 def _batches(
-    images: UInt8[Tensor, "n c h w"], labels: Labels, config: IncrementalConfig, seed: int, device: str
+    images: UInt8[Tensor, "n c h w"], labels: Labels, config: IncrementalConfig, seed: int, device: str, parts: Parts
 ) -> Iterator[tuple[Images, Labels]]:
-    order = runtime.generator(seed, "incremental", "images", device=device)
-    changes = runtime.generator(seed, "incremental", "augment", device=device)
-    for indices in index_batches(len(images), config.batch_size, order):
+    rng = parts.stream("rng", runtime.generator(seed, "incremental", "images", device=device))
+    changes = parts.stream("augment", runtime.generator(seed, "incremental", "augment", device=device))
+    for indices in parts.add("order", IndexBatches(len(images), config.batch_size, rng)):
         batch = normalise(images[indices])
         yield augment(batch, changes) if config.augment else batch, labels[indices]
 

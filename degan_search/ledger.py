@@ -7,6 +7,7 @@ measured after the search. `runs/x/packed/` is a reader's copy of both, for spee
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import re
@@ -19,15 +20,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from degan_search import untrusted
 from degan_search.atomic import write_bytes
-from degan_search.errors import UserError, close_matches
+from degan_search.errors import CONTROLS, UserError, close_matches, visible
 from degan_search.records import SCHEMA_VERSION, Phase, Report, State, score_schema, trial_schema
 
 LEDGER = "ledger"
 SCORES = "scores"
 PACKED = "packed"
+LAST_MOMENT = 7_258_118_400 * 10**6
+"""Microseconds from 1970 to 2200."""
 PACK_FROM = 100
 """Files not packed yet that make a reader pack a run's rows."""
+TRIAL_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+"""It names files: no separator, no leading dot, which would hide the file from readers."""
+UNSEEN = "[" + re.sub(r"\\[ux]([0-9a-f]+)", r"\\x{\1}", CONTROLS) + "]"
+"""`errors.CONTROLS` as Arrow writes it."""
+SEAL, SEALED = b"degan_search.sha256", 64
+"""Key of a file's hash in its metadata, and the length of the hash."""
 FILE, STAMP = "__file", "__stamp"
 """Columns of a pack: where a row lies, and what its file looked like when it was read."""
 
@@ -35,7 +45,12 @@ Run = str | Path
 
 # What pays for many rows costs time for one.
 _PROMOTE: dict[str, Any] = {"promote_options": "default"}
-_PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+_PLAIN: dict[str, Any] = {
+    "compression": "none",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "write_page_checksum": True,
+}
 
 
 def write(folder: Path, row: Mapping[str, Any]) -> Path:
@@ -106,7 +121,21 @@ def curves(run: Run | Sequence[Run]) -> pd.DataFrame:
     for name in Report.__annotations__:
         table = table.append_column(name, pc.struct_field(points, name))
     frame: pd.DataFrame = table.to_pandas()
+    for trial_id in frame.loc[frame["budget"].isna(), "trial_id"]:
+        raise UserError(f"trial {trial_id} has a report without budget, move its file in {LEDGER!r} away to go on")
     return frame
+
+
+def broken(run: Path) -> list[Path]:
+    """Return a run's files of rows and of scores that cannot be read."""
+    found = []
+    for kind, schema in ((LEDGER, trial_schema()), (SCORES, score_schema())):
+        for name in _stamps(run / kind):
+            try:
+                _row(run / kind / name, schema)
+            except UserError:
+                found.append(run / kind / name)
+    return sorted(found)
 
 
 def _write(file: Path, row: Mapping[str, Any], schema: pa.Schema) -> Path:
@@ -120,8 +149,25 @@ def _write(file: Path, row: Mapping[str, Any], schema: pa.Schema) -> Path:
                 raise ValueError("not a whole number")  # Arrow truncates
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{field.name} = {value!r}: {field.type} is needed ({error})") from None
-    write_bytes(file, _parquet(pa.table(columns, schema=schema), **_PLAIN))
+    table = pa.table(columns, schema=schema.with_metadata({SEAL: bytes(SEALED)}))
+    write_bytes(file, _sealed(_parquet(table, **_PLAIN)))
     return file
+
+
+def _sealed(data: bytes) -> bytes:
+    """Put the hash of a file's bytes, its own place taken as zeros, into its footer: Parquet's own sums leave gaps."""
+    place = data.rindex(SEAL)
+    start = data.index(bytes(SEALED), place)
+    return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[start + SEALED :]
+
+
+def _check_seal(data: bytes) -> None:
+    """Raise ValueError if a file's bytes are not those that were sealed; older ones, and others' own, have no seal."""
+    found = re.search(SEAL + rb".{1,9}?([0-9a-f]{64})", data[-len(data) :], re.DOTALL)
+    if found:
+        zeros = data[: found.start(1)] + bytes(SEALED) + data[found.end(1) :]
+        if hashlib.sha256(zeros).hexdigest().encode() != found[1]:
+            raise ValueError("its bytes are not those that were written")
 
 
 def _parquet(table: pa.Table, **options: Any) -> bytes:
@@ -132,8 +178,7 @@ def _parquet(table: pa.Table, **options: Any) -> bytes:
 
 def _trial_id(row: Mapping[str, Any]) -> str:
     trial_id = row.get("trial_id")
-    # It names files: no separator, no leading dot, which would hide the file from readers.
-    if not isinstance(trial_id, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", trial_id):
+    if not isinstance(trial_id, str) or not re.fullmatch(TRIAL_ID, trial_id):
         raise UserError(f"trial_id = {trial_id!r}: letters, digits, '-', '_' and '.' are needed")
     return trial_id
 
@@ -153,6 +198,8 @@ def _runs(run: Run | Sequence[Run]) -> list[Path]:
             raise UserError(f"no run at {path}" + (f"; {close_matches(path.name, beside)}" if beside else ""))
         if not (path / LEDGER).is_dir():
             raise UserError(f"{path} is no run: it has no folder {LEDGER!r}")
+        for link in (path / name for name in (LEDGER, SCORES, PACKED) if (path / name).is_symlink()):
+            raise UserError(f"{link} is a link, and what is written would lie elsewhere; copy the folder instead")
     names = [path.name for path in paths]
     for name in names:
         if names.count(name) > 1:
@@ -165,17 +212,13 @@ def _read(runs: Sequence[Path], kind: str, schema: pa.Schema, columns: Sequence[
     # An empty table first: what a file of an older schema lacks comes as null.
     tables = [pa.schema([*(schema.field(name) for name in wanted), ("run", pa.string())]).empty_table()]
     for run in runs:
-        rows = _rows(run, kind, schema, wanted)
-        tables.append(rows.append_column("run", pa.array([run.name] * len(rows), pa.string())))
-    together = pa.concat_tables(tables, promote_options="default")
-    newest = pc.max(together["schema_version"]).as_py() or 0
-    if newest > SCHEMA_VERSION:
-        names = ", ".join(map(str, runs))
-        raise UserError(f"rows of schema {newest} in {names}: this version reads up to {SCHEMA_VERSION}")
-    return together.select(["run", *columns])
+        rows = _rows(run, kind, pa.schema([schema.field(name) for name in wanted]), schema)
+        _check(run / kind, rows)
+        tables.append(rows.drop_columns([FILE]).append_column("run", pa.array([run.name] * len(rows), pa.string())))
+    return _visible(pa.concat_tables(tables, promote_options="default").select(["run", *columns]))
 
 
-def _rows(run: Path, kind: str, schema: pa.Schema, wanted: list[str]) -> pa.Table:
+def _rows(run: Path, kind: str, wanted: pa.Schema, schema: pa.Schema) -> pa.Table:
     """Return a run's rows in the order of their files, those that are packed from the pack.
 
     To open thousands of files of one row takes seconds. So a reader that finds many new ones leaves all of them
@@ -183,25 +226,87 @@ def _rows(run: Path, kind: str, schema: pa.Schema, wanted: list[str]) -> pa.Tabl
     """
     stamps = _stamps(run / kind)
     pack = run / PACKED / f"{kind}.parquet"
-    packed = _packed(pack, schema, stamps, wanted)
+    packed = _packed(pack, schema, stamps, wanted.names)
     new = sorted(set(stamps).difference(packed[FILE].to_pylist()))
     if len(new) >= PACK_FROM:
         whole = _packed(pack, schema, stamps, schema.names)
-        everything = pa.concat_tables([whole, *(_row(run / kind / name, schema.names) for name in new)], **_PROMOTE)
+        # By hundreds: thousands of tables of one row take gigabytes.
+        parts = (new[start : start + PACK_FROM] for start in range(0, len(new), PACK_FROM))
+        read = (pa.concat_tables([_row(run / kind / name, schema) for name in part], **_PROMOTE) for part in parts)
+        everything = pa.concat_tables([whole, *(part.combine_chunks() for part in read)], **_PROMOTE)
         _pack(pack, everything, schema, stamps)
-        together = everything.select([*wanted, FILE])
+        together = everything.select([*wanted.names, FILE])
     else:
         together = pa.concat_tables([packed, *(_row(run / kind / name, wanted) for name in new)], **_PROMOTE)
-    return together.sort_by(FILE).drop_columns([FILE])
+    return together.sort_by(FILE)
 
 
-def _row(file: Path, wanted: Sequence[str]) -> pa.Table:
+def _row(file: Path, wanted: pa.Schema) -> pa.Table:
+    """Return the wanted columns of a file of one row, as far as it has them.
+
+    Raises:
+        UserError: a broken file, one of another kind or of columns of other types, or absurdly much in it.
+    """
     try:
+        data = untrusted.read(file, str(file), untrusted.ROW_BYTES)
+        _check_seal(data)
         # One by one is faster than pyarrow.dataset for files of a single row.
-        table = pq.ParquetFile(file, pre_buffer=False).read(columns=wanted, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+        parquet = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        if parquet.metadata.num_rows != 1:
+            raise UserError(f"it has {parquet.metadata.num_rows:,} rows; one is expected")
+        size, values = _unpacked(parquet)
+        if size > untrusted.ROW_BYTES or values > untrusted.ROW_VALUES:
+            raise UserError(f"it unpacks to {size:,} bytes, {values:,} of one column; that is no trial")
+        table = parquet.read(columns=wanted.names, use_threads=False)
+        if len(set(table.column_names)) < len(table.column_names):
+            raise UserError("it has two columns of one name")
+        if not table.schema.remove_metadata().equals(wanted):
+            table = table.cast(pa.schema([wanted.field(name) for name in table.column_names]))
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: what is no UTF-8
         raise UserError(f"{file} cannot be read, move it away to go on: {error}") from None
     return table.append_column(FILE, pa.array([file.name] * len(table)))
+
+
+def _unpacked(file: pq.ParquetFile) -> tuple[int, int]:
+    """Return the bytes of a Parquet file's columns in memory, and the most values of one, as its footer says."""
+    groups = (file.metadata.row_group(group) for group in range(file.metadata.num_row_groups))
+    columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+    sizes = [(column.total_uncompressed_size, column.num_values) for column in columns]
+    return sum(map(max, sizes)), max((values for _, values in sizes), default=0)
+
+
+def _check(folder: Path, rows: pa.Table) -> None:
+    """Refuse rows of a newer version, and those that are not what their file's name says.
+
+    A trial's id names files elsewhere: one from somebody else must be a plain name.
+    """
+    newest = pc.max(rows["schema_version"]).as_py() or 0
+    if newest > SCHEMA_VERSION:
+        raise UserError(f"rows of schema {newest} in {folder.parent}: this version reads up to {SCHEMA_VERSION}")
+    named = ["trial_id", *(["attempt"] if "attempt" in rows.column_names else [])]
+    for file, *parts in zip(rows[FILE].to_pylist(), *(rows[name].to_pylist() for name in named), strict=True):
+        if not re.fullmatch(TRIAL_ID, str(parts[0])) or file != f"{'-'.join(map(str, parts))}.parquet":
+            about = ", ".join(f"{name} {part!r}" for name, part in zip(named, parts, strict=True))
+            raise UserError(f"{folder / file} holds the row of {about}, move it away to go on")
+    for moment in (rows[name] for name in ("started", "finished") if name in rows.column_names):
+        ends = pc.min_max(moment.cast(pa.int64())).as_py()  # years of five figures have no datetime
+        if ends["min"] is not None and not 0 <= ends["min"] <= ends["max"] < LAST_MOMENT:
+            raise UserError(f"{folder} has rows of a time before 1970 or after 2199")
+    for name, known in (("phase", Phase), ("state", State)):
+        odd = set(rows[name].to_pylist()) - set(known) if name in rows.column_names else ()
+        if odd:
+            raise UserError(f"{folder} has rows of {name} {', '.join(map(repr, odd))}; known: {', '.join(known)}")
+
+
+def _visible(rows: pa.Table) -> pa.Table:
+    """Return rows without control characters in their text, which could style or forge what a terminal shows."""
+    for place, field in enumerate(rows.schema):
+        text = pa.types.is_string(field.type) and field.name != "config_json"  # JSON has its own way to write them
+        if text and pc.any(pc.match_substring_regex(rows[place], UNSEEN)).as_py():
+            values = [None if value is None else visible(value) for value in rows[place].to_pylist()]
+            rows = rows.set_column(place, field, pa.array(values, pa.string()))
+    return rows
 
 
 def _stamps(folder: Path) -> dict[str, str]:
@@ -221,11 +326,15 @@ def _packed(pack: Path, schema: pa.Schema, stamps: Mapping[str, str], wanted: Se
     """Return the packed rows whose files are there unchanged; none if the pack is broken or of another version."""
     empty = pa.schema([*(schema.field(name) for name in wanted), (FILE, pa.string())]).empty_table()
     try:
-        file = pq.ParquetFile(pack)
-        if not file.schema_arrow.remove_metadata().equals(_pack_schema(schema)):
+        file = pq.ParquetFile(pack) if pack.is_file() else None
+        if file is None or not file.schema_arrow.remove_metadata().equals(_pack_schema(schema)):
+            return empty
+        count, size = file.metadata.num_rows, _unpacked(file)[0]
+        if count > len(stamps) or size > (1 + count // 1000) * untrusted.ROW_BYTES:
             return empty
         rows = file.read(columns=[*wanted, FILE, STAMP])
-    except (pa.ArrowException, OSError):
+        rows.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError):
         return empty
     pairs = zip(rows[FILE].to_pylist(), rows[STAMP].to_pylist(), strict=True)
     return rows.filter(pa.array([stamps.get(name) == stamp for name, stamp in pairs], pa.bool_())).drop_columns([STAMP])

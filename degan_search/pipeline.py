@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from degan_search import degan, incremental, runtime, zskd
 from degan_search import teacher as teachers
 from degan_search.atomic import write_bytes
 from degan_search.batchnorm import norms, statistics_distance
-from degan_search.checkpoint import tensors_bytes
+from degan_search.checkpoint import Parts, Values, snapshot, tensors_bytes
 from degan_search.config import DistillConfig, TrialConfig, stable_hash
 from degan_search.data import proxies
 from degan_search.data.images import denormalise, split, to_input
@@ -274,25 +275,53 @@ def run(
     return stages.outcome
 
 
-def save(outcome: Outcome, folder: Path) -> None:
-    """Write the student, and where there are any the generator and a grid of samples, each atomically."""
-    write_bytes(folder / "student.safetensors", tensors_bytes(outcome.student.state_dict()))
+def files(outcome: Outcome) -> dict[str, bytes]:
+    """Return what is kept of an outcome by file name: the student, and if any the generator and a grid of samples."""
+    kept = {"student.safetensors": tensors_bytes(outcome.student.state_dict())}
     if outcome.generator is not None:
-        write_bytes(folder / "generator.safetensors", tensors_bytes(outcome.generator.state_dict()))
+        kept["generator.safetensors"] = tensors_bytes(outcome.generator.state_dict())
     if outcome.samples is not None:
-        write_bytes(folder / "samples.png", sample_grid(outcome.samples))
+        kept["samples.png"] = sample_grid(outcome.samples)
+    return kept
+
+
+def save(outcome: Outcome, folder: Path) -> None:
+    """Write an outcome's files, each atomically."""
+    for name, data in files(outcome).items():
+        write_bytes(folder / name, data)
 
 
 class Trial:
-    """A trial as an iterator over its events, so that a scheduler may stop it between two of them."""
+    """A trial as an iterator over its events, so that a scheduler may stop it between two of them.
+
+    It may also be cut there, and go on elsewhere: given the `state` of an earlier trial of the same configuration and
+    inputs, the first event is the one after that at which the state was taken, and all that follows has the same bits
+    as if nobody had cut it; seconds count on.
+
+    Raises:
+        UserError: the state is of another configuration, teacher, version of torch or kind of device.
+    """
 
     outcome: Outcome
 
-    def __init__(self, config: TrialConfig, inputs: Inputs, device: str = "cpu") -> None:
+    def __init__(
+        self, config: TrialConfig, inputs: Inputs, device: str = "cpu", state: dict[str, Any] | None = None
+    ) -> None:
         self.config, self.inputs, self.device = normalised(config), inputs, device
         self.method = METHODS[config.method]
         self.begun = time.monotonic()
         self.gan_steps = 0
+        self.metrics: dict[str, float] = {}
+        self.parts = Parts()
+        self._can_be_cut = False
+        self.about = {
+            "config": stable_hash(self.config),
+            "teacher": inputs.teacher.hash,
+            "torch": str(torch.__version__),
+            "device": torch.device(device).type,
+        }
+        if state is not None:
+            self._take(state)
         self.teacher = inputs.teacher.model(device)
         images = torch.from_numpy(inputs.bank).to(device)
         logits = predict(self.teacher, images)
@@ -302,35 +331,65 @@ class Trial:
             logits = incremental.bank_logits(logits, labels, len(proxy.classes))
         self.bank = banks.Bank(images, logits, inputs.bank_proxy_images)
 
+    def _take(self, state: dict[str, Any]) -> None:
+        for what, own in self.about.items():
+            if state.get(what) != own:
+                raise UserError(
+                    f"the trial's saved state is of {what} {state.get(what)!r}, but now it is {own!r}; "
+                    "start the trial anew, without its state"
+                )
+        self.begun -= state["seconds"]
+        self.gan_steps, self.metrics = state["gan_steps"], dict(state["metrics"])
+        self.parts = Parts(snapshot(state["parts"]))  # optimisers go on with the very tensors that they are given
+
+    def state(self) -> dict[str, Any] | None:
+        """Return a copy of all that the trial needs to go on after its last event, or None where it cannot be cut.
+
+        That is inside a probe, before the first event, once it is done, and once its iterator is closed (as by the
+        end of a `for` loop): take the state while it waits. It is for `checkpoint.state_bytes`:
+        tensors on the CPU, numbers, text, lists and dicts. The trial stays as it is.
+        """
+        if not self._can_be_cut:
+            return None
+        now = {"seconds": self._seconds(), "gan_steps": self.gan_steps, "metrics": self.metrics}
+        copied: dict[str, Any] = snapshot(self.about | now | {"parts": self.parts.state_dict()})
+        return copied
+
     def __iter__(self) -> Iterator[Event]:
         """Run the trial, yielding its events; `outcome` is there after the last."""
-        metrics: dict[str, float] = {}
-        gan = made = None
+        self._can_be_cut = True
+        try:
+            yield from self._stages()
+        finally:
+            self._can_be_cut = False  # a closed iterator has given torch's global generators back
+
+    def _stages(self) -> Iterator[Event]:
+        metrics = self.metrics
+        generator = made = None
         if self.method.generates:
-            gan = self._build_gan()
-            yield from self._train_gan(gan, metrics)
-            metrics["gan_seconds"] = self._seconds()
+            generator = yield from self._train_gan()
         if self.method.source == "zskd":
             made = yield from self._synthesise()
-            metrics["gan_seconds"] = self._seconds()
+        parts = self.parts.add("student", Parts())
         if self.config.task == "incremental":
-            student, stage = self._learn(gan)
+            student, stage = self._learn(generator, parts)
         else:
             student = self._student("student")
-            source, distilling = self._source(gan, made), distill_config(self.config)
-            stage = distill(student, source, distilling, self.config.seed, self.device)
-        last = None
-        for last in stage:
-            yield self._event(last)
-        metrics["distill_steps"] = last.step if last else 0
+            source, distilling = self._source(generator, made), distill_config(self.config)
+            stage = distill(student, source, distilling, self.config.seed, self.device, parts=parts)
+        metrics.setdefault("distill_steps", 0)
+        for progress in stage:
+            metrics["distill_steps"] = progress.step
+            yield self._event(progress)
+        self._can_be_cut = False
         metrics["distill_seconds"] = self._seconds() - metrics.get("gan_seconds", 0.0)
         metrics["gan_steps"] = self.gan_steps
         metrics |= self._compare(student)
         metrics["seconds"] = self._seconds()
         self.outcome = Outcome(metrics, student, samples=None if made is None else made[:SAMPLES].cpu())
-        if gan is not None:
-            self.outcome.generator = gan.generator.eval()
-            self.outcome.samples = self._samples(gan)
+        if generator is not None:
+            self.outcome.generator = generator.eval()
+            self.outcome.samples = self._samples(generator)
         yield Event("done", 1, 1, self._seconds(), self.gan_steps, metrics)
 
     def _build_gan(self) -> degan.Gan:
@@ -349,9 +408,19 @@ class Trial:
 
     def _synthesise(self) -> Generator[Event, None, Tensor]:
         """Make images from the teacher alone; returns them."""
-        stage = zskd.synthesise(
-            self.teacher, self.config.zskd, self.inputs.teacher.channels, self.config.seed, self.device
-        )
+        made = Values(self.device, images=None)
+        if not self.parts.saved("made"):
+            config, channels = self.config, self.inputs.teacher.channels
+            parts = self.parts.add("zskd", Parts())
+            stage = zskd.synthesise(self.teacher, config.zskd, channels, config.seed, self.device, parts)
+            made.images = yield from self._events(stage)
+            self.metrics["gan_seconds"] = self._seconds()
+            self.parts.drop("zskd")
+        images: Tensor = self.parts.add("made", made).images
+        return images
+
+    def _events(self, stage: Generator[Progress, None, Tensor]) -> Generator[Event, None, Tensor]:
+        """Yield the stage's progress as events; returns what the stage returns."""
         while True:
             try:
                 yield self._event(next(stage))
@@ -359,7 +428,7 @@ class Trial:
                 images: Tensor = end.value
                 return images
 
-    def _learn(self, gan: degan.Gan | None) -> tuple[nn.Module, Iterator[Progress]]:
+    def _learn(self, generator: nn.Module | None, parts: Parts) -> tuple[nn.Module, Iterator[Progress]]:
         """Return the teacher grown by the new classes, and the training of these (Table 3)."""
         config, proxy = self.config, self.inputs.proxy
         assert self.method.rule is not None, "check() has seen that the method is one of this task"
@@ -370,10 +439,11 @@ class Trial:
         recall: incremental.Recall | None = None
         if self.method.source == "proxy":
             recall = self._with_logits
-        elif gan is not None:
+        elif generator is not None:
             drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size})
-            source = GeneratorSource(gan.generator, config.gan.latent, self.teacher, drawing)
-            batches = source.batches(runtime.generator(config.seed, "incremental", "recall", device=self.device))
+            source = GeneratorSource(generator, config.gan.latent, self.teacher, drawing)
+            rng = parts.stream("recall", runtime.generator(config.seed, "incremental", "recall", device=self.device))
+            batches = source.batches(rng, parts.add("recalled", Parts()))
 
             def recall(new: Tensor) -> tuple[Tensor, Tensor]:
                 images, logits = next(batches)
@@ -392,28 +462,38 @@ class Trial:
             config.incremental,
             config.seed,
             self.device,
+            parts,
         )
 
     @torch.no_grad()
     def _with_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return images, self.teacher(images)
 
-    def _train_gan(self, gan: degan.Gan, metrics: dict[str, float]) -> Iterator[Event]:
+    def _train_gan(self) -> Generator[Event, None, nn.Module]:
+        """Train the GAN; returns its generator, of which alone the state is kept from then on."""
+        gan = self._build_gan()
+        if not self.parts.saved("generator"):
+            yield from self._gan_events(gan)
+            self.metrics["gan_seconds"] = self._seconds()
+            self.parts.drop("gan")
+        return self.parts.add("generator", gan.generator)
+
+    def _gan_events(self, gan: degan.Gan) -> Iterator[Event]:
         config, proxy = self.config, torch.from_numpy(self.inputs.proxy.images).to(self.device)
-        rungs = config.probe.at
-        for progress in degan.train(gan, config.gan, proxy, self.inputs.proxy.set_images, config.seed, rungs):
+        rungs, parts = config.probe.at, self.parts.add("gan", Parts())
+        for progress in degan.train(gan, config.gan, proxy, self.inputs.proxy.set_images, config.seed, rungs, parts):
             self.gan_steps = progress.step
             losses = {name: getattr(progress, name) for name in GAN_LOSSES}
             at_rung = progress.step in rungs
             if at_rung or progress.step == progress.of:
-                losses |= self._statistics(gan)
+                losses |= self._statistics(gan.generator)
             if at_rung:
-                losses["score"] = yield from self._probe(gan, progress.step)
+                losses["score"] = yield from self._probe(gan.generator, progress.step)
             if progress.step == progress.of:
-                metrics |= {name: value for name, value in losses.items() if name != "score"}
+                self.metrics |= {name: value for name, value in losses.items() if name != "score"}
             yield Event("gan", progress.step, progress.of, self._seconds(), progress.step, losses)
 
-    def _probe(self, gan: degan.Gan, step: int) -> Generator[Event, None, float]:
+    def _probe(self, generator: nn.Module, step: int) -> Generator[Event, None, float]:
         """Distil a fresh student shortly from the generator as it stands; returns its score.
 
         Its own seed streams leave the GAN's training untouched.
@@ -430,9 +510,11 @@ class Trial:
         )
         stage = f"probe at {step}"
         student = self._student(stage)
-        source = GeneratorSource(gan.generator, self.config.gan.latent, self.teacher, settings)
+        source = GeneratorSource(generator, self.config.gan.latent, self.teacher, settings)
+        self._can_be_cut = False
         for progress in distill(student, source, settings, self.config.seed, self.device, stage):
             yield self._event(progress)
+        self._can_be_cut = True
         return self._compare(student)["score"]
 
     def _compare(self, student: nn.Module) -> dict[str, float]:
@@ -452,11 +534,11 @@ class Trial:
         model.to(self.device).to(memory_format=torch.channels_last)
         return model
 
-    def _source(self, gan: degan.Gan | None, made: Tensor | None) -> Source:
+    def _source(self, generator: nn.Module | None, made: Tensor | None) -> Source:
         config = distill_config(self.config)
         source: Source
-        if gan is not None:
-            source = GeneratorSource(gan.generator, self.config.gan.latent, self.teacher, config)
+        if generator is not None:
+            source = GeneratorSource(generator, self.config.gan.latent, self.teacher, config)
             if config.mix_proxy:
                 real = max(1, round(config.mix_proxy * config.batch_size))
                 source = MixedSource(source, self._proxy_source(real, config), config.mix_proxy)
@@ -485,9 +567,9 @@ class Trial:
         learned, kept = split(len(made), config.teacher.holdout, config.seed)
         return made[learned].to(self.device), made[kept].to(self.device)
 
-    def _statistics(self, gan: degan.Gan) -> dict[str, float]:
+    def _statistics(self, generator: nn.Module) -> dict[str, float]:
         """Describe the generated classes; for analysis only: the weights optimise these, so nothing selects on them."""
-        source = GeneratorSource(gan.generator, self.config.gan.latent, self.teacher)
+        source = GeneratorSource(generator, self.config.gan.latent, self.teacher)
         rng = runtime.generator(self.config.seed, "statistics", device=self.device)
         images, logits = source.make(STATISTICS_IMAGES, rng)
         return {
@@ -497,8 +579,8 @@ class Trial:
             "bn_distance": statistics_distance(self.teacher, images),
         }
 
-    def _samples(self, gan: degan.Gan) -> Tensor:
-        source = GeneratorSource(gan.generator, self.config.gan.latent, self.teacher)
+    def _samples(self, generator: nn.Module) -> Tensor:
+        source = GeneratorSource(generator, self.config.gan.latent, self.teacher)
         rng = runtime.generator(self.config.seed, "samples", device=self.device)
         return denormalise(source.make(SAMPLES, rng)[0]).cpu()
 

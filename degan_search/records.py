@@ -14,8 +14,9 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from degan_search.config import TrialConfig, flatten, parse, stable_hash
+from degan_search.errors import UserError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class State(StrEnum):
@@ -24,6 +25,21 @@ class State(StrEnum):
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
     FAIL = "FAIL"
+
+
+class Cause(StrEnum):
+    """Why a trial failed; null in rows that did not, and in those of older versions."""
+
+    DIVERGED = "diverged"
+    """A loss that is not finite, or a generator that makes one image: the configuration's own result."""
+    OUT_OF_MEMORY = "out_of_memory"
+    WORKER_LOST = "worker_lost"
+    """The worker's process or machine went away."""
+    TIME_LIMIT = "time_limit"
+    DISK = "disk"
+    """The trial's files could not be written."""
+    ERROR = "error"
+    """Anything else: the same again would fail again."""
 
 
 class Phase(StrEnum):
@@ -117,7 +133,7 @@ def trial_schema() -> pa.Schema:
     """
     moment = pa.timestamp("us", tz="UTC")
     report = pa.struct([(name, _arrow(hint)) for name, hint in get_type_hints(Report).items()])
-    texts = ("phase", "cell", "chosen_by", "state", "reason")
+    texts = ("phase", "cell", "chosen_by", "state", "reason", "cause")
     return pa.schema(
         [
             ("trial_id", pa.string()),
@@ -171,7 +187,12 @@ def config_of(row: Mapping[str, Any] | pd.Series) -> TrialConfig:
     Raises:
         UserError: the row's configuration is not one that this version knows.
     """
-    return parse(TrialConfig, json.loads(row["config_json"]), f"configuration of {row['trial_id']}")
+    what = f"configuration of {row['trial_id']}"
+    try:
+        values = json.loads(row["config_json"])
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: there is none
+        raise UserError(f"{what} is no JSON: {error}") from None
+    return parse(TrialConfig, values, what)
 
 
 def _column(dotted: str) -> str:

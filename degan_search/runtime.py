@@ -29,11 +29,18 @@ def generator(seed: int, *names: str | int, device: str = "cpu") -> torch.Genera
 
 
 @contextmanager
-def seeded(seed: int, *names: str | int) -> Iterator[None]:
-    """Make torch's global generators (initial weights, dropout) follow the named stream, and restore them after."""
+def seeded(seed: int, *names: str | int, device: str = "cpu") -> Iterator[torch.Generator]:
+    """Make torch's global generators (initial weights, dropout) follow the named stream, and restore them after.
+
+    The block is given the device's global generator.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(stream_seed(seed, *names))
-        yield
+        own = torch.device(device)
+        if own.type == "cuda":
+            yield torch.cuda.default_generators[torch.cuda.current_device() if own.index is None else own.index]
+        else:
+            yield torch.default_generator
 
 
 def choose_device(gpus: float | None = None) -> str:

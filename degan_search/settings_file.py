@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from degan_search.errors import UserError
+from degan_search import untrusted
+from degan_search.errors import UserError, visible
 
 MAX_BYTES = 1_000_000
 
@@ -28,13 +29,11 @@ def read(path: Path, what: str) -> Any:
     Raises:
         UserError: no such file, too large, no text, or as `parse`.
     """
-    if not path.is_file():
-        raise UserError(f"{what} does not exist")
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{what} is larger than {MAX_BYTES:,} bytes")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        if not path.exists():
+            raise UserError(f"{what} does not exist")
+        text = untrusted.read(path, what, MAX_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:  # OSError: a name that no disk takes
         raise UserError(f"{what} cannot be read as text: {error}") from None
     return parse(text, what)
 
@@ -43,17 +42,17 @@ def parse(text: str, what: str) -> Any:
     """Return YAML as text keys, lists, text, numbers, booleans and nulls; `what` names it in messages.
 
     Raises:
-        UserError: not YAML, an alias, or a value of another kind, such as a date.
+        UserError: not YAML, an alias, a value of another kind, such as a date, or control characters in text.
     """
     try:
         value = yaml.load(text, _Loader)
         _check(value, what)
+    except UserError:
+        raise
     except RecursionError:
         raise UserError(f"{what} is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # beside its own, PyYAML lets through what a wrong tag (!!int "") brings about
+        raise UserError(f"{what} is not YAML: {' '.join(str(error).split()) or repr(error)}") from None
     return value
 
 
@@ -62,9 +61,12 @@ def _check(value: Any, place: str) -> None:
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise UserError(f"{place}: key {key!r} must be text; put it in quotes")
+            _check(key, place)
             _check(inner, f"{place}: {key}")
     elif isinstance(value, list):
         for inner in value:
             _check(inner, place)
+    elif isinstance(value, str) and visible(value) != value:
+        raise UserError(f"{place} = {value!r} holds control characters")
     elif not isinstance(value, bool | int | float | str | None):
         raise UserError(f"{place} = {value}: {type(value).__name__} is no setting; put text in quotes")

@@ -67,4 +67,4 @@ def class_samples(run: Path, trial_id: str, data_dir: Path | None, cache: Path, 
 def _teacher(config: TeacherConfig, data_dir: Path | None, cache: Path) -> tuple[teachers.Teacher, tuple[str, ...]]:
     """Return the teacher and its classes; kept, as a run's trials have one."""
     true = teachers.true_images(config, data_dir)
-    return teachers.obtain(config, true, cache), true.classes
+    return teachers.obtain(teachers.recorded(config), true, cache), true.classes

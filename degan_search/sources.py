@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from degan_search.checkpoint import Parts, Values
 from degan_search.config import DistillConfig
 from degan_search.data.images import augment, normalise
 from degan_search.metrics import agreement, predict
@@ -25,23 +26,43 @@ class Source(Protocol):
 
     steps_per_epoch: int
 
-    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
-        """Yield batches for ever."""
+    def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
+        """Yield batches for ever.
+
+        What they need to go on later is added to `parts`, but for `rng`: that is saved by whoever made it.
+        """
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
         """Return the share of images not trained on where student and teacher agree, 0 to 1."""
 
 
-def index_batches(count: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches of indices for ever: shuffled passes over `count`, the last batch of a pass smaller.
+class IndexBatches:
+    """Batches of indices for ever: shuffled passes over `count`, the last batch of a pass smaller.
 
     A last batch of one image is left out, unless one is asked for: BatchNorm cannot train on it.
     """
-    device, fewest = rng.device, min(count, batch, 2)
-    while True:
-        for indices in torch.split(torch.randperm(count, generator=rng, device=device), batch):
-            if len(indices) >= fewest:
-                yield indices
+
+    def __init__(self, count: int, batch: int, rng: torch.Generator) -> None:
+        self.count, self.batch, self.rng = count, batch, rng
+        self.fewest = min(count, batch, 2)
+        self.left = torch.empty(0, dtype=torch.int64, device=rng.device)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self
+
+    def __next__(self) -> Int64[Tensor, " n"]:
+        if len(self.left) < self.fewest:
+            self.left = torch.randperm(self.count, generator=self.rng, device=self.rng.device)
+        indices, self.left = self.left[: self.batch], self.left[self.batch :]
+        return indices
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is left of the pass."""
+        return {"left": self.left}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on in the pass that was saved."""
+        self.left = state["left"].to(self.rng.device)
 
 
 class ImageSource:
@@ -59,9 +80,10 @@ class ImageSource:
         self.logits, self.held_out_logits = predict(teacher, train), predict(teacher, held_out)
         self.steps_per_epoch = config.steps_per_epoch or -(-len(train) // batch_size)
 
-    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
+    def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
         """Yield shuffled passes over the training images for ever."""
-        for indices in index_batches(len(self.train), self.batch_size, rng):
+        parts = parts or Parts()
+        for indices in parts.add("order", IndexBatches(len(self.train), self.batch_size, rng)):
             yield normalise(self.train[indices]), self.logits[indices]
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
@@ -89,15 +111,20 @@ class GeneratorSource:
             logits.append(self.teacher(images[-1]))
         return torch.cat(images), torch.cat(logits)
 
-    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
+    def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
         """Yield batches for ever, using each image `reuse` times before its pool is made anew."""
+        parts = parts or Parts()
         size, batch = self.config.pool, self.config.batch_size
         size = max(batch, size - size % batch)
+        pool = parts.add("pool", Values(rng.device, images=None, logits=None, batches_left=0))
+        order = parts.add("order", IndexBatches(size, batch, rng))
         while True:
-            images, logits = self.make(size, rng)
-            for _ in range(self.config.reuse):
-                for indices in torch.split(torch.randperm(size, generator=rng, device=rng.device), batch):
-                    yield images[indices], logits[indices]
+            if not pool.batches_left:
+                pool.images, pool.logits = self.make(size, rng)
+                pool.batches_left = size // batch * self.config.reuse
+            pool.batches_left -= 1
+            indices = next(order)
+            yield pool.images[indices], pool.logits[indices]
 
     @torch.no_grad()
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
@@ -113,10 +140,12 @@ class MixedSource:
         self.generated, self.images, self.share = generated, images, share
         self.steps_per_epoch = generated.steps_per_epoch
 
-    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
+    def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
         """Yield batches for ever; each has at least one image of either kind."""
-        for pairs in zip(self.generated.batches(rng), self.images.batches(rng), strict=False):
-            (made, made_logits), (real, real_logits) = pairs
+        parts = parts or Parts()
+        generated = self.generated.batches(rng, parts.add("generated", Parts()))
+        images = self.images.batches(rng, parts.add("images", Parts()))
+        for (made, made_logits), (real, real_logits) in zip(generated, images, strict=False):
             mixed = max(1, min(len(made) - 1, len(real), round(self.share * len(made))))
             yield torch.cat([made[mixed:], real[:mixed]]), torch.cat([made_logits[mixed:], real_logits[:mixed]])
 
@@ -132,9 +161,9 @@ class AugmentedSource:
         self.source, self.teacher = source, teacher
         self.steps_per_epoch = source.steps_per_epoch
 
-    def batches(self, rng: torch.Generator) -> Iterator[Batch]:
+    def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
         """Yield batches for ever."""
-        for images, _ in self.source.batches(rng):
+        for images, _ in self.source.batches(rng, parts):
             augmented = augment(images, rng)
             with torch.no_grad():
                 logits = self.teacher(augmented)

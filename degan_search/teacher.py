@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from filelock import FileLock
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from degan_search import runtime
+from degan_search import runtime, untrusted
 from degan_search.atomic import write_bytes
 from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import TeacherConfig, stable_hash
@@ -29,10 +31,15 @@ from degan_search.fit import DivergedError, Progress, fit
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
-from degan_search.sources import index_batches
+from degan_search.sources import IndexBatches
 
 OWN_SUFFIXES = (".safetensors", ".pt", ".pth")
-"""A state dict or TorchScript. Not torch.export: its loader unpickles constants and loads native code."""
+"""A state dict, or TorchScript if it is trusted. Not torch.export: its loader unpickles constants and loads native
+code."""
+
+TRUST = "DEGAN_SEARCH_TRUSTED"
+_TRUSTED: set[str | None] = set()
+"""Paths of files that settings of the user's have called trusted in this process."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ def obtain(
     digest = hashlib.sha256(true.images.tobytes() + true.labels.tobytes()).hexdigest()[:16]
     if config.path is not None:
         return _own(config, true, digest)
-    key = stable_hash(config, digest)
+    key = stable_hash(_about(config), digest)
     file, facts = cache / f"{key}.safetensors", cache / f"{key}.json"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
@@ -132,8 +139,28 @@ def obtain(
             write_bytes(file, tensors_bytes(model.state_dict()))
             about = {"held_out_accuracy": accuracy_, "config": config.model_dump(mode="json")}
             write_bytes(facts, json.dumps(about, indent=1).encode())
-        data, about = file.read_bytes(), json.loads(facts.read_text())
-    return Teacher(config, data, ".safetensors", len(true.classes), channels(config), key, about["held_out_accuracy"])
+        data = untrusted.read(file, str(file), untrusted.MODEL_BYTES)
+        try:
+            held_out = float(json.loads(facts.read_text())["held_out_accuracy"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{facts} is broken; remove it, and the teacher is trained again") from None
+    return Teacher(config, data, ".safetensors", len(true.classes), channels(config), key, held_out)
+
+
+def _about(config: TeacherConfig) -> dict[str, Any]:
+    """Return the settings that make a teacher what it is: whether it is trusted does not."""
+    return config.model_dump(mode="json", exclude={"trusted"})
+
+
+def recorded(config: TeacherConfig) -> TeacherConfig:
+    """Return a ledger's settings of a teacher for a command that only reads a run: they do not speak for the user.
+
+    TorchScript is trusted if this process was told so by settings of the user's, as in the sweep that made the run,
+    or if the environment variable TRUST is 1.
+    """
+    if config.path in _TRUSTED or os.environ.get(TRUST) == "1":
+        return config
+    return config.model_copy(update={"trusted": False})
 
 
 def train(
@@ -151,7 +178,7 @@ def train(
     model.to(device).to(memory_format=torch.channels_last)
     images, labels = (torch.from_numpy(part[true.train]).to(device) for part in (true.images, true.labels))
     rng = runtime.generator(config.seed, "teacher", "images", device=device)
-    batches = index_batches(len(images), config.fit.batch_size, rng)
+    batches = IndexBatches(len(images), config.fit.batch_size, rng)
     changes = runtime.generator(config.seed, "teacher", "augment", device=device)
 
     def loss() -> Tensor:
@@ -179,9 +206,11 @@ def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float
 
 def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
     path = Path(str(config.path))
-    if path.suffix not in OWN_SUFFIXES or not path.is_file():
+    if path.suffix not in OWN_SUFFIXES or not os.path.lexists(path):
         raise UserError(f"teacher.path {config.path!r} must be a file ending in {', '.join(OWN_SUFFIXES)}")
-    data = path.read_bytes()
+    data = untrusted.read(path, f"teacher.path {config.path!r}", untrusted.MODEL_BYTES)
+    if config.trusted:
+        _TRUSTED.add(config.path)
     model = freeze(_read(config, data, path.suffix, len(true.classes)))
     sample = torch.from_numpy(true.images[true.held_out[:8]])
     try:
@@ -199,33 +228,69 @@ def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
     if not outputs.isfinite().all():
         raise UserError(f"teacher.path {config.path!r} gives outputs that are not finite")
     held_out = _held_out_accuracy(model, true, "cpu")
-    key = stable_hash(config, digest, hashlib.sha256(data).hexdigest())
+    key = stable_hash(_about(config), digest, hashlib.sha256(data).hexdigest())
     return Teacher(config, data, path.suffix, len(true.classes), channels(config), key, held_out)
 
 
 def _read(config: TeacherConfig, data: bytes, suffix: str, classes: int) -> nn.Module:
-    """Build the network from a file's bytes; no pickled code is run."""
-    what = f"teacher.path {config.path!r}"
+    """Build the network from a file's bytes; no pickled code is run, and no TorchScript that is not trusted."""
+    what = f"teacher.path {config.path!r}" if config.path else "the teacher in the cache"
     if suffix == ".safetensors":
         state = read_tensors(data, what)
+    elif _is_script(data, what):
+        return _script(config, data, what)
     else:
-        try:
-            script: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
-            return script
-        except RuntimeError:
-            pass
-        try:
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except Exception:
-            raise UserError(f"{what} is neither TorchScript nor a plain state dict (weights only)") from None
+        state = _state(data, what)
     with runtime.seeded(config.seed, "teacher", "weights"):  # overwritten, but torch's own generator must not move
         model = build_classifier(config.network, classes, config.width)
+    misfit = (
+        f"{what} does not fit network {config.network!r} with {classes} classes "
+        f"and width {config.width or CLASSIFIERS[config.network].width}"
+    )
     try:
+        expected = model.state_dict()
+        for name in expected.keys() & state.keys():
+            if state[name].is_floating_point() != expected[name].is_floating_point():
+                raise UserError(f"{misfit}: {name} is {state[name].dtype}, not {expected[name].dtype}")
         model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        text = str(error)
-        raise UserError(
-            f"{what} does not fit network {config.network!r} with {classes} classes "
-            f"and width {config.width or CLASSIFIERS[config.network].width}: {text.splitlines()[-1].strip()}"
-        ) from None
+    except UserError:
+        raise
+    except Exception as error:  # kinds of tensors that copying refuses
+        raise UserError(f"{misfit}: {(str(error) or repr(error)).splitlines()[-1].strip()}") from None
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise UserError(f"{what} holds values in {name} that are not finite")
     return model
+
+
+def _is_script(data: bytes, what: str) -> bool:
+    try:
+        return untrusted.is_script(untrusted.check_zip(io.BytesIO(data), what, untrusted.MODEL_BYTES))
+    except UserError as error:
+        raise UserError(f"{what} is neither TorchScript nor a plain state dict (weights only): {error}") from None
+
+
+def _script(config: TeacherConfig, data: bytes, what: str) -> nn.Module:
+    if not config.trusted:
+        raise UserError(
+            f"{what} is TorchScript, a program that runs on this machine: set teacher.trusted to true (for a command "
+            f"that reads a run, {TRUST}=1) if you know who made it, or give a state dict (.safetensors)"
+        )
+    try:
+        script: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise UserError(f"{what} is not whole TorchScript: {str(error).strip().splitlines()[0]}") from None
+    return script
+
+
+def _state(data: bytes, what: str) -> dict[str, Tensor]:
+    try:
+        untrusted.check_state(data, what)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a made-up file makes the reader raise
+        why = error if isinstance(error, UserError) else "it is broken"
+        raise UserError(f"{what} is neither TorchScript nor a plain state dict (weights only): {why}") from None
+    plain = isinstance(state, dict) and all(isinstance(n, str) and isinstance(v, Tensor) for n, v in state.items())
+    if not plain:
+        raise UserError(f"{what} holds no plain state dict, tensors by name")
+    return dict(state)  # without what else an OrderedDict may carry

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from degan_search import runtime
+from degan_search.checkpoint import Parts, Values
 from degan_search.config import ZskdConfig
 from degan_search.data.images import denormalise
 from degan_search.errors import UserError
@@ -70,7 +71,7 @@ def targets(
 
 
 def synthesise(
-    teacher: nn.Module, config: ZskdConfig, channels: int, seed: int, device: str
+    teacher: nn.Module, config: ZskdConfig, channels: int, seed: int, device: str, parts: Parts | None = None
 ) -> Generator[Progress, None, UInt8[Tensor, "n c 32 32"]]:
     """Make the images, yielding progress about 50 times over all batches; they are the generator's return value.
 
@@ -84,6 +85,7 @@ def synthesise(
         channels: of the images, 1 or 3.
         seed: the same one gives the same images, bit for bit.
         device: where they are made and returned, as bytes in the order of `targets`.
+        parts: where what it needs to go on later is added.
 
     Raises:
         UserError: the teacher has no linear layer to look into, see `class_similarity`.
@@ -91,32 +93,43 @@ def synthesise(
     """
     numbers = np.random.default_rng(runtime.stream_seed(seed, "zskd", "targets"))
     wanted = targets(class_similarity(teacher), config, numbers).to(device)
-    noise = runtime.generator(seed, "zskd", "noise", device=device)
+    parts = parts or Parts()
+    noise = parts.stream("noise", runtime.generator(seed, "zskd", "noise", device=device))
+    now = parts.add("now", Values(device, step=0, images=[], pixels=None))
     frozen = freeze(teacher).to(device)
     batches = torch.split(wanted, config.batch_size)
     of = len(batches) * config.iterations
-    every, step, images = max(1, of // REPORTS), 0, []
-    for batch in batches:
-        pixels = torch.rand(len(batch), channels, SIZE, SIZE, generator=noise, device=device) * 2 - 1
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    every = max(1, of // REPORTS)
+    for batch in batches[len(now.images) :]:
+        if now.pixels is None:
+            pixels = torch.rand(len(batch), channels, SIZE, SIZE, generator=noise, device=device) * 2 - 1
+            now.pixels = pixels.contiguous(memory_format=torch.channels_last)
         least = float(torch.special.entr(batch).sum(dim=1).mean())
-        for loss in _optimise(pixels, batch, frozen, config):
-            step += 1
-            if step % every == 0 or step == of:
-                mean = _finite(loss, step)
-                yield Progress("zskd", step, of, least - mean, mean)
-        _finite(loss, step)
-        images.append(denormalise(pixels).contiguous())
-    return torch.cat(images)
+        left = config.iterations * (len(now.images) + 1) - now.step
+        for loss in _optimise(now.pixels, batch, frozen, config, left, parts):
+            now.step += 1
+            reported = now.step % every == 0 or now.step == of
+            if reported or now.step % config.iterations == 0:
+                mean = _finite(loss, now.step)
+            if reported:
+                yield Progress("zskd", now.step, of, least - mean, mean)
+        now.images.append(denormalise(now.pixels).contiguous())
+        now.pixels = None
+    return torch.cat(now.images)
 
 
 def _optimise(
-    pixels: Float[Tensor, "n c h w"], wanted: Float[Tensor, "n k"], teacher: nn.Module, config: ZskdConfig
+    pixels: Float[Tensor, "n c h w"],
+    wanted: Float[Tensor, "n k"],
+    teacher: nn.Module,
+    config: ZskdConfig,
+    steps: int,
+    parts: Parts,
 ) -> Iterator[Tensor]:
     """Move pixels in place towards the wanted outputs, yielding after each step the mean loss before it."""
     pixels.requires_grad_()
-    adam = torch.optim.Adam([pixels], lr=config.lr, fused=True)
-    for _ in range(config.iterations):
+    adam = parts.add("adam", torch.optim.Adam([pixels], lr=config.lr, fused=True))
+    for _ in range(steps):
         # Summed: the gradients of a mean over many images would come near Adam's epsilon.
         loss = F.cross_entropy(teacher(pixels) / config.temperature, wanted, reduction="sum")
         adam.zero_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from s3_server import s3, s3_server  # noqa: F401  (fixtures)
 
 from degan_search import ledger, pipeline
 from degan_search import teacher as teachers

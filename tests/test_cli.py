@@ -308,7 +308,9 @@ class TestOwnTeacher:
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28, 10))
         torch.jit.script(model).save(tmp_path / "own.pt")
         refused(
-            "run", write(tmp_path, TRIAL), "--set", "teacher.path=own.pt", "--storage", "store", says=["(1, 32, 32)"]
+            *("run", write(tmp_path, TRIAL), "--set", "teacher.path=own.pt", "--set", "teacher.trusted=true"),
+            *("--storage", "store"),
+            says=["(1, 32, 32)"],
         )
 
     def test_that_is_broken(self, tmp_path):

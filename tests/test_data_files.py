@@ -93,6 +93,8 @@ def test_absent_and_broken_files_are_named(tmp_path, kind, use):
             use(f"{kind}:{path}")
     with pytest.raises(UserError, match=f"{kind}:PATH"):
         use(f"{kind}:")
+    with pytest.raises(UserError, match="~nobody-of-this-name"):
+        use(f"{kind}:~nobody-of-this-name/images")
 
 
 def test_flat_folder_is_unlabelled(own):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from degan_search import runtime
+from degan_search.checkpoint import Parts, snapshot
 from degan_search.config import DistillConfig
 from degan_search.data.images import augment, denormalise, normalise
 from degan_search.distill import distill
@@ -16,7 +17,7 @@ from degan_search.metrics import agreement, predict
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
-from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource, index_batches
+from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, IndexBatches, MixedSource
 
 LATENT = 4
 
@@ -60,7 +61,7 @@ def keys(batch):
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (9, 3), (8, 4), (5, 8), (2, 2)])
 def test_each_pass_covers_every_image_once(count, size):
-    batches = index_batches(count, size, rng())
+    batches = IndexBatches(count, size, rng())
     per_pass = len([n for n in range(0, count, size) if min(size, count - n) > 1])
     orders = []
     for _ in range(3):
@@ -73,16 +74,16 @@ def test_each_pass_covers_every_image_once(count, size):
 
 
 def test_a_lone_last_image_is_left_out_but_for_a_lone_image():
-    lengths = [len(batch) for batch in islice(index_batches(7, 3, rng()), 4)]
+    lengths = [len(batch) for batch in islice(IndexBatches(7, 3, rng()), 4)]
     assert lengths == [3, 3, 3, 3]
-    assert [len(batch) for batch in islice(index_batches(8, 3, rng()), 3)] == [3, 3, 2]
-    assert [batch.tolist() for batch in islice(index_batches(1, 3, rng()), 2)] == [[0], [0]]
-    everything = torch.cat(list(islice(index_batches(7, 3, rng()), 20)))
+    assert [len(batch) for batch in islice(IndexBatches(8, 3, rng()), 3)] == [3, 3, 2]
+    assert [batch.tolist() for batch in islice(IndexBatches(1, 3, rng()), 2)] == [[0], [0]]
+    everything = torch.cat(list(islice(IndexBatches(7, 3, rng()), 20)))
     assert set(everything.tolist()) == set(range(7))  # no image is left out for ever
 
 
 def test_batches_of_one_image_come_if_they_are_asked_for():
-    batches = list(islice(index_batches(5, 1, rng()), 10))
+    batches = list(islice(IndexBatches(5, 1, rng()), 10))
     assert [len(batch) for batch in batches] == [1] * 10
     assert sorted(int(batch) for batch in batches[:5]) == sorted(int(batch) for batch in batches[5:]) == [0, 1, 2, 3, 4]
 
@@ -351,3 +352,56 @@ def test_a_teacher_without_finite_logits_ends_the_distillation(model, images):
     config = DistillConfig(batch_size=16, steps=4, steps_per_epoch=2)
     with pytest.raises(DivergedError, match="distill: loss is nan at step 2"):
         list(distill(make_student(), ImageSource(*images, broken, 16, config), config, 0, "cpu"))
+
+
+# Cut, and gone on with
+
+
+def busy_source(model, maker, images, **settings):
+    return AugmentedSource(mixed_source(model, maker, images, 0.5, 5, score_images=60, reuse=3, **settings), model)
+
+
+def test_batches_go_on_from_any_batch(model, maker, images):
+    source, stream, parts = busy_source(model, maker, images), rng(), Parts()
+    batches, seen, states = source.batches(stream, parts), [], []
+    for _ in range(30):  # over the ends of a pass, of a use of the pool, and of the pool
+        seen.append(next(batches))
+        states.append((stream.get_state(), snapshot(parts.state_dict())))
+    assert len({x.numpy().tobytes() for x, _ in seen}) == 30
+    for cut, (numbers, state) in enumerate(states):
+        stream = rng(99)
+        stream.set_state(numbers)
+        later = source.batches(stream, Parts(state))
+        for batch in seen[cut + 1 :]:
+            assert all(map(torch.equal, batch, next(later)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": 36, "lr": 0.02},
+        {"patience": 3, "epochs": 6},
+        {"optimiser": "sgd", "lr": 0.1, "milestones": [0.4], "epochs": 9},
+    ],
+)
+def test_distillation_goes_on_from_any_epoch(settings, model, maker, images):
+    source = busy_source(model, maker, images, steps_per_epoch=4, **settings)
+    config = source.source.generated.config
+
+    def run(state=None):
+        parts, student, states = Parts(state), make_student(), []
+        with runtime.seeded(len(seen)):
+            progress = []
+            for now in distill(student, source, config, 0, "cpu", parts=parts):
+                progress.append(now)
+                states.append(snapshot(parts.state_dict()))
+        return progress, [value.clone() for value in student.state_dict().values()], states
+
+    seen = []
+    seen, weights, states = run()
+    # Some epochs were better than those before, and some were not: the best weights are not always the last.
+    assert 1 < len({progress.score for progress in seen}) < len(seen)
+    for cut, state in enumerate(states):
+        progress, again, _ = run(state)
+        assert progress == seen[cut + 1 :]
+        assert all(map(torch.equal, weights, again))

@@ -101,6 +101,7 @@ class TestCompare:
         paired.save(table, tmp_path)
         assert pd.read_csv(tmp_path / "finals.csv")["p"].tolist() == pytest.approx(table["p"].tolist(), nan_ok=True)
         assert (tmp_path / "finals.md").read_text().startswith("| proxy")
+        (tmp_path / "none").touch()
         with pytest.raises(UserError, match="cannot be written"):
             paired.save(table, tmp_path / "none")
 

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
 
 HOSTILE = '<script>window.bad=1</script></script><img src=x "onerror=window.bad=1 onerror=window.bad=1>'
+HOSTILE += '<a href="javascript:window.bad=1">here</a>'  # Plotly itself knows links
 
 
 def fail(trial_id, reason="the loss is not finite", proxy="digits", **row):
@@ -224,6 +226,8 @@ class TestPage:
         expect(tab.locator("#failed .reason")).to_have_text(HOSTILE)
         assert HOSTILE in tab.locator("#configuration pre").first.text_content()
         assert tab.locator("figure[data-plot=by-proxy] .xtick text").text_content() == HOSTILE
+        assert tab.locator("a[href^=javascript], svg a").count() == 0
+        tab.locator("figure[data-plot=by-proxy] .xtick text").click(force=True)
         tab.locator("#filters [name=config_proxy]").select_option(HOSTILE)
         expect(tab.locator("#table tbody tr").first).to_contain_text(HOSTILE)
         tab.goto(f"{tab.url}#trial/search-0001")
@@ -296,6 +300,11 @@ class TestAnyRun:
         print(f"{len(many[0])} trials: {file.stat().st_size / 1e6:.1f} MB, table ready after {ready} ms")
 
 
+def huge(file):
+    file.write_bytes(samples.PNG)
+    os.truncate(file, 2**36)  # takes no room on the disk
+
+
 @pytest.fixture
 def served(tmp_path):
     """A run that has begun, its server, and a way to ask it."""
@@ -338,7 +347,21 @@ class TestWatch:
         paths += ["/trials/search-0000/student.safetensors", "/trials/search-0000", "/trials/"]
         paths += ["/trials/search-0001/samples.png", "/trials/search-0002/samples.png", "/../samples.png"]
         assert {path: ask(path)[0] for path in paths} == dict.fromkeys(paths, 404)
-        assert ask("/", host="elsewhere.example")[0] == 403
+        for host in ("elsewhere.example", "127.0.0.1.elsewhere.example", "localhost.elsewhere.example", "0.0.0.0", ""):
+            assert ask("/", host=host)[0] == 403
+            assert ask("/version", host=host)[0] == 403
+
+    def test_is_there_for_this_machine_alone(self, made):
+        server = watch.server(made)
+        assert server.server_address[0] == "127.0.0.1"
+        server.server_close()
+
+    def test_a_grid_that_is_no_picture_to_look_at_is_left_out(self, served):
+        run, _, ask = served
+        for name, make in (("pipe", os.mkfifo), ("huge", huge)):
+            (run / "trials" / name).mkdir(parents=True)
+            make(run / "trials" / name / "samples.png")
+            assert ask(f"/trials/{name}/samples.png")[0] == 404
 
     def test_refreshes_itself_and_keeps_filters(self, served, visit):
         run, address, ask = served

@@ -21,8 +21,9 @@ from degan_search.cli.main import app
 from degan_search.errors import UserError
 from degan_search.records import METRICS
 from degan_search.search import export, track
+from degan_search.search.options import Options
 from degan_search.search.study import studies
-from degan_search.search.sweep import Options, sweep
+from degan_search.search.sweep import sweep
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from degan_search.search.finals import (
     rounds,
     stops,
 )
-from degan_search.search.sweep import Options
+from degan_search.search.options import Options
 
 # No generators in the bank: each would be a worker's start more.
 CHANGES = {"gan.steps": 6, "bank.generators": []}

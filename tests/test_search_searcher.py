@@ -2,16 +2,23 @@
 
 import math
 
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from degan_search.config import TrialConfig
-from degan_search.records import Phase
+from degan_search.records import METRICS, Phase, State, config_columns
+from degan_search.search import searcher as module
 from degan_search.search import space as spaces
-from degan_search.search.searcher import CellSearcher, GivenJobs, job
+from degan_search.search.jobs import job
+from degan_search.search.outbox import Outbox
+from degan_search.search.searcher import CellSearcher, GivenJobs, Past
 from degan_search.search.space import Space
 
+CURVES = pd.DataFrame({"trial_id": [], "cell": [], "phase": [], "stage": [], "budget": [], "score": []})
 TRIAL = {"teacher": {"dataset": "glyphs/[A-C]", "network": "lenet"}, "student": {"network": "lenet_half"}}
 WEIGHTS = {"gan.lambda_e": {"zero_or_log": [0.1, 10]}, "gan.lambda_d": {"range": [0, 50]}}
 
@@ -27,12 +34,19 @@ def result(score, state=None, budget=10):
     return {"score": score, "state": state, "budget": budget}
 
 
+def end(given, trial_id, last=None, state=State.FAIL):
+    """End a trial as the callbacks do; `state` is the last result's, if that has one."""
+    one = given.out[trial_id]
+    given.on_trial_complete(trial_id, last, error=not last)
+    given.ended(one, State(last["state"]) if last and last["state"] else state, last or {})
+
+
 def run_all(given, score=lambda config: 0.5):
     """Finish every trial in order; returns the jobs."""
     jobs = []
     while (suggested := given.suggest(str(len(jobs)))) != Searcher.FINISHED:
         value = score(TrialConfig.model_validate(suggested["config"]))
-        given.on_trial_complete(str(len(jobs)), result(value, "COMPLETE"))
+        end(given, str(len(jobs)), result(value, "COMPLETE"))
         jobs.append(suggested)
     return jobs
 
@@ -57,14 +71,15 @@ def test_studies_are_told_how_each_trial_ended():
         assert isinstance(given.suggest(name), dict)
     given.on_trial_result("good", result(0.25, budget=10))
     given.on_trial_result("good", result(0.5, budget=20))
-    given.on_trial_complete("good", result(0.75, "COMPLETE", budget=30))
+    given.on_trial_result("good", result(0.1, budget=20))  # cut short and come by again
+    end(given, "good", result(0.75, "COMPLETE", budget=30))
     given.on_trial_result("poor", result(0.2, budget=10))
     # Tune does not tell of the result at which ASHA stops a trial before its end.
-    given.on_trial_complete("poor", result(0.1, budget=20))
-    given.on_trial_complete("broken", result(math.nan, "FAIL"))
-    given.on_trial_complete("lost", None, error=True)
-    given.on_trial_complete("unmeasured", result(math.nan, "COMPLETE"))
-    given.on_trial_complete("removed")
+    end(given, "poor", result(0.1, budget=20), State.PRUNED)
+    end(given, "broken", result(math.nan, "FAIL"))
+    end(given, "lost")
+    end(given, "unmeasured", result(math.nan, "COMPLETE"))
+    end(given, "removed")
     told = given.studies["proxy=digits"].get_trials()
     complete, pruned, fail = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
     assert [trial.state for trial in told] == [complete, pruned, fail, fail, fail, fail]
@@ -80,7 +95,7 @@ def test_a_final_result_is_no_rung_and_an_unknown_trial_is_nobodys():
     given.on_trial_result("a", result(0.9, "COMPLETE"))
     given.on_trial_result("unknown", result(0.9))
     given.on_trial_complete("unknown", result(0.9, "COMPLETE"))
-    given.on_trial_complete("a", result(0.9, "COMPLETE"))
+    end(given, "a", result(0.9, "COMPLETE"))
     told = given.studies["proxy=digits"].get_trials()
     assert [trial.intermediate_values for trial in told] == [{}]
     assert not given.studies["proxy=photos"].get_trials()
@@ -149,6 +164,83 @@ def test_no_trial_is_left_running():
 def test_given_jobs_are_handed_out_in_order():
     jobs = [job(Phase.FINAL, number, "all", {}) for number in range(3)]
     given = GivenJobs(jobs)
-    assert [given.suggest(str(n)) for n in range(4)] == [*jobs, Searcher.FINISHED]
-    assert len(jobs) == 3
+    assert [given.suggest(str(n)) for n in range(4)] == [*jobs, None]
+    for n in range(3):
+        end(given, str(n), result(0.5, "COMPLETE"))
+    assert given.suggest("more") == Searcher.FINISHED
+    assert len(jobs) == given.total == 3
     assert [one["id"] for one in jobs] == ["final-0000", "final-0001", "final-0002"]
+
+
+def test_a_job_that_a_fault_cut_short_comes_again_after_a_while(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    given = searcher(cells={"proxy": ["digits"]}, search={"trials": 1})
+    first = given.suggest("a")
+    given.on_trial_complete("a", error=True)
+    given.take_back(first, 5)
+    assert given.suggest("b") is None
+    now[0] += 5
+    again = given.suggest("b")
+    assert again == {**first, "attempt": 2, "faults": 1}
+    assert given.suggest("c") is None  # it may come back once more
+    end(given, "b", result(0.5, "COMPLETE"))
+    assert given.suggest("c") == Searcher.FINISHED
+    assert [trial.state for trial in given.studies["proxy=digits"].get_trials()] == [TrialState.COMPLETE]
+
+
+def test_nothing_starts_while_the_disk_takes_no_rows():
+    outbox, full = Outbox(), [True]
+
+    def write():
+        if full:
+            raise OSError("No space left on device")
+
+    given = GivenJobs([job(Phase.FINAL, 0, "all", {})], outbox)
+    outbox.put("search-0000", write)
+    assert given.suggest("a") is None
+    assert outbox.flush() == ["search-0000: No space left on device"]
+    assert outbox.refused_for() > 0
+    full.clear()
+    assert outbox.flush() == []
+    assert outbox.refused_for() == 0
+    assert given.suggest("a")["id"] == "final-0000"
+
+
+def rows_of(jobs, state="COMPLETE", score=0.5):
+    moment = pd.Timestamp("2026-01-01", tz="UTC")
+    about = dict.fromkeys(METRICS, math.nan) | {"score": score, "state": state, "started": moment, "finished": moment}
+    return pd.DataFrame(
+        [
+            {**about, **config_columns(TrialConfig.model_validate(one["config"])), "trial_id": one["id"]}
+            | {name: one[name] for name in ("cell", "phase", "number", "attempt")}
+            | {"reason": None}
+            for one in jobs
+        ]
+    )
+
+
+@given(done=st.integers(0, 6), begun=st.integers(0, 3), more=st.integers(0, 3))
+@settings(max_examples=25)
+def test_a_search_that_goes_on_meets_its_budget_and_repeats_nothing(done, begun, more):
+    first = [{"gan.lambda_e": 1, "gan.lambda_d": float(n)} for n in (1, 2, 3)]
+    cut = searcher(first=first)
+    jobs = [cut.suggest(str(n)) for n in range(done + begun)]
+    frame = rows_of(jobs[:done]) if done else rows_of([job(Phase.SEARCH, 0, "a", TrialConfig().model_dump())])[:0]
+    rungs = {one["id"]: {10: 0.25} for one in jobs[done:]}
+    past = Past(frame, CURVES, jobs[done:], rungs, done + begun)
+    space = cut.cells[0].space.model_copy(update={"search": spaces.SearchConfig(trials=6 + more)})
+    on = CellSearcher(spaces.cells(space), past=past)
+    assert on.total == 2 * (6 + more) - done
+    later = run_all(on)
+    assert later[:begun] == jobs[done:]
+    everything = [*jobs[:done], *later]
+    assert [one["number"] for one in everything] == [*range(2 * (6 + more))]
+    for cell in on.studies:
+        gans = [one["config"]["gan"] for one in everything if one["cell"] == cell]
+        assert [gan["lambda_d"] for gan in gans[:3]] == [1, 2, 3]
+        assert len({(gan["lambda_e"], gan["lambda_d"]) for gan in gans}) == 6 + more
+        told = on.studies[cell].get_trials()
+        assert len(told) == 6 + more
+        assert {trial.state for trial in told} == {TrialState.COMPLETE}
+        assert sum(10 in trial.intermediate_values for trial in told) == sum(one["cell"] == cell for one in jobs[done:])

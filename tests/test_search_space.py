@@ -233,7 +233,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("trial: {gan: {1: 2}}", "key 1 must be text"),
         ("1: 2", "key 1 must be text"),
         ("trial: !!binary aGVsbG8=", "bytes"),
-        ("# " + "x" * settings_file.MAX_BYTES, "larger than"),
+        ("# " + "x" * settings_file.MAX_BYTES, "at most 1,000,000 are read"),
     ],
     ids=lambda text: text[:25],
 )

@@ -22,7 +22,8 @@ from degan_search.records import Phase, config_columns
 from degan_search.search import space as spaces
 from degan_search.search import study as studies
 from degan_search.search import sweep as sweeps
-from degan_search.search.recorder import Recorder
+from degan_search.search.options import Options
+from degan_search.search.recorder import Recorder, Rules
 from degan_search.search.searcher import CellSearcher
 
 CONDITIONAL = {
@@ -44,25 +45,25 @@ CONDITIONAL = {
 class Remembers(CellSearcher):
     """The searcher, which remembers Optuna's trial of each job."""
 
-    def __init__(self, cells):
-        super().__init__(cells)
+    def __init__(self, *given):
+        super().__init__(*given)
         self.given_trials = {}
 
     def suggest(self, trial_id):
         job = super().suggest(trial_id)
         if isinstance(job, dict):
-            self.given_trials[job["id"]] = self.asked[trial_id]
+            self.given_trials[job["id"]] = self.asked[job["id"]]
         return job
 
     def told(self):
         """Optuna's trials by job: as the studies hold them at the end."""
-        return {name: study.trials[trial.number] for name, (study, trial) in self.given_trials.items()}
+        return {name: asked.study.trials[asked.trial.number] for name, asked in self.given_trials.items()}
 
 
 def drive(space, folder):
     """Search with made-up scores and every kind of end, as Tune would drive it; rows are written as in a sweep."""
     searcher = Remembers(spaces.cells(space))
-    recorder = Recorder(folder, {}, len(searcher.turns), "Search", Console(file=io.StringIO()))
+    recorder = Recorder(folder, {}, searcher, Rules(retries=0), searcher.total, "Search", Console(file=io.StringIO()))
     ends = ["complete", "pruned", "complete", "diverged", "unmeasured", "complete", "lost"]
     number = 0
     while (job := searcher.suggest(str(number))) != Searcher.FINISHED:
@@ -77,8 +78,8 @@ def drive(space, folder):
             if not (end == "pruned" and rung == 2):  # Tune stops it there, and tells the searcher of its end alone
                 searcher.on_trial_result(str(number), trial.last_result)
         if end == "lost":
-            recorder.on_trial_error(0, [], trial)
             searcher.on_trial_complete(str(number), error=True)
+            recorder.on_trial_error(0, [], trial)
         else:
             if end != "pruned":
                 state = "FAIL" if end == "diverged" else "COMPLETE"
@@ -86,10 +87,10 @@ def drive(space, folder):
                 done = {"stage": "done", "budget": 30, "seconds": 3.0, "score": score}
                 trial.last_result = {"score": score, "budget": 30, "state": state, "reports": [done], "metrics": {}}
                 recorder.on_trial_result(0, [], trial, trial.last_result)
-            recorder.on_trial_complete(0, [], trial)
             searcher.on_trial_complete(str(number), trial.last_result)
+            recorder.on_trial_complete(0, [], trial)
         number += 1
-    assert recorder.flush() == []
+    assert recorder.outbox.flush() == []
     return searcher
 
 
@@ -220,9 +221,9 @@ def swept(tmp_path_factory):
     spaces.check(space)
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeps, "CellSearcher", lambda cells: kept.append(Remembers(cells)) or kept[0])
+        patch.setattr(sweeps, "CellSearcher", lambda *given: kept.append(Remembers(*given)) or kept[0])
         storage = tmp_path_factory.mktemp("swept")
-        options = sweeps.Options(storage=storage, name="tiny", max_concurrent=1, track="tensorboard")
+        options = Options(storage=storage, name="tiny", max_concurrent=1, track="tensorboard")
         folder = sweeps.sweep(space, options, Console(file=io.StringIO()))
     return folder, kept[0]
 

@@ -21,9 +21,12 @@ from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.records import TRIAL_METRICS, Phase, config_of
 from degan_search.search import space as spaces
-from degan_search.search.recorder import Recorder
-from degan_search.search.searcher import job
-from degan_search.search.sweep import Options, final_jobs, slots
+from degan_search.search.cluster import slots
+from degan_search.search.jobs import job
+from degan_search.search.options import Options
+from degan_search.search.recorder import Recorder, Rules
+from degan_search.search.searcher import GivenJobs
+from degan_search.search.sweep import final_jobs
 from degan_search.search.trainable import inputs_key
 
 GOOD = {"gan.lr": 0.002, "probe.lr": 0.003, "distill.lr": 0.003}
@@ -93,13 +96,15 @@ def done(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def frame(done):
-    assert done.code == 0, done.err + done.out
+    assert done.code == 1, done.err + done.out
     return ledger.load(done.folder).set_index("trial_id")
 
 
 def test_it_ends_well_and_says_where_and_how_to_go_on(done):
-    assert done.code == 0, done.err
-    assert "Traceback" not in done.out
+    assert done.code == 1, done.err  # as a trial's result is missing
+    assert "1 trials failed by a fault, such as search-0003 (FileExistsError" in done.err
+    assert f"`degan-search resume {done.folder} --retry-failed`" in done.err
+    assert "Traceback" not in done.out + done.err
     results, last = done.out.strip().splitlines()[-2:]
     assert results.startswith(f"Results: {done.folder} ")
     assert results.endswith(f"Table again: degan-search table {done.folder}")
@@ -125,13 +130,13 @@ def test_one_row_a_trial_with_state_and_reason(frame):
 
 
 def test_rows_are_filled(frame):
-    # A trial whose worker failed knows its last rung; one that diverged before its rung has no score.
+    # A failed trial has no score.
     always = ["phase", "cell", "number", "config_hash", "config_json", "started", "finished", "seconds", "threads"]
     always += ["device", "teacher_hash", "teacher_holdout_accuracy", "gan_steps", "schema_version"]
     assert frame[always].notna().all(axis=None), frame[always].isna().sum()
     assert (frame["finished"] >= frame["started"]).all()
     assert list(frame.sort_index()["number"]) == [0, 0, 1, 2, 3]
-    assert frame["score"].isna().to_dict() == {name: name == "search-0002" for name in frame.index}
+    assert frame["score"].isna().to_dict() == {name: name in ("search-0002", "search-0003") for name in frame.index}
     complete = frame[frame["state"] == "COMPLETE"]
     measured = [*TRIAL_METRICS, "distill_steps", "host", "versions", "hardware", "oracle_accuracy"]
     measured.remove("bn_distance")  # a LeNet has no BatchNorm
@@ -193,7 +198,7 @@ def test_the_folder_is_whole(done):
     assert spaces.load(str(done.folder / "space.yaml")) == spaces.Space.model_validate(SPACE)
     about = json.loads((done.folder / "run.json").read_text())
     assert about["versions"]["optuna"]
-    assert about["options"]["max_concurrent"] == "1"
+    assert about["options"]["max_concurrent"] == 1
     for trial in ("search-0000", "final-0000"):
         names = {file.name for file in (done.folder / "trials" / trial).iterdir()}
         assert names == {"student.safetensors", "generator.safetensors", "samples.png"}
@@ -238,7 +243,7 @@ def ended_trial(number=0, error_file=None, **result):
 
 
 def recorder(folder, **reasons):
-    return Recorder(folder, reasons, 3, "Search", Console(file=io.StringIO()))
+    return Recorder(folder, reasons, GivenJobs([]), Rules(retries=0), 3, "Search", Console(file=io.StringIO()))
 
 
 def record(made, trial, error=False):
@@ -256,10 +261,11 @@ class TestRecorder:
         record(made, ended_trial(1, state=None))
         (tmp_path / "error.txt").write_text("Failure # 1\nTraceback\n  File x\nValueError: a reason\n\n")
         record(made, ended_trial(2, str(tmp_path / "error.txt")), error=True)
-        assert made.flush() == []
+        assert made.outbox.flush() == []
         rows = ledger.load(tmp_path).set_index("trial_id")
         assert list(rows["state"]) == ["COMPLETE", "PRUNED", "FAIL"]
         assert list(rows["reason"].fillna("")) == ["", "stopped early: too low", "ValueError: a reason"]
+        assert list(rows["cause"].fillna("")) == ["", "", "worker_lost"]
         assert list(ledger.curves(tmp_path)["score"]) == [0.5] * 3
 
     def test_a_worker_that_died_without_a_word(self, tmp_path):
@@ -276,13 +282,13 @@ class TestRecorder:
         made = recorder(tmp_path)
         record(made, ended_trial(0))
         record(made, ended_trial(1))
-        faults = made.flush()
+        faults = made.outbox.flush()
         assert [fault.partition(":")[0] for fault in faults] == ["search-0000", "search-0001"]
         assert "ledger" in faults[0]
         # Once the disk takes them, every row is written.
         (tmp_path / "ledger").unlink()
         record(made, ended_trial(2))
-        assert made.flush() == []
+        assert made.outbox.flush() == []
         assert sorted(ledger.load(tmp_path)["trial_id"]) == ["search-0000", "search-0001", "search-0002"]
 
 

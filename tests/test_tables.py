@@ -314,6 +314,7 @@ def test_saved_files_hold_what_is_rendered(sweep, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_told(sweep, tmp_path):
+    (tmp_path / "none").touch()
     with pytest.raises(UserError, match="none cannot be written"):
         save(mixed(sweep), tmp_path / "none")
 

@@ -1,10 +1,13 @@
 """The teacher: trained once and cached; a user's own file, accepted in three forms or refused in one line."""
 
 import dataclasses
+import io
+import os
 import pickle
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +90,15 @@ def test_the_cached_teacher_is_not_trained_again(short, short_true, tmp_path):
     assert not heard
     assert first == second
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"held_out_accuracy": null}'])
+def test_a_broken_cache_says_what_to_remove(content, short, short_true, tmp_path):
+    teachers.obtain(short, short_true, tmp_path)
+    facts = next(tmp_path.glob("*.json"))
+    facts.write_text(content)
+    with pytest.raises(UserError, match=f"{facts.name} is broken; remove it"):
+        teachers.obtain(short, short_true, tmp_path)
 
 
 def test_training_again_gives_the_same_teacher(short, short_true, tmp_path):
@@ -216,7 +228,10 @@ def weights(teacher):
     return model.eval()
 
 
-@pytest.mark.parametrize("name", ["own.safetensors", "own.pt", "own.pth", "script.pt", "traced.pt"])
+SCRIPTS = ("script.pt", "traced.pt")
+
+
+@pytest.mark.parametrize("name", ["own.safetensors", "own.pt", "own.pth", *SCRIPTS])
 def test_own_teachers_are_accepted(name, tiny, teacher, true, weights, tmp_path):
     path = tmp_path / name
     if name.endswith(".safetensors"):
@@ -227,7 +242,7 @@ def test_own_teachers_are_accepted(name, tiny, teacher, true, weights, tmp_path)
         script(weights).save(str(path))
     else:
         torch.jit.trace(weights, torch.zeros(2, 1, 32, 32)).save(str(path))
-    mine = teachers.obtain(own(tiny, path), true, tmp_path / "cache")
+    mine = teachers.obtain(own(tiny, path, trusted=name in SCRIPTS), true, tmp_path / "cache")
     torch.testing.assert_close(logits(mine, true), logits(teacher, true))
     assert mine.held_out_accuracy == teacher.held_out_accuracy
     assert (mine.classes, mine.channels, mine.suffix) == (10, 1, path.suffix)
@@ -271,6 +286,18 @@ def cut(path, share=0.6):
     path.write_bytes(data[: int(len(data) * share)])
 
 
+def pack(path):
+    """Write an archive again with its parts compressed."""
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+
+
+def huge(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no room on the disk
+
+
 def misfits():
     """Each a name, what writes the file, and what the message must hold."""
 
@@ -282,9 +309,19 @@ def misfits():
     yield "width.safetensors", lambda p: save_file(state(width=5), p), "width 4"
     yield "channels.pt", lambda p: torch.save(state(channels=3), p), "does not fit network 'lenet'"
     yield "keys.pt", lambda p: torch.save({"weight": torch.zeros(3)}, p), "does not fit network 'lenet'"
-    yield "tensor.pt", lambda p: torch.save(torch.zeros(3), p), "does not fit network 'lenet'"
-    yield "list.pt", lambda p: torch.save([1, 2], p), "does not fit network 'lenet'"
-    yield "numbers.pt", lambda p: torch.save({"weight": 3, 4: 5}, p), "does not fit network 'lenet'"
+    yield "tensor.pt", lambda p: torch.save(torch.zeros(3), p), "holds no plain state dict"
+    yield "list.pt", lambda p: torch.save([1, 2], p), "holds no plain state dict"
+    yield "numbers.pt", lambda p: torch.save({"weight": 3, 4: 5}, p), "holds no plain state dict"
+    yield "text_keys.pt", lambda p: torch.save({3: torch.zeros(2)}, p), "holds no plain state dict"
+    whole = {name: value.long() for name, value in state().items()}
+    yield "integers.pt", lambda p: torch.save(whole, p), "is torch.int64, not torch.float32"
+    yield "integers.safetensors", lambda p: save_file(whole, p), "is torch.int64, not torch.float32"
+    nan = {name: value * float("nan") for name, value in state().items()}
+    yield "nan.safetensors", lambda p: save_file(nan, p), "not finite"
+    yield "bytes.pt", lambda p: torch.save(bytearray(9), p), "which no plain state dict needs"
+    yield "sparse.pt", lambda p: torch.save({"a": torch.eye(3).to_sparse()}, p), "_rebuild_sparse_tensor"
+    yield "packed.pt", lambda p: (torch.save(state(), p), pack(p)), "compressed parts"
+    yield "old.pt", lambda p: torch.save(state(), p, _use_new_zipfile_serialization=False), "no whole zip archive"
     yield "module.pt", lambda p: torch.save(build_classifier("lenet", 10, 4), p), "neither TorchScript nor"
     yield "cut.safetensors", lambda p: (save_file(state(), p), cut(p)), "not a whole safetensors file"
     yield "cut.pt", lambda p: (torch.save(state(), p), cut(p)), "neither TorchScript nor"
@@ -299,7 +336,11 @@ def misfits():
     yield frozen, lambda p: torch.jit.freeze(script(build_classifier("lenet", 10, 4).eval())).save(str(p)), frozen
     yield "script_dict.pt", lambda p: script(Wrapped(build_classifier("lenet", 10, 4))).save(str(p)), "script_dict.pt"
     yield "missing.pt", lambda p: None, "must be a file ending in .safetensors, .pt, .pth"
-    yield "folder.pt", lambda p: p.mkdir(), "must be a file ending in"
+    yield "folder.pt", lambda p: p.mkdir(), "plain file is needed"
+    yield "pipe.pt", lambda p: os.mkfifo(p), "plain file is needed"
+    yield "zeros.pt", lambda p: p.symlink_to("/dev/zero"), "plain file is needed"
+    yield "nowhere.safetensors", lambda p: p.symlink_to(p.parent / "none"), "cannot be opened"
+    yield "huge.safetensors", huge, "at most 4,294,967,296 are read"
     yield "own.onnx", lambda p: p.write_bytes(b"x"), "must be a file ending in"
     yield "own.pt2", lambda p: p.write_bytes(b"x"), "must be a file ending in"
     yield "own", lambda p: p.write_bytes(b"x"), "must be a file ending in"
@@ -309,10 +350,44 @@ def misfits():
 def test_own_teachers_that_do_not_fit_are_refused_in_one_line(name, write, said, tiny, true, tmp_path):
     write(tmp_path / name)
     with pytest.raises(UserError) as error:
-        teachers.obtain(own(tiny, tmp_path / name), true, tmp_path / "cache")
+        teachers.obtain(own(tiny, tmp_path / name, trusted=True), true, tmp_path / "cache")
     assert said in str(error.value)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_torchscript_runs_only_if_it_is_trusted(suffix, tiny, true, weights, tmp_path, monkeypatch):
+    path = tmp_path / f"script{suffix}"
+    script(weights).save(str(path))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was loaded"))
+        with pytest.raises(UserError, match=r"is TorchScript, a program .* set teacher\.trusted"):
+            teachers.obtain(own(tiny, path), true, tmp_path)
+    trusted = teachers.obtain(own(tiny, path, trusted=True), true, tmp_path)
+    assert trusted.held_out_accuracy > 0.5
+
+
+def test_a_ledger_does_not_trust_for_the_user(tiny, true, weights, tmp_path, monkeypatch):
+    path = tmp_path / "script.pt"
+    script(weights).save(str(path))
+    config = own(tiny, path, trusted=True)
+    with pytest.raises(UserError, match="DEGAN_SEARCH_TRUSTED=1"):
+        teachers.obtain(teachers.recorded(config), true, tmp_path)
+    monkeypatch.setenv(teachers.TRUST, "1")
+    assert teachers.recorded(config) == config
+    monkeypatch.delenv(teachers.TRUST)
+    teachers.obtain(config, true, tmp_path)
+    assert teachers.recorded(config) == config  # as in the sweep that made the ledger
+
+
+def test_trust_makes_no_other_teacher(tiny, true, weights, tmp_path):
+    save_file(weights.state_dict(), tmp_path / "own.safetensors")
+    hashes = [
+        teachers.obtain(own(tiny, tmp_path / "own.safetensors", trusted=trusted), true, tmp_path).hash
+        for trusted in (False, True)
+    ]
+    assert hashes[0] == hashes[1]
 
 
 class Bomb:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from degan_search.atomic import write_bytes
 from degan_search.errors import UserError, close_matches
 from degan_search.methods import METHODS
 from degan_search.records import Phase, State
@@ -139,16 +140,22 @@ def save(figure: Figure, path: Path) -> None:
     The same figure gives the same bytes.
 
     Raises:
-        UserError: another suffix.
+        UserError: another suffix, or a name in it that is a broken formula.
         OSError: the folder cannot be written.
     """
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path.name} must end in one of {', '.join(SUFFIXES)}; {close_matches(path.suffix, SUFFIXES)}")
+    try:
+        write_bytes(path, _png(figure) if path.suffix == ".png" else _vector(figure, path.suffix[1:]))
+    except ValueError as error:  # a name from the data that begins a formula, such as $\x$
+        raise UserError(f"{path.name} cannot be drawn: {error}") from None
+
+
+def _vector(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "degan_search"}):
-        if path.suffix == ".png":
-            path.write_bytes(_png(figure))
-        else:
-            figure.savefig(path, metadata={"Date" if path.suffix == ".svg" else "CreationDate": None})
+        figure.savefig(buffer, format=kind, metadata={"Date" if kind == "svg" else "CreationDate": None})
+    return buffer.getvalue()
 
 
 def _png(figure: Figure) -> bytes:

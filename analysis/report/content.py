@@ -150,10 +150,13 @@ def _size(folder: Path) -> str:
 def _json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(_read(file) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def _read(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8", errors="replace")[:TEXT] if file.is_file() else None
+    if not file.is_file():
+        return None
+    with file.open(encoding="utf-8", errors="replace") as text:
+        return text.read(TEXT)

@@ -47,7 +47,7 @@ def trials(frame: pd.DataFrame, grids: list[Grid]) -> dict[str, Any]:
     Beside them each trial's `cell`, `reason` and `samples`, and its configuration: `same` holds the settings that
     all trials share, `varied` those of each trial that differ. Accuracies are in percent.
     """
-    configs = [dict(flatten(json.loads(text))) if isinstance(text, str) else {} for text in frame["config_json"]]
+    configs = [_config(text) for text in frame["config_json"]]
     same, varied = _split(configs)
     shown = [*WEIGHTS, *(name for name in varied if name not in (*WEIGHTS, *TOLD))]
     columns: list[dict[str, Any]] = []
@@ -126,6 +126,19 @@ def _moments(column: pd.Series[Any]) -> list[str | None]:
     return [None if pd.isna(moment) else f"{moment:%Y-%m-%d %H:%M:%S}" for moment in column]
 
 
+def _config(text: Any) -> dict[str, Any]:
+    """Return a configuration's settings by dotted name, lists as text; none where a row has no JSON object."""
+
+    def finite(number: str) -> Any:
+        return float(number) if np.isfinite(float(number)) else number  # the page's JSON has no infinity
+
+    try:
+        settings = dict(flatten(json.loads(text, parse_constant=str, parse_float=finite)))
+        return {name: json.dumps(value) if isinstance(value, list) else value for name, value in settings.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
 def _split(configs: list[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
     """Return what all configurations share, and the names of what differs, in the order of the first."""
     known = [config for config in configs if config]
@@ -137,5 +150,4 @@ def _split(configs: list[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
 def _setting(name: str, config: dict[str, Any]) -> Any:
     if name in WEIGHTS and config.get("method") not in TUNED:
         return None
-    value = config.get(name)
-    return value if value is None or isinstance(value, int | float | str) else json.dumps(value)
+    return config.get(name)

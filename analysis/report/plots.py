@@ -312,7 +312,7 @@ def _weighted(
 def _log_axis(values: pd.Series[Any]) -> tuple[pd.Series[Any], dict[str, Any]]:
     """Return places on a logarithmic axis that has a place for 0, one step below its lowest decade."""
     numbers = values.astype(float)
-    positive = numbers[numbers > 0]
+    positive = numbers[(numbers > 0) & np.isfinite(numbers)]
     low, high = (
         (int(np.floor(np.log10(positive.min()))), int(np.ceil(np.log10(positive.max())))) if len(positive) else (0, 0)
     )

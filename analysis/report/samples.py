@@ -16,6 +16,8 @@ BEST = 3
 """Search trials of each cell whose grids the page holds."""
 BYTES = 6_000_000
 """All grids in the page together, as base64; the best of each cell come first."""
+LARGEST = 50_000_000
+"""Bytes of a grid that the page links to, or that is served."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -48,7 +50,7 @@ def plain_file(run: Path, trial_id: str) -> Path | None:
     """Return a trial's grid of samples if it lies in the run's `trials`, and not at the end of a link from there."""
     folder = (run / "trials").resolve()
     file = folder / trial_id / "samples.png"
-    return file if file.resolve() == file and file.is_file() else None
+    return file if file.resolve() == file and file.is_file() and file.stat().st_size <= LARGEST else None
 
 
 def _wanted(frame: pd.DataFrame) -> list[str]:

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from degan_search.errors import UserError
+from degan_search.cli import stored
+from degan_search.errors import InterruptedRun, UserError, visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,29 +22,59 @@ app = typer.Typer(
     "A trial trains a DeGAN on proxy images against a frozen teacher and distils a student from it. A sweep runs "
     "many under Ray Tune, with Optuna and early stopping, and keeps every result in Parquet.",
 )
-console = Console(soft_wrap=False)
+
+
+class PlainConsole(Console):
+    """Prints text as it is, brackets and all: names and reasons may be somebody else's, and style nothing."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, with control characters written out."""
+        super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+console = PlainConsole(soft_wrap=False, markup=False, emoji=False)
 
 DataDir = Annotated[
     Path | None,
     typer.Option(envvar="DATA_DIR", help="Folder of image sets, <name>/{train,test}.parquet; ./data by default."),
 ]
-Runs = Annotated[list[Path], typer.Argument(help="One or more runs' folders.")]
+_RUN = "A run's folder, or its address, s3://bucket/runs/x."
+_RUNS = "One or more runs' folders or addresses, s3://bucket/runs/x."
+Run = Annotated[Path, typer.Argument(help=_RUN, parser=stored.rows)]
+RunWithSamples = Annotated[Path, typer.Argument(help=_RUN, parser=stored.samples)]
+RunWithNetworks = Annotated[Path, typer.Argument(help=_RUN, parser=stored.networks)]
+Runs = Annotated[list[Path], typer.Argument(help=_RUNS, parser=stored.rows)]
+RunsWithNetworks = Annotated[list[Path], typer.Argument(help=_RUNS, parser=stored.networks)]
 Storage = Annotated[Path, typer.Option(help="Folder in which runs, teachers and comparison images are kept.")]
 
 
 def speaks(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a UserError, or what the disk refuses, into one line on stderr and exit code 2."""
+    """Turn a UserError, what the disk refuses, or an interruption into one line on stderr and an exit code.
+
+    A run that is in a store is in a folder here by the time the command sees it.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with stored.local(kwargs) as given:
+                return command(*args, **given)
         except (UserError, OSError) as error:
-            text = " ".join(str(error).splitlines())
-            Console(stderr=True).print(f"[red]error:[/red] {escape(text)}", highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from None
+            _complain("error", str(error))
+            raise typer.Exit(getattr(error, "exit_code", 2)) from None
+        except InterruptedRun as stop:
+            _complain("stopped", stop.hint)
+            raise typer.Exit(stop.exit_code) from None
+        except KeyboardInterrupt:
+            _complain("stopped", "by Ctrl-C")
+            raise typer.Exit(130) from None
 
     return wrapped
+
+
+def _complain(what: str, text: str) -> None:
+    line = visible(" ".join(text.splitlines()))
+    Console(stderr=True).print(f"[red]{what}:[/red] {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def tell(text: str) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 
-from degan_search.cli.app import DataDir, app, console, speaks, tell
+from degan_search.cli import stored
+from degan_search.cli.app import DataDir, RunWithNetworks, app, console, speaks, tell
 from degan_search.cli.launch import read_trial
-from degan_search.errors import UserError
+from degan_search.errors import UserError, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +29,7 @@ Trial = Annotated[
 @app.command()
 @speaks
 def generate(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunWithNetworks,
     out: Annotated[Path, typer.Option(help="New folder, or for parquet and npz a new file.")],
     trial: Trial = None,
     count: Annotated[int, typer.Option(help="Number of images.")] = 50_000,
@@ -50,7 +52,7 @@ def generate(
         task = progress.add_task("Loading")
 
         def show(stage: str, step: int, of: int | None) -> None:
-            progress.update(task, description=stage, completed=step, total=of)
+            progress.update(task, description=escape(visible(stage)), completed=step, total=of)
 
         made = generating.generate(run, trial, order, out, storage, data_dir, threads, show)
     shares = ", ".join(f"{name} {there}" for name, there in made.counts.items())
@@ -62,7 +64,7 @@ def generate(
 @app.command()
 @speaks
 def export_student(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunWithNetworks,
     out: Annotated[Path, typer.Option(help="New file ending in .pt2.")],
     trial: Trial = None,
     softmax: Annotated[bool, typer.Option(help="Give probabilities in place of logits.")] = False,
@@ -80,11 +82,19 @@ def export_student(
 @app.command()
 @speaks
 def relatedness(
-    teacher: Annotated[Path, typer.Option(help="A run's folder, or a YAML file with a trial's settings, as for run.")],
+    teacher: Annotated[
+        Path,
+        typer.Option(
+            help="A run's folder or address, or a YAML file with a trial's settings, as for run.", parser=stored.teacher
+        ),
+    ],
     proxy: Annotated[list[str] | None, typer.Option(help="A proxy's name; once for each.")] = None,
     runs: Annotated[
         list[Path] | None,
-        typer.Option(help="A run with this teacher, once for each: measure its proxies and print the correlations."),
+        typer.Option(
+            help="A run with this teacher, once for each: measure its proxies and print the correlations.",
+            parser=stored.rows,
+        ),
     ] = None,
     images: Annotated[int, typer.Option(help="Images of each proxy, at most.")] = 5000,
     true: Annotated[bool, typer.Option(help="Compare with true training images as well, for analysis.")] = False,
@@ -100,8 +110,10 @@ def relatedness(
     image.
     """
     from analysis import relatedness as analysis
+    from analysis.styles import csv
     from degan_search import relatedness as measuring
     from degan_search import runtime
+    from degan_search.atomic import write_bytes
     from degan_search.foreground import CACHE
     from degan_search.records import Phase
 
@@ -111,12 +123,16 @@ def relatedness(
     cache = (storage or (teacher.resolve().parent if teacher.is_dir() else Path("runs"))) / CACHE
     runtime.set_up_torch(threads)
     with console.status("Loading") as status:
+
+        def show(stage: str) -> None:
+            status.update(escape(visible(stage)))
+
         measures = measuring.relatedness(
-            config, list(dict.fromkeys(cells)), cache, data_dir, images, true, runtime.choose_device(), status.update
+            config, list(dict.fromkeys(cells)), cache, data_dir, images, true, runtime.choose_device(), show
         )
     _print_measures(measures)
     if out:
-        measures.to_csv(out, index=False)
+        write_bytes(out, csv(measures).encode())
     if trials is not None:
         table = analysis.correlations(trials, measures, Phase.FINAL if finals else Phase.SEARCH)
         tell(analysis.render(table))
@@ -126,22 +142,25 @@ def _teacher(place: Path) -> TeacherConfig:
     """Return the teacher of a run's folder, or of a trial's settings file."""
     from degan_search import ledger
     from degan_search.records import config_of
+    from degan_search.teacher import recorded
 
     if not place.is_dir():
         return read_trial(place, []).teacher
     frame = ledger.load(place)
     if frame.empty:
         raise UserError(f"--teacher {str(place)!r} has no trial yet that would tell its teacher")
-    return config_of(frame.iloc[0]).teacher
+    return recorded(config_of(frame.iloc[0]).teacher)
 
 
 def _trials(runs: list[Path], teacher: TeacherConfig) -> pd.DataFrame:
     """Return the trials of runs that have this teacher."""
     from degan_search import ledger
     from degan_search.records import config_of
+    from degan_search.teacher import recorded
 
     frame = ledger.load(list(runs))
-    trials = frame[[config_of(row).teacher == teacher for _, row in frame.iterrows()]]
+    same = [recorded(config_of(row).teacher) == recorded(teacher) for _, row in frame.iterrows()]
+    trials = frame[same]
     if trials.empty:
         raise UserError(f"no trial of --runs {', '.join(map(str, runs))} has the teacher of --teacher")
     return trials
@@ -170,9 +189,8 @@ def _print_measures(frame: pd.DataFrame) -> None:
             arrow = "↑" if MEASURES[name].direction == "max" else "↓"
             table.add_column(f"{name.removesuffix(f'_{space}').replace('_', ' ')} {arrow}", justify="right")
         for rank, row in enumerate(frame.to_dict("records"), 1):
-            table.add_row(
-                str(rank), row["proxy"], *(f"{row[name]:,}" for name in about), *(_number(row[n]) for n in names)
-            )
+            numbers = [*(f"{row[name]:,}" for name in about), *(_number(row[name]) for name in names)]
+            table.add_row(str(rank), visible(row["proxy"]), *numbers)
         console.print(table)
     tell("↑ more is more related, ↓ less is. Ranked by effective classes, then coverage.")
 

@@ -7,14 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 
+from degan_search.cli import stored
 from degan_search.cli.app import DataDir, Storage, app, console, speaks
 from degan_search.cli.results import grouping
-from degan_search.errors import UserError, close_matches
+from degan_search.errors import UserError, close_matches, visible
 
 if TYPE_CHECKING:
     from degan_search.config import TrialConfig
+
+
+CpusPerTrial = Annotated[int, typer.Option(min=1, help="CPUs, and torch threads, of a trial.")]
+GpusPerTrial = Annotated[float, typer.Option(min=0, help="Share of a GPU for a trial, such as 0.25.")]
+MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="Trials at a time; as many as fit.")]
+Address = Annotated[str | None, typer.Option(help="An existing Ray cluster, host:port or auto.")]
+Track = Annotated[str | None, typer.Option(help="Log to mlflow, wandb or tensorboard as well.")]
+Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a trial whose worker, memory or disk failed.")]
+TimeLimit = Annotated[str | None, typer.Option(help="End a trial that takes longer, such as 30min or 2h.")]
+CheckpointEvery = Annotated[str, typer.Option(help="Time between two checkpoints of a trial, such as 60s.")]
+Keep = Annotated[str, typer.Option(help="Search trials of each cell whose networks are kept: the best few, or all.")]
 
 
 @app.command()
@@ -22,35 +35,141 @@ if TYPE_CHECKING:
 def sweep(
     space: Annotated[str, typer.Argument(help="A shipped space (see `spaces`) or a path to your own .yaml file.")],
     name: Annotated[str | None, typer.Option(help="Name of the run; the space's name by default.")] = None,
-    storage: Storage = Path("runs"),
+    storage: Annotated[
+        str, typer.Option(help="Folder, or object store such as s3://bucket/runs, of runs, teachers and images.")
+    ] = "runs",
     data_dir: DataDir = None,
-    cpus_per_trial: Annotated[int, typer.Option(min=1, help="CPUs, and torch threads, of a trial.")] = 1,
-    gpus_per_trial: Annotated[float, typer.Option(min=0, help="Share of a GPU for a trial, such as 0.25.")] = 0.0,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time; as many as fit.")] = None,
-    address: Annotated[str | None, typer.Option(help="An existing Ray cluster, host:port or auto.")] = None,
-    track: Annotated[str | None, typer.Option(help="Log to mlflow, wandb or tensorboard as well.")] = None,
+    cpus_per_trial: CpusPerTrial = 1,
+    gpus_per_trial: GpusPerTrial = 0.0,
+    max_concurrent: MaxConcurrent = None,
+    address: Address = None,
+    track: Track = None,
+    retries: Retries = 2,
+    time_limit: TimeLimit = None,
+    checkpoint_every: CheckpointEvery = "60s",
+    keep: Keep = "5",
     dry_run: Annotated[bool, typer.Option(help="Print the resolved settings, trials and time; run nothing.")] = False,
 ) -> None:
-    """Search the weights for every cell of a space, run the finals, and print the table of proxies by methods."""
+    """Search the weights for every cell of a space, run the finals, and print the table of proxies by methods.
+
+    What is cut short goes on with `resume`.
+    """
     from degan_search.search import space as spaces
 
     loaded = spaces.load(space)
     if dry_run:
         _describe(loaded, max_concurrent, cpus_per_trial, data_dir)
         return
-    from degan_search.search.sweep import Options
+    from degan_search.search.options import Options
     from degan_search.search.sweep import sweep as run_sweep
 
     options = Options(
-        storage, name or Path(space).stem, data_dir, cpus_per_trial, gpus_per_trial, max_concurrent, address, track
+        **_storage(storage),
+        name=name or Path(space).stem,
+        data_dir=data_dir and data_dir.absolute(),  # `resume` may be called from elsewhere
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        max_concurrent=max_concurrent,
+        address=address,
+        track=track,
+        retries=retries,
+        time_limit=_seconds("--time-limit", time_limit),
+        checkpoint_every=_seconds("--checkpoint-every", checkpoint_every) or 0.0,
+        keep=_kept(keep),
     )
     run_sweep(loaded, options, console)
 
 
 @app.command()
 @speaks
+def resume(
+    run: Annotated[str, typer.Argument(help="A run's folder, or s3://bucket/runs/name.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="Search trials of each cell in all, to add some.")] = None,
+    space: Annotated[str | None, typer.Option(help="Another .yaml to go on with, by --allow-changed.")] = None,
+    allow_changed: Annotated[bool, typer.Option(help="Go on with a space that was changed since.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Run trials again that failed by a fault.")] = False,
+    data_dir: DataDir = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="CPUs, and torch threads, of a trial.")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(min=0, help="Share of a GPU for a trial.")] = None,
+    max_concurrent: MaxConcurrent = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster; '' for none.")] = None,
+    track: Track = None,
+    retries: Annotated[int | None, typer.Option(min=0, help="Further attempts of a broken trial.")] = None,
+    time_limit: TimeLimit = None,
+    checkpoint_every: Annotated[str | None, typer.Option(help="Time between two checkpoints.")] = None,
+    keep: Annotated[str | None, typer.Option(help="Trials of each cell whose networks are kept, or all.")] = None,
+) -> None:
+    """Go on with a run that was cut short, or add trials to it; what is not said is done as it was begun.
+
+    Finished trials stay; unfinished ones go on from their checkpoints. `space.yaml` in the run's folder may not have
+    changed, unless --allow-changed.
+    """
+    from degan_search.search.options import Options
+    from degan_search.search.resume import resume as run_resume
+
+    if "://" in run:
+        from degan_search.storage import split_run
+
+        parent, name = split_run(run)
+        where = Options(**_storage(parent), name=name)
+    else:
+        where = Options(storage=Path(run).resolve().parent, name=Path(run).resolve().name)
+    changes: dict[str, Any] = {
+        "data_dir": data_dir and data_dir.absolute(),
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "max_concurrent": max_concurrent,
+        "address": address,
+        "track": track,
+        "retries": retries,
+        "time_limit": _seconds("--time-limit", time_limit),
+        "checkpoint_every": _seconds("--checkpoint-every", checkpoint_every),
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if keep is not None:
+        changes["keep"] = _kept(keep)
+    if address == "":
+        changes["address"] = None
+    run_resume(where, console, changes, trials, space, allow_changed, retry_failed)
+
+
+def _storage(storage: str) -> dict[str, Any]:
+    """Return the options that say where runs are kept: of an object store, a working copy is."""
+    if "://" not in storage:
+        return {"storage": Path(storage)}
+    from degan_search import storage as storages
+
+    return {"storage": storages.working_copy(storage), "remote": storage}
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    import pandas as pd
+
+    try:
+        seconds = pd.Timedelta(text if not text.replace(".", "").isdecimal() else f"{text}s").total_seconds()
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise UserError(f"{option} {text!r} is no time; give such as 90s, 30min or 2h")
+    return float(seconds)
+
+
+def _kept(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise UserError(f"--keep {text!r} must be a whole number, or all")
+    return int(text)
+
+
+@app.command()
+@speaks
 def finals(
-    run: Annotated[Path, typer.Argument(help="A run's folder; the new rows go there too.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run's folder or address; the new rows go there too.", parser=stored.networks)
+    ],
     top: Annotated[int, typer.Option(help="How many configurations of each proxy (or of what --per says).")] = 1,
     per: Annotated[str, typer.Option(help="Choose within each proxy, or within each method or cell on it.")] = "proxy",
     seeds: Annotated[int, typer.Option(help="How many; such as no trial of this run had.")] = 5,
@@ -66,10 +185,13 @@ def finals(
     compare_only: Annotated[bool, typer.Option(help="Run nothing: compare the final runs that are there.")] = False,
     storage: Annotated[Path | None, typer.Option(help="Where the teacher is kept; beside the run.")] = None,
     data_dir: DataDir = None,
-    cpus_per_trial: Annotated[int, typer.Option(min=1, help="CPUs, and torch threads, of a trial.")] = 1,
-    gpus_per_trial: Annotated[float, typer.Option(min=0, help="Share of a GPU for a trial, such as 0.25.")] = 0.0,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time; as many as fit.")] = None,
-    address: Annotated[str | None, typer.Option(help="An existing Ray cluster, host:port or auto.")] = None,
+    cpus_per_trial: CpusPerTrial = 1,
+    gpus_per_trial: GpusPerTrial = 0.0,
+    max_concurrent: MaxConcurrent = None,
+    address: Address = None,
+    retries: Retries = 2,
+    time_limit: TimeLimit = None,
+    checkpoint_every: CheckpointEvery = "60s",
 ) -> None:
     """Run a search's best configurations again with fresh seeds, beside baselines, and compare them in pairs.
 
@@ -85,20 +207,23 @@ def finals(
     else:
         from degan_search.search.finals import Request
         from degan_search.search.finals import finals as run_finals
-        from degan_search.search.sweep import Options
+        from degan_search.search.options import Options
 
         names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for change in set_ or [] for key, value in _change(change).items()}
         request = Request(top, grouping(per), seeds, by, budget, changes, names)
         # An absolute name: the run may lie outside the storage.
         options = Options(
-            storage or run.resolve().parent,
-            str(run.resolve()),
-            data_dir,
-            cpus_per_trial,
-            gpus_per_trial,
-            max_concurrent,
-            address,
+            storage=storage or run.resolve().parent,
+            name=str(run.resolve()),
+            data_dir=data_dir,
+            cpus_per_trial=cpus_per_trial,
+            gpus_per_trial=gpus_per_trial,
+            max_concurrent=max_concurrent,
+            address=address,
+            retries=retries,
+            time_limit=_seconds("--time-limit", time_limit),
+            checkpoint_every=_seconds("--checkpoint-every", checkpoint_every) or 0.0,
         )
         table = run_finals(request, options, console)
     console.print(paired.render(table), highlight=False, markup=False, soft_wrap=True)
@@ -166,7 +291,7 @@ def _run_here(config: TrialConfig, out: Path, storage: Path, data_dir: Path | No
         task = progress.add_task("Loading")
 
         def show(stage: str, step: int, of: int | None) -> None:
-            progress.update(task, description=stage, completed=step, total=of)
+            progress.update(task, description=escape(visible(stage)), completed=step, total=of)
 
         metrics = foreground.run(config, out, storage, data_dir, threads, show)
     console.print_json(json.dumps(metrics))

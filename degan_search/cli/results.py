@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from degan_search.cli.app import DataDir, Runs, app, console, speaks, tell
-from degan_search.errors import UserError, close_matches
+from degan_search.cli.app import (
+    DataDir,
+    Run,
+    Runs,
+    RunsWithNetworks,
+    RunWithNetworks,
+    RunWithSamples,
+    app,
+    console,
+    speaks,
+    tell,
+)
+from degan_search.errors import UserError, close_matches, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,14 +46,14 @@ def table(
     from degan_search import ledger
 
     tidy = tables.table(ledger.load(runs), paper)
-    typer.echo(tables.render(tidy, style), nl=False)  # as it is, to be piped
+    typer.echo(visible(tables.render(tidy, style)), nl=False)  # as it is, to be piped
     tables.save(tidy, runs[0])
 
 
 @app.command()
 @speaks
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: RunWithNetworks,
     storage: Annotated[Path | None, typer.Option(help="Where the teacher is kept; beside the run.")] = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -151,7 +162,7 @@ def regret(runs: Runs) -> None:
 @app.command()
 @speaks
 def report(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: RunWithSamples,
     out: Annotated[Path | None, typer.Option(help="The file; report.html in the run's folder by default.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Serve the page on this machine and refresh it.")] = False,
     port: Annotated[int, typer.Option(help="Port of --watch; 0 takes any free one.")] = 0,
@@ -182,7 +193,7 @@ def _importances(run: Path) -> pd.DataFrame | None:
 @app.command()
 @speaks
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Run,
     optuna: Annotated[Path | None, typer.Option(help="New journal file, one study a cell.")] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="New folder, one folder of events a trial.")] = None,
 ) -> None:
@@ -201,7 +212,7 @@ def export(
 @app.command()
 @speaks
 def figures(
-    runs: Runs,
+    runs: RunsWithNetworks,
     out: Annotated[Path | None, typer.Option(help="Folder; `figures` in the first run's by default.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="This figure alone; can be given again.")] = None,
     relatedness: Annotated[Path | None, typer.Option(help="A .csv of `degan-search relatedness`.")] = None,

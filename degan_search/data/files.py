@@ -1,25 +1,28 @@
-"""Images read from files: Parquet in the layout of the Hugging Face hub, folders of images, NumPy archives."""
+"""Images read from files: folders of images, NumPy archives, and what every kind of file needs."""
 
 import io
-import json
+import math
+import os
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from degan_search.data.images import Images, ImageSet, Labels
+from degan_search import untrusted
+from degan_search.data.images import Images, ImageSet
 from degan_search.errors import UserError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-LABEL_COLUMNS = ("fine_label", "label")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may take a file for, whatever its name: of others it knows some run programs (EPS)."""
+HEADER = 20_000  # bytes of an array's header at most; NumPy reads 10,000 characters
 USER_SIZE = 32  # a user's own images may have any size; they are all brought to this one, in RGB
 
 
@@ -31,7 +34,7 @@ def reading(what: object, kind: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{what} cannot be read as {kind}: {error}") from error
+        raise UserError(f"{what} cannot be read as {kind}: {error or repr(error)}") from error
 
 
 def plain(name: str) -> str:
@@ -39,113 +42,86 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
+def check_count(what: object, count: int, pixels: int = 3 * USER_SIZE**2) -> None:
+    """Raise UserError if so many images, of so many bytes each, are more than a set may have in memory."""
+    if count * pixels > untrusted.SET_BYTES:
+        most = untrusted.SET_BYTES // pixels
+        raise UserError(f"{what} has {count:,} images of {pixels:,} bytes each; at most {most:,} such are read")
+
+
 def decode(sources: Iterable[tuple[str, Path | IO[bytes]]], count: int, fit: bool) -> Images:
     """`count` image files, each with the name for an error, as one array [count, C, H, W].
 
     With `fit` each is cropped about its middle and scaled to 32x32 RGB; without, all must be like the first.
+    Of an animation or of several pages the first is taken.
 
     Raises:
-        UserError: an image cannot be read, is huge (Pillow's limit), or has another size than the first.
+        UserError: an image cannot be read, is none of FORMATS, is too large (untrusted.IMAGE_BYTES, IMAGE_PIXELS),
+            or has another size than the first; or they are too many.
     """
-    images = np.empty((0, 0, 0, 0), np.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for i, (name, source) in enumerate(sources):
-            with reading(name, "an image"), Image.open(source) as opened:
-                image = opened.convert("L" if opened.mode in ("1", "L") and not fit else "RGB")
-                if fit:
-                    image = ImageOps.fit(image, (USER_SIZE, USER_SIZE), Image.Resampling.BILINEAR)
-                pixels = np.asarray(image)
-            pixels = np.atleast_3d(pixels).transpose(2, 0, 1)
-            if i == 0:
-                images = np.empty((count, *pixels.shape), np.uint8)
-            if pixels.shape != images.shape[1:]:
-                raise UserError(f"{name} has shape {pixels.shape}; the images before it {images.shape[1:]}")
-            images[i] = pixels
+    images, i = np.empty((0, 0, 0, 0), np.uint8), -1
+    for i, (name, source) in enumerate(sources):
+        pixels = _pixels(name, source, fit)
+        if i == 0:
+            check_count(f"a set with {name}", count, pixels.size)
+            images = np.empty((count, *pixels.shape), np.uint8)
+        if pixels.shape != images.shape[1:]:
+            raise UserError(f"{name} has shape {pixels.shape}; the images before it {images.shape[1:]}")
+        images[i] = pixels
+    if i + 1 != count:
+        raise UserError(f"{count} images were announced, and {i + 1} are there")
     return images
 
 
-def _parquet_columns(path: Path) -> tuple[pa.Schema, str, str | None]:
-    """The schema, the name of the image column, and that of the label column if there is one."""
-    with reading(path, "Parquet"):
-        schema = pq.read_schema(path)
-    found = f"{path} has the columns {', '.join(f'{field.name}: {field.type}' for field in schema)}"
-    if not schema.names or not pa.types.is_struct(schema.types[0]) or schema.types[0].get_field_index("bytes") < 0:
-        raise UserError(f"{found}; expected the first to be struct<bytes: binary, path: string>")
-    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-    if label and not pa.types.is_integer(schema.field(label).type):
-        raise UserError(f"{found}; expected integers in {label}")
-    return schema, schema.names[0], label
-
-
-def _class_names(path: Path, schema: pa.Schema, label: str, labels: Labels, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The class names in the file's metadata, checked against those known; else "0", "1", ... ."""
-    features = json.loads((schema.metadata or {}).get(b"huggingface", "{}")).get("info", {}).get("features", {})
-    numbers = range(min(int(labels.max(initial=-1)) + 1, len(labels)))
-    names = tuple(features.get(label, {}).get("names") or known or map(str, numbers))
-    if known and tuple(map(plain, names)) != known:
-        raise UserError(f"{path} has the classes {', '.join(names)}; expected {', '.join(known)}")
-    if not np.isin(labels, np.arange(len(names))).all():
-        raise UserError(f"column {label} of {path} has labels outside 0..{len(names) - 1}, the number of its classes")
-    return known or names
-
-
-def parquet_rows(path: Path) -> int:
-    """The number of images in the file, from its footer; UserError if it is no such file."""
-    _parquet_columns(path)
-    return int(pq.read_metadata(path).num_rows)
-
-
-def read_parquet(path: Path, known: tuple[str, ...] = (), classes: Sequence[str] | None = None) -> ImageSet:
-    """Images and labels of one Parquet file; with `classes`, only the rows of these are decoded.
-
-    With the class names `known` the file must be labelled with these, and its images keep their size;
-    without, it is a user's own: 32x32 RGB, named by the metadata key `huggingface`, or "0", "1", ....
-
-    Raises:
-        UserError: not Parquet, other columns, labels or class names than expected, or a broken image.
-    """
-    schema, image_column, label_column = _parquet_columns(path)
-    if known and label_column is None:
-        raise UserError(f"{path} has the columns {', '.join(schema.names)}; expected label or fine_label")
-    labels: Labels | None = None
-    names: tuple[str, ...] = ()
-    with reading(path, "Parquet"):
-        table = pq.read_table(path, columns=[image_column, *([label_column] if label_column else [])])
-        rows = np.arange(table.num_rows)
-        if label_column:
-            labels = np.asarray(table[label_column].fill_null(-1), dtype=np.int64)
-            names = _class_names(path, schema, label_column, labels, known)
-            if classes is not None:
-                rows = np.flatnonzero(np.isin(labels, [i for i, name in enumerate(names) if name in classes]))
-                labels = labels[rows]
-    blobs = pc.struct_field(table[image_column], "bytes").take(pa.array(rows)).to_pylist()
-    named = (
-        (f"the image in row {row} of {path}", io.BytesIO(blob or b"")) for row, blob in zip(rows, blobs, strict=True)
-    )
-    return ImageSet(str(path), decode(named, len(blobs), fit=not known), labels, names)
+def _pixels(name: str, source: Path | IO[bytes], fit: bool) -> np.ndarray:
+    with ExitStack() as stack:
+        if isinstance(source, Path):
+            source = stack.enter_context(untrusted.opened(source, name, untrusted.IMAGE_BYTES))
+        stack.enter_context(reading(name, "an image"))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # of what is odd in a file that can be read all the same
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        opened = stack.enter_context(Image.open(source, formats=FORMATS))
+        if opened.width * opened.height > untrusted.IMAGE_PIXELS:
+            limit = f"at most {untrusted.IMAGE_PIXELS:,} pixels are read"
+            raise UserError(f"{name} has {opened.width:,} x {opened.height:,} pixels, a decompression bomb? {limit}")
+        image = opened.convert("L" if opened.mode in ("1", "L") and not fit else "RGB")
+        if fit:
+            image = ImageOps.fit(image, (USER_SIZE, USER_SIZE), Image.Resampling.BILINEAR)
+        return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
 
 
 def image_files(folder: Path) -> list[Path]:
     """The image files of a folder in sorted order: its own, or those of its subfolders (classes).
 
     Raises:
-        UserError: no folder, no images, or a link that leads outside.
+        UserError: no folder, no or too many images, a link that leads outside or nowhere, or a pipe or device.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112  (False as well for a name that no disk takes)
         raise UserError(f"{folder} is not a folder; expected images, or one subfolder of images for each class")
-    inner = [place for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")]
-    loose, nested = (
-        sorted(path for place in places for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
-        for places in ([folder], inner)
-    )
-    if bool(loose) == bool(nested):
-        found = "images both of its own and in subfolders" if loose else f"no images ({', '.join(sorted(SUFFIXES))})"
-        raise UserError(f"{folder} has {found}; expected images, or one subfolder of images for each class")
-    files = loose or nested
-    for path in files:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{path} is a link to {path.resolve()}, outside {folder}; copy the image instead")
+    with reading(folder, "a folder of images"):
+        inner = [place for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")]
+        loose, nested = (_images_in(folder, places) for places in ([folder], inner))
+        if bool(loose) == bool(nested):
+            found = (
+                "images both of its own and in subfolders" if loose else f"no images ({', '.join(sorted(SUFFIXES))})"
+            )
+            raise UserError(f"{folder} has {found}; expected images, or one subfolder of images for each class")
+        files = loose or nested
+        root = folder.resolve()
+        for path in files:
+            if not path.is_file():
+                raise UserError(f"{path} is a folder, pipe, device or broken link; a plain file is needed")
+            if not path.resolve().is_relative_to(root):
+                raise UserError(f"{path} is a link to {path.resolve()}, outside {folder}; copy the image instead")
+    return files
+
+
+def _images_in(folder: Path, places: Sequence[Path]) -> list[Path]:
+    found = (path for place in places for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
+    most = untrusted.SET_BYTES // (3 * USER_SIZE**2)
+    files = sorted(islice(found, most + 1))
+    check_count(folder, len(files))
     return files
 
 
@@ -167,21 +143,27 @@ def read_npz(path: Path) -> ImageSet:
     """A NumPy archive: `images`, uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C 1 or 3; `labels` [N] if any.
 
     Raises:
-        UserError: no such archive, or arrays of other names, kinds or shapes. Pickled objects are refused.
+        UserError: no such archive, arrays of other names, kinds or shapes, or too much. No pickled object is read.
     """
-    with reading(path, "a NumPy archive (.npz) of plain arrays"), np.load(path, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in ("images", "labels") if key in archive}
-        found = ", ".join(archive)
-    if "images" not in arrays:
-        raise UserError(f"{path} has the arrays {found}; expected images, and labels if there are any")
-    images, labels = arrays["images"], arrays.get("labels")
+    with (
+        untrusted.opened(path, str(path), untrusted.SET_BYTES) as file,
+        reading(path, "a NumPy archive (.npz) of plain arrays"),
+    ):
+        contents = untrusted.check_zip(file, str(path), 2 * untrusted.SET_BYTES)
+        with zipfile.ZipFile(file) as archive:
+            if "images.npy" not in contents:
+                found = ", ".join(name.removesuffix(".npy") for name in contents)
+                raise UserError(f"{path} has the arrays {found}; expected images, and labels if there are any")
+            images = _array(path, archive, "images")
+            labels = _array(path, archive, "labels") if "labels.npy" in contents else None
+    shape = list(images.shape)
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[3] in (1, 3):
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
         raise UserError(
-            f"images of {path} is {arrays['images'].dtype} {list(arrays['images'].shape)}; "
+            f"images of {path} is {images.dtype} {shape}; "
             "expected uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels"
         )
     if labels is None:
@@ -193,3 +175,18 @@ def read_npz(path: Path) -> ImageSet:
             f"one for each of the {len(images)} images"
         )
     return ImageSet(str(path), images, labels.astype(np.int64), tuple(map(str, range(int(labels.max()) + 1))))
+
+
+def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Return an array of an archive after a look at its header, which a few bytes can make claim any size."""
+    with archive.open(f"{name}.npy") as entry:
+        header = io.BytesIO(entry.read(HEADER))
+    version = np.lib.format.read_magic(header)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(header)
+    size = math.prod(shape) * kind.itemsize
+    if size > untrusted.SET_BYTES:
+        raise UserError(f"{name} of {path} is {kind} {list(shape)}; at most {untrusted.SET_BYTES:,} bytes are read")
+    with archive.open(f"{name}.npy") as entry:
+        array: np.ndarray = np.lib.format.read_array(entry, allow_pickle=False)
+    return array

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from degan_search.data import files, synthetic
+from degan_search.data import files, parquet, synthetic
 from degan_search.data.images import ImageSet
 from degan_search.data.synthetic import Split
 from degan_search.errors import UserError, close_matches
@@ -106,10 +106,10 @@ def _public(name: str, class_name: str, classes: tuple[str, ...], train_size: in
     def load(split: Split, folder: Path, wanted: Sequence[str] | None) -> ImageSet:
         path = folder / name / f"{split}.parquet"
         if path.is_file():
-            return files.read_parquet(path, classes, wanted)
+            return parquet.read(path, classes, wanted)
         try:
             return _torchvision(class_name, folder, split)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # not there, or broken in whatever way
             raise UserError(
                 f"{name} was not found: looked for {path.absolute()}, then for torchvision's files in "
                 f"{folder.absolute()}, which could not be downloaded ({error}); set DATA_DIR to where the images lie"
@@ -132,7 +132,7 @@ SETS: dict[str, SetEntry] = {
 # The user's own images, by the word before the colon: folder:PATH, parquet:PATH, npz:PATH.
 USER_SETS: dict[str, UserEntry] = {
     "folder": UserEntry(files.read_folder, lambda path: len(files.image_files(path))),
-    "parquet": UserEntry(files.read_parquet, files.parquet_rows),
+    "parquet": UserEntry(parquet.read, parquet.rows),
     "npz": UserEntry(files.read_npz, lambda path: len(files.read_npz(path))),
 }
 
@@ -144,7 +144,10 @@ def user_set(name: str) -> tuple[UserEntry, Path] | None:
         return None
     if kind not in USER_SETS or not path:
         raise UserError(f"cannot read {name!r}; expected " + ", ".join(f"{known}:PATH" for known in USER_SETS))
-    return USER_SETS[kind], Path(path).expanduser()
+    try:
+        return USER_SETS[kind], Path(path).expanduser()
+    except RuntimeError as error:  # ~ of somebody who is not there
+        raise UserError(f"cannot read {name!r}: {error}") from None
 
 
 def find_set(name: str) -> SetEntry:
@@ -187,4 +190,4 @@ def train_size(name: str, data_dir: Path | None = None) -> int:
         return own[0].count(own[1])
     entry = find_set(name)
     path = data_folder(data_dir) / name / "train.parquet"
-    return files.parquet_rows(path) if entry.from_files and path.is_file() else entry.train_size
+    return parquet.rows(path) if entry.from_files and path.is_file() else entry.train_size

@@ -92,7 +92,8 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
     A name keeps its letters, digits and "-"; all else becomes "_". Where the names would then not ascend or not
     differ (in small letters, as some disks see them), each begins with its class number: 0_t-shirt, 1_trouser.
     """
-    safe = [re.sub(r"[^\w-]+", "_", name).strip("_")[:LONGEST] for name in classes]
+    cut = (re.sub(r"[^\w-]+", "_", name).strip("_")[:LONGEST] for name in classes)
+    safe = [name.encode()[: 3 * LONGEST].decode(errors="ignore") for name in cut]  # disks take 255 bytes
     if all(safe) and safe == sorted(safe) and len({name.lower() for name in safe}) == len(safe):
         return safe
     width = len(str(len(classes) - 1))

@@ -6,8 +6,11 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from degan_search.records import Phase
 
 
 class Rungs:
@@ -16,17 +19,35 @@ class Rungs:
     def __init__(self, reduction_factor: float) -> None:
         self.reduction_factor = reduction_factor
         self.scores: dict[tuple[str, int], list[float]] = defaultdict(list)
+        self.passed: set[tuple[str, int]] = set()
+        """Trials and the rungs they were let on at: one that was cut short comes by a second time."""
 
-    def record(self, cell: str, budget: int, score: float) -> str | None:
+    def fill(self, curves: pd.DataFrame) -> None:
+        """Record the rung scores of earlier search trials, from `ledger.curves`."""
+        rungs = curves[(curves["phase"] == Phase.SEARCH) & curves["score"].notna() & (curves["stage"] != "done")]
+        for cell, budget, score in rungs[["cell", "budget", "score"]].itertuples(index=False):
+            self.scores[str(cell), int(budget)].append(float(score))
+
+    def let_on(self, cell: str, budget: int, score: float, trial: str) -> None:
+        """Record the score of an unfinished trial that went on from this rung before."""
+        self.scores[cell, budget].append(score)
+        self.passed.add((trial, budget))
+
+    def record(self, cell: str, budget: int, score: float, trial: str | None = None) -> str | None:
         """Record a score at a rung; return why the trial should stop, or None to go on.
 
         A trial goes on if it is among the best 1/reduction_factor of those recorded there before it; the
-        first always does. Cells are apart: a poor proxy's trials compete with each other only.
+        first always does, and so does a named trial that was let on there already. Cells are apart: a poor proxy's
+        trials compete with each other only.
         """
+        if trial is not None and (trial, budget) in self.passed:
+            return None
         before = self.scores[cell, budget]
         cutoff = float(np.quantile(before, 1 - 1 / self.reduction_factor)) if before else -np.inf
         before.append(score)
         if score >= cutoff:
+            if trial is not None:
+                self.passed.add((trial, budget))
             return None
         return f"stopped early: score {score:.4f} at GAN step {budget} is below the rung's {cutoff:.4f}"
 
@@ -43,7 +64,7 @@ class CellAsha(FIFOScheduler):  # type: ignore[misc]
         """Stop a trial that its rung does not keep."""
         if self.rungs is None or result["state"] is not None:
             return str(TrialScheduler.CONTINUE)
-        reason = self.rungs.record(trial.config["cell"], result["budget"], result["score"])
+        reason = self.rungs.record(trial.config["cell"], result["budget"], result["score"], trial.config["id"])
         if reason is None:
             return str(TrialScheduler.CONTINUE)
         self.reasons[trial.config["id"]] = reason

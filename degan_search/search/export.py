@@ -66,14 +66,15 @@ def to_tensorboard(run: Path, folder: Path) -> int:
         settings = {name.removeprefix("config_"): _plain(row[name]) for name in varying}
         measures = {f"measure/{name}": float(row[name]) for name in METRICS if pd.notna(row[name])}
         step = 0 if pd.isna(row["gan_steps"]) else int(row["gan_steps"])
+        began, ended = (0.0 if pd.isna(row[name]) else row[name].timestamp() for name in ("started", "finished"))
         with SummaryWriter(str(folder / row["trial_id"])) as writer:
             for tag, value, budget, seconds in _curve(points.get(row["trial_id"], curves.iloc[:0])):
-                writer.add_scalar(tag, value, budget, row["started"].timestamp() + seconds)
+                writer.add_scalar(tag, value, budget, began + seconds)
             for tag, value in measures.items():
-                writer.add_scalar(tag, value, step, row["finished"].timestamp())
+                writer.add_scalar(tag, value, step, ended)
             # `add_hparams` would make a folder of its own for them.
             for summary in hparams(about | {name: one for name, one in settings.items() if one is not None}, measures):
-                writer.file_writer.add_summary(summary, walltime=row["finished"].timestamp())
+                writer.file_writer.add_summary(summary, walltime=ended)
     return len(frame)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -14,20 +12,25 @@ from typing import Any
 
 import pandas as pd
 import ray
-import torch
 from rich.console import Console
 
 from analysis import choice, paired
-from degan_search import evaluate, ledger, pipeline, runtime
+from degan_search import ledger, pipeline, runtime
 from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig, stable_hash, trial_config
-from degan_search.errors import UserError, close_matches
-from degan_search.foreground import CACHE
+from degan_search.errors import IncompleteError, UserError, close_matches
 from degan_search.methods import METHODS, UNTUNED, normalised
 from degan_search.records import Phase, State, config_of
+from degan_search.search import jobs as job_files
 from degan_search.search.asha import CellAsha
-from degan_search.search.searcher import GivenJobs, job
-from degan_search.search.sweep import Options, check_writable, prepare, ray_cluster, run_phase, slots
+from degan_search.search.cluster import ray_cluster
+from degan_search.search.jobs import Job
+from degan_search.search.options import Options
+from degan_search.search.outbox import Outbox
+from degan_search.search.prepare import prepare
+from degan_search.search.run_folder import check_writable
+from degan_search.search.searcher import GivenJobs
+from degan_search.search.sweep import check_slots, opened, read_jobs, run_phase, score
 from degan_search.search.trainable import inputs_key
 
 LOG = "finals.json"
@@ -101,20 +104,19 @@ def finals(request: Request, options: Options, console: Console) -> pd.DataFrame
     lineup = entrants(frame, request)
     log = Log(run, request, lineup, frame)
     check_writable(run, str(run))
-    if not options.address:  # on a cluster, `ray_cluster` says what is too little
-        slots(options, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
+    check_slots(options)
     runtime.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
     _announce(lineup, log, console)
-    with ray_cluster(options, console):
+    with opened(options, console, "degan-search finals") as opened_run, ray_cluster(options, console):
         inputs = prepare([entrant.config for entrant in lineup], options, console)
         references = {key: ray.put(value) for key, value in inputs.items()}
         log.begin()
         running = lineup
         for done, batch in rounds(log.seeds, bool(competing(lineup))):
-            jobs = waiting(running, batch, ledger.load(run), next_number(run))
+            jobs = waiting(running, batch, ledger.load(run), read_jobs(opened_run), run)
             if jobs:
-                name = f"final-from-{jobs[0]['id']}"
-                run_phase(Phase.FINAL, len(jobs), options, references, console, CellAsha(None), GivenJobs(jobs), name)
+                name, work = f"final-from-{jobs[0]['id']}", GivenJobs(jobs, Outbox())
+                run_phase(Phase.FINAL, len(jobs), opened_run, references, CellAsha(None), work, name)
             left = log.seeds[len(done) :]
             beaten = stops(running, done, ledger.load(run)) if left else []
             running = [entrant for entrant in running if entrant not in beaten]
@@ -125,8 +127,14 @@ def finals(request: Request, options: Options, console: Console) -> pd.DataFrame
                     highlight=False,
                     soft_wrap=True,
                 )
-        evaluate.evaluate(run, options.data_dir, options.storage / CACHE)
-    log.end()
+        score(opened_run)
+        log.end()
+        if opened_run.faulty:
+            name, reason = next(iter(opened_run.faulty.items()))
+            raise IncompleteError(
+                f"{len(opened_run.faulty)} final runs failed by a fault, such as {name} ({reason}); the same command "
+                "again runs what is missing"
+            )
     return paired.compare(ledger.load(run))
 
 
@@ -213,16 +221,25 @@ def competing(lineup: Sequence[Entrant]) -> dict[str, list[Entrant]]:
     return {key: group for key, group in groups.items() if len(group) > 1}
 
 
-def waiting(lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame, first: int) -> list[dict[str, Any]]:
-    """Return a job for each entrant and seed that is no finished final run yet, numbered from `first`."""
+def waiting(
+    lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame, known: Mapping[str, Job], run: Path
+) -> list[Job]:
+    """Return a job for each entrant and seed that is no finished final run yet.
+
+    Those that began keep their names, and with them their checkpoints; the others are numbered after the last.
+    """
     done = final_scores(frame)
-    jobs: list[dict[str, Any]] = []
+    begun = {stable_hash(one["config"]): one for one in job_files.unfinished(known, frame, Phase.FINAL)}
+    numbers = count(job_files.next_number(run, known, frame, Phase.FINAL))
+    jobs: list[Job] = []
     for seed in seeds:
         for entrant in lineup:
             config = entrant.config.model_copy(update={"seed": seed})
-            if stable_hash(config) not in done:
+            name = stable_hash(config)
+            if name not in done:
+                fresh = config.model_dump(mode="json")
                 jobs.append(
-                    job(Phase.FINAL, first + len(jobs), entrant.cell, config.model_dump(mode="json"), entrant.by)
+                    begun.get(name) or job_files.job(Phase.FINAL, next(numbers), entrant.cell, fresh, entrant.by)
                 )
     return jobs
 
@@ -257,12 +274,6 @@ def final_scores(frame: pd.DataFrame) -> dict[str, float]:
     return {stable_hash(config_of(row)): float(row["score"]) for _, row in done.iterrows()}
 
 
-def next_number(run: Path) -> int:
-    """Return the number after the last final trial that has a row or a folder in the run."""
-    names = [path.name for folder in ("ledger", "trials") for path in (run / folder).glob(f"{Phase.FINAL}-*")]
-    return max((int(found[1]) for name in names if (found := re.match(r"\w+-(\d+)", name))), default=-1) + 1
-
-
 class Log:
     """One call's entry in `finals.json`, a list in the run's folder; an unfinished one of the same call goes on."""
 
@@ -270,12 +281,16 @@ class Log:
         self.file = run / LOG
         try:
             self.entries: list[dict[str, Any]] = json.loads(self.file.read_text()) if self.file.exists() else []
-        except ValueError as error:
+            seeds = [seed for entry in self.entries for seed in entry.get("seeds_run", [])]
+            if not isinstance(self.entries, list) or not all(isinstance(seed, int) for seed in seeds):
+                raise ValueError("a list of calls with their seeds is expected")
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.file} is broken, move it away to go on: {error}") from None
         asked = json.loads(json.dumps(asdict(request)))  # tuples become lists, as in the file
         asked |= {"by": lineup[0].by, "chosen": [entrant.source for entrant in lineup if entrant.source]}
         last = self.entries[-1] if self.entries else {}
-        self.goes_on = bool(last) and last["finished"] is None and {name: last[name] for name in asked} == asked
+        same = all(last.get(name, ...) == value for name, value in asked.items())
+        self.goes_on = same and "seeds_run" in last and last.get("finished", ...) is None
         if not self.goes_on:
             self.entries.append({**asked, "seeds_run": fresh_seeds(frame, request.seeds), "started": _now()})
         self.seeds: list[int] = self.entries[-1]["seeds_run"]

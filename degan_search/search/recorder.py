@@ -1,41 +1,82 @@
-"""Tune's callback that writes each ended trial to the ledger at once, and shows how the sweep stands."""
+"""Tune's callback that judges how trials end, writes each to the ledger at once, and shows how the sweep stands."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from degan_search import ledger, runtime
 from degan_search.config import TrialConfig
-from degan_search.records import METRICS, Report, State, config_columns
+from degan_search.errors import IncompleteError
+from degan_search.records import METRICS, Cause, Report, State, config_columns
+from degan_search.search import faults
+from degan_search.search import jobs as jobs_file
+from degan_search.search.interrupt import Interruption
+from degan_search.search.jobs import Job
+from degan_search.search.searcher import Jobs
 
+RETRY_SECONDS = 5.0
+"""Between two tries to write what the disk refused."""
 INTEGER_METRICS = ("gan_steps", "distill_steps")
 
 
-class Recorder(tune.Callback):  # type: ignore[misc]
-    """Writes rows and shows progress.
+def _nothing(*given: Any) -> None:
+    """Do nothing."""
 
-    It never raises, as that would end Tune's experiment: a row that could not be written is tried again at
-    each later row and at the end, and `flush` says what the disk answered.
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides over trials that break: attempts, time, and whether the user has asked to stop."""
+
+    retries: int = 2
+    time_limit: float | None = None
+    """Seconds of an attempt."""
+    interruption: Interruption = field(default_factory=Interruption)
+    saved: Callable[[Path], None] = _nothing
+    """Called with each file of the run that was written."""
+    ended: Callable[[str, str | None], None] = _nothing
+    """Called with a trial and the cause of its failure, if any, once its row is safe."""
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Judges how trials end, writes their rows and shows progress.
+
+    Rows that the disk refuses wait in the jobs' outbox; no new trial starts meanwhile. Nothing is raised in the
+    callbacks that tell of trials, as that would end Tune's experiment: `on_step_begin` alone may end it.
     """
 
-    def __init__(self, folder: Path, reasons: dict[str, str], total: int, title: str, console: Console) -> None:
+    def __init__(
+        self, folder: Path, reasons: dict[str, str], jobs: Jobs, rules: Rules, total: int, title: str, console: Console
+    ) -> None:
         self.folder, self.reasons, self.console, self.title = folder, reasons, console, title
+        self.jobs, self.outbox, self.rules = jobs, jobs.outbox, rules
+        jobs.look = self.look
         self.curves: dict[str, list[dict[str, Any]]] = {}
-        self.started: dict[str, float] = {}
-        self.rows: list[dict[str, Any]] = []
-        self.faults: list[str] = []
+        self.started: dict[str, tuple[float, float]] = {}
+        """When each running trial's attempt began, by the clock and by the monotonic one."""
+        self.running: dict[str, Trial] = {}
+        self.over: list[Trial] = []
+        """Tune's trials that ended, whose results nobody looks at any more from the next step on."""
         self.ended = dict.fromkeys(State, 0)
+        self.faulty: dict[str, str] = {}
+        """Trials that failed by a fault, and their reasons."""
+        self.in_a_row = 0
+        self.tried = 0.0
+        """When the unwritten were last tried."""
         self.best: tuple[float, str] = (-math.inf, "")
         self.begun, self.total = time.monotonic(), total
         self.bar = Progress(
@@ -53,64 +94,140 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """Leave nothing of this in Ray's snapshots: the ledger, not they, is what a run is rebuilt from."""
         return tune.Callback, ()
 
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Look after the sweep; raises as `look`."""
+        self.look()
+
+    def look(self) -> None:
+        """Try again to write what is unwritten, and end the sweep where it must not go on.
+
+        Called at each step of Tune's, and by the jobs, as Tune may ask these for minutes without a step.
+
+        Raises:
+            IncompleteError: the disk has refused for too long, or trial after trial failed.
+            InterruptedRun: Ctrl-C or SIGTERM.
+        """
+        if not self.tried:  # Tune has just set a handler of its own
+            self.rules.interruption.listen()
+            self.tried = time.monotonic()
+        if self.outbox.unwritten and time.monotonic() - self.tried >= RETRY_SECONDS:
+            self.tried = time.monotonic()
+            self.outbox.flush()
+            if self.outbox.refused_for() > faults.DISK_PATIENCE:
+                raise IncompleteError(f"stopped, as the disk takes no rows: {'; '.join(self.outbox.flush())}")
+        if self.in_a_row >= faults.HOPELESS:
+            last = list(self.faulty.values())[-1]
+            raise IncompleteError(f"stopped, as {self.in_a_row} trials in a row failed, the last with: {last}")
+        self._end_the_hung()
+        self._forget()
+        self.rules.interruption.raise_if_caught()
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Note when a trial began."""
-        self.started.setdefault(trial.config["id"], time.time())
+        """Note when an attempt began, and write that the trial did."""
+        begun = trial.config
+        if begun["id"] not in self.started:
+            self.running[begun["id"]] = trial
+            self.started[begun["id"]] = time.time(), time.monotonic()
+            self.outbox.put(f"jobs/{begun['id']}", partial(self._write_job, begun))
         self._show()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep the curve."""
-        self.curves.setdefault(trial.config["id"], []).extend(result.get("reports") or [])
+        """Keep the curve; a trial that goes on from a checkpoint tells anew what came after it."""
+        curve = self.curves.setdefault(trial.config["id"], [])
+        curve[result.get("reports_from", len(curve)) :] = result.get("reports") or []
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Write the row of a trial that ended or was stopped."""
+        """Write the row of a trial that ended or was stopped, unless it is tried again."""
         result = trial.last_result or {}
         state = State(result.get("state") or State.PRUNED)
         reason = result.get("reason") or self.reasons.get(trial.config["id"])
-        self._record(trial, result, state, reason if state is not State.COMPLETE else None)
+        cause = Cause(result["cause"]) if result.get("cause") else None
+        self._judge(trial, result, state, reason if state is not State.COMPLETE else None, cause)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Write the row of a trial whose worker failed."""
+        """Write the row of a trial whose worker is gone, unless it is tried again."""
         # `trial.get_error` looks where Tune copies this file to later.
         text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
-        lines = [line for line in text.splitlines() if line.strip()]
-        self._record(trial, trial.last_result or {}, State.FAIL, lines[-1].strip() if lines else "the worker died")
+        _, begun = self.started.get(trial.config["id"], (0.0, time.monotonic()))
+        limit = self.rules.time_limit
+        cause = faults.cause_of_death(text, time.monotonic() - begun, limit)
+        reason = f"not done within the time limit of {limit:g} s" if cause is Cause.TIME_LIMIT else _reason(text)
+        self._judge(trial, trial.last_result or {}, State.FAIL, reason, cause)
 
-    def flush(self) -> list[str]:
-        """Try once more to write what is unwritten; return what the disk said of each row that still is."""
-        waiting, self.rows, self.faults = self.rows, [], []
-        for row in waiting:
-            try:
-                ledger.write(self.folder, row)
-            except Exception as error:
-                self.rows.append(row)
-                self.faults.append(f"{row['trial_id']}: {error}")
-        return self.faults
+    def _forget(self) -> None:
+        """Let go of what Tune keeps of each trial that ended: it would fill the driver's memory, trial by trial."""
+        while self.over:
+            trial = self.over.pop()
+            kept = trial.run_metadata
+            kept.last_result, kept.metric_analysis, kept.metric_n_steps = {}, {}, {}
+            trial.evaluated_params = {}
+            trial.config = {"id": trial.config["id"]}
+            # Its second copy of the configuration has no public name.
+            vars(trial).update({name: {} for name in vars(trial) if name.endswith("unresolved_config")})
 
-    def _record(self, trial: Trial, result: dict[str, Any], state: State, reason: str | None) -> None:
-        job = trial.config
+    def _end_the_hung(self) -> None:
+        """Kill workers that are past the time limit and have not ended themselves: frozen, or cut off."""
+        limit = self.rules.time_limit
+        if limit is None:
+            return
+        for name, trial in list(self.running.items()):
+            actor = trial.temporary_state.ray_actor
+            if actor and time.monotonic() - self.started[name][1] > limit + faults.GRACE:
+                del self.running[name]
+                ray.kill(actor)
+
+    def _judge(
+        self, trial: Trial, result: dict[str, Any], state: State, reason: str | None, cause: Cause | None
+    ) -> None:
+        one = trial.config
+        self.over.append(trial)
+        clock, _ = self.started.pop(one["id"], (time.time(), 0.0))
+        self.running.pop(one["id"], None)
+        again = faults.wait(cause, one["faults"] + 1, self.rules.retries) if cause else None
+        if again is not None:
+            self._say(f"{one['id']} is tried again in {again:.0f} s", one["cell"], reason, "yellow")
+            self.jobs.take_back(one, again)
+            return
+        self.jobs.ended(one, state, result)
+        self._record(one, result, state, reason, cause, clock)
+
+    def _record(
+        self, one: Job, result: dict[str, Any], state: State, reason: str | None, cause: Cause | None, started: float
+    ) -> None:
         self.ended[state] += 1
         score = result.get("score", math.nan)
         if state is State.COMPLETE and score > self.best[0]:
-            self.best = score, job["id"]
-        self.rows.append(_row(job, result, state, reason, self.curves.pop(job["id"], []), self.started.get(job["id"])))
-        self.flush()
+            self.best = score, one["id"]
+        row = _row(one, result, state, reason, cause, self.curves.pop(one["id"], []), started)
+        self.outbox.put(one["id"], partial(self._write, row))
+        if cause not in (None, Cause.DIVERGED):
+            self.faulty[one["id"]] = str(reason)
+            self.in_a_row += 1
+        else:
+            self.in_a_row = 0
         if state is State.FAIL:
-            self.console.print(
-                f"[red]{job['id']} failed[/red] ({escape(job['cell'])}): {escape(str(reason))}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._say(f"{one['id']} failed", one["cell"], reason, "red")
         text = self._show()
         if not self.console.is_terminal:
             self.console.print(f"{text} [{sum(self.ended.values())}/{self.total}]", highlight=False, soft_wrap=True)
 
+    def _write(self, row: dict[str, Any]) -> None:
+        """Write a row; only then are the trial's checkpoints needless."""
+        self.rules.saved(ledger.write(self.folder, row))
+        self.rules.ended(row["trial_id"], row["cause"])
+
+    def _write_job(self, begun: Job) -> None:
+        self.rules.saved(jobs_file.write(self.folder, begun))
+
+    def _say(self, what: str, cell: str, reason: str | None, colour: str) -> None:
+        self.console.print(f"{what} ({cell}): {reason}", style=colour, markup=False, highlight=False, soft_wrap=True)
+
     def _show(self) -> str:
         """Update the bar and return its text."""
         done = sum(self.ended.values())
-        running = len(self.started) - done
+        running = len(self.started)
         spent = time.monotonic() - self.begun
         left = f", about {_minutes(spent / done * (self.total - done))} left" if done else ""
         best = f", best score {self.best[0]:.3f} ({self.best[1]})" if self.best[1] else ""
@@ -122,27 +239,31 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
 
 def _row(
-    job: dict[str, Any],
+    job: Job,
     result: dict[str, Any],
     state: State,
     reason: str | None,
+    cause: Cause | None,
     curve: list[dict[str, Any]],
-    started: float | None,
+    started: float,
 ) -> dict[str, Any]:
     config = TrialConfig.model_validate(job["config"])
     metrics = result.get("metrics") or {}
     about = result.get("provenance") or runtime.provenance()  # of this machine, where the worker said nothing
     measured = {name: value for name, value in metrics.items() if name in METRICS and name != "score"}
     counted = {name: int(metrics[name]) for name in INTEGER_METRICS if name in metrics}
-    now = datetime.now(UTC)
+    begun = datetime.fromtimestamp(result.get("started") or started, UTC)
+    # A clock that was set back must not make a trial end before it began.
+    ended = max(begun, datetime.fromtimestamp(result["finished"], UTC) if "finished" in result else datetime.now(UTC))
     return {
         "trial_id": job["id"],
-        "attempt": 1,
+        "attempt": job["attempt"],
         "phase": job["phase"],
         "cell": job["cell"],
         "chosen_by": job["chosen_by"],
         "state": str(state),
         "reason": reason,
+        "cause": None if cause is None else str(cause),
         "number": job["number"],
         "teacher_hash": result.get("teacher_hash"),
         **config_columns(config),
@@ -152,12 +273,19 @@ def _row(
         "teacher_holdout_accuracy": result.get("teacher_held_out_accuracy"),
         "threads": result.get("threads"),
         "device": result.get("device"),
-        "started": datetime.fromtimestamp(result.get("started") or started or now.timestamp(), UTC),
-        "finished": datetime.fromtimestamp(result["finished"], UTC) if "finished" in result else now,
+        "started": begun,
+        "finished": ended,
         **about,
         "versions": json.dumps(about["versions"]),
         "reports": [_point(report) for report in curve],
     }
+
+
+def _reason(text: str) -> str:
+    """Return the line of Ray's error file that says what happened: the exception's own first line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    return (named or lines or ["the worker died"])[-1]
 
 
 def _point(report: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,25 @@
-"""Suggests trials: one Optuna study for each cell, the cells taking turns."""
+"""Suggests trials: one Optuna study for each cell, the cells taking turns; unfinished trials of earlier come first."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+import pandas as pd
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from degan_search.config import stable_hash
 from degan_search.records import Phase, State
+from degan_search.search import jobs
 from degan_search.search import study as studies
+from degan_search.search.jobs import Job
+from degan_search.search.outbox import Outbox
 from degan_search.search.space import Cell, points
 from degan_search.search.study import OPTUNA_STATES
 
@@ -19,29 +27,134 @@ REPEATS = 20
 """Suggestions of what was tried already that are turned down before one is run again."""
 
 
-class CellSearcher(Searcher):  # type: ignore[misc]
+@dataclass(frozen=True)
+class Past:
+    """What a run holds already: its rows and curves, and its unfinished jobs, each with the rung scores it had."""
+
+    frame: pd.DataFrame
+    curves: pd.DataFrame
+    unfinished: list[Job] = field(default_factory=list)
+    rungs: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """Of unfinished trials, as their checkpoints know them: scores by GAN step, by trial id."""
+    first_number: int = 0
+    """For the next new trial."""
+
+
+def _nothing() -> None:
+    """Look after nothing."""
+
+
+class Jobs(Searcher):  # type: ignore[misc]
+    """Hands out jobs, and those again that a fault cut short; it starts nothing while rows cannot be written.
+
+    The callback that writes rows judges how a trial ended, and says so by `ended` or `take_back`: Tune's own word,
+    `on_trial_complete`, does not tell a lost worker from a failed trial.
+    """
+
+    def __init__(self, outbox: Outbox | None = None) -> None:
+        super().__init__(metric="score", mode="max")
+        self.outbox = outbox or Outbox()
+        self.out: dict[str, Job] = {}
+        """Jobs that run, by Tune's trial id."""
+        self.back: list[tuple[float, Job]] = []
+        """Jobs to run again, each from a moment of the monotonic clock on."""
+        self.look: Callable[[], None] = _nothing
+        """Called whenever there is nothing to start: Tune then asks again and again, and does nothing else."""
+
+    def next_job(self) -> Job | None:
+        """Return a job that was not handed out yet; None: there is none left."""
+        raise NotImplementedError
+
+    def ended(self, one: Job, state: State, result: Mapping[str, Any]) -> None:
+        """Take notice of how a job ended, its last result beside it ({}: there was none)."""
+
+    def suggest(self, trial_id: str) -> Job | str | None:
+        """Return the next job, None while there is nothing to start just now, or FINISHED."""
+        if self.outbox.unwritten:
+            self.look()
+            return None
+        due = [item for item in self.back if item[0] <= time.monotonic()]
+        if due:
+            self.back.remove(due[0])
+        one = due[0][1] if due else self.next_job()
+        if one is None:
+            if not self.out and not self.back:
+                return str(Searcher.FINISHED)
+            self.look()  # FINISHED is final, and what runs may still come back
+            return None
+        self.out[trial_id] = one
+        return one
+
+    def take_back(self, one: Job, seconds: float) -> None:
+        """Hand the job out again after so many seconds."""
+        again = {**one, "attempt": one["attempt"] + 1, "faults": one["faults"] + 1}
+        self.back.append((time.monotonic() + seconds, again))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Note that a worker is done with a job."""
+        self.out.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the ledger, not Ray's snapshot, is what a search is rebuilt from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: see `save`."""
+
+
+@dataclass
+class _Asked:
+    """A trial of a study that is not told yet, and the steps at which it reported."""
+
+    study: optuna.Study
+    trial: optuna.Trial
+    steps: set[int]
+
+    def report(self, score: float, step: int) -> None:
+        if step not in self.steps:  # a trial that was cut short passes a rung twice
+            self.steps.add(step)
+            self.trial.report(score, step)
+
+
+class CellSearcher(Jobs):
     """Ray's face of the studies.
 
     A study is told of each rung's score, and of a trial's end as what it was: a trial that ASHA stopped is
-    PRUNED and one that diverged is FAIL, so that neither passes for a finished trial's score.
+    PRUNED and one that diverged is FAIL, so that neither passes for a finished trial's score. Given a `Past`, it goes
+    on where that ended: the studies know its trials, unfinished ones come first, and counts include both.
     """
 
-    def __init__(self, cells: list[Cell]) -> None:
-        super().__init__(metric="score", mode="max")
+    def __init__(self, cells: list[Cell], outbox: Outbox | None = None, past: Past | None = None) -> None:
+        super().__init__(outbox)
         self.cells = cells
-        self.studies = {cell.label: _study(cell) for cell in cells}
-        counts = [cell.trials() for cell in cells]
-        turns = range(max(counts, default=0))
-        self.turns = [cell for turn in turns for cell, count in zip(cells, counts, strict=True) if turn < count]
-        self.given = 0
+        self.number = past.first_number if past else 0
+        self.first = deque(past.unfinished if past else ())
+        self.asked: dict[str, _Asked] = {}
         self.tried: set[tuple[str, str]] = set()
-        self.asked: dict[str, tuple[optuna.Study, optuna.Trial]] = {}
+        had: dict[str, int] = dict.fromkeys((cell.label for cell in cells), 0)
+        if past:
+            waiting = {one["id"] for one in past.unfinished}
+            rows = past.frame[(past.frame["phase"] == Phase.SEARCH) & ~past.frame["trial_id"].isin(waiting)]
+            self.tried |= set(zip(rows["cell"], rows["config_hash"], strict=True))
+            for cell in [*rows["cell"], *(one["cell"] for one in past.unfinished)]:
+                had[cell] = had.get(cell, 0) + 1
+            self.studies = {cell.label: studies.from_ledger(cell, rows, past.curves, lenient=True) for cell in cells}
+            self._adopt(past)
+        else:
+            self.studies = {cell.label: studies.create(cell) for cell in cells}
+        for cell in cells:
+            self._enqueue_points(cell)
+        counts = {cell.label: cell.trials() for cell in cells}
+        turns = range(max(counts.values(), default=0))
+        self.turns = deque(cell for turn in turns for cell in cells if had[cell.label] <= turn < counts[cell.label])
+        self.total = len(self.first) + len(self.turns)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next job, or FINISHED when every cell has had its trials."""
-        if self.given == len(self.turns):
-            return str(Searcher.FINISHED)
-        cell = self.turns[self.given]
+    def next_job(self) -> Job | None:
+        """Return an unfinished job of earlier, else a new one of the cell whose turn it is."""
+        if self.first:
+            return self.first.popleft()
+        if not self.turns:
+            return None
+        cell = self.turns.popleft()
         study = self.studies[cell.label]
         trial = study.ask()
         config = cell.configure(trial)
@@ -51,70 +164,68 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             study.tell(trial, state=TrialState.FAIL)  # it would give the same result again: ask for another
             trial = study.ask()
             config = cell.configure(trial)
+        one = jobs.job(Phase.SEARCH, self.number, cell.label, config.model_dump(mode="json"))
+        self.number += 1
         self.tried.add((cell.label, stable_hash(config)))
-        self.asked[trial_id] = study, trial
-        self.given += 1
-        return job(Phase.SEARCH, self.given - 1, cell.label, config.model_dump(mode="json"))
+        self.asked[one["id"]] = _Asked(study, trial, set())
+        return one
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell the study a rung's score."""
-        if trial_id in self.asked and result["state"] is None:
-            self.asked[trial_id][1].report(result["score"], result["budget"])
+        asked = self._asked(trial_id)
+        if asked and result["state"] is None:
+            asked.report(result["score"], result["budget"])
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def ended(self, one: Job, state: State, result: Mapping[str, Any]) -> None:
         """Tell the study how the trial ended."""
-        if trial_id not in self.asked:
+        asked = self.asked.pop(one["id"], None)
+        if asked is None:
             return
-        study, trial = self.asked.pop(trial_id)
-        ended = State.FAIL if error or not result else State(result.get("state") or State.PRUNED)
         value = None
-        if result and ended is State.PRUNED:  # Tune tells of the rung that stops a trial here alone
-            trial.report(result["score"], result["budget"])
-        elif result and ended is State.COMPLETE:
+        if result and state is State.PRUNED:  # Tune tells of the rung that stops a trial here alone
+            asked.report(result["score"], result["budget"])
+        elif result and state is State.COMPLETE:
             value = result["score"]
             if not math.isfinite(value):  # an objective that could not be measured; Optuna takes no such value
-                ended, value = State.FAIL, None
-        study.tell(trial, value, state=OPTUNA_STATES[ended])
+                state, value = State.FAIL, None
+        asked.study.tell(asked.trial, value, state=OPTUNA_STATES[state])
 
-    def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the ledger, not Ray's snapshot, is what a search is rebuilt from."""
+    def _asked(self, trial_id: str) -> _Asked | None:
+        one = self.out.get(trial_id)
+        return self.asked.get(one["id"]) if one else None
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: see `save`."""
+    def _adopt(self, past: Past) -> None:
+        """Make the unfinished trials running ones of their studies, so that these neither repeat nor forget them."""
+        cells = {cell.label: cell for cell in self.cells}
+        for one in past.unfinished:
+            self.tried.add((one["cell"], stable_hash(one["config"])))
+            cell = cells.get(one["cell"])
+            trial = cell and studies.ask_again(self.studies[cell.label], cell, one["config"])
+            if cell and trial:
+                asked = _Asked(self.studies[cell.label], trial, set())
+                self.asked[one["id"]] = asked
+                for step, score in past.rungs.get(one["id"], {}).items():
+                    asked.report(score, step)
+
+    def _enqueue_points(self, cell: Cell) -> None:
+        """Enqueue the points known before the search that have no trial yet."""
+        study = self.studies[cell.label]
+        known = {frozenset(trial.params.items()) for trial in study.get_trials(deepcopy=False)}
+        whole = cell.space.search.sampler == "grid"  # first points may name some of the parameters only
+        for point in points(cell):
+            asked = frozenset(point.items())
+            if asked not in known and (whole or not any(asked <= params for params in known)):
+                study.enqueue_trial(point)
 
 
-class GivenJobs(Searcher):  # type: ignore[misc]
+class GivenJobs(Jobs):
     """Hands out a list of jobs."""
 
-    def __init__(self, jobs: list[dict[str, Any]]) -> None:
-        super().__init__(metric="score", mode="max")
-        self.jobs = list(jobs)
+    def __init__(self, given: Iterable[Job], outbox: Outbox | None = None) -> None:
+        super().__init__(outbox)
+        self.given = deque(given)
+        self.total = len(self.given)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next job, or FINISHED after the last."""
-        return self.jobs.pop(0) if self.jobs else str(Searcher.FINISHED)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Do nothing: given jobs do not depend on results."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Do nothing: see `CellSearcher.save`."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: see `CellSearcher.save`."""
-
-
-def job(phase: Phase, number: int, cell: str, config: dict[str, Any], chosen_by: str | None = None) -> dict[str, Any]:
-    """Return what a worker is given: the trial's name in the run, its cell, and its configuration.
-
-    `chosen_by` goes into the row: the measure that picked a final run's configuration from a search.
-    """
-    about = {"phase": str(phase), "number": number, "cell": cell, "chosen_by": chosen_by}
-    return {"id": f"{phase}-{number:04d}", **about, "config": config}
-
-
-def _study(cell: Cell) -> optuna.Study:
-    study = studies.create(cell)
-    for point in points(cell):
-        study.enqueue_trial(point)
-    return study
+    def next_job(self) -> Job | None:
+        """Return the next of the list."""
+        return self.given.popleft() if self.given else None

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from degan_search import ledger, runtime
-from degan_search.config import TrialConfig, flatten
+from degan_search.config import TrialConfig, flatten, parse
 from degan_search.errors import UserError
 from degan_search.methods import METHODS, UNTUNED
 from degan_search.records import METRICS, Phase, State, config_of
@@ -65,7 +65,7 @@ def studies(run: Path) -> dict[str, optuna.Study]:
     return {label: study for label, study in made.items() if study.get_trials(deepcopy=False)}
 
 
-def from_ledger(cell: spaces.Cell, frame: pd.DataFrame, curves: pd.DataFrame) -> optuna.Study:
+def from_ledger(cell: spaces.Cell, frame: pd.DataFrame, curves: pd.DataFrame, lenient: bool = False) -> optuna.Study:
     """Return the study of a cell's search as it stood when the last of its rows was written.
 
     Takes `ledger.load` and `ledger.curves` of one run; rows of other cells and of finals are passed over. Each
@@ -74,15 +74,32 @@ def from_ledger(cell: spaces.Cell, frame: pd.DataFrame, curves: pd.DataFrame) ->
     more; points of `space.points` that have no row yet are for the caller to enqueue.
 
     Raises:
-        UserError: a row whose parameters the cell cannot take.
+        UserError: a row whose parameters the cell cannot take; if `lenient`, such rows are left out.
     """
     mine = (frame["cell"] == cell.label) & (frame["phase"] == Phase.SEARCH)
     reports = curves[curves["score"].notna() & (curves["stage"] != "done") & (curves["cell"] == cell.label)]
     rungs = {name: dict(zip(own["budget"], own["score"], strict=True)) for name, own in reports.groupby("trial_id")}
     rows = frame[mine].sort_values("number").to_dict("records")
     study = create(cell, told=len(rows))
-    study.add_trials([_trial(cell, row, rungs.get(row["trial_id"], {})) for row in rows])
+    for row in rows:
+        try:
+            study.add_trial(_trial(cell, row, rungs.get(row["trial_id"], {})))
+        except UserError:
+            if not lenient:
+                raise
     return study
+
+
+def ask_again(study: optuna.Study, cell: spaces.Cell, config: Mapping[str, Any]) -> optuna.Trial | None:
+    """Return a new, running trial of the study with the parameters of a known configuration; None: it does not fit."""
+    try:
+        params, _ = _parameters(cell, parse(TrialConfig, config, "configuration"))
+    except UserError:
+        return None
+    study.enqueue_trial(params)
+    trial = study.ask()
+    cell.configure(trial)
+    return trial
 
 
 def importances(run: Path) -> pd.DataFrame:

@@ -1,0 +1,147 @@
+"""What a sweep costs its driver: trials that do nothing but report at five rungs, as many as asked for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray import tune
+from rich.console import Console
+
+from degan_search import ledger
+from degan_search.config import TrialConfig
+from degan_search.records import Phase, State
+from degan_search.search import space as spaces
+from degan_search.search import sweep as module
+from degan_search.search.cluster import ray_cluster
+from degan_search.search.options import Options
+from degan_search.search.recorder import Recorder
+
+RUNGS = (100, 200, 300, 400, 500)
+CELLS = ("digits", "photos", "glyphs/[K-Z]", "noise/uniform", "noise/gaussian")
+WINDOW = 500
+"""Trials between two looks at the driver."""
+
+
+class Stub(tune.Trainable):  # type: ignore[misc]
+    """A trial without a pipeline: it reports what a real one would."""
+
+    def setup(self, config: dict[str, Any], **given: Any) -> None:
+        """Take a job."""
+        self.config_, self.rung = TrialConfig.model_validate(config["config"]), 0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next one."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Report the next rung, or the end."""
+        self.rung += 1
+        done = self.rung > len(RUNGS)
+        budget = RUNGS[-1] if done else RUNGS[self.rung - 1]
+        gan = self.config_.gan
+        score = 1 / (1 + abs(gan.lambda_e - 3) + abs(gan.lambda_d - 7)) + 0.001 * self.rung
+        report = {"stage": "done" if done else "gan", "budget": budget, "seconds": 1.0, "score": score}
+        curve = [report | {"budget": budget - step, "score": float("nan")} for step in (80, 60, 40, 20)]
+        return {
+            "score": score,
+            "budget": budget,
+            "state": str(State.COMPLETE) if done else None,
+            "reports": [*curve, report],
+            "metrics": {"score": score},
+            "seconds": 1.0,
+            tune.result.DONE: done,
+        }
+
+
+def measure(trials: int, folder: Path) -> dict[str, float]:
+    """Run a sweep of stubs and return what it took the driver."""
+    space = spaces.Space.model_validate(
+        {
+            "trial": {"teacher": {"dataset": "digits", "network": "lenet"}, "probe": {"at": RUNGS}},
+            "cells": {"proxy": list(CELLS)},
+            "parameters": {"gan.lambda_e": {"range": [0, 10]}, "gan.lambda_d": {"range": [0, 50]}},
+            "search": {"trials": trials // len(CELLS)},
+        }
+    )
+    options = Options(storage=folder, name=f"load-{trials}")
+    module.DeganTrainable = Stub  # type: ignore[misc]
+    driver = psutil.Process()
+    quiet = Console(file=(folder / f"load-{trials}.log").open("w"))
+    with module.opened(options, quiet) as run, ray_cluster(options, quiet):
+        module.run_folder.start(space, options)
+        work, rungs = module.remaining_search(space, spaces.cells(space), run)
+        windows: list[tuple[float, float]] = []
+
+        class Counting(Recorder):
+            def on_trial_complete(self, *given: Any, **named: Any) -> None:
+                super().on_trial_complete(*given, **named)
+                if sum(self.ended.values()) % WINDOW == 0:
+                    windows.append((time.process_time(), driver.memory_info().rss / 1e6))
+
+        module.Recorder = Counting  # type: ignore[misc]
+        begun, cpu, memory = time.monotonic(), time.process_time(), driver.memory_info().rss / 1e6
+        module.run_phase(Phase.SEARCH, work.total, run, {}, module.CellAsha(rungs), work)
+        wall, cpu_spent = time.monotonic() - begun, time.process_time() - cpu
+        memory_grown = driver.memory_info().rss / 1e6 - memory
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    frame = ledger.load(options.folder)
+    assert len(frame) == trials == frame["trial_id"].nunique(), f"{len(frame)} rows of {trials}"
+    begun = time.monotonic()
+    module.remaining_search(space, spaces.cells(space), run)
+    name = f"load_{trials}"
+    found = {
+        f"{name}_rows": float(len(frame)),
+        f"{name}_wall_seconds_a_trial": wall / trials,
+        f"{name}_driver_cpu_seconds_a_trial": cpu_spent / trials,
+        f"{name}_driver_megabytes_a_trial": memory_grown / trials,
+        f"{name}_driver_peak_megabytes": peak,
+        f"{name}_seconds_to_take_up_again": time.monotonic() - begun,
+        f"{name}_peak_megabytes_with_reading_all": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+    for number, (first, last) in enumerate(zip([(cpu, memory), *windows], windows, strict=False), 1):
+        found[f"{name}_window_{number}_cpu_seconds_a_trial"] = (last[0] - first[0]) / WINDOW
+        found[f"{name}_window_{number}_megabytes"] = last[1]
+    return found
+
+
+def main() -> None:
+    """Measure each number of trials in a process of its own, as memory is never given back."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, nargs="+", default=[500, 5000])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    found: dict[str, float] = {}
+    for trials in arguments.trials:
+        with tempfile.TemporaryDirectory() as folder:
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(reader)
+                with os.fdopen(writer, "w") as out:
+                    json.dump(measure(trials, Path(folder)), out)
+                ray.shutdown()
+                os._exit(0)
+            os.close(writer)
+            with os.fdopen(reader) as answers:
+                text = answers.read()
+            os.waitpid(child, 0)
+        measured = json.loads(text)
+        found |= measured
+        for name, value in measured.items():
+            print(f"{name}: {value:.6g}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

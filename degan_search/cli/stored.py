@@ -1,0 +1,120 @@
+"""Runs in a store, for commands that take a run's folder: fetched before, and what is new in them put there after."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from degan_search.errors import IncompleteError, UserError
+from degan_search.storage import LocalPlace, Mirror, RemotePlace, place, split_run, working_copy
+from degan_search.storage.places import SCHEMES
+
+PATIENCE = 30.0
+"""Seconds for which a store that does not answer is tried again: somebody waits for the command."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A run's address as it was given, and what of the run the command needs."""
+
+    address: str
+    wanted: Callable[[str], bool]
+    cache: bool = False
+    """Also the teachers and comparison images beside the run."""
+
+
+def rows(text: str) -> Path | Stored:
+    """Take a run of which a command reads all but the trials' own files."""
+    return _given(text, Stored(text, _is_row))
+
+
+def samples(text: str) -> Path | Stored:
+    """Take a run of which a command also reads the trials' sample grids."""
+    return _given(text, Stored(text, lambda name: _is_row(name) or name.endswith("/samples.png")))
+
+
+def teacher(text: str) -> Path | Stored:
+    """Take a run of which a command also reads the teacher."""
+    return _given(text, Stored(text, _is_row, cache=True))
+
+
+def networks(text: str) -> Path | Stored:
+    """Take a run of which a command also reads the teacher and the trials' networks."""
+    return _given(text, Stored(text, lambda name: "/checkpoint-" not in name, cache=True))
+
+
+@contextlib.contextmanager
+def local(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a command's arguments with a folder here for each run in a store; afterwards put there what is new.
+
+    Raises:
+        UserError: no such run, or an address where a folder is needed.
+        IncompleteError: the store did not take what is new.
+        OSError: it does not answer.
+    """
+    mirrors: list[Mirror] = []
+
+    def here(value: Any) -> Any:
+        if isinstance(value, list):
+            return [here(one) for one in value]
+        if isinstance(value, Path) and str(value).partition(":/")[0] in SCHEMES and ":/" in str(value):
+            raise UserError(f"{value} is in a store: a folder or file on this machine is needed here")
+        return _fetched(value, mirrors) if isinstance(value, Stored) else value
+
+    try:
+        yield {name: here(value) for name, value in arguments.items()}
+    except Exception:
+        _put(mirrors)
+        raise
+    if unsent := _put(mirrors):
+        raise IncompleteError(unsent)
+
+
+def _given(text: str, stored: Stored) -> Path | Stored:
+    return stored if "://" in text else Path(text)
+
+
+def _is_row(name: str) -> bool:
+    return not name.startswith("trials/")
+
+
+def _fetched(stored: Stored, mirrors: list[Mirror]) -> Path:
+    from degan_search.ledger import LEDGER
+
+    storage, name = split_run(stored.address)
+    there = place(storage)
+    if isinstance(there, LocalPlace):  # file://
+        return there.folder / name
+    assert isinstance(there, RemotePlace)
+    there = replace(there, patience=PATIENCE)
+    run = Mirror(working_copy(storage) / name, there.at(name))
+    with Console(stderr=True).status(f"Fetching {run.remote.address}"):
+        run.pull(only=stored.wanted)
+        if not (run.local / LEDGER).is_dir():
+            raise UserError(f"{run.remote.address} is no run: it has no folder {LEDGER!r}")
+        mirrors.append(run)
+        if stored.cache:
+            from degan_search.foreground import CACHE
+
+            cache = Mirror(working_copy(storage) / CACHE, there.at(CACHE))
+            cache.pull()
+            mirrors.append(cache)
+    return run.local
+
+
+def _put(mirrors: list[Mirror]) -> str:
+    """Put what is new; return what to say of what could not be put."""
+    for mirror in mirrors:
+        mirror.push_all()
+    for mirror in mirrors:
+        if not mirror.flush():
+            return (
+                f"{len(mirror.waiting)} files, such as {min(mirror.waiting)}, are not in {mirror.remote.address}: "
+                f"{mirror.fault}; they are in {mirror.local} and are put by the next command on this run"
+            )
+    return ""

@@ -1,0 +1,104 @@
+"""Going on with a run that was cut short, or adding trials to it: from its ledger, not from Ray's snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from degan_search import ledger, runtime
+from degan_search.errors import UserError
+from degan_search.search import options as saved_options
+from degan_search.search import run_folder
+from degan_search.search import space as spaces
+from degan_search.search.options import Options
+from degan_search.search.sweep import carry_out, check_slots, opened
+from degan_search.search.track import tracking
+
+
+def resume(
+    where: Options,
+    console: Console,
+    changes: Mapping[str, Any],
+    trials: int | None = None,
+    file: str | None = None,
+    allow_changed: bool = False,
+    retry_failed: bool = False,
+) -> Path:
+    """Do what of a run is not done yet, and return its folder.
+
+    Finished trials stay as they are. Unfinished ones come first, each from its last whole checkpoint, and end with the
+    numbers that they would have had. Then the search goes on to its number of trials, its studies and rungs rebuilt
+    from the ledger.
+
+    Args:
+        where: names the run's folder.
+        console: for progress.
+        changes: options that are other than those the run was begun with.
+        trials: of each cell, in all: more than the run was begun with.
+        file: a space to go on with; the run's own by default.
+        allow_changed: take a space that differs from the one that the run was begun with.
+        retry_failed: run those again that failed by a fault, not those that diverged.
+
+    Raises:
+        UserError: no run there, another process writing it, a changed space, or as `sweep`.
+        IncompleteError: as `sweep`.
+        InterruptedRun: Ctrl-C or SIGTERM.
+    """
+    if not where.remote and not where.folder.is_dir():
+        raise UserError(f"no run at {where.folder}")
+    with opened(where, console) as run:
+        run.copy.pull()
+        _remove_torn(where.folder)
+        found = run_folder.begun(where.folder, file)
+        if found.changed and not allow_changed:
+            raise UserError(
+                f"the space is not the one that {where.folder} was begun with: {'; '.join(found.changed)}. "
+                "With --allow-changed the run goes on with the new one"
+            )
+        space = _with_trials(found.space, trials)
+        fixed = {"storage": where.storage, "name": where.name, "remote": where.remote}
+        run.options = saved_options.loaded(found.options, {**changes, **fixed})
+        check_slots(run.options)
+        _say_versions(found.versions, console)
+        for broken in run_folder.set_aside_broken(where.folder):
+            console.print(f"{broken} could not be read and is set aside", highlight=False, soft_wrap=True)
+        if run.options.track:
+            run.trackers = [tracking(run.options.track, where.folder, console)]
+        run_folder.start(space, run.options)
+        done = len(ledger.load(where.folder))
+        console.print(f"Going on with {where.folder}: {done} trials have ended", highlight=False, soft_wrap=True)
+        carry_out(space, run, retry_failed)
+    return where.folder
+
+
+def _with_trials(space: spaces.Space, trials: int | None) -> spaces.Space:
+    if trials is None:
+        return space
+    if space.search.sampler == "grid":
+        raise UserError(f"--trials {trials}: sampler grid runs every combination; add values to the lists instead")
+    if trials < space.search.trials:
+        raise UserError(f"--trials {trials}: the run has {space.search.trials} in each cell already; give more")
+    return space.model_copy(update={"search": space.search.model_copy(update={"trials": trials})})
+
+
+def _remove_torn(folder: Path) -> None:
+    """Remove the hidden files that a killed process was writing."""
+    for file in folder.rglob(".tmp-*"):
+        file.unlink(missing_ok=True)
+
+
+def _say_versions(before: Mapping[str, Any], console: Console) -> None:
+    now = runtime.provenance()
+    old = before.get("versions")
+    old = old if isinstance(old, dict) else {}
+    new = now["versions"]
+    assert isinstance(new, dict)
+    other = [f"{name} {old[name]} then, {new[name]} now" for name in new if name in old and old[name] != new[name]]
+    commit = before.get("git_commit")
+    if commit and commit != now["git_commit"]:
+        other.append(f"commit {str(commit)[:12]} then, {str(now['git_commit'])[:12]} now")
+    if other:
+        console.print(f"Begun with other versions: {'; '.join(other)}", highlight=False, soft_wrap=True)

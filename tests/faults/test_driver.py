@@ -1,0 +1,145 @@
+"""The driver is killed, told to stop, or there are two of it: nothing is lost, and finished work is done once."""
+
+import random
+import re
+import signal
+
+import pytest
+from harness import MAIN, Driver, check, rows, same_as_uninterrupted, still, write_space
+
+from degan_search import ledger
+from degan_search.records import Phase, State
+
+OPTIONS = ("--storage", "runs", "--checkpoint-every", "0.3")
+
+
+def begun(run, count):
+    """Return a condition: so many trials have begun."""
+    return lambda: len(list((run / "jobs").glob("[!.]*.json"))) >= count
+
+
+def checkpointed(run):
+    """Return a condition: a trial has a checkpoint."""
+    return lambda: any((run / "trials").glob("*/checkpoint-*"))
+
+
+def test_killed_interrupted_refused_and_resumed(tmp_path):
+    """One sweep: SIGKILL amid a trial, a second driver, SIGTERM, Ctrl-C, then to its end."""
+    write_space(tmp_path)
+    run = tmp_path / "runs" / "tiny"
+    first = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, "--max-concurrent", "1")
+    first.until(checkpointed(run))
+    first.process.send_signal(signal.SIGSTOP)
+    # A second driver refuses, and says who is there.
+    for arguments in (("resume", run), ("sweep", "tiny.yaml", *OPTIONS)):
+        second = Driver(tmp_path, *arguments)
+        assert second.wait() == 2
+        assert re.search(rf"is being written by process {first.process.pid} on \S+ since 20", second.text)
+    assert first.kill() == -signal.SIGKILL
+    before = rows(run)
+
+    # The lock of the dead process binds nobody.
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        driver = Driver(tmp_path, "resume", run)
+        driver.until(lambda before=before: len(rows(run)) > len(before))
+        assert driver.kill(number) == code
+        assert f"nothing that ended is lost; go on with: degan-search resume {run}" in driver.text
+        assert "Traceback" not in driver.text
+        before = still(before, run)
+
+    again = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS)
+    assert again.wait() == 2
+    assert "`degan-search resume runs/tiny` goes on with it" in again.text
+
+    last = Driver(tmp_path, "resume", run)
+    assert last.wait() == 0, last.text
+    still(before, run)
+    frame = check(run)
+    same_as_uninterrupted(run, frame)
+
+    # Nothing is left to do; then more trials are asked for, and a changed space.
+    before = rows(run)
+    assert Driver(tmp_path, "resume", run).wait() == 0
+    assert rows(run) == before
+    file = run / "space.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("reduction_factor: 3.0", "reduction_factor: 4.0"))
+    changed = Driver(tmp_path, "resume", run)
+    assert changed.wait() == 2
+    assert "asha.reduction_factor: 3.0 before, 4.0 now" in changed.text
+    allowed = Driver(tmp_path, "resume", run, "--allow-changed", "--trials", "5")
+    assert allowed.wait() == 0, allowed.text
+    still(before, run)
+    frame = ledger.load(run)
+    assert (frame["phase"] == Phase.SEARCH).sum() == 5
+    assert frame["state"].isin([State.COMPLETE, State.PRUNED]).all()
+
+
+@pytest.mark.faults
+def test_killed_at_twenty_random_moments(tmp_path):
+    draw = random.Random(0)
+    cells = {"proxy": ["digits", "photos"], "method": ["degan", "dcgan"]}
+    parameters = {"gan.lr": {"log": [0.0005, 0.005]}}
+    write_space(tmp_path, {"cells": cells, "parameters": parameters, "finals": {"seeds": [5, 6]}})
+    run = tmp_path / "runs" / "tiny"
+    before = {}
+    arguments = ("sweep", "tiny.yaml", *OPTIONS)
+    progress = []
+    for _ in range(20):
+        driver = Driver(tmp_path, *arguments)
+        try:
+            driver.process.wait(draw.uniform(1, 20))
+        except Exception:  # still running
+            driver.kill()
+        progress.append(len(rows(run)) if run.is_dir() else 0)
+        if run.is_dir():
+            before = still(before, run)
+        if (run / "run.json").is_file():
+            arguments = ("resume", run)
+    last = Driver(tmp_path, *arguments)
+    assert last.wait(600) == 0, last.text
+    print("rows after each kill:", progress)
+    still(before, run)
+    frame = check(run)
+    same_as_uninterrupted(run, frame)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_a_write_is_finished_first(tmp_path, number):
+    """The signal comes while the row is being written; the row is there, and the exit code is the signal's."""
+    write_space(tmp_path)
+    run = tmp_path / "runs" / "tiny"
+    slow = (
+        "import os, signal, time\n"
+        "from degan_search import atomic, ledger\n"
+        "real = atomic.write_bytes\n"
+        "def write(path, data):\n"
+        "    if path.parent.name == 'ledger':\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "        time.sleep(0.5)\n"
+        "    real(path, data)\n"
+        "ledger.write_bytes = write\n"
+    )
+    driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, main=slow + MAIN)
+    assert driver.wait() == 128 + number, driver.text
+    assert len(rows(run)) == 1
+    last = Driver(tmp_path, "resume", run)
+    assert last.wait() == 0, last.text
+    check(run)
+
+
+@pytest.mark.faults
+def test_a_clock_that_goes_backwards(tmp_path):
+    """Each look at the wall clock gives an earlier time, in the driver and in its workers."""
+    write_space(tmp_path)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "real, start = time.time, time.monotonic()\n"
+        "time.time = lambda: real() - 50 * (time.monotonic() - start)\n"
+    )
+    driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, environment={"PYTHONPATH": str(tmp_path)})
+    assert driver.wait() == 0, driver.text
+    frame = check(tmp_path / "runs" / "tiny")
+    assert (frame["finished"] >= frame["started"]).all()
+    assert (frame["seconds"].dropna() > 0).all()
