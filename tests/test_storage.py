@@ -1,6 +1,7 @@
 """Places in folders and stores behave alike; a mirror loses nothing, whatever happens to the store."""
 
 import itertools
+import logging
 import os
 import pickle
 import signal
@@ -337,6 +338,8 @@ def test_the_endpoint_may_come_from_the_environment(s3, monkeypatch, connect_ane
 
 @pytest.mark.parametrize("act", ACTS)
 def test_a_closed_port_is_said_after_patience(act, monkeypatch, s3, caplog):
+    # A library that configures logging in another test may have put it to sleep.
+    monkeypatch.setattr(logging.getLogger("degan_search.storage.places"), "disabled", False)
     there = replace(place("s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http"), patience=0.5)
     with pytest.raises(OSError, match=r"s3://bucket/x.*Could not connect to server; tried for") as refused:
         ACTS[act](there)

@@ -5,23 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
+import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.execution import tune_controller
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-import analysis
-import degan_search
 from degan_search import bank as banks
 from degan_search import runtime
-from degan_search.errors import UserError
+from degan_search.errors import IncompleteError, UserError
+from degan_search.search.connect import check_nodes, connect
 from degan_search.search.options import Options
 
 SNAPSHOT_SECONDS = 10**9
@@ -40,39 +39,53 @@ class PatientManager(RayActorManager):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def ray_cluster(options: Options, console: Console) -> Iterator[None]:
-    """Connect to `--address`, or start Ray here, bound to this machine alone, and stop it after.
+    """Connect to `--address`, or start Ray here, guarded by its token, and stop it after.
 
     Raises:
-        UserError: no cluster answers at the address, or it has no room for a trial.
+        UserError: no cluster answers at the address, or it has no room for a trial, or a machine of it cannot work.
+        IncompleteError: Ray broke.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(SNAPSHOT_SECONDS))
     tune_controller.RayActorManager = PatientManager
     # A failed trial is told of in one line; its traceback lies in the run's folder, under ray/.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    ray_worker.print_to_stdstream = partial(_tell, console)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if options.address:
-        try:
-            ray.init(address=options.address, runtime_env=_environment(), **quiet)
-        except (ConnectionError, RuntimeError) as error:
-            raise UserError(
-                f"no Ray cluster at {options.address!r}: {str(error).splitlines()[0]} (where the cluster asks for a "
-                "token, set RAY_AUTH_MODE=token and copy its token file to this machine)"
-            ) from None
+        connect(options.address, quiet)
     else:
-        ray.init(include_dashboard=False, configure_logging=True, **quiet)
+        # "local": whatever RAY_ADDRESS says, as it does on machines of a cluster.
+        ray.init(address="local", include_dashboard=False, configure_logging=True, **quiet)
     try:
         slots(options, ray.cluster_resources())
         console.print(
             f"Ray: {int(ray.cluster_resources().get('CPU', 0))} CPUs, {ray.cluster_resources().get('GPU', 0):g} GPUs",
             highlight=False,
         )
-        if options.address and not options.remote:
-            check_shared(options.folder)
+        if options.address:
+            check_nodes(None if options.remote else options.folder)
         yield
+    except RayError as error:
+        if isinstance(error, UserError):  # raised by a task of ours: Ray's error is of both classes
+            raise
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        hint = f"go on with: degan-search resume {options.where()}"
+        raise IncompleteError(f"Ray stopped ({lines[-1] if lines else type(error).__name__}); {hint}") from error
     finally:
         ray.shutdown()
+
+
+def _tell(console: Console, message: Mapping[str, Any], **options: Any) -> None:
+    """Print what Ray tells of the cluster, such as a lost machine, as one plain line."""
+    text = " ".join(" ".join(message["lines"]).split())
+    if "Raylet is terminated" in text:  # each worker of a lost machine says so
+        return
+    if lost := re.search(r"and address: (\S+) .*has been marked dead", text):
+        text = f"{lost[1]} of the cluster is lost; its trials are tried again"
+    else:
+        text = f"Ray: {text.partition('. ')[0]}"
+    console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def slots(options: Options, resources: Mapping[str, float]) -> int:
@@ -107,45 +120,3 @@ def remote_runner(options: Options) -> Callable[[Callable[[], Any]], Any]:
         return task()
 
     return lambda task: run.remote(task)
-
-
-def check_shared(folder: Path) -> None:
-    """Refuse a folder that some machine of the cluster does not see: what its workers wrote would be lost.
-
-    Raises:
-        UserError: names the machine.
-    """
-    token = folder.absolute() / f".shared-{secrets.token_hex(4)}"
-    token.touch()
-    try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        seen = [_exists.options(scheduling_strategy=_on(node)).remote(str(token)) for node in nodes]
-        blind = [node["NodeManagerHostname"] for node, sees in zip(nodes, ray.get(seen), strict=True) if not sees]
-    finally:
-        token.unlink(missing_ok=True)
-    if blind:
-        raise UserError(
-            f"{', '.join(dict.fromkeys(blind))} of the cluster cannot see {folder.absolute()}: give --storage a folder "
-            "that all machines share (NFS), or an object store such as s3://bucket/runs"
-        )
-
-
-def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
-    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-
-
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _exists(path: str) -> bool:
-    return Path(path).exists()
-
-
-def _environment() -> dict[str, Any]:
-    """Return what machines of a cluster get from here: this project's packages, and who we are to an object store.
-
-    Theirs may be none, or another version; torch and the other libraries must be there.
-    """
-    packages = [str(Path(str(package.__file__)).parent) for package in (degan_search, analysis)]
-    return {
-        "py_modules": packages,
-        "env_vars": {name: value for name, value in os.environ.items() if name.startswith("AWS_")},
-    }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ray
 from rich.console import Console
+from rich.markup import escape
 
 from degan_search import pipeline, runtime
 from degan_search import teacher as teachers
@@ -42,7 +43,7 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
             continue
         true, teacher = known[config.teacher]
         proxy = loaded[proxy_key(config)]
-        with console.status(f"Making the comparison images of {config.proxy} ..."):
+        with console.status(escape(f"Making the comparison images of {config.proxy} ...")):
             made[key] = pipeline.prepare(config, proxy, true, teacher, cache, device, side_by_side(options))
         console.print(
             f"{config.proxy}: {len(proxy.images):,} images, {len(made[key].bank):,} to compare on; teacher "
@@ -59,7 +60,8 @@ def _teachers(
 ) -> dict[TeacherConfig, tuple[teachers.TrueImages, teachers.Teacher]]:
     """Return each teacher with its true images; where there are several, they are trained side by side."""
     wanted = list(dict.fromkeys(configs))
-    with console.status(f"Loading {', '.join(dict.fromkeys(config.dataset for config in wanted))} ...") as status:
+    names = ", ".join(dict.fromkeys(config.dataset for config in wanted))
+    with console.status(escape(f"Loading {names} ...")) as status:
         true = {config: teachers.true_images(config, options.data_dir) for config in wanted}
 
         def show(progress: Progress) -> None:

@@ -81,7 +81,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.begun, self.total = time.monotonic(), total
         self.bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

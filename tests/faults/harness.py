@@ -16,6 +16,7 @@ from degan_search import ledger, pipeline, runtime
 from degan_search import teacher as teachers
 from degan_search.records import Phase, State, config_of
 from degan_search.search import space as spaces
+from degan_search.search.trainable import inputs_key
 
 MAIN = "from degan_search.cli.main import main; main()"
 TRIAL = {
@@ -158,19 +159,17 @@ def check(run, failed=()):
 def same_as_uninterrupted(run, frame, most=100):
     """Check that each finished trial has the numbers of the same trial run here, in one go."""
     runtime.set_up_torch(1)
-    known = {}
+    cache, known = run.parent / "cache", {}
+    for cell in spaces.cells(spaces.load(str(run / "space.yaml"))):
+        for config in cell.shared():  # the images to compare on are made with the first one's settings
+            if inputs_key(config) not in known:
+                true = teachers.true_images(config.teacher, None)
+                teacher = teachers.obtain(config.teacher, true, cache)
+                proxy = pipeline.load_proxy(config, None)
+                known[inputs_key(config)] = pipeline.prepare(config, proxy, true, teacher, cache)
     for _, row in frame[frame["state"] == State.COMPLETE].head(most).iterrows():
         config = config_of(row)
-        if config.proxy not in known:
-            true = teachers.true_images(config.teacher, None)
-            teacher = teachers.obtain(config.teacher, true, run.parent / "cache")
-            proxy = pipeline.load_proxy(config, None)
-            known[config.proxy] = pipeline.prepare(config, proxy, true, teacher, run.parent / "cache")
-        outcome = pipeline.run(config, known[config.proxy])
+        outcome = pipeline.run(config, known[inputs_key(config)])
         assert outcome.metrics["score"] == row["score"], row["trial_id"]
         saved = (run / "trials" / row["trial_id"] / "student.safetensors").read_bytes()
         assert pipeline.files(outcome)["student.safetensors"] == saved, row["trial_id"]
-
-
-def about(run):
-    return json.loads((run / "run.json").read_text())

@@ -3,6 +3,7 @@
 import random
 import re
 import signal
+import time
 
 import pytest
 from harness import MAIN, Driver, check, rows, same_as_uninterrupted, still, write_space
@@ -24,32 +25,26 @@ def checkpointed(run):
 
 
 def test_killed_interrupted_refused_and_resumed(tmp_path):
-    """One sweep: SIGKILL amid a trial, a second driver, SIGTERM, Ctrl-C, then to its end."""
-    write_space(tmp_path)
+    """One sweep: a second driver, SIGKILL amid a trial, SIGTERM, then to its end."""
+    write_space(tmp_path, {"search": {"trials": 3}})
     run = tmp_path / "runs" / "tiny"
     first = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, "--max-concurrent", "1")
     first.until(checkpointed(run))
     first.process.send_signal(signal.SIGSTOP)
     # A second driver refuses, and says who is there.
-    for arguments in (("resume", run), ("sweep", "tiny.yaml", *OPTIONS)):
-        second = Driver(tmp_path, *arguments)
-        assert second.wait() == 2
-        assert re.search(rf"is being written by process {first.process.pid} on \S+ since 20", second.text)
+    second = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS)
+    assert second.wait() == 2
+    assert re.search(rf"is being written by process {first.process.pid} on \S+ since 20", second.text)
     assert first.kill() == -signal.SIGKILL
     before = rows(run)
 
     # The lock of the dead process binds nobody.
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        driver = Driver(tmp_path, "resume", run)
-        driver.until(lambda before=before: len(rows(run)) > len(before))
-        assert driver.kill(number) == code
-        assert f"nothing that ended is lost; go on with: degan-search resume {run}" in driver.text
-        assert "Traceback" not in driver.text
-        before = still(before, run)
-
-    again = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS)
-    assert again.wait() == 2
-    assert "`degan-search resume runs/tiny` goes on with it" in again.text
+    driver = Driver(tmp_path, "resume", run)
+    driver.until(lambda: len(rows(run)) > len(before))
+    assert driver.kill(signal.SIGTERM) == 143
+    assert f"nothing that ended is lost; go on with: degan-search resume {run}" in driver.text
+    assert "Traceback" not in driver.text
+    before = still(before, run)
 
     last = Driver(tmp_path, "resume", run)
     assert last.wait() == 0, last.text
@@ -57,13 +52,19 @@ def test_killed_interrupted_refused_and_resumed(tmp_path):
     frame = check(run)
     same_as_uninterrupted(run, frame)
 
-    # Nothing is left to do; then more trials are asked for, and a changed space.
+
+@pytest.mark.faults
+def test_more_trials_and_a_changed_space(tmp_path):
+    """A run that ended has nothing left to do, until more is asked for; a changed space is refused, or allowed."""
+    write_space(tmp_path)
+    run = tmp_path / "runs" / "tiny"
+    first = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS)
+    assert first.wait() == 0, first.text
     before = rows(run)
     assert Driver(tmp_path, "resume", run).wait() == 0
     assert rows(run) == before
     file = run / "space.yaml"
-    text = file.read_text()
-    file.write_text(text.replace("reduction_factor: 3.0", "reduction_factor: 4.0"))
+    file.write_text(file.read_text().replace("reduction_factor: 3.0", "reduction_factor: 4.0"))
     changed = Driver(tmp_path, "resume", run)
     assert changed.wait() == 2
     assert "asha.reduction_factor: 3.0 before, 4.0 now" in changed.text
@@ -80,17 +81,20 @@ def test_killed_at_twenty_random_moments(tmp_path):
     draw = random.Random(0)
     cells = {"proxy": ["digits", "photos"], "method": ["degan", "dcgan"]}
     parameters = {"gan.lr": {"log": [0.0005, 0.005]}}
-    write_space(tmp_path, {"cells": cells, "parameters": parameters, "finals": {"seeds": [5, 6]}})
+    more = {"search": {"trials": 6}, "finals": {"seeds": [5, 6]}}
+    write_space(tmp_path, {"cells": cells, "parameters": parameters, **more})
     run = tmp_path / "runs" / "tiny"
     before = {}
     arguments = ("sweep", "tiny.yaml", *OPTIONS)
     progress = []
-    for _ in range(20):
+    for kill in range(20):
         driver = Driver(tmp_path, *arguments)
-        try:
-            driver.process.wait(draw.uniform(1, 20))
-        except Exception:  # still running
-            driver.kill()
+        if kill % 4 == 0:  # while it starts
+            time.sleep(draw.uniform(0.5, 10))
+        else:  # while trials run
+            driver.until(lambda driver=driver: driver.workers() or driver.process.poll() is not None)
+            time.sleep(draw.uniform(0, 5))
+        driver.kill()
         progress.append(len(rows(run)) if run.is_dir() else 0)
         if run.is_dir():
             before = still(before, run)
@@ -143,3 +147,22 @@ def test_a_clock_that_goes_backwards(tmp_path):
     frame = check(tmp_path / "runs" / "tiny")
     assert (frame["finished"] >= frame["started"]).all()
     assert (frame["seconds"].dropna() > 0).all()
+
+
+@pytest.mark.faults
+def test_a_search_goes_on_where_most_networks_are_gone(tmp_path):
+    """Networks of all but the best trial are removed; more trials are compared with what is there."""
+    write_space(tmp_path, {"asha": None, "finals": None})
+    run = tmp_path / "runs" / "tiny"
+    driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, "--keep", "1")
+    assert driver.wait() == 0, driver.text
+    left = {file.parent.name for file in run.glob("trials/*/student.safetensors")}
+    assert 1 <= len(left) <= 2  # the best by what chooses, and by score
+    before = rows(run)
+    driver = Driver(tmp_path, "resume", run, "--trials", "6", "--keep", "all")
+    assert driver.wait() == 0, driver.text
+    still(before, run)
+    frame = ledger.load(run)
+    assert len(frame) == 6
+    assert frame[["oracle_accuracy", "cross_soft_agreement"]].notna().all(axis=None)
+    assert len(list(run.glob("trials/*/student.safetensors"))) == len(left) + 2

@@ -1,0 +1,157 @@
+"""A Ray cluster that is there already: whether it takes us, what its machines get from here, whether each can work."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.services import find_node_ids
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import analysis
+import degan_search
+from degan_search.errors import UserError
+
+KNOCK_SECONDS, ASK_SECONDS = 5.0, 20.0
+"""For a connection to the address, and for an answer; `ray.init` tries both for minutes, and says little."""
+NODE_SECONDS = 120.0
+"""For a machine's first answer: until then it has fetched this project and started a Python process."""
+TOKEN = "set RAY_AUTH_MODE=token and copy its token file to ~/.ray/auth_token here, or name it by RAY_AUTH_TOKEN_PATH"
+JOIN = "run `ray start --address={address}` here first, or start the sweep on a machine of the cluster"
+
+
+def connect(address: str, options: Mapping[str, Any]) -> None:
+    """Connect to a running cluster, `host:port` or `auto`; `options` go to `ray.init`.
+
+    Raises:
+        UserError: why it does not take us, and what to do.
+    """
+    if address == "auto":  # as `ray.init`, which sends the token of the home directory to no other address unasked
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    else:
+        _knock(address)
+    _ask(address)
+    if not find_node_ids():
+        raise UserError(f"this machine is not part of the Ray cluster at {address!r}: {JOIN.format(address=address)}")
+    try:
+        ray.init(address=address, runtime_env=_environment(), **options)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise UserError(f"the Ray cluster at {address!r} does not take this process: {_line(error)}") from None
+
+
+def check_nodes(folder: Path | None) -> None:
+    """Refuse a cluster in which a machine cannot run this project, or does not see the folder, if one is given.
+
+    What the workers of a blind machine wrote would be lost.
+
+    Raises:
+        UserError: names the machine.
+    """
+    token = folder and folder.absolute() / f".shared-{secrets.token_hex(4)}"
+    if token:
+        token.touch()
+    try:
+        nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+        asked = {node: _sees.options(scheduling_strategy=_on(node)).remote(token) for node in nodes}
+        blind = [host for node, host in nodes.items() if not _answer(host, asked[node])]
+    finally:
+        if token:
+            token.unlink(missing_ok=True)
+    if blind:
+        machines = ", ".join(dict.fromkeys(blind))
+        raise UserError(
+            f"{machines} of the cluster cannot see and write {folder and folder.absolute()}: give --storage a folder "
+            "that all machines share (NFS), or an object store such as s3://bucket/runs"
+        )
+
+
+def _knock(address: str) -> None:
+    """Refuse what is no address, and one at which nothing listens."""
+    if address.startswith("ray://"):
+        raise UserError(f"--address {address!r}: Ray Client is not served; give host:port of the head's `ray start`")
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not (host and port):
+        raise UserError(f"--address {address!r} must be host:port of the cluster's head, or auto")
+    try:
+        socket.create_connection((host, port), KNOCK_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster at {address!r}: {error.strerror or error}; is the head up (`ray start --head`), and the "
+            "port that of its `ray start` line?"
+        ) from None
+
+
+def _ask(address: str) -> None:
+    """Ask the cluster whether it takes us, in a process of its own, as Ray's prints and may wait for minutes."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=ASK_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"no Ray cluster at {address!r}: what listens there does not answer as a head does") from None
+    if asked.returncode == 0:
+        return
+    if re.search("couldn't find an authentication token|RAY_AUTH_TOKEN_PATH is set but", asked.stderr):
+        raise UserError(f"RAY_AUTH_MODE is token, but there is no token for {address!r} here: {TOKEN}")
+    if "InvalidAuthToken" in asked.stderr:
+        wrong = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+        told = "asks for another token than the one here" if wrong else "asks for a token"
+        raise UserError(f"the Ray cluster at {address!r} {told}: {TOKEN}")
+    last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+    raise UserError(f"no Ray cluster at {address!r}: {last.partition('Error: ')[2] or last}")
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _sees(file: Path | None) -> bool:
+    """Run on a machine of the cluster; that it runs says that this project and its libraries are there."""
+    return file is None or (file.exists() and os.access(file.parent, os.W_OK))
+
+
+def _on(node: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _answer(host: str, asked: ray.ObjectRef) -> bool:
+    try:
+        return bool(ray.get(asked, timeout=NODE_SECONDS))
+    except GetTimeoutError:
+        raise UserError(f"{host} of the cluster has not answered for {NODE_SECONDS:g} s: see its logs") from None
+    except RayError as error:
+        raise UserError(
+            f"{host} of the cluster cannot run this project: {_line(error)}; it needs the same Python and libraries as "
+            "this machine (`pip install` there, or the same image)"
+        ) from None
+
+
+def _line(error: BaseException) -> str:
+    """Return what an error of Ray's says, on one line; of one that came with a remote traceback, its last line."""
+    text = str(error).strip() or repr(error)
+    if isinstance(error, RayTaskError):
+        text = text.splitlines()[-1]
+    return " ".join(text.split())
+
+
+def _environment() -> dict[str, Any]:
+    """Return what machines of a cluster get from here: this project's packages, and who we are to an object store.
+
+    Theirs may be none, or another version; torch and the other libraries must be there.
+    """
+    packages = [str(Path(str(package.__file__)).parent) for package in (degan_search, analysis)]
+    return {
+        "py_modules": packages,
+        "env_vars": {name: value for name, value in os.environ.items() if name.startswith("AWS_")},
+    }
