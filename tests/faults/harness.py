@@ -1,7 +1,6 @@
 """What fault tests share: a small sweep as a real process, and what must hold of its run whatever happened to it."""
 
 import hashlib
-import json
 import os
 import re
 import signal
