@@ -20,7 +20,7 @@ from rich.console import Console
 from degan_search import bank as banks
 from degan_search import runtime
 from degan_search.errors import IncompleteError, UserError
-from degan_search.search.connect import check_nodes, connect
+from degan_search.search.connect import check_nodes, connect, watched
 from degan_search.search.options import Options
 
 SNAPSHOT_SECONDS = 10**9
@@ -65,7 +65,8 @@ def ray_cluster(options: Options, console: Console) -> Iterator[None]:
         )
         if options.address:
             check_nodes(None if options.remote else options.folder)
-        yield
+        with watched(f"go on with: degan-search resume {options.where()}"):
+            yield
     except RayError as error:
         if isinstance(error, UserError):  # raised by a task of ours: Ray's error is of both classes
             raise

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import re
 import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,10 +25,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import analysis
 import degan_search
-from degan_search.errors import UserError
+from degan_search.errors import IncompleteError, UserError
 
 KNOCK_SECONDS, ASK_SECONDS = 5.0, 20.0
 """For a connection to the address, and for an answer; `ray.init` tries both for minutes, and says little."""
+GONE_SECONDS = 30.0
+"""Without an answer of the head's port until a sweep ends; a head that is started again keeps nothing of it."""
 NODE_SECONDS = 120.0
 """For a machine's first answer: until then it has fetched this project and started a Python process."""
 TOKEN = "set RAY_AUTH_MODE=token and copy its token file to ~/.ray/auth_token here, or name it by RAY_AUTH_TOKEN_PATH"
@@ -51,9 +57,9 @@ def connect(address: str, options: Mapping[str, Any]) -> None:
 
 
 def check_nodes(folder: Path | None) -> None:
-    """Refuse a cluster in which a machine cannot run this project, or does not see the folder, if one is given.
+    """Refuse a cluster in which a machine cannot run trials, or does not see the folder, if one is given.
 
-    What the workers of a blind machine wrote would be lost.
+    What the workers of a blind machine wrote would be lost. Machines without CPUs, as many a head, get no trials.
 
     Raises:
         UserError: names the machine.
@@ -62,7 +68,8 @@ def check_nodes(folder: Path | None) -> None:
     if token:
         token.touch()
     try:
-        nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+        found = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in found}
         asked = {node: _sees.options(scheduling_strategy=_on(node)).remote(token) for node in nodes}
         blind = [host for node, host in nodes.items() if not _answer(host, asked[node])]
     finally:
@@ -76,24 +83,55 @@ def check_nodes(folder: Path | None) -> None:
         )
 
 
+@contextlib.contextmanager
+def watched(hint: str) -> Iterator[None]:
+    """End this process, exit code 1, when the cluster's head has been gone for a while, saying so and the hint.
+
+    Ray's own calls then wait, and nothing interrupts them; a minute later it ends the process with words of its own.
+    What is in the ledger stays: files are whole or not there.
+    """
+    address, over = ray.get_runtime_context().gcs_address, threading.Event()
+
+    def watch() -> None:
+        seen = time.monotonic()
+        while not over.wait(KNOCK_SECONDS):
+            try:
+                _open(address)
+                seen = time.monotonic()
+            except OSError as error:
+                if time.monotonic() - seen > GONE_SECONDS:
+                    said = f"the head of the Ray cluster, {address}, is gone ({error.strerror or error})"
+                    print(f"error: {said}; when one is up again, {hint}", file=sys.stderr, flush=True)
+                    os._exit(IncompleteError.exit_code)
+
+    threading.Thread(target=watch, name="head", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 def _knock(address: str) -> None:
     """Refuse what is no address, and one at which nothing listens."""
     if address.startswith("ray://"):
         raise UserError(f"--address {address!r}: Ray Client is not served; give host:port of the head's `ray start`")
     try:
-        parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port
+        _open(address)
     except ValueError:
-        host = port = None
-    if not (host and port):
-        raise UserError(f"--address {address!r} must be host:port of the cluster's head, or auto")
-    try:
-        socket.create_connection((host, port), KNOCK_SECONDS).close()
+        raise UserError(f"--address {address!r} must be host:port of the cluster's head, or auto") from None
     except OSError as error:
         raise UserError(
             f"no Ray cluster at {address!r}: {error.strerror or error}; is the head up (`ray start --head`), and the "
             "port that of its `ray start` line?"
         ) from None
+
+
+def _open(address: str) -> None:
+    """Connect to host:port and hang up; raises ValueError: it is none, OSError: nobody answers."""
+    parts = urlsplit(f"//{address}")
+    if not (parts.hostname and parts.port):
+        raise ValueError(address)
+    socket.create_connection((parts.hostname, parts.port), KNOCK_SECONDS).close()
 
 
 def _ask(address: str) -> None:
@@ -117,7 +155,8 @@ def _ask(address: str) -> None:
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
 def _sees(file: Path | None) -> bool:
-    """Run on a machine of the cluster; that it runs says that this project and its libraries are there."""
+    """Run on a machine of the cluster: import what a trial needs, and look for the file."""
+    importlib.import_module("degan_search.search.trainable")
     return file is None or (file.exists() and os.access(file.parent, os.W_OK))
 
 

@@ -285,7 +285,8 @@ def _reason(text: str) -> str:
     """Return the line of Ray's error file that says what happened: the exception's own first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
-    return (named or lines or ["the worker died"])[-1]
+    said = (named or lines or ["the worker died"])[-1]
+    return f"its worker is gone: {said.partition('. ')[0]}" if said.startswith("The actor ") else said
 
 
 def _point(report: dict[str, Any]) -> dict[str, Any]:

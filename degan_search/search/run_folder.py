@@ -77,7 +77,7 @@ def check_new(folder: Path) -> None:
     Raises:
         UserError: says what to do.
     """
-    if folder.exists() and (not folder.is_dir() or any(file.name not in (LOCK, WRITER) for file in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(not file.name.startswith(".") for file in folder.iterdir())):
         hint = f"`degan-search resume {folder}` goes on with it; or " if (folder / ABOUT).is_file() else ""
         raise UserError(f"{folder} is already there; {hint}choose another --name, or move it away")
 
