@@ -38,8 +38,10 @@ class PatientManager(RayActorManager):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def ray_cluster(options: Options, console: Console) -> Iterator[None]:
+def ray_cluster(options: Options, console: Console, listen: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Connect to `--address`, or start Ray here, guarded by its token, and stop it after.
+
+    `listen` is called once Ray has begun: Ray's own handler of SIGTERM aborts the process.
 
     Raises:
         UserError: no cluster answers at the address, or it has no room for a trial, or a machine of it cannot work.
@@ -57,6 +59,7 @@ def ray_cluster(options: Options, console: Console) -> Iterator[None]:
     else:
         # "local": whatever RAY_ADDRESS says, as it does on machines of a cluster.
         ray.init(address="local", include_dashboard=False, configure_logging=True, **quiet)
+    listen()
     try:
         slots(options, ray.cluster_resources())
         console.print(

@@ -107,8 +107,10 @@ def finals(request: Request, options: Options, console: Console) -> pd.DataFrame
     check_slots(options)
     runtime.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
     _announce(lineup, log, console)
-    with opened(options, console, "degan-search finals") as opened_run, ray_cluster(options, console):
-        opened_run.interruption.listen()  # Ray's own handler of SIGTERM aborts the process
+    with (
+        opened(options, console, "degan-search finals") as opened_run,
+        ray_cluster(options, console, opened_run.interruption.listen),
+    ):
         inputs = prepare([entrant.config for entrant in lineup], options, console)
         references = {key: ray.put(value) for key, value in inputs.items()}
         log.begin()

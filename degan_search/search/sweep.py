@@ -116,8 +116,7 @@ def carry_out(space: spaces.Space, run: Run, retry_failed: bool = False) -> None
 
         def phase(title: Phase, work: Jobs, total: int, rungs: Rungs | None) -> None:
             if not references:  # Ray is started, and images are loaded, where there is something to run
-                stack.enter_context(ray_cluster(options, console))
-                run.interruption.listen()  # Ray's own handler of SIGTERM aborts the process
+                stack.enter_context(ray_cluster(options, console, run.interruption.listen))
                 inputs = prepare([config for cell in cells for config in cell.shared()], options, console)
                 references.update({key: ray.put(value) for key, value in inputs.items()})
             run_phase(title, total, run, references, CellAsha(rungs), work)

@@ -166,3 +166,16 @@ def test_a_search_goes_on_where_most_networks_are_gone(tmp_path):
     assert len(frame) == 6
     assert frame[["oracle_accuracy", "cross_soft_agreement"]].notna().all(axis=None)
     assert len(list(run.glob("trials/*/student.safetensors"))) == len(left) + 2
+
+
+@pytest.mark.faults
+def test_a_signal_while_the_sweep_prepares(tmp_path):
+    """Ray has begun, and no trial has: Ray's own handler would abort the process."""
+    write_space(tmp_path)
+    run = tmp_path / "runs" / "tiny"
+    driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS)
+    driver.until(lambda: "Ray: " in driver.text)
+    assert driver.kill(signal.SIGTERM) == 143, driver.text
+    last = Driver(tmp_path, "resume", run)
+    assert last.wait() == 0, last.text
+    check(run)
