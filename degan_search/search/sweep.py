@@ -138,7 +138,10 @@ def carry_out(space: spaces.Space, run: Run, retry_failed: bool = False) -> None
 
 def score(run: Run) -> None:
     """Fill in the accuracies of finished trials, whose networks may lie in the store alone."""
-    run.copy.pull_trials()
+    try:
+        run.copy.pull_trials()
+    except OSError as error:
+        raise IncompleteError(f"{error}; go on with: degan-search resume {run.options.where()}") from None
     evaluate.evaluate(run.folder, run.options.data_dir, run.options.storage / CACHE)
 
 

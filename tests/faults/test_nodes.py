@@ -1,0 +1,303 @@
+"""Clusters: machines are lost, ask for a token, lack this project, or do not see the run's folder."""
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from harness import TRIAL, Driver, check, command, descendants, rows, same_as_uninterrupted, write_space
+
+import degan_search
+from degan_search.errors import UserError
+from degan_search.search.connect import connect
+
+OPTIONS = ("--storage", "runs", "--checkpoint-every", "0", "--address")
+LONGER = {"trial": {**TRIAL, "gan": {**TRIAL["gan"], "steps": 400}, "probe": {**TRIAL["probe"], "at": [40, 300]}}}
+
+
+class Node:
+    """`ray start` in the foreground, with files, ports and processes of its own."""
+
+    def __init__(self, *arguments, python=sys.executable, first=(), environment=None):
+        self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # Ray's sockets need a short name
+        self.log = self.folder / "log"
+        start = (python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats")
+        ports = ("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=200000000")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*first, *start, *ports, f"--temp-dir={self.folder}", *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env={**os.environ, "RAY_debug_dump_period_milliseconds": "1000", **(environment or {})},
+                start_new_session=True,
+            )
+
+    def up(self):
+        """Wait until it runs."""
+        for _ in range(1200):
+            if "Ray runtime started" in self.log.read_text():
+                return self
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def workers(self):
+        """Return the process ids of its trial workers."""
+        return [pid for pid in descendants(self.process.pid) if re.match(r"ray::\w*Trainable", command(pid))]
+
+    def kill(self):
+        """Kill the raylet, its workers and all else of it, with SIGKILL."""
+        for pid in [*descendants(self.process.pid), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def fetched(self):
+        """Return how many objects, of 5 MB at most, this machine has fetched from others, as its raylet tells."""
+        (state,) = self.folder.glob("session_2*/logs/debug_state.txt")
+        now = time.time()
+        while state.stat().st_mtime < now + 1:  # written once a second, see Cluster
+            time.sleep(0.1)
+        return int(re.search(r"num chunks received total: (\d+)", state.read_text())[1])
+
+    def shipped(self):
+        """Return the names of the files that Ray has brought."""
+        packages = self.folder.glob("session_2*/runtime_resources/py_modules_files/*/")
+        return {file.relative_to(top).as_posix() for top in packages for file in top.rglob("*") if file.is_file()}
+
+
+class Cluster:
+    """A head that runs no trials, and workers with one CPU each, as `ray start` on so many machines; with a token."""
+
+    def __init__(self, folder):
+        token = folder / "token"
+        token.write_text("the-token-of-the-tests-0123456789")
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        port, client = free_ports(2)
+        head = ("--head", f"--port={port}", f"--ray-client-server-port={client}", "--include-dashboard=false")
+        self.address = f"127.0.0.1:{port}"
+        self.nodes = [Node(*head, "--num-cpus=0", environment=self.environment).up()]
+
+    def add(self, environment=None, **options):
+        """Add a worker."""
+        arguments = (f"--address={self.address}", "--num-cpus=1")
+        self.nodes.append(Node(*arguments, environment=self.environment | (environment or {}), **options))
+        return self.nodes[-1]
+
+    def end(self):
+        """Kill what runs and remove its files."""
+        for node in reversed(self.nodes):
+            node.kill()
+            shutil.rmtree(node.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A cluster without workers, which ends with the test."""
+    made = Cluster(tmp_path)
+    yield made
+    made.end()
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in taken:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in taken]
+
+
+def amid(run, trials):
+    """Return a condition: so many trials have checkpoints, and none has ended."""
+    return lambda: len({file.parent for file in (run / "trials").glob("*/checkpoint-*")}) == trials and not rows(run)
+
+
+def lost_and_done(driver, run):
+    """Check a run of which a machine was lost amid a trial."""
+    assert driver.wait() == 0, driver.text
+    assert re.search(r"^\S+ of the cluster is lost; its trials are tried again$", driver.text, re.M), driver.text
+    assert re.search(r"^search-000\d is tried again in 5 s \(.*\): \S+", driver.text, re.M), driver.text
+    assert "Traceback" not in driver.text
+    frame = check(run)
+    assert (frame["attempt"] == 2).sum() == 1
+    same_as_uninterrupted(run, frame)
+
+
+def test_an_address_at_which_no_cluster_is():
+    (port,) = free_ports(1)
+    for address, said in (
+        (f"127.0.0.1:{port}", r"no Ray cluster at '127.0.0.1:\d+': Connection refused; is the head up"),
+        ("nobody.invalid:6379", "no Ray cluster at 'nobody.invalid:6379': Name or service not known|resolution"),
+        ("head", "'head' must be host:port of the cluster's head, or auto"),
+        ("head:port", "'head:port' must be host:port"),
+        ("ray://head:10001", "Ray Client is not served"),
+    ):
+        with pytest.raises(UserError, match=said):
+            connect(address, {})
+
+
+@pytest.mark.faults
+def test_a_port_that_does_not_answer_and_a_machine_outside_the_cluster(cluster, monkeypatch):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"no Ray cluster at '{address}': what listens there does not answer"):
+            connect(address, {})
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("degan_search.search.connect.find_node_ids", set)
+    with pytest.raises(UserError, match=f"this machine is not part of the Ray cluster.*--address={cluster.address}"):
+        connect(cluster.address, {})
+
+
+@pytest.mark.faults
+def test_a_machine_is_lost_in_a_cluster_of_three(tmp_path):
+    from ray.cluster_utils import Cluster as RaysOwn
+
+    write_space(tmp_path, LONGER)
+    run = tmp_path / "runs" / "tiny"
+    cluster = RaysOwn(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        workers = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, cluster.address)
+        driver.until(amid(run, 2))
+        cluster.remove_node(workers[0], allow_graceful=False)
+        lost_and_done(driver, run)
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.faults
+def test_a_machine_is_lost_of_three_that_ask_for_a_token(tmp_path, cluster):
+    """Each is a `ray start` of its own. Without the token nobody gets in, and is told so at once."""
+    wrong = tmp_path / "wrong"
+    wrong.write_text("another-token-of-the-tests-012345")
+    workers = [cluster.add() for _ in range(2)]
+
+    write_space(tmp_path, LONGER)
+    sweep = ("sweep", "tiny.yaml", *OPTIONS, cluster.address)
+    nobody = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": ""}
+    for environment, said in (
+        (nobody, "asks for a token"),
+        (nobody | {"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is token, but there is no token for"),
+        (cluster.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}, "asks for another token than the one here"),
+    ):
+        refused = Driver(tmp_path, *sweep, environment=environment)
+        assert refused.wait(60) == 2
+        (line,) = refused.text.splitlines()
+        assert said in line
+        assert line.endswith("copy its token file to ~/.ray/auth_token here, or name it by RAY_AUTH_TOKEN_PATH")
+
+    for worker in workers:
+        worker.up()
+    run = tmp_path / "runs" / "tiny"
+    driver = Driver(tmp_path, *sweep, environment=cluster.environment)
+    driver.until(amid(run, 2))
+    workers[0].kill()
+    lost_and_done(driver, run)
+
+
+@pytest.mark.faults
+def test_a_machine_without_this_project_gets_it(tmp_path, cluster):
+    """Its Python has the libraries and not degan_search, which comes through Ray's runtime environment."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    (packages,) = (tmp_path / "bare" / "lib").glob("python*/site-packages")
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib"))  # .pth files in there are not followed
+    bare = tmp_path / "bare" / "bin" / "python"
+    program = "import ray, torch; import degan_search"
+    looked = subprocess.run([bare, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert "No module named 'degan_search'" in looked.stderr, looked.stderr
+
+    worker = cluster.add(python=bare).up()
+    write_space(tmp_path)
+    driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, cluster.address, environment=cluster.environment)
+    run = tmp_path / "runs" / "tiny"
+    driver.until(amid(run, 1))
+    (trial,) = worker.workers()
+    assert f"{worker.folder}/" in Path(f"/proc/{trial}/environ").read_text().partition("PYTHONPATH=")[2]
+    assert driver.wait() == 0, driver.text
+    same_as_uninterrupted(run, check(run))
+    root = Path(degan_search.__file__).parent.parent
+    packages = [root / "degan_search", root / "analysis"]
+    ours = {file.relative_to(root).as_posix() for top in packages for file in top.rglob("*") if file.is_file()}
+    assert worker.shipped() == {name for name in ours if "__pycache__" not in name}
+
+
+@pytest.mark.faults
+def test_a_machine_without_the_libraries_and_a_head_that_is_lost(tmp_path, cluster):
+    (tmp_path / "sitecustomize.py").write_text(NO_TORCH)
+    cluster.add(environment={"PYTHONPATH": str(tmp_path)}).up()
+    write_space(tmp_path, LONGER)
+    sweep = ("sweep", "tiny.yaml", *OPTIONS, cluster.address)
+    refused = Driver(tmp_path, *sweep, environment=cluster.environment)
+    assert refused.wait() == 2
+    told = (
+        f"error: {platform.node()} of the cluster cannot run this project: ModuleNotFoundError: No module named 'torch'"
+    )
+    assert refused.text.splitlines()[-1].startswith(told)
+
+    (tmp_path / "sitecustomize.py").unlink()
+    run = tmp_path / "runs" / "tiny"
+    driver = Driver(tmp_path, *sweep, environment=cluster.environment)
+    driver.until(amid(run, 1))
+    cluster.nodes[0].kill()
+    assert driver.wait(50) == 1
+    told = driver.text.splitlines()[-1]
+    assert re.fullmatch(
+        r"error: the head of the Ray cluster, \S+, is gone \(Connection refused\); when one is up again, "
+        "go on with: degan-search resume runs/tiny",
+        told,
+    ), driver.text
+    last = Driver(tmp_path, "resume", run, "--address", "")  # on this machine alone
+    assert last.wait() == 0, last.text
+    same_as_uninterrupted(run, check(run))
+
+
+NO_TORCH = """
+import sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'")
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.faults
+def test_a_machine_that_does_not_see_the_folder(tmp_path, cluster, s3):
+    """It is refused by its name; with the run in an object store the same cluster does."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("a mount namespace of its own is not permitted here")
+    (tmp_path / "runs").mkdir()
+    hidden = f'mount -t tmpfs none {tmp_path / "runs"} && exec "$@"'
+    blind = cluster.add(first=("unshare", "-m", "sh", "-c", hidden, "-")).up()
+    write_space(tmp_path)
+    refused = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, cluster.address, environment=cluster.environment)
+    assert refused.wait() == 2
+    said = refused.text.splitlines()[-1]
+    assert said.startswith(f"error: {platform.node()} of the cluster cannot see and write {tmp_path / 'runs' / 'tiny'}")
+    assert "such as s3://bucket/runs" in said
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+    home = {"XDG_CACHE_HOME": str(tmp_path / "copies")}
+    options = ("--storage", s3.uri, "--checkpoint-every", "0", "--address", cluster.address)
+    before = blind.fetched()
+    driver = Driver(tmp_path, "sweep", "tiny.yaml", *options, environment=home | cluster.environment)
+    assert driver.wait() == 0, driver.text
+    # Proxy and teacher for the bank's generator; teacher and images for trials, once for all five; and what Tune hands
+    # to each of the two phases: place, threads, references and the like.
+    assert blind.fetched() - before == 1 + 1 + 2 * 5
+    (run,) = (tmp_path / "copies").glob("degan_search/*/tiny")
+    same_as_uninterrupted(run, check(run))
