@@ -143,6 +143,6 @@ class Pack:
         self, generators: Mapping[int, nn.Module], config: DistillConfig, weights: str, stage: str
     ) -> Distillation:
         first = self.first
-        source = FusedSource(generators, first.config.gan.latent, first.teacher, config)
+        source = FusedSource(generators, first.config.gan.latent, first.fast_teacher, config, first.precision)
         students = {member: self.trials[member].student(weights) for member in generators}
         return Distillation(students, source, config, self.seeds, self.roll, first.device, stage)

@@ -22,7 +22,7 @@ from degan_search.fit import DivergedError, Progress, check, longest, phases
 from degan_search.losses import degan_generator_loss, discriminator_loss, distillation_loss, generator_loss
 from degan_search.metrics import agreement
 from degan_search.networks.frozen import freeze
-from degan_search.sources import CHUNK, EPOCH, Batch, IndexBatches
+from degan_search.sources import CHUNK, EPOCH, Batch, IndexBatches, pool_of
 from degan_search.stack import Stack, StackedAdam
 
 
@@ -53,7 +53,7 @@ class FusedGan:
     def __init__(self, gans: Mapping[int, degan.Gan]) -> None:
         """Take the GANs of the members, with discriminators and without rivals; their networks are copied."""
         self.members, first = list(gans), next(iter(gans.values()))
-        self.config, self.teacher = first.config, first.teacher
+        self.config, self.teacher, self.precision = first.config, first.teacher, first.precision
         self.generator = Stack([gan.generator for gan in gans.values()])
         self.discriminator = Stack([gan.discriminator for gan in gans.values() if gan.discriminator])
         betas = (self.config.beta1, self.config.beta2)
@@ -79,6 +79,10 @@ class FusedGan:
 
     def step(self, real: Float[Tensor, "k n c h w"], z: Float[Tensor, "k n latent 1 1"]) -> Float[Tensor, "k 8"]:
         """Make the step of `degan.Gan` for each member; returns what that returns, a row a member."""
+        with runtime.arithmetic(self.precision, str(z.device)):
+            return self._step(real, z)
+
+    def _step(self, real: Tensor, z: Tensor) -> Tensor:
         fake = self.generator(z)
         d_losses = torch.vmap(discriminator_loss)(self.discriminator(real), self.discriminator(fake.detach()))
         self.adam_d.zero_grad()
@@ -90,8 +94,9 @@ class FusedGan:
         losses[0].sum().backward()  # type: ignore[no-untyped-call]
         self.adam_g.step()
         self.discriminator.requires_grad_(True)
+        spread = fake.to(d_losses.dtype).std(1).flatten(1).mean(1)
         nothing = torch.full_like(d_losses, math.nan)
-        return torch.stack([d_losses, *losses, nothing, nothing, fake.std(1).flatten(1).mean(1)], dim=1).detach()
+        return torch.stack([d_losses, *losses, nothing, nothing, spread], dim=1).detach()
 
     def _generator_losses(self, fake: Tensor) -> tuple[Tensor, ...]:
         """Return each member's total, then adversarial, entropy and diversity losses."""
@@ -152,8 +157,14 @@ class FusedSource:
     """`sources.GeneratorSource` of several members: images of each one's generator, from its own streams."""
 
     def __init__(
-        self, generators: Mapping[int, nn.Module], latent: int, teacher: nn.Module, config: DistillConfig
+        self,
+        generators: Mapping[int, nn.Module],
+        latent: int,
+        teacher: nn.Module,
+        config: DistillConfig,
+        precision: runtime.Precision = "float32",
     ) -> None:
+        self.precision = precision
         self.members, self.latent, self.teacher, self.config = list(generators), latent, teacher, config
         self.generators = Stack([freeze(generator, fold_norms=True) for generator in generators.values()])
         self.steps_per_epoch = config.steps_per_epoch or EPOCH
@@ -173,23 +184,24 @@ class FusedSource:
         members = members or self.members
         rows = [self.members.index(member) for member in members]
         generators = self.generators if members == self.members else self.generators.take(rows)
+        streams = [rngs[member] for member in members]
         images, logits = [], []
         for start in range(0, count, CHUNK):
             shape = (min(CHUNK, count - start), self.latent, 1, 1)
-            z = [torch.randn(shape, generator=rngs[member], device=rngs[member].device) for member in members]
-            images.append(generators(torch.stack(z)))
-            logits.append(shared(self.teacher, images[-1]))
+            z = torch.stack([torch.randn(shape, generator=own, device=own.device) for own in streams])
+            with runtime.arithmetic(self.precision, str(z.device)):
+                images.append(generators(z))
+                logits.append(shared(self.teacher, images[-1]))
         return torch.cat(images, 1), torch.cat(logits, 1)
 
     def batches(self, rngs: Mapping[int, torch.Generator]) -> Iterator[Batch]:
         """Yield batches for ever, as `GeneratorSource.batches`, with the members' dimension first."""
-        size, batch = self.config.pool, self.config.batch_size
-        size = max(batch, size - size % batch)
-        orders = {member: IndexBatches(size, batch, rng) for member, rng in rngs.items()}
+        size, uses = pool_of(self.config)
+        orders = {member: IndexBatches(size, self.config.batch_size, rng) for member, rng in rngs.items()}
         while True:
             if not self.batches_left:
                 self.images, self.logits = self.make(size, rngs)
-                self.batches_left = size // batch * self.config.reuse
+                self.batches_left = uses
             self.batches_left -= 1
             indices = torch.stack([next(orders[member]) for member in self.members])
             rows = torch.arange(len(self.members), device=indices.device)[:, None]
@@ -263,8 +275,8 @@ class Distillation:
         for layer, own in zip(self.students.dropouts(), noise, strict=True):
             layer.noise = own
         self.adam.zero_grad()
-        outputs = self.students(images)
-        losses = distillation_loss(outputs, logits, self.config.temperature)
+        with runtime.arithmetic(self.source.precision, str(images.device)):
+            losses = distillation_loss(self.students(images), logits, self.config.temperature)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         self.adam.step()
         found: Tensor = losses.detach()
@@ -295,7 +307,8 @@ class Distillation:
         images, logits = self.source.make(self.config.score_images, self.fresh, members)
         rows = [self.members.index(member) for member in members]
         students = self.students if members == self.members else self.students.take(rows)
-        outputs = torch.cat([students(chunk) for chunk in torch.split(images, CHUNK, dim=1)], dim=1)
+        with runtime.arithmetic(self.source.precision, str(images.device)):
+            outputs = torch.cat([students(chunk) for chunk in torch.split(images, CHUNK, dim=1)], dim=1)
         return {member: agreement(*pair) for member, *pair in zip(members, outputs, logits, strict=True)}
 
     def _advance(self, member: int, course: _Course) -> None:

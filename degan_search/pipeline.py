@@ -29,6 +29,7 @@ from degan_search.errors import UserError
 from degan_search.fit import Progress
 from degan_search.methods import METHODS, normalised
 from degan_search.metrics import accuracy, coverage, effective_classes, mean_entropy, predict
+from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.pictures import sample_grid
 from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource, Source
@@ -320,10 +321,14 @@ class Trial:
             "teacher": inputs.teacher.hash,
             "torch": str(torch.__version__),
             "device": torch.device(device).type,
+            "precision": (precision := runtime.precision_of(config.precision, device)),
         }
+        self.precision = precision
         if state is not None:
             self._take(state)
         self.teacher = inputs.teacher.model(device)
+        # Folding its norms is faster, but their statistics are looked at where lambda_bn asks.
+        self.fast_teacher = self.teacher if config.gan.lambda_bn else freeze(self.teacher, fold_norms=True)
         images = torch.from_numpy(inputs.bank).to(device)
         logits = predict(self.teacher, images)
         if self.config.task == "incremental":
@@ -383,7 +388,9 @@ class Trial:
         else:
             student = self.student("student")
             source, distilling = self._source(generator, made), distill_config(self.config)
-            stage = distill(student, source, distilling, self.config.seed, self.device, parts=parts)
+            stage = distill(
+                student, source, distilling, self.config.seed, self.device, parts=parts, precision=self.precision
+            )
         self.metrics.setdefault("distill_steps", 0)
         for progress in stage:
             yield self.distill_event(progress)
@@ -411,11 +418,12 @@ class Trial:
         return degan.build(
             config.gan,
             self.inputs.teacher.channels,
-            self.teacher,
+            self.fast_teacher,
             config.seed,
             self.device,
             self.method.adversarial,
             student,
+            self.precision,
         )
 
     def _synthesise(self) -> Generator[Event, None, Tensor]:
@@ -453,7 +461,7 @@ class Trial:
             recall = self._with_logits
         elif generator is not None:
             drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size})
-            source = GeneratorSource(generator, config.gan.latent, self.teacher, drawing)
+            source = self._generated(generator, drawing)
             rng = parts.stream("recall", runtime.generator(config.seed, "incremental", "recall", device=self.device))
             batches = source.batches(rng, parts.add("recalled", Parts()))
 
@@ -522,9 +530,11 @@ class Trial:
         settings = probe_config(self.config)
         stage = f"probe at {step}"
         student = self.student(stage)
-        source = GeneratorSource(generator, self.config.gan.latent, self.teacher, settings)
+        source = self._generated(generator, settings)
         self._can_be_cut = False
-        for progress in distill(student, source, settings, self.config.seed, self.device, stage):
+        for progress in distill(
+            student, source, settings, self.config.seed, self.device, stage, precision=self.precision
+        ):
             yield self.event(progress)
         self._can_be_cut = True
         return self.compare(student)["score"]
@@ -551,7 +561,7 @@ class Trial:
         config = distill_config(self.config)
         source: Source
         if generator is not None:
-            source = GeneratorSource(generator, self.config.gan.latent, self.teacher, config)
+            source = self._generated(generator, config)
             if config.mix_proxy:
                 real = max(1, round(config.mix_proxy * config.batch_size))
                 source = MixedSource(source, self._proxy_source(real, config), config.mix_proxy)
@@ -560,7 +570,10 @@ class Trial:
         else:
             train, held_out = self._images(made)
             source = ImageSource(train, held_out, self.teacher, min(config.batch_size, len(train)), config)
-        return AugmentedSource(source, self.teacher) if config.augment else source
+        return AugmentedSource(source, self.fast_teacher, self.precision) if config.augment else source
+
+    def _generated(self, generator: nn.Module, config: DistillConfig) -> GeneratorSource:
+        return GeneratorSource(generator, self.config.gan.latent, self.fast_teacher, config, self.precision)
 
     def _proxy_source(self, batch: int, config: DistillConfig) -> ImageSource:
         proxy = self.inputs.proxy
