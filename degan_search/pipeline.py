@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,11 @@ GAN_LOSSES = ("d_loss", "g_loss", "adversarial", "entropy", "diversity", "diverg
 PLAIN = {"optimiser": "adam", "augment": False, "weight_decay": 0.0, "mix_proxy": 0.0}
 """How a probe distils, whatever the trial's profile: it looks at the generator alone."""
 STATISTICS_IMAGES = 1024
+KEPT = 4
+"""Inputs of which a process keeps what their trials share: a sweep's cells take turns."""
 HELD_OUT_OBJECTIVES = ("holdout_agreement", "infomax", "snd", "mcc")
 """Objectives that are measured on held-out proxy images alone."""
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,71 @@ class Inputs:
     """Of `true_train`, for the method that takes some of each class."""
     oracle: tuple[banks.Images, np.ndarray] | None = None
     """Held-out true images and labels, for the objective `oracle_accuracy` alone."""
+
+
+class Shared:
+    """What trials on the same inputs share on a device: the frozen teacher, and images with its logits.
+
+    No trial changes any of it. Each part is made when it is first asked for.
+    """
+
+    def __init__(self, inputs: Inputs, device: str) -> None:
+        self.inputs, self.device = inputs, device
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The frozen network."""
+        return self.inputs.teacher.model(self.device)
+
+    @cached_property
+    def fast_teacher(self) -> nn.Module:
+        """The teacher with its norms folded."""
+        return freeze(self.teacher, fold_norms=True)
+
+    @cached_property
+    def bank(self) -> Pair:
+        """The bank's images and logits."""
+        images = self.moved(self.inputs.bank)
+        return images, predict(self.teacher, images)
+
+    @cached_property
+    def proxy(self) -> Tensor:
+        """Every proxy image."""
+        return self.moved(self.inputs.proxy.images)
+
+    @cached_property
+    def proxy_logits(self) -> Pair:
+        """The logits of `proxy_parts`."""
+        return self._logits(self.proxy_parts())
+
+    @cached_property
+    def true_logits(self) -> Pair:
+        """The logits of `true_parts`."""
+        return self._logits(self.true_parts())
+
+    def proxy_parts(self) -> Pair:
+        """Return copies of the proxy's training and held-out images, which nobody keeps."""
+        train, held_out = (self.moved(rows) for rows in (self.inputs.proxy.train, self.inputs.proxy.held_out))
+        return self.proxy[train], self.proxy[held_out]
+
+    def true_parts(self) -> Pair:
+        """Return the true training and held-out images."""
+        train, held_out = self.inputs.true_train, self.inputs.true_held_out
+        assert train is not None and held_out is not None, "prepare() gives them for this method"
+        return self.moved(train), self.moved(held_out)
+
+    def moved(self, array: np.ndarray) -> Tensor:
+        """Return an array on the device."""
+        return torch.from_numpy(array).to(self.device)
+
+    def _logits(self, parts: Pair) -> Pair:
+        return predict(self.teacher, parts[0]), predict(self.teacher, parts[1])
+
+
+@lru_cache(maxsize=KEPT)
+def shared(inputs: Inputs, device: str) -> Shared:
+    """Return what trials on these inputs share in this process, made once while they are among the last `KEPT`."""
+    return Shared(inputs, device)
 
 
 @dataclass(frozen=True)
@@ -326,14 +395,14 @@ class Trial:
         self.precision = precision
         if state is not None:
             self._take(state)
-        self.teacher = inputs.teacher.model(device)
+        self.shared = shared(inputs, device)
+        self.teacher = self.shared.teacher
         # Folding its norms is faster, but their statistics are looked at where lambda_bn asks.
-        self.fast_teacher = self.teacher if config.gan.lambda_bn else freeze(self.teacher, fold_norms=True)
-        images = torch.from_numpy(inputs.bank).to(device)
-        logits = predict(self.teacher, images)
+        self.fast_teacher = self.teacher if config.gan.lambda_bn else self.shared.fast_teacher
+        images, logits = self.shared.bank
         if self.config.task == "incremental":
             proxy = inputs.proxy
-            labels = torch.from_numpy(proxy.labels_of(banked(self.config, proxy))).to(device)
+            labels = self.shared.moved(proxy.labels_of(banked(self.config, proxy)))
             logits = incremental.bank_logits(logits, labels, len(proxy.classes))
         self.bank = banks.Bank(images, logits, inputs.bank_proxy_images)
 
@@ -503,7 +572,7 @@ class Trial:
         self.metrics["gan_seconds"] = self._seconds()
 
     def _gan_events(self, gan: degan.Gan) -> Iterator[Event]:
-        config, proxy = self.config, torch.from_numpy(self.inputs.proxy.images).to(self.device)
+        config, proxy = self.config, self.shared.proxy
         rungs, parts = config.probe.at, self.parts.add("gan", Parts())
         for progress in degan.train(gan, config.gan, proxy, self.inputs.proxy.set_images, config.seed, rungs, parts):
             self.gan_steps = progress.step
@@ -568,30 +637,30 @@ class Trial:
         elif self.method.source == "proxy":
             source = self._proxy_source(_image_batch(self.config, self.inputs.proxy), config)
         else:
-            train, held_out = self._images(made)
-            source = ImageSource(train, held_out, self.teacher, min(config.batch_size, len(train)), config)
+            (train, held_out), logits = self._images(made)
+            source = ImageSource(train, held_out, self.teacher, min(config.batch_size, len(train)), config, logits)
         return AugmentedSource(source, self.fast_teacher, self.precision) if config.augment else source
 
     def _generated(self, generator: nn.Module, config: DistillConfig) -> GeneratorSource:
         return GeneratorSource(generator, self.config.gan.latent, self.fast_teacher, config, self.precision)
 
     def _proxy_source(self, batch: int, config: DistillConfig) -> ImageSource:
-        proxy = self.inputs.proxy
-        parts = [torch.from_numpy(proxy.images[part]).to(self.device) for part in (proxy.train, proxy.held_out)]
-        return ImageSource(parts[0], parts[1], self.teacher, batch, config)
+        return ImageSource(*self.shared.proxy_parts(), self.teacher, batch, config, self.shared.proxy_logits)
 
-    def _images(self, made: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the images that are distilled from and those held out, of methods without generator or proxy."""
+    def _images(self, made: Tensor | None) -> tuple[Pair, Pair | None]:
+        """Return the images that are distilled from and those held out, of methods without generator or proxy.
+
+        Beside them are the teacher's logits, where trials share the images.
+        """
         inputs, config = self.inputs, self.config
+        if self.method.source == "true":
+            return self.shared.true_parts(), self.shared.true_logits
         if made is None:
-            train, held_out = inputs.true_train, inputs.true_held_out
-            assert train is not None and held_out is not None, "prepare() gives them for this method"
-            if self.method.source == "true":
-                return torch.from_numpy(train).to(self.device), torch.from_numpy(held_out).to(self.device)
-            assert inputs.true_labels is not None, "prepare() gives them for this method"
-            made = torch.from_numpy(train[few_of_each(inputs.true_labels, config.shots, config.seed)])
+            train, labels = inputs.true_train, inputs.true_labels
+            assert train is not None and labels is not None, "prepare() gives them for this method"
+            made = torch.from_numpy(train[few_of_each(labels, config.shots, config.seed)])
         learned, kept = split(len(made), config.teacher.holdout, config.seed)
-        return made[learned].to(self.device), made[kept].to(self.device)
+        return (made[learned].to(self.device), made[kept].to(self.device)), None
 
     def _statistics(self, generator: nn.Module) -> dict[str, float]:
         """Describe the generated classes; for analysis only: the weights optimise these, so nothing selects on them."""

@@ -67,7 +67,10 @@ class IndexBatches:
 
 
 class ImageSource:
-    """Images of a set on the device; the teacher's logits are computed once, as no image is augmented."""
+    """Images of a set on the device; the teacher's logits are computed once, as no image is augmented.
+
+    `logits`: those of both parts, where they are known.
+    """
 
     def __init__(
         self,
@@ -76,9 +79,10 @@ class ImageSource:
         teacher: nn.Module,
         batch_size: int,
         config: DistillConfig,
+        logits: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.train, self.held_out, self.batch_size = train, held_out, batch_size
-        self.logits, self.held_out_logits = predict(teacher, train), predict(teacher, held_out)
+        self.logits, self.held_out_logits = logits or (predict(teacher, train), predict(teacher, held_out))
         self.steps_per_epoch = config.steps_per_epoch or -(-len(train) // batch_size)
 
     def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:

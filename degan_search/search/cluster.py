@@ -7,7 +7,8 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import ray
@@ -25,6 +26,9 @@ from degan_search.search.options import Options
 
 SNAPSHOT_SECONDS = 10**9
 """Between two of Tune's own snapshots, which nobody reads: the ledger is what a run is rebuilt from."""
+
+NICENESS = 0
+"""Added to the driver's for workers."""
 
 
 class PatientManager(RayActorManager):  # type: ignore[misc]
@@ -50,6 +54,7 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(SNAPSHOT_SECONDS))
+    os.environ.setdefault("RAY_worker_niceness", str(NICENESS))
     tune_controller.RayActorManager = PatientManager
     # A failed trial is told of in one line; its traceback lies in the run's folder, under ray/.
     ray_worker.print_to_stdstream = partial(_tell, console)
@@ -107,6 +112,23 @@ def slots(options: Options, resources: Mapping[str, float]) -> int:
             "lower --cpus-per-trial or --gpus-per-trial"
         )
     return options.max_concurrent or min(fits)
+
+
+def fill(options: Options, resources: Mapping[str, float]) -> bool:
+    """Return whether trials take all these resources: `--max-concurrent` leaves none of them idle."""
+    return slots(options, resources) >= slots(replace(options, max_concurrent=None), resources)
+
+
+@cache
+def all_cpus_are_rays() -> bool:
+    """Return whether Ray gives out each CPU that this process may use.
+
+    It may have fewer, as under a container's quota, whose processes could all crowd on the first CPUs of a machine, or
+    more than there are.
+    """
+    own = ray.get_runtime_context().get_node_id()
+    given = next(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == own)
+    return hasattr(os, "sched_getaffinity") and given == len(os.sched_getaffinity(0))
 
 
 def side_by_side(options: Options) -> banks.RunAll:

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from degan_search.methods import METHODS
 from degan_search.pipeline import Event, Inputs, Trial
 from degan_search.records import Cause, State
 from degan_search.search import checkpoints, faults
+from degan_search.search.cluster import all_cpus_are_rays
 from degan_search.search.jobs import Job
 from degan_search.storage import Place
 
@@ -38,6 +40,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         inputs: dict[str, ray.ObjectRef] | None = None,
         place: Place | None = None,
         threads: int = 1,
+        pin: bool = False,
         checkpoint_every: float = math.inf,
         time_limit: float | None = None,
     ) -> None:
@@ -48,6 +51,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             inputs: references into Ray's object store: images are shared, not copied.
             place: where trials keep their files, each in a folder of its own.
             threads: of torch.
+            pin: whether trials fill the machines, so that each keeps to CPUs of its own.
             checkpoint_every: seconds between two checkpoints.
             time_limit: seconds after which the process ends itself.
         """
@@ -55,6 +59,8 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         assert place is not None
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         self.device = runtime.choose_device(len(gpus))
+        if pin and self.device == "cpu" and all_cpus_are_rays():
+            runtime.pin(threads)
         runtime.set_up_torch(threads)
         self.threads, self.job, self.references = threads, config, inputs
         self.place = place.at(config["id"])
@@ -90,7 +96,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
     def _begin(self) -> Trial:
         """Return the trial, begun or taken up from its last checkpoint."""
         config = TrialConfig.model_validate(self.job["config"])
-        self.inputs = ray.get(self.references[inputs_key(config)])
+        self.inputs = _fetched(self.references[inputs_key(config)])
         self.cleanup()  # of the trial before, should it have been stopped
         found = checkpoints.load(self.place)
         if found:
@@ -176,6 +182,13 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             "provenance": runtime.provenance(),
             tune.result.DONE: state is not None,
         }
+
+
+@lru_cache(maxsize=pipeline.KEPT)
+def _fetched(reference: ray.ObjectRef) -> Inputs:
+    """Return inputs as the very object that earlier trials of this process had: they share what was made of it."""
+    fetched: Inputs = ray.get(reference)
+    return fetched
 
 
 def inputs_key(config: TrialConfig) -> str:
