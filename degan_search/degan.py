@@ -254,12 +254,17 @@ def train(
             losses = gan.step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
             if step % every == 0 or step == steps or step in report_at:
                 progress = GanProgress(step, steps, *losses.tolist())
-                _check(progress, gan.discriminator is not None)
+                check(progress, gan.discriminator is not None)
                 now.step = step
                 yield progress
 
 
-def _check(progress: GanProgress, adversarial: bool) -> None:
+def check(progress: GanProgress, adversarial: bool = True) -> None:
+    """Refuse losses that are not finite (the discriminator's too, if there is one), and one image only.
+
+    Raises:
+        DivergedError: says what is wrong.
+    """
     if not ((math.isfinite(progress.d_loss) or not adversarial) and math.isfinite(progress.g_loss)):
         raise DivergedError(
             f"gan: loss is not finite at step {progress.step} "

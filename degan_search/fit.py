@@ -60,17 +60,17 @@ def fit(
         DivergedError: the loss is not finite.
     """
     parts = parts or Parts()
-    phases = _adam(config) if config.optimiser == "adam" else _sgd(config, steps_per_epoch)
-    of = phases[-1].limit if phases[-1].limit < ENDLESS else None
+    stretches = phases(config, steps_per_epoch)
+    of = longest(stretches)
     now = Values(phase=0, done=0, epochs=0, waited=0, best=copy.deepcopy(model.state_dict()), best_score=-math.inf)
     parts.add("now", now)
-    for index in range(now.phase, len(phases)):
-        now.phase, phase = index, phases[index]
+    for index in range(now.phase, len(stretches)):
+        now.phase, phase = index, stretches[index]
         model.load_state_dict(now.best)
         stepper, schedule = phase.start([weights for weights in model.parameters() if weights.requires_grad])
         for name, part in (("model", model), ("optimiser", stepper), ("schedule", schedule)):
             parts.add(name, part)
-        while now.done < phase.limit and now.epochs < config.epochs and now.waited < phase.patience:
+        while phase.lasts(now.done, now.epochs, now.waited):
             model.train()
             value = torch.zeros(())
             for _ in range(min(steps_per_epoch, phase.limit - now.done)):
@@ -80,8 +80,7 @@ def fit(
                 stepper.step()
                 schedule.step()
                 now.done += 1
-            if not math.isfinite(last := float(value.detach())):
-                raise DivergedError(f"{stage}: loss is {last} at step {now.done}")
+            check(last := float(value.detach()), stage, now.done)
             model.eval()
             now.epochs += 1
             now.waited += 1
@@ -93,6 +92,16 @@ def fit(
     model.eval()
 
 
+def check(loss: float, stage: str, step: int) -> None:
+    """Refuse a loss that is not finite.
+
+    Raises:
+        DivergedError: says which.
+    """
+    if not math.isfinite(loss):
+        raise DivergedError(f"{stage}: loss is {loss} at step {step}")
+
+
 def optimiser(config: FitConfig, parameters: Iterable[nn.Parameter], factor: float = 1.0) -> Optimizer:
     """Return the optimiser that the settings name, at `factor` times their learning rate."""
     lr, decay = config.lr * factor, config.weight_decay
@@ -102,15 +111,34 @@ def optimiser(config: FitConfig, parameters: Iterable[nn.Parameter], factor: flo
 
 
 @dataclass(frozen=True)
-class _Phase:
-    """A stretch of training: a fresh optimiser with its schedule, the step it ends at, and its patience in epochs."""
+class Phase:
+    """A stretch of training: a fresh optimiser with its schedule, and how long it lasts."""
 
     start: Callable[[list[nn.Parameter]], tuple[Optimizer, LRScheduler]]
+    factor: float
+    """Of the learning rate."""
     limit: int
+    """Steps of training at its end, at most."""
+    epochs: int
     patience: float
+    """Epochs without a better score."""
+
+    def lasts(self, done: int, epochs: int, waited: int) -> bool:
+        """Return whether it goes on, by steps of training, its own epochs and those of them without a better score."""
+        return done < self.limit and epochs < self.epochs and waited < self.patience
 
 
-def _adam(config: FitConfig) -> list[_Phase]:
+def phases(config: FitConfig, steps_per_epoch: int) -> list[Phase]:
+    """Return the phases of training that the settings ask for."""
+    return _adam(config) if config.optimiser == "adam" else _sgd(config, steps_per_epoch)
+
+
+def longest(stretches: list[Phase]) -> int | None:
+    """Return the steps of all phases at most, or None where patience alone decides."""
+    return stretches[-1].limit if stretches[-1].limit < ENDLESS else None
+
+
+def _adam(config: FitConfig) -> list[Phase]:
     def start(parameters: list[nn.Parameter], factor: float) -> tuple[Optimizer, LRScheduler]:
         adam = optimiser(config, parameters, factor)
         return adam, LambdaLR(adam, lambda _: 1.0)
@@ -118,12 +146,12 @@ def _adam(config: FitConfig) -> list[_Phase]:
     first = ENDLESS if config.steps is None else max(1, round(config.steps * config.first_phase))
     limits = (first, config.steps or ENDLESS)
     return [
-        _Phase(partial(start, factor=factor), limit, config.patience)
+        Phase(partial(start, factor=factor), factor, limit, config.epochs, config.patience)
         for factor, limit in zip(LR_FACTORS, limits, strict=True)
     ]
 
 
-def _sgd(config: FitConfig, steps_per_epoch: int) -> list[_Phase]:
+def _sgd(config: FitConfig, steps_per_epoch: int) -> list[Phase]:
     steps = min(config.steps or ENDLESS, config.epochs * steps_per_epoch)
 
     def start(parameters: list[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
@@ -136,4 +164,4 @@ def _sgd(config: FitConfig, steps_per_epoch: int) -> list[_Phase]:
 
         return sgd, LambdaLR(sgd, factor)
 
-    return [_Phase(start, steps, math.inf)]
+    return [Phase(start, 1.0, steps, config.epochs, math.inf)]
