@@ -123,6 +123,8 @@ class Stack(nn.Module):
             name: torch.cat([state[name].reshape(-1, *state[name].shape[1:]) for state in states]) for name in states[0]
         }
         self.network.load_state_dict(joined, assign=True)
+        for weight, own in zip(self.network.parameters(), models[0].parameters(), strict=True):
+            weight.requires_grad_(own.requires_grad)
         self.to(memory_format=MEMORY_FORMAT)
         self.train(models[0].training)
 
