@@ -201,6 +201,10 @@ class StackedAdam:
         """Go on with some of the networks, which now are those of another stack."""
         self.stack, self.states = stack, [self.states[row] for row in rows]
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield what a step changes beside the weights."""
+        return (tensor for state in self.states for tensor in (*state.means, *state.squares, *state.steps))
+
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for weight in self.stack.parameters():
