@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from degan_search.capture import Accelerate, accelerated
 from degan_search.checkpoint import Parts, Values
 from degan_search.config import FitConfig
 
@@ -37,24 +38,29 @@ class Progress:
 
 def fit(
     model: nn.Module,
-    loss: Callable[[], Tensor],
+    loss: Callable[..., Tensor],
     score: Callable[[], float] | None,
     config: FitConfig,
     steps_per_epoch: int,
     stage: str,
     parts: Parts | None = None,
+    draw: Callable[[], tuple[Tensor, ...]] = tuple,
+    accelerate: Accelerate = "none",
 ) -> Iterator[Progress]:
     """Train a model in place, yielding its progress after each epoch; it ends with its best weights.
 
     Args:
         model: its train mode is on during steps and off while `score` runs. Parameters that require no
             gradient stay as they are.
-        loss: computes the loss of the next batch.
+        loss: computes the loss of the next batch, which is what `draw` gives, if anything.
         score: higher is better; chooses the weights that are kept. None: the last are kept.
         config: optimiser, lengths, learning rates and patience, see `FitConfig`.
         steps_per_epoch: batches between two scores.
         stage: name in the progress.
-        parts: where what the loop needs to go on later is added; what `loss` and `score` need is their maker's part.
+        parts: where what the loop needs to go on later is added; what the functions need is their maker's part.
+        draw: gives what `loss` takes.
+        accelerate: how a step is run (`capture.accelerated`), if the optimiser is `adam`: the other's learning rate
+            changes from step to step.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -70,17 +76,17 @@ def fit(
         stepper, schedule = phase.start([weights for weights in model.parameters() if weights.requires_grad])
         for name, part in (("model", model), ("optimiser", stepper), ("schedule", schedule)):
             parts.add(name, part)
+        step = _stepping(stepper, loss)
+        if config.optimiser == "adam":
+            step = accelerated(step, (model, stepper), accelerate)
         while phase.lasts(now.done, now.epochs, now.waited):
             model.train()
             value = torch.zeros(())
             for _ in range(min(steps_per_epoch, phase.limit - now.done)):
-                stepper.zero_grad()
-                value = loss()
-                value.backward()  # type: ignore[no-untyped-call]
-                stepper.step()
+                value = step(*draw())
                 schedule.step()
                 now.done += 1
-            check(last := float(value.detach()), stage, now.done)
+            check(last := float(value), stage, now.done)
             model.eval()
             now.epochs += 1
             now.waited += 1
@@ -90,6 +96,17 @@ def fit(
         now.epochs = now.waited = 0
     model.load_state_dict(now.best)
     model.eval()
+
+
+def _stepping(stepper: Optimizer, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def step(*inputs: Tensor) -> Tensor:
+        stepper.zero_grad()
+        value = loss(*inputs)
+        value.backward()  # type: ignore[no-untyped-call]
+        stepper.step()
+        return value.detach()
+
+    return step
 
 
 def check(loss: float, stage: str, step: int) -> None:

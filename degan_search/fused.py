@@ -99,7 +99,8 @@ class Pack:
         gan = FusedGan({member: trial.build_gan() for member, trial in self.trials.items()})
         proxy = torch.from_numpy(first.inputs.proxy.images).to(first.device)
         generators: dict[int, nn.Module] = {}
-        for report in train(gan, proxy, first.inputs.proxy.set_images, self.seeds, self.roll, rungs):
+        set_images = first.inputs.proxy.set_images
+        for report in train(gan, proxy, set_images, self.seeds, self.roll, rungs, first.accelerate):
             generators, scores = {member: gan.generated(member) for member in report}, dict[int, float]()
             step = next((progress.step for progress in report.values()), 0)
             for member in report:
@@ -145,4 +146,4 @@ class Pack:
         first = self.first
         source = FusedSource(generators, first.config.gan.latent, first.fast_teacher, config, first.precision)
         students = {member: self.trials[member].student(weights) for member in generators}
-        return Distillation(students, source, config, self.seeds, self.roll, first.device, stage)
+        return Distillation(students, source, config, self.seeds, self.roll, first.device, stage, first.accelerate)

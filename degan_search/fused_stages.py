@@ -6,6 +6,7 @@ as alone. A member that leaves `live` between two reports is left out of what fo
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from degan_search import degan, runtime
+from degan_search.capture import Accelerate, Step, accelerated, compiled
 from degan_search.config import DistillConfig
 from degan_search.data.images import normalise
 from degan_search.fit import DivergedError, Progress, check, longest, phases
@@ -82,6 +84,15 @@ class FusedGan:
         with runtime.arithmetic(self.precision, str(z.device)):
             return self._step(real, z)
 
+    def accelerated(self, accelerate: Accelerate) -> Step:
+        """Return `step` as it is run, until members are left out."""
+        if accelerate == "none":
+            return self.step
+        running = copy.copy(self)
+        for name in ("generator", "discriminator", "teacher"):
+            setattr(running, name, compiled(getattr(self, name), accelerate))
+        return accelerated(running.step, (self.generator, self.discriminator, self.adam_g, self.adam_d), accelerate)
+
     def _step(self, real: Tensor, z: Tensor) -> Tensor:
         fake = self.generator(z)
         d_losses = torch.vmap(discriminator_loss)(self.discriminator(real), self.discriminator(fake.detach()))
@@ -125,6 +136,7 @@ def train(
     seeds: Mapping[int, int],
     roll: Roll,
     report_at: tuple[int, ...] = (),
+    accelerate: Accelerate = "none",
 ) -> Iterator[dict[int, degan.GanProgress]]:
     """Train the GANs in place as `degan.train` trains each, yielding at the same steps each live member's progress."""
     size, steps = degan.lengths(gan.config, len(proxy), set_images)
@@ -134,12 +146,12 @@ def train(
     noise = {member: runtime.generator(seed, "gan", "noise", device=device) for member, seed in seeds.items()}
     for stack in (gan.generator, gan.discriminator):
         stack.train()
-    every = max(1, steps // 50)
+    every, run_step = max(1, steps // 50), gan.accelerated(accelerate)
     for step in range(1, steps + 1):
         real = normalise(proxy[torch.stack([next(orders[member]) for member in gan.members])])
         shape = (real.shape[1], latent, 1, 1)
         z = torch.stack([torch.randn(shape, generator=noise[member], device=device) for member in gan.members])
-        losses = gan.step(real, z)
+        losses = run_step(real, z)
         if step % every == 0 or step == steps or step in report_at:
             report = {}
             for member, values in zip(gan.members, losses.tolist(), strict=True):
@@ -151,6 +163,7 @@ def train(
                 if not live:
                     return
                 gan.keep(live)
+                run_step = gan.accelerated(accelerate)
 
 
 class FusedSource:
@@ -233,8 +246,9 @@ class Distillation:
         roll: Roll,
         device: str,
         stage: str = "distill",
+        accelerate: Accelerate = "none",
     ) -> None:
-        self.config, self.source, self.roll, self.stage = config, source, roll, stage
+        self.config, self.source, self.roll, self.stage, self.accelerate = config, source, roll, stage, accelerate
         self.members, self.students = list(students), Stack(list(students.values()))
         self.adam = StackedAdam(self.students, config.lr, (config.beta1, config.beta2), config.weight_decay)
         self.phases, self.done = phases(config, source.steps_per_epoch), 0
@@ -245,6 +259,7 @@ class Distillation:
             {member: runtime.generator(seed, stage, name, device=device) for member, seed in seeds.items()}
             for name in ("images", "score", "dropout")
         )
+        self._accelerate()
 
     def __iter__(self) -> Iterator[dict[int, Progress]]:
         """Train, yielding at the end of an epoch the progress of each live member whose epoch it is."""
@@ -259,14 +274,18 @@ class Distillation:
             for _ in range(until - self.done):
                 images, logits = next(batches)
                 dropout = [self.dropout[member] for member in self.members]
-                losses = self.step(images, logits, *self.students.draw_noise(images.shape[1], dropout))
+                losses = self.run_step(images, logits, *self.students.draw_noise(images.shape[1], dropout))
             self.done = until
             self.students.eval()
             yield self._report(dict(zip(self.members, losses.tolist(), strict=True)))
-            if (
-                going := [member for member in self.roll.of(self.members) if member not in self.finished]
-            ) != self.members:
+            going = [member for member in self.roll.of(self.members) if member not in self.finished]
+            if going != self.members:
                 self._keep(going)
+
+    def _accelerate(self) -> None:
+        """Make ready to run steps as they shall be run, until members are left out or begin another phase."""
+        self.learners = compiled(self.students, self.accelerate)
+        self.run_step: Step = accelerated(self.step, (self.students, self.adam), self.accelerate)
 
     def step(
         self, images: Float[Tensor, "k n c h w"], logits: Float[Tensor, "k n classes"], *noise: Tensor
@@ -276,7 +295,7 @@ class Distillation:
             layer.noise = own
         self.adam.zero_grad()
         with runtime.arithmetic(self.source.precision, str(images.device)):
-            losses = distillation_loss(self.students(images), logits, self.config.temperature)
+            losses = distillation_loss(self.learners(images), logits, self.config.temperature)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         self.adam.step()
         found: Tensor = losses.detach()
@@ -321,6 +340,7 @@ class Distillation:
             row = self.members.index(member)
             self.students.put(row, course.best)
             self.adam.restart(row, self.config.lr * self.phases[course.phase].factor)
+            self._accelerate()
 
     def _student(self, member: int) -> nn.Module:
         return self.students.model(self.members.index(member))
@@ -332,3 +352,4 @@ class Distillation:
             self.students = self.students.take(rows)
             self.adam.take(self.students, rows)
             self.source.keep(members)
+            self._accelerate()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from degan_search import bank as banks
-from degan_search import degan, incremental, runtime, zskd
+from degan_search import capture, degan, incremental, runtime, zskd
 from degan_search import teacher as teachers
 from degan_search.atomic import write_bytes
 from degan_search.batchnorm import norms, statistics_distance
@@ -392,7 +392,7 @@ class Trial:
             "device": torch.device(device).type,
             "precision": (precision := runtime.precision_of(config.precision, device)),
         }
-        self.precision = precision
+        self.precision, self.accelerate = precision, capture.chosen(config.accelerate, device)
         if state is not None:
             self._take(state)
         self.shared = shared(inputs, device)
@@ -457,9 +457,7 @@ class Trial:
         else:
             student = self.student("student")
             source, distilling = self._source(generator, made), distill_config(self.config)
-            stage = distill(
-                student, source, distilling, self.config.seed, self.device, parts=parts, precision=self.precision
-            )
+            stage = self._distil(student, source, distilling, "distill", parts)
         self.metrics.setdefault("distill_steps", 0)
         for progress in stage:
             yield self.distill_event(progress)
@@ -574,7 +572,8 @@ class Trial:
     def _gan_events(self, gan: degan.Gan) -> Iterator[Event]:
         config, proxy = self.config, self.shared.proxy
         rungs, parts = config.probe.at, self.parts.add("gan", Parts())
-        for progress in degan.train(gan, config.gan, proxy, self.inputs.proxy.set_images, config.seed, rungs, parts):
+        set_images, seed = self.inputs.proxy.set_images, config.seed
+        for progress in degan.train(gan, config.gan, proxy, set_images, seed, rungs, parts, self.accelerate):
             self.gan_steps = progress.step
             score = (yield from self._probe(gan.generator, progress.step)) if progress.step in rungs else None
             yield self.gan_event(gan.generator, progress, score)
@@ -601,12 +600,16 @@ class Trial:
         student = self.student(stage)
         source = self._generated(generator, settings)
         self._can_be_cut = False
-        for progress in distill(
-            student, source, settings, self.config.seed, self.device, stage, precision=self.precision
-        ):
+        for progress in self._distil(student, source, settings, stage):
             yield self.event(progress)
         self._can_be_cut = True
         return self.compare(student)["score"]
+
+    def _distil(
+        self, student: nn.Module, source: Source, config: DistillConfig, stage: str, parts: Parts | None = None
+    ) -> Iterator[Progress]:
+        seed, device = self.config.seed, self.device
+        return distill(student, source, config, seed, device, stage, parts, self.precision, self.accelerate)
 
     def compare(self, student: nn.Module) -> dict[str, float]:
         """Return the bank's measures, and the objective among them as `score`."""

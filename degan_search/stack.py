@@ -123,6 +123,8 @@ class Stack(nn.Module):
             name: torch.cat([state[name].reshape(-1, *state[name].shape[1:]) for state in states]) for name in states[0]
         }
         self.network.load_state_dict(joined, assign=True)
+        for weight, own in zip(self.network.parameters(), models[0].parameters(), strict=True):
+            weight.requires_grad_(own.requires_grad)
         self.to(memory_format=MEMORY_FORMAT)
         self.train(models[0].training)
 
@@ -198,6 +200,10 @@ class StackedAdam:
     def take(self, stack: Stack, rows: Sequence[int]) -> None:
         """Go on with some of the networks, which now are those of another stack."""
         self.stack, self.states = stack, [self.states[row] for row in rows]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield what a step changes beside the weights."""
+        return (tensor for state in self.states for tensor in (*state.means, *state.squares, *state.steps))
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
