@@ -45,11 +45,16 @@ SURE = 0.9
 
 def plain(model: nn.Module) -> nn.Module:
     """Return a copy as the released code has it: torch's own layers, contiguous, gradients for every parameter."""
+    return with_stock_norms(model).to(memory_format=torch.contiguous_format).requires_grad_(True)
+
+
+def with_stock_norms(model: nn.Module) -> nn.Module:
+    """Return a copy with torch's own LocalResponseNorm."""
     copied = copy.deepcopy(model)
     for name, layer in model.named_modules():
         if isinstance(layer, LocalResponseNorm2):
             copied.set_submodule(name, nn.LocalResponseNorm(2, alpha=1e-4, beta=0.75, k=1.0))
-    return copied.to(memory_format=torch.contiguous_format).requires_grad_(True)
+    return copied
 
 
 def adam(model: nn.Module, lr: float, beta1: float, beta2: float) -> torch.optim.Adam:
