@@ -25,10 +25,10 @@ from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.sources import EPOCH, GeneratorSource
 
-CLASSES, LATENT, POOL = 10, 100, 512
+CLASSES, LATENT, POOL = 10, 100, 128
 REFERENCE_STEPS = 2
 REFRESH = (1.0, 1 / 4, 1 / 16, 1 / 64)
-PRECISIONS = ("float32", "bf16")
+PRECISIONS: tuple[runtime.Precision, ...] = ("float32", "bf16")
 
 
 @dataclass
@@ -83,7 +83,7 @@ def cycle(config: DistillConfig, refresh: float) -> int:
     return round(POOL // config.batch_size / refresh)
 
 
-def ours(given: Networks, config: DistillConfig, precision: str, refresh: float) -> Callable[[], object]:
+def ours(given: Networks, config: DistillConfig, precision: runtime.Precision, refresh: float) -> Callable[[], object]:
     """Return our distillation's next cycle; its score, of one image, is as good as none."""
     config = config.model_copy(
         update={
@@ -100,7 +100,7 @@ def ours(given: Networks, config: DistillConfig, precision: str, refresh: float)
     return lambda: next(epochs)
 
 
-def our_score(given: Networks, config: DistillConfig, precision: str) -> Callable[[], object]:
+def our_score(given: Networks, config: DistillConfig, precision: runtime.Precision) -> Callable[[], object]:
     """Return our score of POOL images."""
     config = config.model_copy(update={"score_images": POOL})
     student, rng = given.student().to(memory_format=torch.channels_last).eval(), runtime.generator(0, "score")
@@ -111,8 +111,7 @@ def our_score(given: Networks, config: DistillConfig, precision: str) -> Callabl
 
 def main() -> None:
     """Time all cases in turns and print what they took."""
-    parser = arguments(__doc__, repetitions=5, threads=1, width=64, batch=64)
-    options = parser.parse_args()
+    options = arguments(__doc__, repetitions=5, threads=1, width=64, batch=64).parse_args()
     runtime.set_up_torch(options.threads)
     config = TrialConfig().distill.model_copy(update={"batch_size": options.batch})
     given = networks(options.width)
