@@ -527,7 +527,7 @@ class Trial:
         if self.method.source == "proxy":
             recall = self._with_logits
         elif generator is not None:
-            drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size})
+            drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size, "steps": None})
             source = self._generated(generator, drawing)
             rng = parts.stream("recall", runtime.generator(config.seed, "incremental", "recall", device=self.device))
             batches = source.batches(rng, parts.add("recalled", Parts()))

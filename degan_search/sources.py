@@ -146,8 +146,11 @@ class GeneratorSource:
 
 
 def pool_of(config: DistillConfig) -> tuple[int, int]:
-    """Return the images of a pool, whole batches, and the batches drawn from it before it is made anew."""
-    batches = max(1, config.pool // config.batch_size)
+    """Return the images of a pool, whole batches, and the batches drawn from it before it is made anew.
+
+    It has no more images than are used in all.
+    """
+    batches = max(1, min(config.pool // config.batch_size, config.steps or config.pool))
     return batches * config.batch_size, max(1, round(batches / config.pool_refresh))
 
 
