@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from degan_search import bank as banks
-from degan_search import degan, incremental, runtime, zskd
+from degan_search import capture, degan, incremental, runtime, zskd
 from degan_search import teacher as teachers
 from degan_search.atomic import write_bytes
 from degan_search.batchnorm import norms, statistics_distance
@@ -391,7 +392,7 @@ class Trial:
             "device": torch.device(device).type,
             "precision": (precision := runtime.precision_of(config.precision, device)),
         }
-        self.precision = precision
+        self.precision, self.accelerate = precision, capture.chosen(config.accelerate, device)
         if state is not None:
             self._take(state)
         self.shared = shared(inputs, device)
@@ -416,6 +417,13 @@ class Trial:
         self.gan_steps, self.metrics = state["gan_steps"], dict(state["metrics"])
         self.parts = Parts(snapshot(state["parts"]))  # optimisers go on with the very tensors that they are given
 
+    def beside(self, config: TrialConfig) -> Trial:
+        """Return a trial of another seed and other lambdas on this one's teacher and bank, not begun yet."""
+        other = copy.copy(self)
+        other.config, other.metrics, other.parts = normalised(config), {}, Parts()
+        other.about = self.about | {"config": stable_hash(other.config)}
+        return other
+
     def state(self) -> dict[str, Any] | None:
         """Return a copy of all that the trial needs to go on after its last event, or None where it cannot be cut.
 
@@ -438,7 +446,6 @@ class Trial:
             self._can_be_cut = False  # a closed iterator has given torch's global generators back
 
     def _stages(self) -> Iterator[Event]:
-        metrics = self.metrics
         generator = made = None
         if self.method.generates:
             generator = yield from self._train_gan()
@@ -448,30 +455,33 @@ class Trial:
         if self.config.task == "incremental":
             student, stage = self._learn(generator, parts)
         else:
-            student = self._student("student")
+            student = self.student("student")
             source, distilling = self._source(generator, made), distill_config(self.config)
-            stage = distill(
-                student, source, distilling, self.config.seed, self.device, parts=parts, precision=self.precision
-            )
-        metrics.setdefault("distill_steps", 0)
+            stage = self._distil(student, source, distilling, "distill", parts)
+        self.metrics.setdefault("distill_steps", 0)
         for progress in stage:
-            metrics["distill_steps"] = progress.step
-            yield self._event(progress)
+            yield self.distill_event(progress)
         self._can_be_cut = False
+        yield self.end(student, generator, made)
+
+    def end(self, student: nn.Module, generator: nn.Module | None, made: Tensor | None = None) -> Event:
+        """Set the outcome from the trained networks, or from the images `made`; returns the last event."""
+        metrics = self.metrics
         metrics["distill_seconds"] = self._seconds() - metrics.get("gan_seconds", 0.0)
         metrics["gan_steps"] = self.gan_steps
-        metrics |= self._compare(student)
+        metrics |= self.compare(student)
         metrics["seconds"] = self._seconds()
         self.outcome = Outcome(metrics, student, samples=None if made is None else made[:SAMPLES].cpu())
         if generator is not None:
             self.outcome.generator = generator.eval()
             self.outcome.samples = self._samples(generator)
-        yield Event("done", 1, 1, self._seconds(), self.gan_steps, metrics)
+        return Event("done", 1, 1, self._seconds(), self.gan_steps, metrics)
 
-    def _build_gan(self) -> degan.Gan:
+    def build_gan(self) -> degan.Gan:
+        """Return the untrained GAN."""
         config, student = self.config, None
         if config.gan.lambda_s:
-            student = self._student("rival"), config.distill
+            student = self.student("rival"), config.distill
         return degan.build(
             config.gan,
             self.inputs.teacher.channels,
@@ -500,7 +510,7 @@ class Trial:
         """Yield the stage's progress as events; returns what the stage returns."""
         while True:
             try:
-                yield self._event(next(stage))
+                yield self.event(next(stage))
             except StopIteration as end:
                 images: Tensor = end.value
                 return images
@@ -517,7 +527,7 @@ class Trial:
         if self.method.source == "proxy":
             recall = self._with_logits
         elif generator is not None:
-            drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size})
+            drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size, "steps": None})
             source = self._generated(generator, drawing)
             rng = parts.stream("recall", runtime.generator(config.seed, "incremental", "recall", device=self.device))
             batches = source.batches(rng, parts.add("recalled", Parts()))
@@ -548,55 +558,60 @@ class Trial:
 
     def _train_gan(self) -> Generator[Event, None, nn.Module]:
         """Train the GAN; returns its generator, of which alone the state is kept from then on."""
-        gan = self._build_gan()
+        gan = self.build_gan()
         if not self.parts.saved("generator"):
             yield from self._gan_events(gan)
-            self.metrics["gan_seconds"] = self._seconds()
+            self.end_gan()
             self.parts.drop("gan")
         return self.parts.add("generator", gan.generator)
+
+    def end_gan(self) -> None:
+        """Note when the GAN was trained."""
+        self.metrics["gan_seconds"] = self._seconds()
 
     def _gan_events(self, gan: degan.Gan) -> Iterator[Event]:
         config, proxy = self.config, self.shared.proxy
         rungs, parts = config.probe.at, self.parts.add("gan", Parts())
-        for progress in degan.train(gan, config.gan, proxy, self.inputs.proxy.set_images, config.seed, rungs, parts):
+        set_images, seed = self.inputs.proxy.set_images, config.seed
+        for progress in degan.train(gan, config.gan, proxy, set_images, seed, rungs, parts, self.accelerate):
             self.gan_steps = progress.step
-            losses = {name: getattr(progress, name) for name in GAN_LOSSES}
-            at_rung = progress.step in rungs
-            if at_rung or progress.step == progress.of:
-                losses |= self._statistics(gan.generator)
-            if at_rung:
-                losses["score"] = yield from self._probe(gan.generator, progress.step)
-            if progress.step == progress.of:
-                self.metrics |= {name: value for name, value in losses.items() if name != "score"}
-            yield Event("gan", progress.step, progress.of, self._seconds(), progress.step, losses)
+            score = (yield from self._probe(gan.generator, progress.step)) if progress.step in rungs else None
+            yield self.gan_event(gan.generator, progress, score)
+
+    def gan_event(self, generator: nn.Module, progress: degan.GanProgress, score: float | None) -> Event:
+        """Return the event of a step of the GAN, after which the generator may have been probed."""
+        losses = {name: getattr(progress, name) for name in GAN_LOSSES}
+        ended = progress.step == progress.of
+        if ended or score is not None:
+            losses |= self._statistics(generator)
+        if ended:
+            self.metrics |= losses
+        if score is not None:
+            losses["score"] = score
+        return Event("gan", progress.step, progress.of, self._seconds(), progress.step, losses)
 
     def _probe(self, generator: nn.Module, step: int) -> Generator[Event, None, float]:
         """Distil a fresh student shortly from the generator as it stands; returns its score.
 
         Its own seed streams leave the GAN's training untouched.
         """
-        probe = self.config.probe
-        settings = self.config.distill.model_copy(
-            update=PLAIN
-            | {
-                "steps": probe.steps,
-                "batch_size": probe.batch_size,
-                "lr": probe.lr,
-                "steps_per_epoch": probe.steps,
-            }
-        )
+        settings = probe_config(self.config)
         stage = f"probe at {step}"
-        student = self._student(stage)
+        student = self.student(stage)
         source = self._generated(generator, settings)
         self._can_be_cut = False
-        for progress in distill(
-            student, source, settings, self.config.seed, self.device, stage, precision=self.precision
-        ):
-            yield self._event(progress)
+        for progress in self._distil(student, source, settings, stage):
+            yield self.event(progress)
         self._can_be_cut = True
-        return self._compare(student)["score"]
+        return self.compare(student)["score"]
 
-    def _compare(self, student: nn.Module) -> dict[str, float]:
+    def _distil(
+        self, student: nn.Module, source: Source, config: DistillConfig, stage: str, parts: Parts | None = None
+    ) -> Iterator[Progress]:
+        seed, device = self.config.seed, self.device
+        return distill(student, source, config, seed, device, stage, parts, self.precision, self.accelerate)
+
+    def compare(self, student: nn.Module) -> dict[str, float]:
         """Return the bank's measures, and the objective among them as `score`."""
         measures = self.bank.compare(student)
         if self.inputs.oracle is not None:
@@ -604,7 +619,8 @@ class Trial:
             return measures | {"score": accuracy(predict(student, images), labels)}
         return measures | {"score": measures[self.config.objective]}
 
-    def _student(self, stage: str) -> nn.Module:
+    def student(self, stage: str) -> nn.Module:
+        """Return an untrained student, its weights from this stage's stream."""
         student = self.config.student
         with runtime.seeded(self.config.seed, stage, "weights"):
             model = build_classifier(
@@ -666,7 +682,13 @@ class Trial:
         rng = runtime.generator(self.config.seed, "samples", device=self.device)
         return denormalise(source.make(SAMPLES, rng)[0]).cpu()
 
-    def _event(self, progress: Progress) -> Event:
+    def distill_event(self, progress: Progress) -> Event:
+        """Return the event of an epoch of the last stage."""
+        self.metrics["distill_steps"] = progress.step
+        return self.event(progress)
+
+    def event(self, progress: Progress) -> Event:
+        """Return the event of any other stage's progress."""
         return Event(progress.stage, progress.step, progress.of, self._seconds(), self.gan_steps)
 
     def _seconds(self) -> float:
@@ -677,6 +699,13 @@ def distill_config(config: TrialConfig) -> DistillConfig:
     """Return how this trial distils: as from a generator, or as the released code does from images."""
     method = METHODS[config.method]
     return config.distill if method.generates or method.matched else config.distill_images
+
+
+def probe_config(config: TrialConfig) -> DistillConfig:
+    """Return how this trial's probes distil."""
+    probe = config.probe
+    own = {"steps": probe.steps, "batch_size": probe.batch_size, "lr": probe.lr, "steps_per_epoch": probe.steps}
+    return config.distill.model_copy(update=PLAIN | own)
 
 
 def _image_batch(config: TrialConfig, proxy: Proxy) -> int:

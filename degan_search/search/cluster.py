@@ -19,11 +19,15 @@ from ray.tune.execution import tune_controller
 from rich.console import Console
 
 from degan_search import bank as banks
-from degan_search import runtime
+from degan_search import degan, runtime
+from degan_search.config import TrialConfig
+from degan_search.data import proxies
 from degan_search.errors import IncompleteError, UserError
 from degan_search.search.connect import check_nodes, connect, watched
 from degan_search.search.options import Options
 
+FUSED_IMAGES, MOST_FUSED = 2048, 16
+"""Generated images of a step that keep a GPU busy: trials with smaller batches run in one program, up to so many."""
 SNAPSHOT_SECONDS = 10**9
 """Between two of Tune's own snapshots, which nobody reads: the ledger is what a run is rebuilt from."""
 
@@ -112,6 +116,17 @@ def slots(options: Options, resources: Mapping[str, float]) -> int:
             "lower --cpus-per-trial or --gpus-per-trial"
         )
     return options.max_concurrent or min(fits)
+
+
+def together(options: Options, config: TrialConfig) -> int:
+    """Return how many trials like this one run as one program: one on a CPU, where fusing them costs time."""
+    if options.fuse:
+        return options.fuse
+    if not options.gpus_per_trial:
+        return 1
+    share = 1.0 if config.count else proxies.share(config.proxy)
+    batch = degan.scaled_batch(config.gan.batch_size, config.gan.batch_of, round(share * 50_000), 50_000)
+    return min(MOST_FUSED, max(1, FUSED_IMAGES // batch))
 
 
 def fill(options: Options, resources: Mapping[str, float]) -> bool:

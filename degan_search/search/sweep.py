@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from degan_search.records import Cause, Phase, config_of
 from degan_search.search import checkpoints, jobs, keep, run_folder, study
 from degan_search.search import space as spaces
 from degan_search.search.asha import CellAsha, Rungs
-from degan_search.search.cluster import fill, ray_cluster, slots
+from degan_search.search.cluster import fill, ray_cluster, slots, together
 from degan_search.search.interrupt import Interruption
 from degan_search.search.jobs import Job
 from degan_search.search.options import Options
@@ -277,6 +278,7 @@ def run_phase(
 
         rules = Rules(options.retries, options.time_limit, run.interruption, run.copy.push, ended)
         resources = ray.cluster_resources()
+        work.together = partial(together, options)
         recorder = Recorder(run.folder, scheduler.reasons, work, rules, count, str(phase).capitalize(), run.console)
         trainable = tune.with_resources(
             tune.with_parameters(
