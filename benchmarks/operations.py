@@ -6,6 +6,7 @@ counted as the package does them, forward and backward, at a small batch: the co
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -249,11 +250,12 @@ def main() -> None:
         __doc__, repetitions=3, batch=128, epochs=400, pool_refresh=1.0, peak=989.0, large=0.1, small=0.02, least=3.0
     )
     given = parser.parse_args()
-    runtime.set_up_torch(torch.get_num_threads())
+    runtime.set_up_torch(1)
+    cores = os.cpu_count() or 1
     figures = measure.Figures()
     _print_steps(figures, given.pool_refresh)
     gflops = _gflops(given.batch, given.repetitions)
-    figures.add(f"operations_measured_here_gflops_degan_step_width_64_batch_{given.batch}", gflops)
+    figures.add(f"operations_measured_gflops_of_a_core_degan_step_width_64_batch_{given.batch}", gflops)
     rates = Rates(1e12 * given.peak * given.large, 1e12 * given.peak * given.small, given.least / 1000)
     figures.add("operations_assumed_h100_tflops_in_batches_of_512_or_more", rates.large / 1e12)
     figures.add("operations_assumed_h100_tflops_in_smaller_batches", rates.small / 1e12)
@@ -265,7 +267,7 @@ def main() -> None:
             name = f"operations_table2_epochs_{epochs}{'' if stopping else '_without_stopping'}"
             figures.add(f"{name}_pflop", _total(work) / 1e15)
             figures.add(f"{name}_estimated_h100_hours", sum(one.seconds(rates) for one in work) / 3600)
-            figures.add(f"{name}_estimated_days_here", _total(work) / (gflops * 1e9) / 86_400)
+            figures.add(f"{name}_estimated_days_on_{cores}_such_cores", _total(work) / (gflops * 1e9 * cores) / 86_400)
     figures.save(given.json)
 
 
@@ -299,7 +301,7 @@ def _total(work: Sequence[Work]) -> float:
 
 
 def _gflops(batch: int, repetitions: int) -> float:
-    """Return what this machine reaches in DeGAN's step at width 64, AlexNet the teacher."""
+    """Return what one core of this machine reaches in DeGAN's step at width 64, AlexNet the teacher, in float32."""
     gan = degan.build(GanConfig(lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10)), 0, "cpu")
     images = torch.rand(batch, 3, 32, 32).to(memory_format=torch.channels_last)
     z = torch.randn(batch, gan.config.latent, 1, 1)
