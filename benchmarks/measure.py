@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -61,11 +62,12 @@ class Figures:
         self.add(f"{name}_most", max(ratios))
 
     def save(self, path: Path | None) -> None:
-        """Write the figures as JSON, with the date, the machine and the threads; nothing without a path."""
+        """Write the figures as JSON (null for NaN), with date, machine and threads; nothing without a path."""
         if path is None:
             return
         about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": torch.get_num_threads()} | runtime.provenance()
-        path.write_text(json.dumps({"figures": self.values, "about": about}, indent=1) + "\n")
+        figures = {name: value if math.isfinite(value) else None for name, value in self.values.items()}
+        path.write_text(json.dumps({"figures": figures, "about": about}, indent=1) + "\n")
 
 
 def arguments(description: str | None, repetitions: int = 5, **options: int | float | str) -> argparse.ArgumentParser:

@@ -153,9 +153,10 @@ class DistillConfig(FitConfig):
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
     score_images: Number = 4096
     """Freshly generated images on which agreement picks the student's best weights."""
-    pool_refresh: Annotated[float, Field(ge=1e-4, le=1)] = 1.0
+    pool_refresh: Annotated[float, Field(ge=1e-4, le=1)] = 0.0625
     """New images made for each generated image used: the pool is made anew once each of its images was used
-    1 / pool_refresh times. 1: fresh noise at each step, as in the paper."""
+    1 / pool_refresh times. 1: fresh noise at each step, as in the paper; no difference of accuracy to the default shows
+    (BENCHMARKS.md), which saves most of a step's time."""
     pool: Number = 4096
     """Generated images held at a time."""
     mix_proxy: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -264,6 +265,9 @@ class TrialConfig(Model):
     seed: Seed = 0
     precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
     """Of GAN steps, probes and distillation (`runtime.precision_of`); teachers and scores are float32 always."""
+    accelerate: Literal["none", "compile", "graphs"] = "none"
+    """On a GPU, how GAN and distillation steps are run: `compile` their networks, or record each step as a CUDA graph.
+    Neither was tried on one yet. On a CPU it has no effect."""
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
     gan: GanConfig = GanConfig()

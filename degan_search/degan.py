@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from degan_search import runtime
 from degan_search.batchnorm import distances, watched
+from degan_search.capture import Accelerate, Step, accelerated, compiled
 from degan_search.checkpoint import Parts, Stateful, Values
 from degan_search.config import DistillConfig, GanConfig
 from degan_search.data.images import normalise
@@ -106,6 +107,15 @@ class Gan:
         """
         with runtime.arithmetic(self.precision, str(z.device)):
             return self._step(real, z)
+
+    def accelerated(self, accelerate: Accelerate) -> Step:
+        """Return `step` as it is run; with a rival, whose dropout draws for itself, it is not recorded."""
+        if accelerate == "none" or (accelerate == "graphs" and self.rival):
+            return self.step
+        names = [name for name in ("generator", "discriminator", "teacher") if getattr(self, name) is not None]
+        running = replace(self, **{name: compiled(getattr(self, name), accelerate) for name in names})
+        trained = [part for part in self.parts().values() if isinstance(part, nn.Module | torch.optim.Optimizer)]
+        return accelerated(running.step, trained, accelerate)
 
     def _step(self, real: Tensor, z: Tensor) -> Tensor:
         fake = self.generator(z)
@@ -228,10 +238,11 @@ def train(
     seed: int,
     report_at: tuple[int, ...] = (),
     parts: Parts | None = None,
+    accelerate: Accelerate = "none",
 ) -> Iterator[GanProgress]:
     """Train a DeGAN in place, yielding after each step of `report_at`, after each 2% and after the last.
 
-    What it needs to go on later is added to `parts`.
+    What it needs to go on later is added to `parts`. A step is run as `accelerate` says.
 
     Raises:
         DivergedError: a loss is not finite, or the generator makes one image only.
@@ -246,20 +257,26 @@ def train(
         parts.add(name, part)
         if isinstance(part, nn.Module):
             part.train()
+    run_step = gan.accelerated(accelerate)
     every, now = max(1, steps // 50), parts.add("now", Values(step=0))
     with runtime.seeded(seed, "gan", "dropout", device=device) as dropout:  # a rival may have some
         parts.stream("dropout", dropout)
         for step in range(now.step + 1, steps + 1):
             real = normalise(proxy[next(indices)]).contiguous(memory_format=torch.channels_last)
-            losses = gan.step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
+            losses = run_step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
             if step % every == 0 or step == steps or step in report_at:
                 progress = GanProgress(step, steps, *losses.tolist())
-                _check(progress, gan.discriminator is not None)
+                check(progress, gan.discriminator is not None)
                 now.step = step
                 yield progress
 
 
-def _check(progress: GanProgress, adversarial: bool) -> None:
+def check(progress: GanProgress, adversarial: bool = True) -> None:
+    """Refuse losses that are not finite (the discriminator's too, if there is one), and one image only.
+
+    Raises:
+        DivergedError: says what is wrong.
+    """
     if not ((math.isfinite(progress.d_loss) or not adversarial) and math.isfinite(progress.g_loss)):
         raise DivergedError(
             f"gan: loss is not finite at step {progress.step} "

@@ -67,7 +67,10 @@ class IndexBatches:
 
 
 class ImageSource:
-    """Images of a set on the device; the teacher's logits are computed once, as no image is augmented."""
+    """Images of a set on the device; the teacher's logits are computed once, as no image is augmented.
+
+    `logits`: those of both parts, where they are known.
+    """
 
     def __init__(
         self,
@@ -76,9 +79,10 @@ class ImageSource:
         teacher: nn.Module,
         batch_size: int,
         config: DistillConfig,
+        logits: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.train, self.held_out, self.batch_size = train, held_out, batch_size
-        self.logits, self.held_out_logits = predict(teacher, train), predict(teacher, held_out)
+        self.logits, self.held_out_logits = logits or (predict(teacher, train), predict(teacher, held_out))
         self.steps_per_epoch = config.steps_per_epoch or -(-len(train) // batch_size)
 
     def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
@@ -122,14 +126,13 @@ class GeneratorSource:
     def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
         """Yield batches for ever, using each image 1 / `pool_refresh` times before its pool is made anew."""
         parts = parts or Parts()
-        size, batch = self.config.pool, self.config.batch_size
-        size = max(batch, size - size % batch)
+        size, uses = pool_of(self.config)
         pool = parts.add("pool", Values(rng.device, images=None, logits=None, batches_left=0))
-        order = parts.add("order", IndexBatches(size, batch, rng))
+        order = parts.add("order", IndexBatches(size, self.config.batch_size, rng))
         while True:
             if not pool.batches_left:
                 pool.images, pool.logits = self.make(size, rng)
-                pool.batches_left = max(1, round(size // batch / self.config.pool_refresh))
+                pool.batches_left = uses
             pool.batches_left -= 1
             indices = next(order)
             yield pool.images[indices], pool.logits[indices]
@@ -140,6 +143,15 @@ class GeneratorSource:
         images, logits = self.make(self.config.score_images, rng)
         with runtime.arithmetic(self.precision, str(rng.device)):
             return agreement(torch.cat([student(chunk) for chunk in torch.split(images, CHUNK)]), logits)
+
+
+def pool_of(config: DistillConfig) -> tuple[int, int]:
+    """Return the images of a pool, whole batches, and the batches drawn from it before it is made anew.
+
+    It has no more images than are used in all.
+    """
+    batches = max(1, min(config.pool // config.batch_size, config.steps or config.pool))
+    return batches * config.batch_size, max(1, round(batches / config.pool_refresh))
 
 
 class MixedSource:

@@ -178,7 +178,7 @@ def mixed_source(model, maker, images, share, real_batch, batch=8, **settings):
     ("share", "batch", "real"), [(0.25, 8, 2), (0.5, 8, 4), (0.3, 10, 3), (0.01, 8, 1), (0.99, 8, 7), (0.9, 2, 1)]
 )
 def test_each_batch_has_its_share_of_proxy_images(share, batch, real, model, maker, images):
-    source = mixed_source(model, maker, images, share, max(1, round(share * batch)), batch)
+    source = mixed_source(model, maker, images, share, max(1, round(share * batch)), batch, pool_refresh=1)
     known, seen = set(keys(images[0])), []
     for x, logits in islice(source.batches(rng()), 6):
         assert len(x) == len(logits) == batch

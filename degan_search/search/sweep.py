@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from degan_search.records import Cause, Phase, config_of
 from degan_search.search import checkpoints, jobs, keep, run_folder, study
 from degan_search.search import space as spaces
 from degan_search.search.asha import CellAsha, Rungs
-from degan_search.search.cluster import ray_cluster, slots
+from degan_search.search.cluster import fill, ray_cluster, slots, together
 from degan_search.search.interrupt import Interruption
 from degan_search.search.jobs import Job
 from degan_search.search.options import Options
@@ -276,6 +277,8 @@ def run_phase(
                 janitor.submit(checkpoints.clear, options.place().at(trial_id))
 
         rules = Rules(options.retries, options.time_limit, run.interruption, run.copy.push, ended)
+        resources = ray.cluster_resources()
+        work.together = partial(together, options)
         recorder = Recorder(run.folder, scheduler.reasons, work, rules, count, str(phase).capitalize(), run.console)
         trainable = tune.with_resources(
             tune.with_parameters(
@@ -283,6 +286,7 @@ def run_phase(
                 inputs=references,
                 place=options.place(),
                 threads=options.cpus_per_trial,
+                pin=fill(options, resources),
                 checkpoint_every=options.checkpoint_every,
                 time_limit=options.time_limit,
             ),
@@ -294,7 +298,7 @@ def run_phase(
                 search_alg=work,
                 scheduler=scheduler,
                 num_samples=EVERYTHING,
-                max_concurrent_trials=slots(options, ray.cluster_resources()),
+                max_concurrent_trials=slots(options, resources),
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
