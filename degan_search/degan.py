@@ -80,6 +80,7 @@ class Gan:
     """None: the classifier's losses alone teach the generator (Figure 1a of the paper)."""
     adam_d: torch.optim.Optimizer | None = None
     rival: Rival | None = None
+    precision: runtime.Precision = "float32"
 
     def parts(self) -> dict[str, Stateful]:
         """Return the networks that are trained, and their optimisers, by name."""
@@ -103,6 +104,10 @@ class Gan:
         Returns:
             Tensor of 8, detached: what `GanProgress` holds after `of`, in its order.
         """
+        with runtime.arithmetic(self.precision, str(z.device)):
+            return self._step(real, z)
+
+    def _step(self, real: Tensor, z: Tensor) -> Tensor:
         fake = self.generator(z)
         d_loss = self._discriminator_step(real, fake.detach())
         others = [model for model in (self.discriminator, self.rival and self.rival.student) if model]
@@ -112,11 +117,11 @@ class Gan:
         self.adam_g.step()
         for model in others:
             model.requires_grad_(True)
-        return torch.stack([d_loss, *losses, fake.std(0).mean()]).detach()
+        return torch.stack([d_loss, *losses, fake.float().std(0).mean()]).detach()
 
     def _discriminator_step(self, real: Tensor, fake: Tensor) -> Tensor:
         if self.discriminator is None or self.adam_d is None:
-            return fake.new_full((), math.nan)
+            return _nothing(fake)
         self.adam_d.zero_grad()
         loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -125,7 +130,7 @@ class Gan:
 
     def _generator_losses(self, fake: Tensor) -> tuple[Tensor, ...]:
         """Return the total, then adversarial, entropy, diversity, divergence and BatchNorm losses."""
-        config, nothing = self.config, fake.new_full((), math.nan)
+        config, nothing = self.config, _nothing(fake)
         divergence = bn_loss = nothing
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
@@ -148,6 +153,11 @@ class Gan:
         return total, *parts, divergence, bn_loss
 
 
+def _nothing(fake: Tensor) -> Tensor:
+    """Return the NaN that stands for a loss that has no part in the training."""
+    return torch.full((), math.nan, device=fake.device, dtype=torch.promote_types(fake.dtype, torch.float32))
+
+
 def build(
     config: GanConfig,
     channels: int,
@@ -156,6 +166,7 @@ def build(
     device: str,
     adversarial: bool = True,
     student: tuple[nn.Module, DistillConfig] | None = None,
+    precision: runtime.Precision = "float32",
 ) -> Gan:
     """Return the untrained networks and their optimisers, their weights from the seed's own streams.
 
@@ -167,10 +178,11 @@ def build(
         device: where it will run; `teacher` and `student` are there already.
         adversarial: whether there is a discriminator.
         student: for `lambda_s`, which needs it: an untrained one, and how it is distilled.
+        precision: of the steps.
     """
     with runtime.seeded(seed, "gan", "generator"):
         generator = build_generator(channels, config.width, config.latent)
-    gan = Gan(config, *_with_adam(generator, config, device), teacher)
+    gan = Gan(config, *_with_adam(generator, config, device), teacher, precision=precision)
     if adversarial:
         with runtime.seeded(seed, "gan", "discriminator"):
             discriminator = build_discriminator(channels, config.width)

@@ -22,12 +22,13 @@ def distill(
     device: str,
     stage: str = "distill",
     parts: Parts | None = None,
+    precision: runtime.Precision = "float32",
 ) -> Iterator[Progress]:
     """Train a student in place to give the teacher's outputs, yielding its progress after each epoch.
 
     The loss is T^2 KL(teacher || student) at temperature T; the weights kept are those of the best
     agreement with the teacher on images not trained on. The student ends in eval mode. What it needs to go on
-    later is added to `parts`.
+    later is added to `parts`. The student's passes are computed in `precision`.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -39,7 +40,8 @@ def distill(
 
     def loss() -> Tensor:
         images, teacher_logits = next(batches)
-        return distillation_loss(student(images), teacher_logits, config.temperature)
+        with runtime.arithmetic(precision, device):
+            return distillation_loss(student(images), teacher_logits, config.temperature)
 
     with runtime.seeded(seed, stage, "dropout", device=device) as dropout:
         parts.stream("dropout", dropout)

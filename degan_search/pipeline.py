@@ -28,6 +28,7 @@ from degan_search.errors import UserError
 from degan_search.fit import Progress
 from degan_search.methods import METHODS, normalised
 from degan_search.metrics import accuracy, coverage, effective_classes, mean_entropy, predict
+from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.pictures import sample_grid
 from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource, Source
@@ -319,10 +320,14 @@ class Trial:
             "teacher": inputs.teacher.hash,
             "torch": str(torch.__version__),
             "device": torch.device(device).type,
+            "precision": (precision := runtime.precision_of(config.precision, device)),
         }
+        self.precision = precision
         if state is not None:
             self._take(state)
         self.teacher = inputs.teacher.model(device)
+        # Folding its norms is faster, but their statistics are looked at where lambda_bn asks.
+        self.fast_teacher = self.teacher if config.gan.lambda_bn else freeze(self.teacher, fold_norms=True)
         images = torch.from_numpy(inputs.bank).to(device)
         logits = predict(self.teacher, images)
         if self.config.task == "incremental":
@@ -376,7 +381,9 @@ class Trial:
         else:
             student = self._student("student")
             source, distilling = self._source(generator, made), distill_config(self.config)
-            stage = distill(student, source, distilling, self.config.seed, self.device, parts=parts)
+            stage = distill(
+                student, source, distilling, self.config.seed, self.device, parts=parts, precision=self.precision
+            )
         metrics.setdefault("distill_steps", 0)
         for progress in stage:
             metrics["distill_steps"] = progress.step
@@ -399,11 +406,12 @@ class Trial:
         return degan.build(
             config.gan,
             self.inputs.teacher.channels,
-            self.teacher,
+            self.fast_teacher,
             config.seed,
             self.device,
             self.method.adversarial,
             student,
+            self.precision,
         )
 
     def _synthesise(self) -> Generator[Event, None, Tensor]:
@@ -441,7 +449,7 @@ class Trial:
             recall = self._with_logits
         elif generator is not None:
             drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size})
-            source = GeneratorSource(generator, config.gan.latent, self.teacher, drawing)
+            source = self._generated(generator, drawing)
             rng = parts.stream("recall", runtime.generator(config.seed, "incremental", "recall", device=self.device))
             batches = source.batches(rng, parts.add("recalled", Parts()))
 
@@ -510,9 +518,11 @@ class Trial:
         )
         stage = f"probe at {step}"
         student = self._student(stage)
-        source = GeneratorSource(generator, self.config.gan.latent, self.teacher, settings)
+        source = self._generated(generator, settings)
         self._can_be_cut = False
-        for progress in distill(student, source, settings, self.config.seed, self.device, stage):
+        for progress in distill(
+            student, source, settings, self.config.seed, self.device, stage, precision=self.precision
+        ):
             yield self._event(progress)
         self._can_be_cut = True
         return self._compare(student)["score"]
@@ -538,7 +548,7 @@ class Trial:
         config = distill_config(self.config)
         source: Source
         if generator is not None:
-            source = GeneratorSource(generator, self.config.gan.latent, self.teacher, config)
+            source = self._generated(generator, config)
             if config.mix_proxy:
                 real = max(1, round(config.mix_proxy * config.batch_size))
                 source = MixedSource(source, self._proxy_source(real, config), config.mix_proxy)
@@ -547,7 +557,10 @@ class Trial:
         else:
             train, held_out = self._images(made)
             source = ImageSource(train, held_out, self.teacher, min(config.batch_size, len(train)), config)
-        return AugmentedSource(source, self.teacher) if config.augment else source
+        return AugmentedSource(source, self.fast_teacher, self.precision) if config.augment else source
+
+    def _generated(self, generator: nn.Module, config: DistillConfig) -> GeneratorSource:
+        return GeneratorSource(generator, self.config.gan.latent, self.fast_teacher, config, self.precision)
 
     def _proxy_source(self, batch: int, config: DistillConfig) -> ImageSource:
         proxy = self.inputs.proxy

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
+Precision = Literal["float32", "tf32", "bf16"]
 PACKAGES = ("degan-search", "torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "pillow")
 
 
@@ -55,6 +57,56 @@ def set_up_torch(threads: int) -> None:
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    _convolutions().fp32_precision = "ieee"  # torch's own default is TF32; `arithmetic` asks for it
+
+
+def precision_of(setting: str, device: str) -> Precision:
+    """Return what a trial's `precision` means on a device.
+
+    `auto` is bf16 where the hardware multiplies it (AVX512-BF16 or AMX, GPUs from compute capability 8.0), as no
+    difference of final accuracy shows (BENCHMARKS.md); else float32, on a GPU TF32. TF32 is float32 on a CPU.
+    """
+    cuda = torch.device(device).type == "cuda"
+    if setting == "auto":
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_multiplies_bf16()
+        setting = "bf16" if native else "tf32"
+    if setting == "bf16":
+        return "bf16"
+    return "tf32" if cuda and setting == "tf32" else "float32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def _convolutions() -> Any:
+    """Return torch's settings of convolutions on a GPU, which its types do not know."""
+    return torch.backends.cudnn.conv  # type: ignore[attr-defined]
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: str) -> Iterator[None]:
+    """Compute convolutions and matrix products in this precision inside the block; weights stay float32.
+
+    bf16 is torch's autocast, which keeps no cast weights: an optimiser may change them inside the block.
+    """
+    if precision == "bf16":
+        with torch.autocast(torch.device(device).type, torch.bfloat16, cache_enabled=False):
+            yield
+        return
+    if precision == "float32":
+        yield
+        return
+    parts = _convolutions(), torch.backends.cuda.matmul
+    before = [part.fp32_precision for part in parts]
+    try:
+        for part in parts:
+            part.fp32_precision = "tf32"
+        yield
+    finally:
+        for part, was in zip(parts, before, strict=True):
+            part.fp32_precision = was
 
 
 @cache

@@ -99,3 +99,40 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_bytes(file, b"newest")
     assert file.read_bytes() == b"newer"
     assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+def test_precision_is_what_the_device_multiplies():
+    assert [runtime.precision_of(asked, "cpu") for asked in ("float32", "tf32", "bf16")] == [
+        "float32",
+        "float32",
+        "bf16",
+    ]
+    assert [runtime.precision_of(asked, "cuda") for asked in ("float32", "tf32", "bf16")] == ["float32", "tf32", "bf16"]
+    native = {"avx512_bf16", "amx_bf16"} & {name for name, there in torch.cpu.get_capabilities().items() if there}
+    assert runtime.precision_of("auto", "cpu") == ("bf16" if native else "float32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_arithmetic_rounds_products_alone_and_puts_settings_back(precision):
+    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    weight = torch.nn.Parameter(torch.full((1, 1), 1 / 3))
+    with runtime.arithmetic(precision, "cpu"):
+        product = torch.ones(1, 1) @ weight
+        inside = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    assert (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision) == before
+    assert weight.dtype == torch.float32
+    if precision == "bf16":
+        assert product.dtype == torch.bfloat16
+        assert product.item() != weight.item()
+    else:
+        assert torch.equal(product, weight.data)
+        assert inside == (("tf32", "tf32") if precision == "tf32" else before)
+
+
+def test_a_weight_that_changes_inside_bf16_arithmetic_is_cast_anew():
+    weight = torch.nn.Parameter(torch.ones(1, 1))
+    with runtime.arithmetic("bf16", "cpu"):
+        first = torch.ones(1, 1) @ weight
+        with torch.no_grad():
+            weight.fill_(3)
+        assert (torch.ones(1, 1) @ weight).item() == 3 * first.item()

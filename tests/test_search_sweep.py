@@ -132,7 +132,7 @@ def test_one_row_a_trial_with_state_and_reason(frame):
 def test_rows_are_filled(frame):
     # A failed trial has no score.
     always = ["phase", "cell", "number", "config_hash", "config_json", "started", "finished", "seconds", "threads"]
-    always += ["device", "teacher_hash", "teacher_holdout_accuracy", "gan_steps", "schema_version"]
+    always += ["device", "precision", "teacher_hash", "teacher_holdout_accuracy", "gan_steps", "schema_version"]
     assert frame[always].notna().all(axis=None), frame[always].isna().sum()
     assert (frame["finished"] >= frame["started"]).all()
     assert list(frame.sort_index()["number"]) == [0, 0, 1, 2, 3]

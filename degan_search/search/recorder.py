@@ -273,6 +273,7 @@ def _row(
         "teacher_holdout_accuracy": result.get("teacher_held_out_accuracy"),
         "threads": result.get("threads"),
         "device": result.get("device"),
+        "precision": result.get("precision"),
         "started": begun,
         "finished": ended,
         **about,

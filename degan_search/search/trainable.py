@@ -169,6 +169,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             "teacher_hash": teacher.hash if teacher else None,
             "teacher_held_out_accuracy": teacher.held_out_accuracy if teacher else None,
             "device": self.device,
+            "precision": self.running.precision if self.running else None,
             "threads": self.threads,
             "started": self.started,
             "finished": time.time(),
