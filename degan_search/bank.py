@@ -31,6 +31,7 @@ from degan_search.metrics import (
     soft_agreement,
     soft_neighbourhood_density,
 )
+from degan_search.networks.frozen import freeze
 from degan_search.sources import GeneratorSource
 
 Images = UInt8[np.ndarray, "n c h w"]
@@ -103,7 +104,8 @@ def obtain(
         run_all: makes the generated parts, one after the other or side by side.
     """
     gan = gan.model_copy(update=UNTUNED)  # the same bank, whatever is tuned
-    file = cache / f"{stable_hash(config, gan, key, set_images)}.safetensors"
+    precision = runtime.precision_of("auto", device)
+    file = cache / f"{stable_hash(config, gan, key, set_images, precision)}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     kept = held_out[: config.proxy_images]
     with FileLock(file.with_suffix(".lock")):
@@ -135,12 +137,13 @@ def _generate(
     )
     images = torch.from_numpy(proxy).to(device)
     seed = runtime.stream_seed(config.seed, "bank", index)
-    gan = degan.build(settings, images.shape[1], teacher, seed, device)
+    precision = runtime.precision_of("auto", device)
+    gan = degan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), seed, device, precision=precision)
     try:
         for _ in degan.train(gan, settings, images, set_images, seed):
             pass
     except DivergedError:  # the others of the grid remain
         return np.empty((0, *proxy.shape[1:]), np.uint8)
-    source = GeneratorSource(gan.generator, settings.latent, teacher)
+    source = GeneratorSource(gan.generator, settings.latent, teacher, precision=precision)
     made, _ = source.make(config.generated_images, runtime.generator(seed, "bank", "noise", device=device))
     return denormalise(made).cpu().numpy()

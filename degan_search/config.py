@@ -153,12 +153,23 @@ class DistillConfig(FitConfig):
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
     score_images: Number = 4096
     """Freshly generated images on which agreement picks the student's best weights."""
-    reuse: Count = 1
-    """Times a generated image is used before the pool is made anew; 1: fresh noise at each step."""
+    pool_refresh: Annotated[float, Field(ge=1e-4, le=1)] = 0.0625
+    """New images made for each generated image used: the pool is made anew once each of its images was used
+    1 / pool_refresh times. 1: fresh noise at each step, as in the paper; no difference of accuracy to the default shows
+    (BENCHMARKS.md), which saves most of a step's time."""
     pool: Number = 4096
-    """Generated images held at a time, when reuse is above 1."""
+    """Generated images held at a time."""
     mix_proxy: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Not the paper's: share of proxy images in each batch of generated ones, new classes' images among them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_reuse(cls, values: Any) -> Any:
+        """Take the older name: `reuse` was how often each image is used."""
+        if isinstance(values, dict) and isinstance(values.get("reuse"), int) and values["reuse"] >= 1:
+            others = {name: value for name, value in values.items() if name != "reuse"}
+            return others | {"pool_refresh": 1 / values["reuse"]}
+        return values
 
 
 class ZskdConfig(Model):
@@ -252,6 +263,11 @@ class TrialConfig(Model):
     shots: Number = 10
     """True images of each class, for the method `few_shot` alone."""
     seed: Seed = 0
+    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
+    """Of GAN steps, probes and distillation (`runtime.precision_of`); teachers and scores are float32 always."""
+    accelerate: Literal["none", "compile", "graphs"] = "none"
+    """On a GPU, how GAN and distillation steps are run: `compile` their networks, or record each step as a CUDA graph.
+    Neither was tried on one yet. On a CPU it has no effect."""
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
     gan: GanConfig = GanConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from degan_search import runtime
 from degan_search.batchnorm import distances, watched
+from degan_search.capture import Accelerate, Step, accelerated, compiled
 from degan_search.checkpoint import Parts, Stateful, Values
 from degan_search.config import DistillConfig, GanConfig
 from degan_search.data.images import normalise
@@ -80,6 +81,7 @@ class Gan:
     """None: the classifier's losses alone teach the generator (Figure 1a of the paper)."""
     adam_d: torch.optim.Optimizer | None = None
     rival: Rival | None = None
+    precision: runtime.Precision = "float32"
 
     def parts(self) -> dict[str, Stateful]:
         """Return the networks that are trained, and their optimisers, by name."""
@@ -103,6 +105,19 @@ class Gan:
         Returns:
             Tensor of 8, detached: what `GanProgress` holds after `of`, in its order.
         """
+        with runtime.arithmetic(self.precision, str(z.device)):
+            return self._step(real, z)
+
+    def accelerated(self, accelerate: Accelerate) -> Step:
+        """Return `step` as it is run; with a rival, whose dropout draws for itself, it is not recorded."""
+        if accelerate == "none" or (accelerate == "graphs" and self.rival):
+            return self.step
+        names = [name for name in ("generator", "discriminator", "teacher") if getattr(self, name) is not None]
+        running = replace(self, **{name: compiled(getattr(self, name), accelerate) for name in names})
+        trained = [part for part in self.parts().values() if isinstance(part, nn.Module | torch.optim.Optimizer)]
+        return accelerated(running.step, trained, accelerate)
+
+    def _step(self, real: Tensor, z: Tensor) -> Tensor:
         fake = self.generator(z)
         d_loss = self._discriminator_step(real, fake.detach())
         others = [model for model in (self.discriminator, self.rival and self.rival.student) if model]
@@ -112,11 +127,11 @@ class Gan:
         self.adam_g.step()
         for model in others:
             model.requires_grad_(True)
-        return torch.stack([d_loss, *losses, fake.std(0).mean()]).detach()
+        return torch.stack([d_loss, *losses, fake.float().std(0).mean()]).detach()
 
     def _discriminator_step(self, real: Tensor, fake: Tensor) -> Tensor:
         if self.discriminator is None or self.adam_d is None:
-            return fake.new_full((), math.nan)
+            return _nothing(fake)
         self.adam_d.zero_grad()
         loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -125,7 +140,7 @@ class Gan:
 
     def _generator_losses(self, fake: Tensor) -> tuple[Tensor, ...]:
         """Return the total, then adversarial, entropy, diversity, divergence and BatchNorm losses."""
-        config, nothing = self.config, fake.new_full((), math.nan)
+        config, nothing = self.config, _nothing(fake)
         divergence = bn_loss = nothing
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
@@ -148,6 +163,11 @@ class Gan:
         return total, *parts, divergence, bn_loss
 
 
+def _nothing(fake: Tensor) -> Tensor:
+    """Return the NaN that stands for a loss that has no part in the training."""
+    return torch.full((), math.nan, device=fake.device, dtype=torch.promote_types(fake.dtype, torch.float32))
+
+
 def build(
     config: GanConfig,
     channels: int,
@@ -156,6 +176,7 @@ def build(
     device: str,
     adversarial: bool = True,
     student: tuple[nn.Module, DistillConfig] | None = None,
+    precision: runtime.Precision = "float32",
 ) -> Gan:
     """Return the untrained networks and their optimisers, their weights from the seed's own streams.
 
@@ -167,10 +188,11 @@ def build(
         device: where it will run; `teacher` and `student` are there already.
         adversarial: whether there is a discriminator.
         student: for `lambda_s`, which needs it: an untrained one, and how it is distilled.
+        precision: of the steps.
     """
     with runtime.seeded(seed, "gan", "generator"):
         generator = build_generator(channels, config.width, config.latent)
-    gan = Gan(config, *_with_adam(generator, config, device), teacher)
+    gan = Gan(config, *_with_adam(generator, config, device), teacher, precision=precision)
     if adversarial:
         with runtime.seeded(seed, "gan", "discriminator"):
             discriminator = build_discriminator(channels, config.width)
@@ -216,10 +238,11 @@ def train(
     seed: int,
     report_at: tuple[int, ...] = (),
     parts: Parts | None = None,
+    accelerate: Accelerate = "none",
 ) -> Iterator[GanProgress]:
     """Train a DeGAN in place, yielding after each step of `report_at`, after each 2% and after the last.
 
-    What it needs to go on later is added to `parts`.
+    What it needs to go on later is added to `parts`. A step is run as `accelerate` says.
 
     Raises:
         DivergedError: a loss is not finite, or the generator makes one image only.
@@ -234,20 +257,26 @@ def train(
         parts.add(name, part)
         if isinstance(part, nn.Module):
             part.train()
+    run_step = gan.accelerated(accelerate)
     every, now = max(1, steps // 50), parts.add("now", Values(step=0))
     with runtime.seeded(seed, "gan", "dropout", device=device) as dropout:  # a rival may have some
         parts.stream("dropout", dropout)
         for step in range(now.step + 1, steps + 1):
             real = normalise(proxy[next(indices)]).contiguous(memory_format=torch.channels_last)
-            losses = gan.step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
+            losses = run_step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
             if step % every == 0 or step == steps or step in report_at:
                 progress = GanProgress(step, steps, *losses.tolist())
-                _check(progress, gan.discriminator is not None)
+                check(progress, gan.discriminator is not None)
                 now.step = step
                 yield progress
 
 
-def _check(progress: GanProgress, adversarial: bool) -> None:
+def check(progress: GanProgress, adversarial: bool = True) -> None:
+    """Refuse losses that are not finite (the discriminator's too, if there is one), and one image only.
+
+    Raises:
+        DivergedError: says what is wrong.
+    """
     if not ((math.isfinite(progress.d_loss) or not adversarial) and math.isfinite(progress.g_loss)):
         raise DivergedError(
             f"gan: loss is not finite at step {progress.step} "

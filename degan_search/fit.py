@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from degan_search.capture import Accelerate, accelerated
 from degan_search.checkpoint import Parts, Values
 from degan_search.config import FitConfig
 
@@ -37,51 +38,55 @@ class Progress:
 
 def fit(
     model: nn.Module,
-    loss: Callable[[], Tensor],
+    loss: Callable[..., Tensor],
     score: Callable[[], float] | None,
     config: FitConfig,
     steps_per_epoch: int,
     stage: str,
     parts: Parts | None = None,
+    draw: Callable[[], tuple[Tensor, ...]] = tuple,
+    accelerate: Accelerate = "none",
 ) -> Iterator[Progress]:
     """Train a model in place, yielding its progress after each epoch; it ends with its best weights.
 
     Args:
         model: its train mode is on during steps and off while `score` runs. Parameters that require no
             gradient stay as they are.
-        loss: computes the loss of the next batch.
+        loss: computes the loss of the next batch, which is what `draw` gives, if anything.
         score: higher is better; chooses the weights that are kept. None: the last are kept.
         config: optimiser, lengths, learning rates and patience, see `FitConfig`.
         steps_per_epoch: batches between two scores.
         stage: name in the progress.
-        parts: where what the loop needs to go on later is added; what `loss` and `score` need is their maker's part.
+        parts: where what the loop needs to go on later is added; what the functions need is their maker's part.
+        draw: gives what `loss` takes.
+        accelerate: how a step is run (`capture.accelerated`), if the optimiser is `adam`: the other's learning rate
+            changes from step to step.
 
     Raises:
         DivergedError: the loss is not finite.
     """
     parts = parts or Parts()
-    phases = _adam(config) if config.optimiser == "adam" else _sgd(config, steps_per_epoch)
-    of = phases[-1].limit if phases[-1].limit < ENDLESS else None
+    stretches = phases(config, steps_per_epoch)
+    of = longest(stretches)
     now = Values(phase=0, done=0, epochs=0, waited=0, best=copy.deepcopy(model.state_dict()), best_score=-math.inf)
     parts.add("now", now)
-    for index in range(now.phase, len(phases)):
-        now.phase, phase = index, phases[index]
+    for index in range(now.phase, len(stretches)):
+        now.phase, phase = index, stretches[index]
         model.load_state_dict(now.best)
         stepper, schedule = phase.start([weights for weights in model.parameters() if weights.requires_grad])
         for name, part in (("model", model), ("optimiser", stepper), ("schedule", schedule)):
             parts.add(name, part)
-        while now.done < phase.limit and now.epochs < config.epochs and now.waited < phase.patience:
+        step = _stepping(stepper, loss)
+        if config.optimiser == "adam":
+            step = accelerated(step, (model, stepper), accelerate)
+        while phase.lasts(now.done, now.epochs, now.waited):
             model.train()
             value = torch.zeros(())
             for _ in range(min(steps_per_epoch, phase.limit - now.done)):
-                stepper.zero_grad()
-                value = loss()
-                value.backward()  # type: ignore[no-untyped-call]
-                stepper.step()
+                value = step(*draw())
                 schedule.step()
                 now.done += 1
-            if not math.isfinite(last := float(value.detach())):
-                raise DivergedError(f"{stage}: loss is {last} at step {now.done}")
+            check(last := float(value), stage, now.done)
             model.eval()
             now.epochs += 1
             now.waited += 1
@@ -93,6 +98,27 @@ def fit(
     model.eval()
 
 
+def _stepping(stepper: Optimizer, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def step(*inputs: Tensor) -> Tensor:
+        stepper.zero_grad()
+        value = loss(*inputs)
+        value.backward()  # type: ignore[no-untyped-call]
+        stepper.step()
+        return value.detach()
+
+    return step
+
+
+def check(loss: float, stage: str, step: int) -> None:
+    """Refuse a loss that is not finite.
+
+    Raises:
+        DivergedError: says which.
+    """
+    if not math.isfinite(loss):
+        raise DivergedError(f"{stage}: loss is {loss} at step {step}")
+
+
 def optimiser(config: FitConfig, parameters: Iterable[nn.Parameter], factor: float = 1.0) -> Optimizer:
     """Return the optimiser that the settings name, at `factor` times their learning rate."""
     lr, decay = config.lr * factor, config.weight_decay
@@ -102,15 +128,34 @@ def optimiser(config: FitConfig, parameters: Iterable[nn.Parameter], factor: flo
 
 
 @dataclass(frozen=True)
-class _Phase:
-    """A stretch of training: a fresh optimiser with its schedule, the step it ends at, and its patience in epochs."""
+class Phase:
+    """A stretch of training: a fresh optimiser with its schedule, and how long it lasts."""
 
     start: Callable[[list[nn.Parameter]], tuple[Optimizer, LRScheduler]]
+    factor: float
+    """Of the learning rate."""
     limit: int
+    """Steps of training at its end, at most."""
+    epochs: int
     patience: float
+    """Epochs without a better score."""
+
+    def lasts(self, done: int, epochs: int, waited: int) -> bool:
+        """Return whether it goes on, by steps of training, its own epochs and those of them without a better score."""
+        return done < self.limit and epochs < self.epochs and waited < self.patience
 
 
-def _adam(config: FitConfig) -> list[_Phase]:
+def phases(config: FitConfig, steps_per_epoch: int) -> list[Phase]:
+    """Return the phases of training that the settings ask for."""
+    return _adam(config) if config.optimiser == "adam" else _sgd(config, steps_per_epoch)
+
+
+def longest(stretches: list[Phase]) -> int | None:
+    """Return the steps of all phases at most, or None where patience alone decides."""
+    return stretches[-1].limit if stretches[-1].limit < ENDLESS else None
+
+
+def _adam(config: FitConfig) -> list[Phase]:
     def start(parameters: list[nn.Parameter], factor: float) -> tuple[Optimizer, LRScheduler]:
         adam = optimiser(config, parameters, factor)
         return adam, LambdaLR(adam, lambda _: 1.0)
@@ -118,12 +163,12 @@ def _adam(config: FitConfig) -> list[_Phase]:
     first = ENDLESS if config.steps is None else max(1, round(config.steps * config.first_phase))
     limits = (first, config.steps or ENDLESS)
     return [
-        _Phase(partial(start, factor=factor), limit, config.patience)
+        Phase(partial(start, factor=factor), factor, limit, config.epochs, config.patience)
         for factor, limit in zip(LR_FACTORS, limits, strict=True)
     ]
 
 
-def _sgd(config: FitConfig, steps_per_epoch: int) -> list[_Phase]:
+def _sgd(config: FitConfig, steps_per_epoch: int) -> list[Phase]:
     steps = min(config.steps or ENDLESS, config.epochs * steps_per_epoch)
 
     def start(parameters: list[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
@@ -136,4 +181,4 @@ def _sgd(config: FitConfig, steps_per_epoch: int) -> list[_Phase]:
 
         return sgd, LambdaLR(sgd, factor)
 
-    return [_Phase(start, steps, math.inf)]
+    return [Phase(start, 1.0, steps, config.epochs, math.inf)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from degan_search import bank as banks
-from degan_search import degan, incremental, runtime, zskd
+from degan_search import capture, degan, incremental, runtime, zskd
 from degan_search import teacher as teachers
 from degan_search.atomic import write_bytes
 from degan_search.batchnorm import norms, statistics_distance
@@ -28,6 +30,7 @@ from degan_search.errors import UserError
 from degan_search.fit import Progress
 from degan_search.methods import METHODS, normalised
 from degan_search.metrics import accuracy, coverage, effective_classes, mean_entropy, predict
+from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.pictures import sample_grid
 from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource, Source
@@ -37,8 +40,11 @@ GAN_LOSSES = ("d_loss", "g_loss", "adversarial", "entropy", "diversity", "diverg
 PLAIN = {"optimiser": "adam", "augment": False, "weight_decay": 0.0, "mix_proxy": 0.0}
 """How a probe distils, whatever the trial's profile: it looks at the generator alone."""
 STATISTICS_IMAGES = 1024
+KEPT = 4
+"""Inputs of which a process keeps what their trials share: a sweep's cells take turns."""
 HELD_OUT_OBJECTIVES = ("holdout_agreement", "infomax", "snd", "mcc")
 """Objectives that are measured on held-out proxy images alone."""
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +88,71 @@ class Inputs:
     """Of `true_train`, for the method that takes some of each class."""
     oracle: tuple[banks.Images, np.ndarray] | None = None
     """Held-out true images and labels, for the objective `oracle_accuracy` alone."""
+
+
+class Shared:
+    """What trials on the same inputs share on a device: the frozen teacher, and images with its logits.
+
+    No trial changes any of it. Each part is made when it is first asked for.
+    """
+
+    def __init__(self, inputs: Inputs, device: str) -> None:
+        self.inputs, self.device = inputs, device
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The frozen network."""
+        return self.inputs.teacher.model(self.device)
+
+    @cached_property
+    def fast_teacher(self) -> nn.Module:
+        """The teacher with its norms folded."""
+        return freeze(self.teacher, fold_norms=True)
+
+    @cached_property
+    def bank(self) -> Pair:
+        """The bank's images and logits."""
+        images = self.moved(self.inputs.bank)
+        return images, predict(self.teacher, images)
+
+    @cached_property
+    def proxy(self) -> Tensor:
+        """Every proxy image."""
+        return self.moved(self.inputs.proxy.images)
+
+    @cached_property
+    def proxy_logits(self) -> Pair:
+        """The logits of `proxy_parts`."""
+        return self._logits(self.proxy_parts())
+
+    @cached_property
+    def true_logits(self) -> Pair:
+        """The logits of `true_parts`."""
+        return self._logits(self.true_parts())
+
+    def proxy_parts(self) -> Pair:
+        """Return copies of the proxy's training and held-out images, which nobody keeps."""
+        train, held_out = (self.moved(rows) for rows in (self.inputs.proxy.train, self.inputs.proxy.held_out))
+        return self.proxy[train], self.proxy[held_out]
+
+    def true_parts(self) -> Pair:
+        """Return the true training and held-out images."""
+        train, held_out = self.inputs.true_train, self.inputs.true_held_out
+        assert train is not None and held_out is not None, "prepare() gives them for this method"
+        return self.moved(train), self.moved(held_out)
+
+    def moved(self, array: np.ndarray) -> Tensor:
+        """Return an array on the device."""
+        return torch.from_numpy(array).to(self.device)
+
+    def _logits(self, parts: Pair) -> Pair:
+        return predict(self.teacher, parts[0]), predict(self.teacher, parts[1])
+
+
+@lru_cache(maxsize=KEPT)
+def shared(inputs: Inputs, device: str) -> Shared:
+    """Return what trials on these inputs share in this process, made once while they are among the last `KEPT`."""
+    return Shared(inputs, device)
 
 
 @dataclass(frozen=True)
@@ -319,15 +390,19 @@ class Trial:
             "teacher": inputs.teacher.hash,
             "torch": str(torch.__version__),
             "device": torch.device(device).type,
+            "precision": (precision := runtime.precision_of(config.precision, device)),
         }
+        self.precision, self.accelerate = precision, capture.chosen(config.accelerate, device)
         if state is not None:
             self._take(state)
-        self.teacher = inputs.teacher.model(device)
-        images = torch.from_numpy(inputs.bank).to(device)
-        logits = predict(self.teacher, images)
+        self.shared = shared(inputs, device)
+        self.teacher = self.shared.teacher
+        # Folding its norms is faster, but their statistics are looked at where lambda_bn asks.
+        self.fast_teacher = self.teacher if config.gan.lambda_bn else self.shared.fast_teacher
+        images, logits = self.shared.bank
         if self.config.task == "incremental":
             proxy = inputs.proxy
-            labels = torch.from_numpy(proxy.labels_of(banked(self.config, proxy))).to(device)
+            labels = self.shared.moved(proxy.labels_of(banked(self.config, proxy)))
             logits = incremental.bank_logits(logits, labels, len(proxy.classes))
         self.bank = banks.Bank(images, logits, inputs.bank_proxy_images)
 
@@ -341,6 +416,13 @@ class Trial:
         self.begun -= state["seconds"]
         self.gan_steps, self.metrics = state["gan_steps"], dict(state["metrics"])
         self.parts = Parts(snapshot(state["parts"]))  # optimisers go on with the very tensors that they are given
+
+    def beside(self, config: TrialConfig) -> Trial:
+        """Return a trial of another seed and other lambdas on this one's teacher and bank, not begun yet."""
+        other = copy.copy(self)
+        other.config, other.metrics, other.parts = normalised(config), {}, Parts()
+        other.about = self.about | {"config": stable_hash(other.config)}
+        return other
 
     def state(self) -> dict[str, Any] | None:
         """Return a copy of all that the trial needs to go on after its last event, or None where it cannot be cut.
@@ -364,7 +446,6 @@ class Trial:
             self._can_be_cut = False  # a closed iterator has given torch's global generators back
 
     def _stages(self) -> Iterator[Event]:
-        metrics = self.metrics
         generator = made = None
         if self.method.generates:
             generator = yield from self._train_gan()
@@ -374,36 +455,42 @@ class Trial:
         if self.config.task == "incremental":
             student, stage = self._learn(generator, parts)
         else:
-            student = self._student("student")
+            student = self.student("student")
             source, distilling = self._source(generator, made), distill_config(self.config)
-            stage = distill(student, source, distilling, self.config.seed, self.device, parts=parts)
-        metrics.setdefault("distill_steps", 0)
+            stage = self._distil(student, source, distilling, "distill", parts)
+        self.metrics.setdefault("distill_steps", 0)
         for progress in stage:
-            metrics["distill_steps"] = progress.step
-            yield self._event(progress)
+            yield self.distill_event(progress)
         self._can_be_cut = False
+        yield self.end(student, generator, made)
+
+    def end(self, student: nn.Module, generator: nn.Module | None, made: Tensor | None = None) -> Event:
+        """Set the outcome from the trained networks, or from the images `made`; returns the last event."""
+        metrics = self.metrics
         metrics["distill_seconds"] = self._seconds() - metrics.get("gan_seconds", 0.0)
         metrics["gan_steps"] = self.gan_steps
-        metrics |= self._compare(student)
+        metrics |= self.compare(student)
         metrics["seconds"] = self._seconds()
         self.outcome = Outcome(metrics, student, samples=None if made is None else made[:SAMPLES].cpu())
         if generator is not None:
             self.outcome.generator = generator.eval()
             self.outcome.samples = self._samples(generator)
-        yield Event("done", 1, 1, self._seconds(), self.gan_steps, metrics)
+        return Event("done", 1, 1, self._seconds(), self.gan_steps, metrics)
 
-    def _build_gan(self) -> degan.Gan:
+    def build_gan(self) -> degan.Gan:
+        """Return the untrained GAN."""
         config, student = self.config, None
         if config.gan.lambda_s:
-            student = self._student("rival"), config.distill
+            student = self.student("rival"), config.distill
         return degan.build(
             config.gan,
             self.inputs.teacher.channels,
-            self.teacher,
+            self.fast_teacher,
             config.seed,
             self.device,
             self.method.adversarial,
             student,
+            self.precision,
         )
 
     def _synthesise(self) -> Generator[Event, None, Tensor]:
@@ -423,7 +510,7 @@ class Trial:
         """Yield the stage's progress as events; returns what the stage returns."""
         while True:
             try:
-                yield self._event(next(stage))
+                yield self.event(next(stage))
             except StopIteration as end:
                 images: Tensor = end.value
                 return images
@@ -440,8 +527,8 @@ class Trial:
         if self.method.source == "proxy":
             recall = self._with_logits
         elif generator is not None:
-            drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size})
-            source = GeneratorSource(generator, config.gan.latent, self.teacher, drawing)
+            drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size, "steps": None})
+            source = self._generated(generator, drawing)
             rng = parts.stream("recall", runtime.generator(config.seed, "incremental", "recall", device=self.device))
             batches = source.batches(rng, parts.add("recalled", Parts()))
 
@@ -471,53 +558,60 @@ class Trial:
 
     def _train_gan(self) -> Generator[Event, None, nn.Module]:
         """Train the GAN; returns its generator, of which alone the state is kept from then on."""
-        gan = self._build_gan()
+        gan = self.build_gan()
         if not self.parts.saved("generator"):
             yield from self._gan_events(gan)
-            self.metrics["gan_seconds"] = self._seconds()
+            self.end_gan()
             self.parts.drop("gan")
         return self.parts.add("generator", gan.generator)
 
+    def end_gan(self) -> None:
+        """Note when the GAN was trained."""
+        self.metrics["gan_seconds"] = self._seconds()
+
     def _gan_events(self, gan: degan.Gan) -> Iterator[Event]:
-        config, proxy = self.config, torch.from_numpy(self.inputs.proxy.images).to(self.device)
+        config, proxy = self.config, self.shared.proxy
         rungs, parts = config.probe.at, self.parts.add("gan", Parts())
-        for progress in degan.train(gan, config.gan, proxy, self.inputs.proxy.set_images, config.seed, rungs, parts):
+        set_images, seed = self.inputs.proxy.set_images, config.seed
+        for progress in degan.train(gan, config.gan, proxy, set_images, seed, rungs, parts, self.accelerate):
             self.gan_steps = progress.step
-            losses = {name: getattr(progress, name) for name in GAN_LOSSES}
-            at_rung = progress.step in rungs
-            if at_rung or progress.step == progress.of:
-                losses |= self._statistics(gan.generator)
-            if at_rung:
-                losses["score"] = yield from self._probe(gan.generator, progress.step)
-            if progress.step == progress.of:
-                self.metrics |= {name: value for name, value in losses.items() if name != "score"}
-            yield Event("gan", progress.step, progress.of, self._seconds(), progress.step, losses)
+            score = (yield from self._probe(gan.generator, progress.step)) if progress.step in rungs else None
+            yield self.gan_event(gan.generator, progress, score)
+
+    def gan_event(self, generator: nn.Module, progress: degan.GanProgress, score: float | None) -> Event:
+        """Return the event of a step of the GAN, after which the generator may have been probed."""
+        losses = {name: getattr(progress, name) for name in GAN_LOSSES}
+        ended = progress.step == progress.of
+        if ended or score is not None:
+            losses |= self._statistics(generator)
+        if ended:
+            self.metrics |= losses
+        if score is not None:
+            losses["score"] = score
+        return Event("gan", progress.step, progress.of, self._seconds(), progress.step, losses)
 
     def _probe(self, generator: nn.Module, step: int) -> Generator[Event, None, float]:
         """Distil a fresh student shortly from the generator as it stands; returns its score.
 
         Its own seed streams leave the GAN's training untouched.
         """
-        probe = self.config.probe
-        settings = self.config.distill.model_copy(
-            update=PLAIN
-            | {
-                "steps": probe.steps,
-                "batch_size": probe.batch_size,
-                "lr": probe.lr,
-                "steps_per_epoch": probe.steps,
-            }
-        )
+        settings = probe_config(self.config)
         stage = f"probe at {step}"
-        student = self._student(stage)
-        source = GeneratorSource(generator, self.config.gan.latent, self.teacher, settings)
+        student = self.student(stage)
+        source = self._generated(generator, settings)
         self._can_be_cut = False
-        for progress in distill(student, source, settings, self.config.seed, self.device, stage):
-            yield self._event(progress)
+        for progress in self._distil(student, source, settings, stage):
+            yield self.event(progress)
         self._can_be_cut = True
-        return self._compare(student)["score"]
+        return self.compare(student)["score"]
 
-    def _compare(self, student: nn.Module) -> dict[str, float]:
+    def _distil(
+        self, student: nn.Module, source: Source, config: DistillConfig, stage: str, parts: Parts | None = None
+    ) -> Iterator[Progress]:
+        seed, device = self.config.seed, self.device
+        return distill(student, source, config, seed, device, stage, parts, self.precision, self.accelerate)
+
+    def compare(self, student: nn.Module) -> dict[str, float]:
         """Return the bank's measures, and the objective among them as `score`."""
         measures = self.bank.compare(student)
         if self.inputs.oracle is not None:
@@ -525,7 +619,8 @@ class Trial:
             return measures | {"score": accuracy(predict(student, images), labels)}
         return measures | {"score": measures[self.config.objective]}
 
-    def _student(self, stage: str) -> nn.Module:
+    def student(self, stage: str) -> nn.Module:
+        """Return an untrained student, its weights from this stage's stream."""
         student = self.config.student
         with runtime.seeded(self.config.seed, stage, "weights"):
             model = build_classifier(
@@ -538,34 +633,37 @@ class Trial:
         config = distill_config(self.config)
         source: Source
         if generator is not None:
-            source = GeneratorSource(generator, self.config.gan.latent, self.teacher, config)
+            source = self._generated(generator, config)
             if config.mix_proxy:
                 real = max(1, round(config.mix_proxy * config.batch_size))
                 source = MixedSource(source, self._proxy_source(real, config), config.mix_proxy)
         elif self.method.source == "proxy":
             source = self._proxy_source(_image_batch(self.config, self.inputs.proxy), config)
         else:
-            train, held_out = self._images(made)
-            source = ImageSource(train, held_out, self.teacher, min(config.batch_size, len(train)), config)
-        return AugmentedSource(source, self.teacher) if config.augment else source
+            (train, held_out), logits = self._images(made)
+            source = ImageSource(train, held_out, self.teacher, min(config.batch_size, len(train)), config, logits)
+        return AugmentedSource(source, self.fast_teacher, self.precision) if config.augment else source
+
+    def _generated(self, generator: nn.Module, config: DistillConfig) -> GeneratorSource:
+        return GeneratorSource(generator, self.config.gan.latent, self.fast_teacher, config, self.precision)
 
     def _proxy_source(self, batch: int, config: DistillConfig) -> ImageSource:
-        proxy = self.inputs.proxy
-        parts = [torch.from_numpy(proxy.images[part]).to(self.device) for part in (proxy.train, proxy.held_out)]
-        return ImageSource(parts[0], parts[1], self.teacher, batch, config)
+        return ImageSource(*self.shared.proxy_parts(), self.teacher, batch, config, self.shared.proxy_logits)
 
-    def _images(self, made: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the images that are distilled from and those held out, of methods without generator or proxy."""
+    def _images(self, made: Tensor | None) -> tuple[Pair, Pair | None]:
+        """Return the images that are distilled from and those held out, of methods without generator or proxy.
+
+        Beside them are the teacher's logits, where trials share the images.
+        """
         inputs, config = self.inputs, self.config
+        if self.method.source == "true":
+            return self.shared.true_parts(), self.shared.true_logits
         if made is None:
-            train, held_out = inputs.true_train, inputs.true_held_out
-            assert train is not None and held_out is not None, "prepare() gives them for this method"
-            if self.method.source == "true":
-                return torch.from_numpy(train).to(self.device), torch.from_numpy(held_out).to(self.device)
-            assert inputs.true_labels is not None, "prepare() gives them for this method"
-            made = torch.from_numpy(train[few_of_each(inputs.true_labels, config.shots, config.seed)])
+            train, labels = inputs.true_train, inputs.true_labels
+            assert train is not None and labels is not None, "prepare() gives them for this method"
+            made = torch.from_numpy(train[few_of_each(labels, config.shots, config.seed)])
         learned, kept = split(len(made), config.teacher.holdout, config.seed)
-        return made[learned].to(self.device), made[kept].to(self.device)
+        return (made[learned].to(self.device), made[kept].to(self.device)), None
 
     def _statistics(self, generator: nn.Module) -> dict[str, float]:
         """Describe the generated classes; for analysis only: the weights optimise these, so nothing selects on them."""
@@ -584,7 +682,13 @@ class Trial:
         rng = runtime.generator(self.config.seed, "samples", device=self.device)
         return denormalise(source.make(SAMPLES, rng)[0]).cpu()
 
-    def _event(self, progress: Progress) -> Event:
+    def distill_event(self, progress: Progress) -> Event:
+        """Return the event of an epoch of the last stage."""
+        self.metrics["distill_steps"] = progress.step
+        return self.event(progress)
+
+    def event(self, progress: Progress) -> Event:
+        """Return the event of any other stage's progress."""
         return Event(progress.stage, progress.step, progress.of, self._seconds(), self.gan_steps)
 
     def _seconds(self) -> float:
@@ -595,6 +699,13 @@ def distill_config(config: TrialConfig) -> DistillConfig:
     """Return how this trial distils: as from a generator, or as the released code does from images."""
     method = METHODS[config.method]
     return config.distill if method.generates or method.matched else config.distill_images
+
+
+def probe_config(config: TrialConfig) -> DistillConfig:
+    """Return how this trial's probes distil."""
+    probe = config.probe
+    own = {"steps": probe.steps, "batch_size": probe.batch_size, "lr": probe.lr, "steps_per_epoch": probe.steps}
+    return config.distill.model_copy(update=PLAIN | own)
 
 
 def _image_batch(config: TrialConfig, proxy: Proxy) -> int:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from degan_search.config import TrialConfig, flatten, parse, stable_hash
 from degan_search.errors import UserError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class State(StrEnum):
@@ -149,6 +149,7 @@ def trial_schema() -> pa.Schema:
             ("distill_steps", pa.int64()),
             ("threads", pa.int32()),
             ("device", pa.string()),
+            ("precision", pa.string()),
             ("started", moment),
             ("finished", moment),
             *((name, pa.string()) for name in ("host", "git_commit", "versions", "hardware")),

@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
+Precision = Literal["float32", "tf32", "bf16"]
+CPU_NAME = "degan-search/cpu"
+"""What a process that has a CPU to itself binds a socket to, with the CPU's number."""
+_taken: list[socket.socket] = []
+"""The sockets of this process's CPUs: it has them as long as it lives."""
 PACKAGES = ("degan-search", "torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "pillow")
 
 
@@ -55,6 +62,83 @@ def set_up_torch(threads: int) -> None:
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    _convolutions().fp32_precision = "ieee"  # torch's own default is TF32; `arithmetic` asks for it
+
+
+def precision_of(setting: str, device: str) -> Precision:
+    """Return what a trial's `precision` means on a device.
+
+    `auto` is bf16 where the hardware multiplies it (AVX512-BF16 or AMX, GPUs from compute capability 8.0), as no
+    difference of final accuracy shows (BENCHMARKS.md); else float32, on a GPU TF32. TF32 is float32 on a CPU.
+    """
+    cuda = torch.device(device).type == "cuda"
+    if setting == "auto":
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_multiplies_bf16()
+        setting = "bf16" if native else "tf32"
+    if setting == "bf16":
+        return "bf16"
+    return "tf32" if cuda and setting == "tf32" else "float32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def _convolutions() -> Any:
+    """Return torch's settings of convolutions on a GPU, which its types do not know."""
+    return torch.backends.cudnn.conv  # type: ignore[attr-defined]
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: str) -> Iterator[None]:
+    """Compute convolutions and matrix products in this precision inside the block; weights stay float32.
+
+    bf16 is torch's autocast, which keeps no cast weights: an optimiser may change them inside the block.
+    """
+    if precision == "bf16":
+        with torch.autocast(torch.device(device).type, torch.bfloat16, cache_enabled=False):
+            yield
+        return
+    if precision == "float32":
+        yield
+        return
+    parts = _convolutions(), torch.backends.cuda.matmul
+    before = [part.fp32_precision for part in parts]
+    try:
+        for part in parts:
+            part.fp32_precision = "tf32"
+        yield
+    finally:
+        for part, was in zip(parts, before, strict=True):
+            part.fp32_precision = was
+
+
+def pin(threads: int) -> bool:
+    """Keep the calling thread, and those that it starts later, on CPUs that no other process has pinned itself to.
+
+    Returns whether it did; once done, it stays so until the process ends. Where so many CPUs are not free, or the
+    system knows no affinity, nothing changes. A CPU is taken by a socket in Linux's abstract namespace: one process
+    alone can bind a name, and the kernel frees it however the process ends. Nothing ever connects to it.
+    """
+    if _taken or not hasattr(os, "sched_setaffinity"):
+        return bool(_taken)
+    cpus = []
+    for cpu in sorted(os.sched_getaffinity(0)):
+        flag = socket.socket(socket.AF_UNIX)
+        try:
+            flag.bind(f"\0{CPU_NAME}/{cpu}")
+        except OSError:
+            flag.close()
+            continue
+        cpus.append(cpu)
+        _taken.append(flag)
+        if len(cpus) == threads:
+            os.sched_setaffinity(0, cpus)
+            return True
+    while _taken:
+        _taken.pop().close()
+    return False
 
 
 @cache

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from degan_search import runtime
 from degan_search.checkpoint import Parts, Values
 from degan_search.config import DistillConfig
 from degan_search.data.images import augment, normalise
@@ -66,7 +67,10 @@ class IndexBatches:
 
 
 class ImageSource:
-    """Images of a set on the device; the teacher's logits are computed once, as no image is augmented."""
+    """Images of a set on the device; the teacher's logits are computed once, as no image is augmented.
+
+    `logits`: those of both parts, where they are known.
+    """
 
     def __init__(
         self,
@@ -75,9 +79,10 @@ class ImageSource:
         teacher: nn.Module,
         batch_size: int,
         config: DistillConfig,
+        logits: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.train, self.held_out, self.batch_size = train, held_out, batch_size
-        self.logits, self.held_out_logits = predict(teacher, train), predict(teacher, held_out)
+        self.logits, self.held_out_logits = logits or (predict(teacher, train), predict(teacher, held_out))
         self.steps_per_epoch = config.steps_per_epoch or -(-len(train) // batch_size)
 
     def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
@@ -95,9 +100,15 @@ class GeneratorSource:
     """Images that a frozen copy of a generator makes from fresh noise, in large chunks, without gradients."""
 
     def __init__(
-        self, generator: nn.Module, latent: int, teacher: nn.Module, config: DistillConfig | None = None
+        self,
+        generator: nn.Module,
+        latent: int,
+        teacher: nn.Module,
+        config: DistillConfig | None = None,
+        precision: runtime.Precision = "float32",
     ) -> None:
         self.generator, self.latent, self.teacher = freeze(generator, fold_norms=True), latent, teacher
+        self.precision = precision
         self.config = config or DistillConfig()
         self.steps_per_epoch = self.config.steps_per_epoch or EPOCH
 
@@ -107,21 +118,21 @@ class GeneratorSource:
         images, logits = [], []
         for start in range(0, count, CHUNK):
             z = torch.randn(min(CHUNK, count - start), self.latent, 1, 1, generator=rng, device=rng.device)
-            images.append(self.generator(z))
-            logits.append(self.teacher(images[-1]))
+            with runtime.arithmetic(self.precision, str(rng.device)):
+                images.append(self.generator(z))
+                logits.append(self.teacher(images[-1]))
         return torch.cat(images), torch.cat(logits)
 
     def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
-        """Yield batches for ever, using each image `reuse` times before its pool is made anew."""
+        """Yield batches for ever, using each image 1 / `pool_refresh` times before its pool is made anew."""
         parts = parts or Parts()
-        size, batch = self.config.pool, self.config.batch_size
-        size = max(batch, size - size % batch)
+        size, uses = pool_of(self.config)
         pool = parts.add("pool", Values(rng.device, images=None, logits=None, batches_left=0))
-        order = parts.add("order", IndexBatches(size, batch, rng))
+        order = parts.add("order", IndexBatches(size, self.config.batch_size, rng))
         while True:
             if not pool.batches_left:
                 pool.images, pool.logits = self.make(size, rng)
-                pool.batches_left = size // batch * self.config.reuse
+                pool.batches_left = uses
             pool.batches_left -= 1
             indices = next(order)
             yield pool.images[indices], pool.logits[indices]
@@ -130,7 +141,17 @@ class GeneratorSource:
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
         """Return agreement on freshly generated images."""
         images, logits = self.make(self.config.score_images, rng)
-        return agreement(torch.cat([student(chunk) for chunk in torch.split(images, CHUNK)]), logits)
+        with runtime.arithmetic(self.precision, str(rng.device)):
+            return agreement(torch.cat([student(chunk) for chunk in torch.split(images, CHUNK)]), logits)
+
+
+def pool_of(config: DistillConfig) -> tuple[int, int]:
+    """Return the images of a pool, whole batches, and the batches drawn from it before it is made anew.
+
+    It has no more images than are used in all.
+    """
+    batches = max(1, min(config.pool // config.batch_size, config.steps or config.pool))
+    return batches * config.batch_size, max(1, round(batches / config.pool_refresh))
 
 
 class MixedSource:
@@ -157,15 +178,15 @@ class MixedSource:
 class AugmentedSource:
     """The images of another source, cropped and mirrored at random; the teacher sees them so, too."""
 
-    def __init__(self, source: Source, teacher: nn.Module) -> None:
-        self.source, self.teacher = source, teacher
+    def __init__(self, source: Source, teacher: nn.Module, precision: runtime.Precision = "float32") -> None:
+        self.source, self.teacher, self.precision = source, teacher, precision
         self.steps_per_epoch = source.steps_per_epoch
 
     def batches(self, rng: torch.Generator, parts: Parts | None = None) -> Iterator[Batch]:
         """Yield batches for ever."""
         for images, _ in self.source.batches(rng, parts):
             augmented = augment(images, rng)
-            with torch.no_grad():
+            with torch.no_grad(), runtime.arithmetic(self.precision, str(rng.device)):
                 logits = self.teacher(augmented)
             yield augmented, logits
 

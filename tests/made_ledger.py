@@ -198,6 +198,7 @@ def _row(phase: Phase, number: int, space: dict, rng: np.random.Generator) -> di
         "gan_steps": steps,
         "threads": 1,
         "device": "cpu",
+        "precision": "float32",
         "started": BEGUN + dt.timedelta(seconds=20 * number),
         "finished": BEGUN + dt.timedelta(seconds=20 * number + seconds),
         "host": "made",

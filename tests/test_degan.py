@@ -462,9 +462,9 @@ def test_a_discriminator_that_is_not_finite_is_found_though_none_may_be_there():
     settings = config(1.0, 5.0, batch_of="used", steps=5)
     gan = degan.build(settings, 1, freeze(make_teacher()), 0, "cpu")
     progress = degan.GanProgress(1, 5, math.nan, 1.0, 1.0, 1.0, 1.0, math.nan, math.nan, 1.0)
-    degan._check(progress, False)
+    degan.check(progress, False)
     with pytest.raises(DivergedError, match="discriminator nan"):
-        degan._check(progress, True)
+        degan.check(progress, True)
     next(gan.discriminator.parameters()).data.fill_(math.nan)
     with pytest.raises(DivergedError, match="discriminator nan"):
         list(degan.train(gan, settings, proxy_images(), 20, 0))

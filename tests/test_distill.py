@@ -89,13 +89,13 @@ def test_batches_of_one_image_come_if_they_are_asked_for():
 
 
 def test_fresh_images_never_repeat(model, maker):
-    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=20, reuse=1))
+    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=20, pool_refresh=1))
     seen = [key for x, _ in islice(source.batches(rng()), 10) for key in keys(x)]
     assert len(seen) == len(set(seen)) == 80
 
 
 def test_reused_images_are_used_as_often_as_asked_before_new_ones(model, maker):
-    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=20, reuse=3))
+    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=20, pool_refresh=1 / 3))
     batches = source.batches(rng())
     pools = []
     for _ in range(2):  # 16 images a pool (whole batches), three times each
@@ -108,7 +108,7 @@ def test_reused_images_are_used_as_often_as_asked_before_new_ones(model, maker):
 
 
 def test_generated_images_come_with_their_own_logits(model, maker):
-    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=16, reuse=2))
+    source = GeneratorSource(maker, LATENT, model, DistillConfig(batch_size=8, pool=16, pool_refresh=1 / 2))
     for x, logits in islice(source.batches(rng()), 5):
         assert not x.requires_grad
         assert x.abs().max() <= 1
@@ -178,7 +178,7 @@ def mixed_source(model, maker, images, share, real_batch, batch=8, **settings):
     ("share", "batch", "real"), [(0.25, 8, 2), (0.5, 8, 4), (0.3, 10, 3), (0.01, 8, 1), (0.99, 8, 7), (0.9, 2, 1)]
 )
 def test_each_batch_has_its_share_of_proxy_images(share, batch, real, model, maker, images):
-    source = mixed_source(model, maker, images, share, max(1, round(share * batch)), batch)
+    source = mixed_source(model, maker, images, share, max(1, round(share * batch)), batch, pool_refresh=1)
     known, seen = set(keys(images[0])), []
     for x, logits in islice(source.batches(rng()), 6):
         assert len(x) == len(logits) == batch
@@ -358,7 +358,9 @@ def test_a_teacher_without_finite_logits_ends_the_distillation(model, images):
 
 
 def busy_source(model, maker, images, **settings):
-    return AugmentedSource(mixed_source(model, maker, images, 0.5, 5, score_images=60, reuse=3, **settings), model)
+    return AugmentedSource(
+        mixed_source(model, maker, images, 0.5, 5, score_images=60, pool_refresh=1 / 3, **settings), model
+    )
 
 
 def test_batches_go_on_from_any_batch(model, maker, images):

@@ -1,11 +1,13 @@
 """A whole trial: every method, the same bits again, its events, the bank, what it saves, and no Ray."""
 
 import dataclasses
+import gc
 import json
 import math
 import random
 import subprocess
 import sys
+import weakref
 from typing import get_args
 
 import numpy as np
@@ -914,3 +916,61 @@ def test_new_classes_that_are_known_already_are_refused(tiny, true, teacher):
     config = normalised(tiny({"task": "incremental", "method": "finetuning", "proxy": "digits/[5,6]"}))
     with pytest.raises(UserError, match=r"5, 6 of proxy .* are classes of 'digits' already"):
         pipeline.check_inputs(config, pipeline.load_proxy(config, None), true, teacher)
+
+
+# What trials on the same inputs share
+
+
+def everything(shared):
+    """The bytes of all that trials share."""
+    teachers_ = {
+        f"{name}.{key}": value
+        for name in ("teacher", "fast_teacher")
+        for key, value in getattr(shared, name).state_dict().items()
+    }
+    images, logits = shared.bank
+    named = {"bank": images, "bank_logits": logits, "proxy": shared.proxy}
+    for name in ("proxy_logits", "true_logits"):
+        named |= {f"{name}_{part}": value for part, value in enumerate(getattr(shared, name))}
+    return tensors_bytes(teachers_ | named)
+
+
+def test_trials_share_what_none_of_them_changes_and_give_the_same_bits(tiny, prepare):
+    inputs = prepare(tiny({"method": "true"}))
+    configs = [
+        tiny({"method": "true"}),
+        tiny({"method": "proxy"}),
+        tiny({"distill.mix_proxy": 0.5, "distill.augment": True, "gan.lambda_s": 1}),
+    ]
+    first = [bits(pipeline.run(config, inputs)) for config in configs]
+    shared = pipeline.shared(inputs, "cpu")
+    before = everything(shared)
+    assert [bits(pipeline.run(config, inputs)) for config in configs] == first
+    assert everything(shared) == before
+    for config, expected in zip(configs, first, strict=True):
+        alone = dataclasses.replace(inputs)  # the same arrays, but nothing made of them yet
+        assert bits(pipeline.run(config, alone)) == expected
+
+
+def test_trials_on_the_same_inputs_hold_one_copy(tiny, prepare):
+    inputs = prepare(tiny())
+    one, other = pipeline.Trial(tiny(), inputs), pipeline.Trial(tiny({"seed": 1}), inputs)
+    assert one.teacher is other.teacher
+    assert one.fast_teacher is other.fast_teacher
+    assert one.bank.images is other.bank.images
+    assert one.bank.logits is other.bank.logits
+    assert one.shared.proxy is other.shared.proxy
+    another = pipeline.Trial(tiny(), dataclasses.replace(inputs))
+    assert another.teacher is not one.teacher
+
+
+def test_only_the_last_inputs_are_kept(tiny, prepare):
+    inputs = prepare(tiny())
+    given = [dataclasses.replace(inputs) for _ in range(pipeline.KEPT + 1)]
+    kept = [weakref.ref(pipeline.Trial(tiny(), one).shared) for one in given]
+    gc.collect()
+    assert [reference() is not None for reference in kept] == [False] + [True] * pipeline.KEPT
+    pipeline.Trial(tiny(), given[1])
+    pipeline.Trial(tiny(), inputs)
+    gc.collect()
+    assert [reference() is not None for reference in kept] == [False, True, False] + [True] * (pipeline.KEPT - 2)

@@ -19,7 +19,7 @@ NEW = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digit
 SGD = {"distill.profile": "sgd_augmented", "distill.lr": 0.01, "distill.milestones": [0.3, 0.6]}
 RIVAL = {"gan.lambda_s": 3, "student.network": "alexnet_half"}  # with dropout, in the GAN's training, too
 MIXED = {"distill.mix_proxy": 0.25}
-POOL = {"distill.pool": 16, "distill.reuse": 2}  # two batches, four times
+POOL = {"distill.pool": 16, "distill.pool_refresh": 0.5}  # two batches, four times
 PROBED = {"probe.at": [2, 5, 6]}
 NORMED = {"teacher": {"network": "alexnet", "width": 2, "fit.steps": 10, "count": 100}, "bank.generators": []}
 CASES = {
@@ -214,7 +214,7 @@ def test_a_state_of_another_teacher_torch_or_device_is_refused(given):
     other = dataclasses.replace(inputs, teacher=dataclasses.replace(inputs.teacher, hash="0123"))
     with pytest.raises(UserError, match=f"of teacher '{inputs.teacher.hash}', but now it is '0123'"):
         pipeline.Trial(config, other, state=state)
-    for what in ("torch", "device"):
+    for what in ("torch", "device", "precision"):
         with pytest.raises(UserError, match=f"of {what} 'abacus', but now"):
             pipeline.Trial(config, inputs, state=state | {what: "abacus"})
         with pytest.raises(UserError, match=f"of {what} None, but now"):

@@ -1,6 +1,9 @@
 """Seed streams, global generators left as they were, and files that are whole or not there."""
 
+import multiprocessing
 import os
+import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -99,3 +102,115 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_bytes(file, b"newest")
     assert file.read_bytes() == b"newer"
     assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+def test_precision_is_what_the_device_multiplies():
+    assert [runtime.precision_of(asked, "cpu") for asked in ("float32", "tf32", "bf16")] == [
+        "float32",
+        "float32",
+        "bf16",
+    ]
+    assert [runtime.precision_of(asked, "cuda") for asked in ("float32", "tf32", "bf16")] == ["float32", "tf32", "bf16"]
+    native = {"avx512_bf16", "amx_bf16"} & {name for name, there in torch.cpu.get_capabilities().items() if there}
+    assert runtime.precision_of("auto", "cpu") == ("bf16" if native else "float32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_arithmetic_rounds_products_alone_and_puts_settings_back(precision):
+    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    weight = torch.nn.Parameter(torch.full((1, 1), 1 / 3))
+    with runtime.arithmetic(precision, "cpu"):
+        product = torch.ones(1, 1) @ weight
+        inside = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    assert (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision) == before
+    assert weight.dtype == torch.float32
+    if precision == "bf16":
+        assert product.dtype == torch.bfloat16
+        assert product.item() != weight.item()
+    else:
+        assert torch.equal(product, weight.data)
+        assert inside == (("tf32", "tf32") if precision == "tf32" else before)
+
+
+def test_a_weight_that_changes_inside_bf16_arithmetic_is_cast_anew():
+    weight = torch.nn.Parameter(torch.ones(1, 1))
+    with runtime.arithmetic("bf16", "cpu"):
+        first = torch.ones(1, 1) @ weight
+        with torch.no_grad():
+            weight.fill_(3)
+        assert (torch.ones(1, 1) @ weight).item() == 3 * first.item()
+
+
+# CPUs of a process's own, in real processes
+
+FORK = multiprocessing.get_context("fork")
+needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+
+
+@pytest.fixture
+def cpus(monkeypatch):
+    """Two CPUs at most, under names that no sweep on this machine uses."""
+    monkeypatch.setattr(runtime, "CPU_NAME", f"degan-search/test/{os.getpid()}")
+    before = os.sched_getaffinity(0)
+    some = set(sorted(before)[:2])
+    os.sched_setaffinity(0, some)
+    yield some
+    os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def pinned(threads):
+    """A process that has pinned itself: itself, whether it could, and its and its new thread's CPUs."""
+
+    def work(answers):
+        could = runtime.pin(threads)
+        seen = [os.sched_getaffinity(0)]
+        thread = threading.Thread(target=lambda: seen.append(os.sched_getaffinity(0)))
+        thread.start()
+        thread.join()
+        answers.send((could, runtime.pin(threads), *seen))
+        answers.recv()  # until it is killed
+
+    here, there = FORK.Pipe()
+    process = FORK.Process(target=work, args=(there,))
+    process.start()
+    try:
+        yield process, here.recv()
+    finally:
+        process.kill()
+        process.join()
+
+
+@needs_affinity
+def test_each_process_has_cpus_of_its_own_and_one_too_many_keeps_all(cpus):
+    with pinned(1) as (_, first), pinned(len(cpus)) as (_, all_of_them), pinned(1) as (_, second):
+        (own,) = first[2]
+        assert first == (True, True, {own}, {own})
+        assert own in cpus
+        assert all_of_them == (False, False, cpus, cpus)  # one of them is taken
+        if len(cpus) == 2:  # what it had tried is free again
+            assert second == (True, True, cpus - {own}, cpus - {own})
+            with pinned(1) as (_, third):
+                assert third == (False, False, cpus, cpus)
+
+
+@needs_affinity
+def test_a_killed_process_gives_its_cpus_back(cpus):
+    with pinned(len(cpus)) as (process, first):
+        assert first == (True, True, cpus, cpus)
+        process.kill()
+        process.join()
+        with pinned(1) as (_, second):
+            assert second[0]
+            assert len(second[2]) == 1
+
+
+@needs_affinity
+def test_more_threads_than_cpus_are_not_pinned(cpus):
+    with pinned(len(cpus) + 1) as (_, only):
+        assert only == (False, False, cpus, cpus)
+
+
+def test_a_system_without_affinity_pins_nothing(monkeypatch):
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    assert not runtime.pin(1)

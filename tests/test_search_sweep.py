@@ -21,7 +21,7 @@ from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.records import TRIAL_METRICS, Phase, config_of
 from degan_search.search import space as spaces
-from degan_search.search.cluster import slots
+from degan_search.search.cluster import fill, slots
 from degan_search.search.jobs import job
 from degan_search.search.options import Options
 from degan_search.search.recorder import Recorder, Rules
@@ -56,18 +56,35 @@ SPACE = {
     "asha": {"reduction_factor": 2},
     "finals": {"seeds": [5]},
 }
-MAIN = "from degan_search.cli.main import main; main()"
+# The command, whose workers say after each step in which process they are and what it may use.
+MAIN = """
+import json, os
+from degan_search.cli.main import main
+from degan_search.search import cluster, sweep
+
+class Telling(sweep.DeganTrainable):
+    def step(self):
+        result = super().step()
+        about = {"trial": self.job["id"], "process": os.getpid(), "inputs": id(self.inputs), "niceness": os.nice(0)}
+        about |= {"cpus": sorted(os.sched_getaffinity(0)), "whole": cluster.all_cpus_are_rays()}
+        with open(os.environ["TOLD"], "a") as file:
+            file.write(json.dumps(about) + "\\n")
+        return result
+
+sweep.DeganTrainable = Telling
+main()
+"""
 
 
-def run_sweep(folder, space, spoil=None):
+def run_sweep(folder, space, spoil=None, options=("--max-concurrent", "1")):
     """Run the command; `spoil` is called with the run's folder at the first line, before any trial starts."""
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(space, sort_keys=False))
     command = [sys.executable, "-c", MAIN, "sweep", str(file), "--storage", str(folder / "runs")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TOLD": str(folder / "told")}
     with (folder / "stderr").open("w+") as stderr:
         process = subprocess.Popen(
-            [*command, "--max-concurrent", "1"], stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
+            [*command, *options], stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
         )
         assert process.stdout
         lines = [process.stdout.readline()]
@@ -80,6 +97,7 @@ def run_sweep(folder, space, spoil=None):
             code=code,
             out="".join(lines),
             err=stderr.read(),
+            told=pd.read_json(folder / "told", lines=True),
             folder=folder / "runs" / "tiny",
             cache=folder / "runs/cache",
         )
@@ -132,7 +150,7 @@ def test_one_row_a_trial_with_state_and_reason(frame):
 def test_rows_are_filled(frame):
     # A failed trial has no score.
     always = ["phase", "cell", "number", "config_hash", "config_json", "started", "finished", "seconds", "threads"]
-    always += ["device", "teacher_hash", "teacher_holdout_accuracy", "gan_steps", "schema_version"]
+    always += ["device", "precision", "teacher_hash", "teacher_holdout_accuracy", "gan_steps", "schema_version"]
     assert frame[always].notna().all(axis=None), frame[always].isna().sum()
     assert (frame["finished"] >= frame["started"]).all()
     assert list(frame.sort_index()["number"]) == [0, 0, 1, 2, 3]
@@ -226,14 +244,24 @@ def test_the_same_trial_without_ray_gives_the_same_bits(done, frame):
         assert all(torch.equal(saved[key], made[key]) for key in saved)
 
 
+def test_a_slot_is_one_process_with_one_copy_of_the_inputs_no_nicer_than_the_command(done):
+    search = done.told[done.told["trial"].str.startswith("search")]
+    assert search["trial"].nunique() == 4
+    assert search["process"].nunique() == search["inputs"].nunique() == 1
+    assert set(done.told["niceness"]) == {os.nice(0)}
+
+
 def test_when_every_trial_fails_the_sweep_still_ends_well(tmp_path):
     trial = {**SPACE["trial"], "bank": {"proxy_images": 40}}
     space = {**SPACE, "trial": trial, "parameters": {"gan.lr": [DIVERGES]}, "first": [], "search": {"trials": 1}}
-    ended = run_sweep(tmp_path, space)
+    ended = run_sweep(tmp_path, space, options=())
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err
     assert "1 trials, of which 0 pruned and 1 failed" in ended.out
     assert list(ledger.load(ended.folder)["state"]) == ["FAIL"]
+    # Nothing but --max-concurrent leaves CPUs idle, so that the trial keeps to one, where Ray gives them all out.
+    (told,) = ended.told.to_dict("records")
+    assert len(told["cpus"]) == (1 if told["whole"] else len(os.sched_getaffinity(0)))
 
 
 def ended_trial(number=0, error_file=None, **result):
@@ -344,6 +372,20 @@ def test_slots(options, resources, fit):
     else:
         with pytest.raises(UserError, match="a trial needs"):
             slots(Options(**options), resources)
+
+
+@pytest.mark.parametrize(
+    ("options", "resources", "full"),
+    [
+        ({}, {"CPU": 2}, True),
+        ({"max_concurrent": 2}, {"CPU": 2}, True),
+        ({"max_concurrent": 1}, {"CPU": 2}, False),
+        ({"cpus_per_trial": 2, "max_concurrent": 1}, {"CPU": 3}, True),
+        ({"gpus_per_trial": 0.5, "max_concurrent": 2}, {"CPU": 8, "GPU": 1}, True),
+    ],
+)
+def test_whether_trials_take_everything(options, resources, full):
+    assert fill(Options(**options), resources) == full
 
 
 def test_trials_share_inputs_unless_they_need_others():

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 CpusPerTrial = Annotated[int, typer.Option(min=1, help="CPUs, and torch threads, of a trial.")]
 GpusPerTrial = Annotated[float, typer.Option(min=0, help="Share of a GPU for a trial, such as 0.25.")]
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="Trials at a time; as many as fit.")]
+Fuse = Annotated[
+    int | None,
+    typer.Option(min=1, help="Trials of a cell that run as one program; chosen by the GPU's load, 1 on a CPU."),
+]
 Address = Annotated[str | None, typer.Option(help="An existing Ray cluster, host:port or auto.")]
 Track = Annotated[str | None, typer.Option(help="Log to mlflow, wandb or tensorboard as well.")]
 Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a trial whose worker, memory or disk failed.")]
@@ -42,6 +46,7 @@ def sweep(
     cpus_per_trial: CpusPerTrial = 1,
     gpus_per_trial: GpusPerTrial = 0.0,
     max_concurrent: MaxConcurrent = None,
+    fuse: Fuse = None,
     address: Address = None,
     track: Track = None,
     retries: Retries = 2,
@@ -75,6 +80,7 @@ def sweep(
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
         max_concurrent=max_concurrent,
+        fuse=fuse,
         address=address,
         track=track,
         retries=retries,
@@ -98,6 +104,7 @@ def resume(
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="CPUs, and torch threads, of a trial.")] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(min=0, help="Share of a GPU for a trial.")] = None,
     max_concurrent: MaxConcurrent = None,
+    fuse: Fuse = None,
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster; '' for none.")] = None,
     track: Track = None,
     retries: Annotated[int | None, typer.Option(min=0, help="Further attempts of a broken trial.")] = None,
@@ -129,6 +136,7 @@ def resume(
         "cpus_per_trial": cpus_per_trial,
         "gpus_per_trial": gpus_per_trial,
         "max_concurrent": max_concurrent,
+        "fuse": fuse,
         "address": address,
         "track": track,
         "retries": retries,
@@ -206,6 +214,7 @@ def finals(
     cpus_per_trial: CpusPerTrial = 1,
     gpus_per_trial: GpusPerTrial = 0.0,
     max_concurrent: MaxConcurrent = None,
+    fuse: Fuse = None,
     address: Address = None,
     retries: Retries = 2,
     time_limit: TimeLimit = None,
@@ -238,6 +247,7 @@ def finals(
             cpus_per_trial=cpus_per_trial,
             gpus_per_trial=gpus_per_trial,
             max_concurrent=max_concurrent,
+            fuse=fuse,
             address=address,
             retries=retries,
             time_limit=_seconds("--time-limit", time_limit),

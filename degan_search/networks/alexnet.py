@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from degan_search.networks.layers import LocalResponseNorm2
+from degan_search.networks.layers import Dropout, LocalResponseNorm2
 
 # Of the authors' released network: (channels at width 48, kernel, first value of the bias).
 _CONVOLUTIONS = ((48, 5, 0.0), (128, 5, 1.0), (192, 3, 0.0), (192, 3, 1.0), (128, 3, 1.0))
@@ -37,7 +37,7 @@ def alexnet(classes: int, channels: int, width: int) -> nn.Sequential:
     inputs *= 3 * 3  # what three poolings leave of 32x32
     for full in _HIDDEN:
         outputs = scaled(full)
-        layers += [_with_bias(nn.Linear(inputs, outputs), 0.0), nn.ReLU(inplace=True), nn.Dropout(0.5)]
+        layers += [_with_bias(nn.Linear(inputs, outputs), 0.0), nn.ReLU(inplace=True), Dropout(0.5, outputs)]
         layers.append(nn.BatchNorm1d(outputs, eps=_NORM_EPSILON))
         inputs = outputs
     return nn.Sequential(*layers, _with_bias(nn.Linear(inputs, classes), 0.0))

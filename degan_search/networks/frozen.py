@@ -7,6 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+NAMED = (("conv1", "bn1"), ("conv2", "bn2"), ("conv", "bn"))
+"""Convolutions of torchvision's `BasicBlock` and `BasicConv2d`, and the norms that follow them."""
+
 
 def freeze(model: nn.Module, fold_norms: bool = False) -> nn.Module:
     """Copy `model` for evaluation alone: the same function in eval mode, faster; `model` is unchanged.
@@ -15,10 +18,9 @@ def freeze(model: nn.Module, fold_norms: bool = False) -> nn.Module:
 
     Args:
         model: any network; it may be in train mode.
-        fold_norms: in every nn.Sequential, fold a BatchNorm that directly follows a convolution into it, which
-            is faster still (the DCGAN generator). A teacher's stay: their statistics are compared with those
-            of generated images. AlexNet's would stay anyway: they follow a ReLU or a pooling, and what follows
-            them pads with zeros, which a folded shift would miss.
+        fold_norms: fold each BatchNorm that directly follows a convolution into it, which is faster still (the
+            DCGAN generator, ResNet, Inception); not where its statistics shall be looked at. AlexNet's stay: they
+            follow a ReLU or a pooling, and what follows them pads with zeros, which a folded shift would miss.
     """
     frozen = copy.deepcopy(model).eval()
     for parameter in frozen.parameters():
@@ -27,7 +29,17 @@ def freeze(model: nn.Module, fold_norms: bool = False) -> nn.Module:
         for chain in frozen.modules():
             if type(chain) is nn.Sequential:  # a class derived from it may run its layers in another order
                 _fold_norms(chain)
+            elif type(chain).__module__.startswith("torchvision.models."):
+                _fold_named(chain)
     return frozen.to(memory_format=torch.channels_last)
+
+
+def _fold_named(block: nn.Module) -> None:
+    """Fold the norms of a block of torchvision's, which runs its layers by name."""
+    for layer, norm in NAMED:
+        if hasattr(block, layer) and hasattr(block, norm):
+            setattr(block, layer, fuse_conv_bn_eval(getattr(block, layer), getattr(block, norm)))
+            setattr(block, norm, nn.Identity().eval())
 
 
 def _fold_norms(chain: nn.Sequential) -> None:

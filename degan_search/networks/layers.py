@@ -1,4 +1,4 @@
-"""Layers that torch has only in a slow form."""
+"""Layers that torch has only in a slow form, or with random numbers that nobody else can draw."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Maps = Float[Tensor, "n c h w"]
+Maps = Float[Tensor, "*n c h w"]
 
 _ALPHA = 1e-4
 _BETA = 0.75
@@ -32,9 +32,9 @@ class LocalResponseNorm2(nn.Module):
 class _Response2(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        before = x[:, :-1]
+        before = x[..., :-1, :, :]
         base = torch.addcmul(x.new_ones(()), x, x, value=_ALPHA / 2)
-        base[:, 1:].addcmul_(before, before, value=_ALPHA / 2)
+        base[..., 1:, :, :].addcmul_(before, before, value=_ALPHA / 2)
         factor = base.rsqrt()
         factor = factor.sqrt().mul_(factor)  # base ** -0.75: both roots are far faster than pow
         ctx.save_for_backward(x, base, factor)
@@ -47,5 +47,32 @@ class _Response2(torch.autograd.Function):
         result: Tensor = gradients[0] * factor
         through_base = (result * x).div_(base)  # each square reaches its own channel's base and the next one's
         result.addcmul_(x, through_base, value=-_ALPHA * _BETA)
-        result[:, :-1].addcmul_(x[:, :-1], through_base[:, 1:], value=-_ALPHA * _BETA)
+        result[..., :-1, :, :].addcmul_(x[..., :-1, :, :], through_base[..., 1:, :, :], value=-_ALPHA * _BETA)
         return result
+
+
+class Dropout(nn.Module):
+    """`nn.Dropout` on as many features, whose noise may also be drawn by others.
+
+    It is then the same on every kind of device whether a student trains alone or beside others, and a captured step
+    draws nothing.
+    """
+
+    noise: Tensor | None = None
+    """What the next inputs are multiplied by; None: it is drawn from torch's global generator."""
+
+    def __init__(self, p: float, features: int) -> None:
+        super().__init__()
+        self.p, self.features = p, features
+
+    def draw(self, count: int, device: torch.device | str, rng: torch.Generator | None = None) -> Tensor:
+        """Return noise for `count` inputs: 0 with probability p, else 1 / (1 - p); float32 [count, features]."""
+        keep = 1 - self.p
+        return torch.empty(count, self.features, device=device).bernoulli_(keep, generator=rng).div_(keep)
+
+    def forward(self, x: Float[Tensor, "n features"]) -> Float[Tensor, "n features"]:
+        """Multiply by the noise in train mode; keeps the type."""
+        if not self.training:
+            return x
+        noise = self.draw(len(x), x.device) if self.noise is None else self.noise
+        return x * noise.to(x.dtype)

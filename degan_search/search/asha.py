@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from degan_search.records import Phase
+from degan_search.search import jobs
 
 
 class Rungs:
@@ -61,11 +63,21 @@ class CellAsha(FIFOScheduler):  # type: ignore[misc]
         self.reasons: dict[str, str] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Stop a trial that its rung does not keep."""
-        if self.rungs is None or result["state"] is not None:
+        """Stop a trial that its rung does not keep; of several in one program, let the others go on."""
+        going = [(one, told) for one, told in jobs.results(trial.config, result) if told["state"] is None]
+        stopped = [one["id"] for one, told in going if not self._goes_on(one, told)]
+        if not stopped:
             return str(TrialScheduler.CONTINUE)
-        reason = self.rungs.record(trial.config["cell"], result["budget"], result["score"], trial.config["id"])
-        if reason is None:
+        if "pack" in trial.config and set(result["running"]) - set(stopped):
+            # Heard before the next step, as Tune asks for that only now.
+            trial.temporary_state.ray_actor.drop.remote(stopped)
             return str(TrialScheduler.CONTINUE)
-        self.reasons[trial.config["id"]] = reason
         return str(TrialScheduler.STOP)
+
+    def _goes_on(self, one: jobs.Job, result: Mapping[str, Any]) -> bool:
+        if self.rungs is None:
+            return True
+        reason = self.rungs.record(one["cell"], result["budget"], result["score"], one["id"])
+        if reason is not None:
+            self.reasons[one["id"]] = reason
+        return reason is None

@@ -7,7 +7,8 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import ray
@@ -18,13 +19,20 @@ from ray.tune.execution import tune_controller
 from rich.console import Console
 
 from degan_search import bank as banks
-from degan_search import runtime
+from degan_search import degan, runtime
+from degan_search.config import TrialConfig
+from degan_search.data import proxies
 from degan_search.errors import IncompleteError, UserError
 from degan_search.search.connect import check_nodes, connect, watched
 from degan_search.search.options import Options
 
+FUSED_IMAGES, MOST_FUSED = 2048, 16
+"""Generated images of a step that keep a GPU busy: trials with smaller batches run in one program, up to so many."""
 SNAPSHOT_SECONDS = 10**9
 """Between two of Tune's own snapshots, which nobody reads: the ledger is what a run is rebuilt from."""
+
+NICENESS = 0
+"""Added to the driver's for workers."""
 
 
 class PatientManager(RayActorManager):  # type: ignore[misc]
@@ -50,6 +58,7 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(SNAPSHOT_SECONDS))
+    os.environ.setdefault("RAY_worker_niceness", str(NICENESS))
     tune_controller.RayActorManager = PatientManager
     # A failed trial is told of in one line; its traceback lies in the run's folder, under ray/.
     ray_worker.print_to_stdstream = partial(_tell, console)
@@ -107,6 +116,34 @@ def slots(options: Options, resources: Mapping[str, float]) -> int:
             "lower --cpus-per-trial or --gpus-per-trial"
         )
     return options.max_concurrent or min(fits)
+
+
+def together(options: Options, config: TrialConfig) -> int:
+    """Return how many trials like this one run as one program: one on a CPU, where fusing them costs time."""
+    if options.fuse:
+        return options.fuse
+    if not options.gpus_per_trial:
+        return 1
+    share = 1.0 if config.count else proxies.share(config.proxy)
+    batch = degan.scaled_batch(config.gan.batch_size, config.gan.batch_of, round(share * 50_000), 50_000)
+    return min(MOST_FUSED, max(1, FUSED_IMAGES // batch))
+
+
+def fill(options: Options, resources: Mapping[str, float]) -> bool:
+    """Return whether trials take all these resources: `--max-concurrent` leaves none of them idle."""
+    return slots(options, resources) >= slots(replace(options, max_concurrent=None), resources)
+
+
+@cache
+def all_cpus_are_rays() -> bool:
+    """Return whether Ray gives out each CPU that this process may use.
+
+    It may have fewer, as under a container's quota, whose processes could all crowd on the first CPUs of a machine, or
+    more than there are.
+    """
+    own = ray.get_runtime_context().get_node_id()
+    given = next(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == own)
+    return hasattr(os, "sched_getaffinity") and given == len(os.sched_getaffinity(0))
 
 
 def side_by_side(options: Options) -> banks.RunAll:

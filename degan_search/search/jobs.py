@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,24 @@ def job(phase: Phase, number: int, cell: str, config: dict[str, Any], chosen_by:
     """
     about = {"phase": str(phase), "number": number, "cell": cell, "chosen_by": chosen_by}
     return {"id": f"{phase}-{number:04d}", **about, "attempt": 1, "faults": 0, "config": config}
+
+
+def pack(together: Sequence[Job]) -> Job:
+    """Return what a worker is given to run several trials as one program: the first one's job, with all in it."""
+    return {**together[0], "pack": list(together)} if len(together) > 1 else together[0]
+
+
+def of(given: Job) -> list[Job]:
+    """Return the jobs of what a worker was given."""
+    return given.get("pack") or [given]
+
+
+def results(given: Job, result: Mapping[str, Any]) -> list[tuple[Job, Mapping[str, Any]]]:
+    """Return the jobs that a worker's result tells of, each with its own result."""
+    if "pack" not in given:
+        return [(given, result)]
+    own = {one["id"]: one for one in given["pack"]}
+    return [(own[told["id"]], told) for told in result.get("pack", ())]
 
 
 def write(run: Path, begun: Job) -> Path:

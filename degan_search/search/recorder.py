@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -85,6 +85,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.running: dict[str, Trial] = {}
         self.over: list[Trial] = []
         """Tune's trials that ended, whose results nobody looks at any more from the next step on."""
+        self.last: dict[str, Mapping[str, Any]] = {}
+        """The last results of trials that run in one program with others; of one alone, Tune has it."""
         self.ended = dict.fromkeys(State, 0)
         self.faulty: dict[str, str] = {}
         """Trials that failed by a fault, and their reasons."""
@@ -142,40 +144,66 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note when an attempt began, and write that the trial did."""
-        begun = trial.config
-        if begun["id"] not in self.started:
-            self.running[begun["id"]] = trial
-            self.started[begun["id"]] = time.time(), time.monotonic()
-            self.cost.begin(begun["id"], kind(begun), time.monotonic(), whole=begun["attempt"] == 1)
-            self.outbox.put(f"jobs/{begun['id']}", partial(self._write_job, begun))
+        for begun in jobs_file.of(trial.config):
+            if begun["id"] not in self.started:
+                self.running[begun["id"]] = trial
+                self.started[begun["id"]] = time.time(), time.monotonic()
+                self.cost.begin(begun["id"], kind(begun), time.monotonic(), whole=begun["attempt"] == 1)
+                self.outbox.put(f"jobs/{begun['id']}", partial(self._write_job, begun))
         self._show()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep the curve; a trial that goes on from a checkpoint tells anew what came after it."""
-        curve = self.curves.setdefault(trial.config["id"], [])
-        curve[result.get("reports_from", len(curve)) :] = result.get("reports") or []
-        if result.get("state") is None:
-            self.cost.reach(trial.config["id"], result["budget"], time.monotonic())
+        """Keep the curves; a trial that goes on from a checkpoint tells anew what came after it.
+
+        Of several in one program, write the rows of those that ended or were stopped.
+        """
+        for one, told in jobs_file.results(trial.config, result):
+            curve = self.curves.setdefault(one["id"], [])
+            curve[told.get("reports_from", len(curve)) :] = told.get("reports") or []
+            if told.get("state") is None:
+                self.cost.reach(one["id"], told["budget"], time.monotonic())
+            if "pack" in trial.config:
+                self.last[one["id"]] = told
+                if told["state"] is not None or one["id"] in self.reasons:
+                    self._end(one, told)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the row of a trial that ended or was stopped, unless it is tried again."""
-        result = trial.last_result or {}
-        state = State(result.get("state") or State.PRUNED)
-        reason = result.get("reason") or self.reasons.get(trial.config["id"])
-        cause = Cause(result["cause"]) if result.get("cause") else None
-        self._judge(trial, result, state, reason if state is not State.COMPLETE else None, cause)
+        self.over.append(trial)
+        for one in self._left(trial):
+            self._end(one, self._last_result(trial, one))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the row of a trial whose worker is gone, unless it is tried again."""
         # `trial.get_error` looks where Tune copies this file to later.
         text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
-        _, begun = self.started.get(trial.config["id"], (0.0, time.monotonic()))
+        self.over.append(trial)
+        for one in self._left(trial):
+            self._lost(one, self._last_result(trial, one), text)
+
+    def _left(self, trial: Trial) -> list[Job]:
+        """Return the jobs of a worker that have not ended."""
+        return [one for one in jobs_file.of(trial.config) if "pack" not in trial.config or one["id"] in self.started]
+
+    def _last_result(self, trial: Trial, one: Job) -> Mapping[str, Any]:
+        return self.last.pop(one["id"], {}) if "pack" in trial.config else trial.last_result or {}
+
+    def _end(self, one: Job, result: Mapping[str, Any]) -> None:
+        """Judge a trial that ended by itself or was stopped."""
+        state = State(result.get("state") or State.PRUNED)
+        reason = result.get("reason") or self.reasons.get(one["id"])
+        cause = Cause(result["cause"]) if result.get("cause") else None
+        self._judge(one, result, state, reason if state is not State.COMPLETE else None, cause)
+
+    def _lost(self, one: Job, result: Mapping[str, Any], text: str) -> None:
+        """Judge a trial whose worker is gone, with what Ray says of that."""
+        _, begun = self.started.get(one["id"], (0.0, time.monotonic()))
         limit = self.rules.time_limit
         cause = faults.cause_of_death(text, time.monotonic() - begun, limit)
         reason = f"not done within the time limit of {limit:g} s" if cause is Cause.TIME_LIMIT else _reason(text)
-        self._judge(trial, trial.last_result or {}, State.FAIL, reason, cause)
+        self._judge(one, result, State.FAIL, reason, cause)
 
     def _forget(self) -> None:
         """Let go of what Tune keeps of each trial that ended: it would fill the driver's memory, trial by trial."""
@@ -200,10 +228,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 ray.kill(actor)
 
     def _judge(
-        self, trial: Trial, result: dict[str, Any], state: State, reason: str | None, cause: Cause | None
+        self, one: Job, result: Mapping[str, Any], state: State, reason: str | None, cause: Cause | None
     ) -> None:
-        one = trial.config
-        self.over.append(trial)
+        self.last.pop(one["id"], None)
         clock, _ = self.started.pop(one["id"], (time.time(), 0.0))
         self.running.pop(one["id"], None)
         again = faults.wait(cause, one["faults"] + 1, self.rules.retries) if cause else None
@@ -216,7 +243,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._record(one, result, state, reason, cause, clock)
 
     def _record(
-        self, one: Job, result: dict[str, Any], state: State, reason: str | None, cause: Cause | None, started: float
+        self, one: Job, result: Mapping[str, Any], state: State, reason: str | None, cause: Cause | None, started: float
     ) -> None:
         self.ended[state] += 1
         score = result.get("score", math.nan)
@@ -265,7 +292,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
 def _row(
     job: Job,
-    result: dict[str, Any],
+    result: Mapping[str, Any],
     state: State,
     reason: str | None,
     cause: Cause | None,
@@ -298,6 +325,7 @@ def _row(
         "teacher_holdout_accuracy": result.get("teacher_held_out_accuracy"),
         "threads": result.get("threads"),
         "device": result.get("device"),
+        "precision": result.get("precision"),
         "started": begun,
         "finished": ended,
         **about,

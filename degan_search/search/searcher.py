@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import pandas as pd
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from degan_search.config import stable_hash
+from degan_search.config import TrialConfig, stable_hash
+from degan_search.fused import fusion_key
 from degan_search.records import Phase, State
 from degan_search.search import jobs
 from degan_search.search import study as studies
@@ -24,6 +25,7 @@ from degan_search.search.outbox import Outbox
 from degan_search.search.space import Cell, points
 from degan_search.search.study import OPTUNA_STATES
 
+T = TypeVar("T")
 REPEATS = 20
 """Suggestions of what was tried already that are turned down before one is run again."""
 
@@ -41,8 +43,17 @@ class Past:
     """For the next new trial."""
 
 
+Together = Callable[[TrialConfig], int]
+"""Of a trial: how many like it run as one program."""
+
+
 def _nothing() -> None:
     """Look after nothing."""
+
+
+def alone(config: TrialConfig) -> int:
+    """Let every trial run by itself."""
+    return 1
 
 
 class Jobs(Searcher):  # type: ignore[misc]
@@ -55,15 +66,18 @@ class Jobs(Searcher):  # type: ignore[misc]
     def __init__(self, outbox: Outbox | None = None) -> None:
         super().__init__(metric="score", mode="max")
         self.outbox = outbox or Outbox()
+        self.together: Together = alone
         self.out: dict[str, Job] = {}
-        """Jobs that run, by Tune's trial id."""
+        """What workers have been given, by Tune's trial id."""
+        self.aside: deque[Job] = deque()
+        """Jobs that did not fit into the program for which they were drawn."""
         self.back: list[tuple[float, Job]] = []
         """Jobs to run again, each from a moment of the monotonic clock on."""
         self.look: Callable[[], None] = _nothing
         """Called whenever there is nothing to start: Tune then asks again and again, and does nothing else."""
 
-    def next_job(self) -> Job | None:
-        """Return a job that was not handed out yet; None: there is none left."""
+    def next_job(self, cell: str | None = None) -> Job | None:
+        """Return a job that was not handed out yet, if asked for one of this cell; None: there is none left."""
         raise NotImplementedError
 
     def ended(self, one: Job, state: State, result: Mapping[str, Any]) -> None:
@@ -71,24 +85,46 @@ class Jobs(Searcher):  # type: ignore[misc]
 
     def waiting(self) -> list[Kind]:
         """Return the kinds of the jobs that are still to begin, in order."""
-        return [kind(one) for _, one in self.back]
+        return [*(kind(one) for _, one in self.back), *map(kind, self.aside)]
+
+    def examples(self) -> list[TrialConfig]:
+        """Return a configuration of each kind of job."""
+        return []
 
     def suggest(self, trial_id: str) -> Job | str | None:
         """Return the next job, None while there is nothing to start just now, or FINISHED."""
         if self.outbox.unwritten:
             self.look()
             return None
-        due = [item for item in self.back if item[0] <= time.monotonic()]
-        if due:
-            self.back.remove(due[0])
-        one = due[0][1] if due else self.next_job()
+        one = self._next()
         if one is None:
             if not self.out and not self.back:
                 return str(Searcher.FINISHED)
             self.look()  # FINISHED is final, and what runs may still come back
             return None
-        self.out[trial_id] = one
-        return one
+        self.out[trial_id] = jobs.pack([one, *self._companions(one)])
+        return self.out[trial_id]
+
+    def _next(self) -> Job | None:
+        due = [item for item in self.back if item[0] <= time.monotonic()]
+        if due:
+            self.back.remove(due[0])
+            return due[0][1]
+        return self.aside.popleft() if self.aside else self.next_job()
+
+    def _companions(self, one: Job) -> Iterator[Job]:
+        """Yield the jobs that run in one program with this one: as many of its cell as fit, and only its like."""
+        config = TrialConfig.model_validate(one["config"])
+        count = 1 if one["faults"] else self.together(config)  # after a fault, such as a full memory, alone
+        key = fusion_key(config) if count > 1 else None
+        for _ in range(count - 1 if key else 0):
+            other = self.next_job(one["cell"])
+            if other is None:
+                return
+            if fusion_key(TrialConfig.model_validate(other["config"])) != key:
+                self.aside.append(other)
+                return
+            yield other
 
     def take_back(self, one: Job, seconds: float) -> None:
         """Hand the job out again after so many seconds."""
@@ -175,13 +211,18 @@ class CellSearcher(Jobs):
         turns = self.turns if trials is None else self._turns(self.counts | dict.fromkeys(self.varied, trials))
         return [*super().waiting(), *map(kind, self.first), *((Phase.SEARCH, label) for label in turns)]
 
-    def next_job(self) -> Job | None:
-        """Return an unfinished job of earlier, else a new one of the cell whose turn it is."""
-        if self.first:
-            return self.first.popleft()
-        if not self.turns:
-            return None
-        label = self.turns.popleft()
+    def examples(self) -> list[TrialConfig]:
+        """Return a configuration of each cell."""
+        return [cell.example() for cell in self.cells.values()]
+
+    def next_job(self, cell: str | None = None) -> Job | None:
+        """Return an unfinished job of earlier, else a new one of the cell whose turn it is, or of this one."""
+        if (one := _take(self.first, lambda one: cell in (None, one["cell"]))) is not None:
+            return one
+        label = _take(self.turns, lambda turn: cell in (None, turn))
+        return None if label is None else self._draw(label)
+
+    def _draw(self, label: str) -> Job:
         self.had[label] += 1
         cell, study = self.cells[label], self.studies[label]
         trial = study.ask()
@@ -200,9 +241,10 @@ class CellSearcher(Jobs):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell the study a rung's score."""
-        asked = self._asked(trial_id)
-        if asked and result["state"] is None:
-            asked.report(result["score"], result["budget"])
+        for one, told in jobs.results(self.out[trial_id], result) if trial_id in self.out else ():
+            asked = self.asked.get(one["id"])
+            if asked and told["state"] is None:
+                asked.report(told["score"], told["budget"])
 
     def ended(self, one: Job, state: State, result: Mapping[str, Any]) -> None:
         """Tell the study how the trial ended."""
@@ -222,10 +264,6 @@ class CellSearcher(Jobs):
         """Yield the cell of each trial that is still to begin, the cells taking turns."""
         for turn in range(max(counts.values(), default=0)):
             yield from (label for label, count in counts.items() if self.had[label] <= turn < count)
-
-    def _asked(self, trial_id: str) -> _Asked | None:
-        one = self.out.get(trial_id)
-        return self.asked.get(one["id"]) if one else None
 
     def _adopt(self, past: Past) -> None:
         """Make the unfinished trials running ones of their studies, so that these neither repeat nor forget them."""
@@ -258,10 +296,24 @@ class GivenJobs(Jobs):
         self.given = deque(given)
         self.total = len(self.given)
 
-    def next_job(self) -> Job | None:
+    def next_job(self, cell: str | None = None) -> Job | None:
         """Return the next of the list."""
-        return self.given.popleft() if self.given else None
+        return _take(self.given, lambda one: cell in (None, one["cell"]))
 
     def waiting(self) -> list[Kind]:
         """Return the kinds of the jobs that are still to begin, in order."""
         return [*super().waiting(), *map(kind, self.given)]
+
+    def examples(self) -> list[TrialConfig]:
+        """Return the configurations that are left."""
+        return [TrialConfig.model_validate(one["config"]) for one in self.given]
+
+
+def _take(queue: deque[T], fits: Callable[[T], bool]) -> T | None:
+    """Take the first of a queue that fits; None: there is none."""
+    found = next((index for index, one in enumerate(queue) if fits(one)), None)
+    if found is None:
+        return None
+    one = queue[found]
+    del queue[found]
+    return one

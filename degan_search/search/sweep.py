@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from degan_search.records import Cause, Phase, config_of
 from degan_search.search import checkpoints, estimate, jobs, keep, run_folder, study
 from degan_search.search import space as spaces
 from degan_search.search.asha import CellAsha, Rungs
-from degan_search.search.cluster import ray_cluster, slots
+from degan_search.search.cluster import fill, ray_cluster, slots, together
 from degan_search.search.cost import FEWEST, Budget, CostModel, kind
 from degan_search.search.interrupt import Interruption
 from degan_search.search.jobs import Job
@@ -134,7 +135,7 @@ def carry_out(space: spaces.Space, run: Run, retry_failed: bool = False) -> None
             """Start Ray and load images, as there is something to run."""
             foresee(space, search, run, begun)
             stack.enter_context(ray_cluster(options, console, run.interruption.listen))
-            run.cost.slots = slots(options, ray.cluster_resources())
+            run.cost.slots = at_a_time(options, search, ray.cluster_resources())
             if run.budget:
                 run.budget.check(time.monotonic())
             inputs = prepare([config for cell in cells for config in cell.shared()], options, console)
@@ -177,8 +178,14 @@ def foresee(space: spaces.Space, search: CellSearcher, run: Run, begun: float) -
     if options.budget:
         run.budget = Budget(run.cost, search, options.budget, begun, max(FEWEST, len(space.first)))
         if not options.address:
-            run.cost.slots = slots(options, here())
+            run.cost.slots = at_a_time(options, search, here())
             run.budget.check(time.monotonic())
+
+
+def at_a_time(options: Options, work: Jobs, resources: Mapping[str, float]) -> int:
+    """Return how many trials run at a time, those of one program counted each."""
+    fused = max((together(options, config) for config in work.examples()), default=1)
+    return slots(options, resources) * fused
 
 
 def expect(given: Iterable[Job], run: Run) -> None:
@@ -324,7 +331,7 @@ def run_phase(
         InterruptedRun: Ctrl-C or SIGTERM.
     """
     options = run.options
-    run.cost.slots = slots(options, ray.cluster_resources())
+    run.cost.slots = at_a_time(options, work, ray.cluster_resources())
     if isinstance(work, GivenJobs):
         expect(work.given, run)
     with ThreadPoolExecutor(1) as janitor:
@@ -336,12 +343,15 @@ def run_phase(
         rules = Rules(options.retries, options.time_limit, run.interruption, run.copy.push, ended, run.budget)
         title = str(phase).capitalize()
         recorder = Recorder(run.folder, scheduler.reasons, work, rules, count, title, run.console, run.cost)
+        resources = ray.cluster_resources()
+        work.together = partial(together, options)
         trainable = tune.with_resources(
             tune.with_parameters(
                 DeganTrainable,
                 inputs=references,
                 place=options.place(),
                 threads=options.cpus_per_trial,
+                pin=fill(options, resources),
                 checkpoint_every=options.checkpoint_every,
                 time_limit=options.time_limit,
             ),
@@ -353,7 +363,7 @@ def run_phase(
                 search_alg=work,
                 scheduler=scheduler,
                 num_samples=EVERYTHING,
-                max_concurrent_trials=run.cost.slots,
+                max_concurrent_trials=slots(options, resources),
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,

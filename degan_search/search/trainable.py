@@ -8,7 +8,8 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import ray
@@ -17,10 +18,12 @@ from ray import tune
 from degan_search import pipeline, runtime
 from degan_search.config import TrialConfig, stable_hash
 from degan_search.errors import UserError
+from degan_search.fused import Pack
 from degan_search.methods import METHODS
 from degan_search.pipeline import Event, Inputs, Trial
 from degan_search.records import Cause, State
-from degan_search.search import checkpoints, faults
+from degan_search.search import checkpoints, faults, jobs
+from degan_search.search.cluster import all_cpus_are_rays
 from degan_search.search.jobs import Job
 from degan_search.storage import Place
 
@@ -29,7 +32,8 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
     """Runs `pipeline.Trial` a score at a time; reused from trial to trial, so torch starts once a slot.
 
     Whatever goes wrong in a trial becomes the result of its last step, so that the process lives on. A trial that has
-    checkpoints in its folder goes on from the last whole one.
+    checkpoints in its folder goes on from the last whole one. A job with a pack is several trials that run as one
+    program; they have no checkpoints.
     """
 
     def setup(
@@ -38,6 +42,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         inputs: dict[str, ray.ObjectRef] | None = None,
         place: Place | None = None,
         threads: int = 1,
+        pin: bool = False,
         checkpoint_every: float = math.inf,
         time_limit: float | None = None,
     ) -> None:
@@ -48,6 +53,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             inputs: references into Ray's object store: images are shared, not copied.
             place: where trials keep their files, each in a folder of its own.
             threads: of torch.
+            pin: whether trials fill the machines, so that each keeps to CPUs of its own.
             checkpoint_every: seconds between two checkpoints.
             time_limit: seconds after which the process ends itself.
         """
@@ -55,28 +61,46 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         assert place is not None
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         self.device = runtime.choose_device(len(gpus))
+        if pin and self.device == "cpu" and all_cpus_are_rays():
+            runtime.pin(threads)
         runtime.set_up_torch(threads)
         self.threads, self.job, self.references = threads, config, inputs
-        self.place = place.at(config["id"])
+        self.jobs = jobs.of(config)
+        self.folders, self.place = place, place.at(config["id"])
         self.checkpoint_every, self.time_limit = checkpoint_every, time_limit
         self.started, self.begun = time.time(), time.monotonic()
         self.saved = self.begun
         self.inputs: Inputs | None = None
         self.running: Trial | None = None
-        self.events: Iterator[Event] | None = None
-        self.reports: list[dict[str, Any]] = []
-        self.told = 0
+        self.pack: Pack | None = None
+        self.events: Iterator[Any] | None = None
+        self.reports: dict[str, list[dict[str, Any]]] = {one["id"]: [] for one in self.jobs}
+        self.told = dict.fromkeys(self.reports, 0)
         """Reports that the driver has."""
+        self.left = [one["id"] for one in self.jobs]
+        """Trials of a pack that have not ended."""
 
     def step(self) -> dict[str, Any]:
-        """Go on to the next score and return it with the curve since the last; `state` is set at the end."""
+        """Go on to the next score and return it with the curve since the last; `state` is set at the end.
+
+        Of a pack, the results of those trials that have one are returned together.
+        """
         with self._watched():
             try:
+                if len(self.jobs) > 1:
+                    return self._advance_pack()
                 if self.events is None:
                     self.events = iter(self._begin())
                 return self._advance(self.events)
             except Exception as error:
                 return self._failed(error)
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Run these trials of the pack no further."""
+        assert self.pack is not None
+        for name in ids:
+            self.left.remove(name)
+            self.pack.drop([one["id"] for one in self.jobs].index(name))
 
     def reset_config(self, new_config: Job) -> bool:
         """Take the next job in the same process."""
@@ -85,18 +109,18 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Close a stopped trial's iterator, so that its seeded blocks end."""
-        self.running = self.events = None
+        self.running = self.pack = self.events = None
 
     def _begin(self) -> Trial:
         """Return the trial, begun or taken up from its last checkpoint."""
         config = TrialConfig.model_validate(self.job["config"])
-        self.inputs = ray.get(self.references[inputs_key(config)])
+        self.inputs = _fetched(self.references[inputs_key(config)])
         self.cleanup()  # of the trial before, should it have been stopped
         found = checkpoints.load(self.place)
         if found:
             with contextlib.suppress(UserError):  # of another version: begun anew
                 self.running = Trial(config, self.inputs, self.device, found["trial"])
-                self.reports = found["reports"]
+                self.reports[self.job["id"]] = found["reports"]
         if self.running is None:
             self.running = Trial(config, self.inputs, self.device)
         return self.running
@@ -104,17 +128,54 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
     def _advance(self, events: Iterator[Event]) -> dict[str, Any]:
         assert self.running is not None
         for event in events:
-            if event.metrics:
-                self.reports.append(_report(event))
-            if event.stage == "done":
-                for name, data in pipeline.files(self.running.outcome).items():
-                    self.place.write(name, data)
-                return self._result(event, State.COMPLETE)
-            if time.monotonic() - self.saved >= self.checkpoint_every:
+            result = self._heard(self.job, event, self.running.outcome if event.stage == "done" else None)
+            if result is None and time.monotonic() - self.saved >= self.checkpoint_every:
                 self._checkpoint()
-            if math.isfinite(event.metrics.get("score", math.nan)):
-                return self._result(event, None)
+            if result is not None:
+                return result
         raise RuntimeError("a trial ended without its last event")
+
+    def _advance_pack(self) -> dict[str, Any]:
+        if self.pack is None:
+            configs = [TrialConfig.model_validate(one["config"]) for one in self.jobs]
+            self.inputs = _fetched(self.references[inputs_key(configs[0])])
+            self.pack = Pack(configs, self.inputs, self.device)
+            self.events = iter(self.pack)
+        assert self.events is not None
+        for events in self.events:
+            results = [
+                self._heard(self.jobs[member], event, self.pack.outcomes.get(member))
+                for member, event in events.items()
+            ]
+            if told := [result for result in results if result] + self._diverged(self.pack):
+                return self._together(told)
+        return self._together(self._diverged(self.pack))
+
+    def _diverged(self, pack: Pack) -> list[dict[str, Any]]:
+        """Return the results of the trials of a pack that diverged since the last step."""
+        failed = [(self.jobs[member], error) for member, error in pack.failed.items()]
+        return [self._failure(one, error) for one, error in failed if one["id"] in self.left]
+
+    def _together(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        ended = {result["id"] for result in results if result["state"] is not None}
+        self.left = [name for name in self.left if name not in ended]
+        return {
+            "score": max((result["score"] for result in results), default=math.nan),
+            "pack": results,
+            "running": self.left,
+            tune.result.DONE: not self.left,
+        }
+
+    def _heard(self, one: Job, event: Event, outcome: pipeline.Outcome | None) -> dict[str, Any] | None:
+        """Keep what an event measured, and a finished trial's files; return what the driver is told, if anything."""
+        if event.metrics:
+            self.reports[one["id"]].append(_report(event))
+        if event.stage == "done":
+            assert outcome is not None
+            for name, data in pipeline.files(outcome).items():
+                self.folders.at(one["id"]).write(name, data)
+            return self._result(one, event, State.COMPLETE)
+        return self._result(one, event, None) if math.isfinite(event.metrics.get("score", math.nan)) else None
 
     def _checkpoint(self) -> None:
         assert self.running is not None
@@ -123,20 +184,33 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             return
         # A disk that takes none costs nothing but time, should the trial be cut short.
         with contextlib.suppress(OSError):
-            checkpoints.save(self.place, {"trial": state, "reports": self.reports})
+            checkpoints.save(self.place, {"trial": state, "reports": self.reports[self.job["id"]]})
         self.saved = time.monotonic()
 
     def _failed(self, error: Exception) -> dict[str, Any]:
-        cause = faults.cause_of(error)
-        last = Event("failed", 0, None, time.monotonic() - self.begun, self.running.gan_steps if self.running else 0)
+        if len(self.jobs) > 1:
+            results = [self._failure(one, error) for one in self.jobs if one["id"] in self.left]
+            self.cleanup()
+            return self._together(results)
+        result = self._failure(self.job, error)
         self.cleanup()
+        return result
+
+    def _failure(self, one: Job, error: Exception) -> dict[str, Any]:
+        cause = faults.cause_of(error)
+        trial = self._trial()
+        last = Event("failed", 0, None, time.monotonic() - self.begun, trial.gan_steps if trial else 0)
         if cause is Cause.DIVERGED:
             reason = str(error).splitlines()[0]
         else:
             reason = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
             with contextlib.suppress(OSError):
-                self.place.write("error.txt", traceback.format_exc().encode())
-        return self._result(last, State.FAIL, reason, cause)
+                self.folders.at(one["id"]).write("error.txt", traceback.format_exc().encode())
+        return self._result(one, last, State.FAIL, reason, cause)
+
+    def _trial(self) -> Trial | None:
+        """Return the trial that runs, of a pack the first."""
+        return self.pack.first if self.pack else self.running
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -152,29 +226,39 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             faulthandler.cancel_dump_traceback_later()
 
     def _result(
-        self, event: Event, state: State | None, reason: str | None = None, cause: Cause | None = None
+        self, one: Job, event: Event, state: State | None, reason: str | None = None, cause: Cause | None = None
     ) -> dict[str, Any]:
-        told, self.told = self.told, len(self.reports)
-        teacher = self.inputs.teacher if self.inputs else None
+        reports = self.reports[one["id"]]
+        told, self.told[one["id"]] = self.told[one["id"]], len(reports)
+        teacher, trial = self.inputs.teacher if self.inputs else None, self._trial()
         return {
+            "id": one["id"],
             "score": event.metrics.get("score", math.nan),
             "budget": event.budget,
             "state": None if state is None else str(state),
             "reason": reason,
             "cause": None if cause is None else str(cause),
-            "reports": self.reports[told:],
+            "reports": reports[told:],
             "reports_from": told,
             "metrics": event.metrics,
             "seconds": event.seconds,
             "teacher_hash": teacher.hash if teacher else None,
             "teacher_held_out_accuracy": teacher.held_out_accuracy if teacher else None,
             "device": self.device,
+            "precision": trial.precision if trial else None,
             "threads": self.threads,
             "started": self.started,
             "finished": time.time(),
             "provenance": runtime.provenance(),
             tune.result.DONE: state is not None,
         }
+
+
+@lru_cache(maxsize=pipeline.KEPT)
+def _fetched(reference: ray.ObjectRef) -> Inputs:
+    """Return inputs as the very object that earlier trials of this process had: they share what was made of it."""
+    fetched: Inputs = ray.get(reference)
+    return fetched
 
 
 def inputs_key(config: TrialConfig) -> str:

@@ -1,0 +1,91 @@
+"""What a setting does to the final accuracy: the same trials over seeds, with each of its values, compared in pairs.
+
+`python -m benchmarks.accuracy precision float32 bf16` and `... distill.pool_refresh 1 0.25 0.0625 0.015625`. Accuracy
+is the student's on held-out true training images, in percent points.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import torch
+import yaml
+from scipy.stats import ttest_rel
+
+from benchmarks.measure import Figures, arguments
+from degan_search import pipeline, runtime
+from degan_search import teacher as teachers
+from degan_search.config import TrialConfig, trial_config
+from degan_search.metrics import accuracy, predict
+
+
+def trial_with(config: TrialConfig, inputs: pipeline.Inputs, device: str, generator: Any = None) -> pipeline.Trial:
+    """Return the trial; given a generator's state, one whose GAN is done."""
+    trial = pipeline.Trial(config, inputs, device)
+    if generator is None:
+        return trial
+    done = {"seconds": 0.0, "gan_steps": 0, "metrics": {"gan_seconds": 0.0}, "parts": {"generator": generator}}
+    return pipeline.Trial(config, inputs, device, trial.about | done)
+
+
+def main() -> None:
+    """Run every seed with every value, and print accuracies, seconds and paired differences to the first value."""
+    parser = arguments(__doc__, repetitions=6, space="fashion_mnist_cpu", proxy="cifar10", first_seed=1, threads=1)
+    parser.add_argument("setting", help="dotted name, such as precision or distill.pool_refresh")
+    parser.add_argument("values", nargs="+")
+    parser.add_argument("--set", nargs="*", default=[], help="key=value over the space's trial")
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
+    options = parser.parse_args()
+    runtime.set_up_torch(options.threads)
+    device = runtime.choose_device()
+    space = yaml.safe_load(files("search_spaces").joinpath(f"{options.space}.yaml").read_text())
+    changes = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in options.set)}
+    base = {"proxy": options.proxy, "method": "degan", "probe.at": []} | changes
+    values = [yaml.safe_load(value) for value in options.values]
+
+    def configured(value: Any, seed: int) -> TrialConfig:
+        return trial_config(space["trial"], base, {options.setting: value, "seed": seed})
+
+    config = configured(values[0], options.first_seed)
+    proxy = pipeline.load_proxy(config, options.data_dir)
+    true = teachers.true_images(config.teacher, options.data_dir)
+    teacher = teachers.obtain(config.teacher, true, options.cache, device=device)
+    inputs = pipeline.prepare(config, proxy, true, teacher, options.cache, device)
+    judged = torch.from_numpy(true.images[true.held_out]).to(device)
+    labels = torch.from_numpy(true.labels[true.held_out]).to(device)
+    found: dict[Any, list[float]] = {value: [] for value in values}
+    seconds: dict[Any, list[float]] = {value: [] for value in values}
+    figures = Figures()
+    for seed in range(options.first_seed, options.first_seed + options.repetitions):
+        generator = None
+        for value in values:
+            trial = trial_with(configured(value, seed), inputs, device, generator)
+            for _ in trial:
+                pass
+            if options.setting.startswith("distill.") and trial.outcome.generator is not None:
+                generator = trial.outcome.generator.state_dict()  # the same whatever distillation does
+            found[value].append(100 * accuracy(predict(trial.outcome.student, judged), labels))
+            timed = "distill_seconds" if options.setting.startswith("distill.") else "seconds"
+            seconds[value].append(trial.outcome.metrics[timed])
+            figures.add(f"accuracy_{options.setting}_{value}_seed_{seed}", found[value][-1])
+    for value in values:
+        name = f"accuracy_{options.setting}_{value}"
+        figures.add(f"{name}_mean", mean(found[value]))
+        figures.add(f"{name}_deviation", stdev(found[value]))
+        figures.add(f"{name}_seconds", median(seconds[value]))
+        if value != values[0]:
+            paired = ttest_rel(found[value], found[values[0]])
+            low, high = paired.confidence_interval()
+            figures.add(f"{name}_minus_{values[0]}", mean(found[value]) - mean(found[values[0]]))
+            figures.add(f"{name}_minus_{values[0]}_low", low)
+            figures.add(f"{name}_minus_{values[0]}_high", high)
+            figures.add(f"{name}_minus_{values[0]}_p", paired.pvalue)
+    figures.save(options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""A DeGAN step with an AlexNet teacher: the released procedure, ours in float32 and in bf16, ours without single parts.
+
+Each step has its images made ready: one by one from PIL in the released procedure, by index and all at once in ours.
+Weights and images are random, which changes no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks import reference
+from benchmarks.measure import Figures, arguments, interleaved
+from degan_search import degan, runtime
+from degan_search.config import GanConfig
+from degan_search.networks.frozen import freeze
+from degan_search.networks.table import build_classifier
+from degan_search.sources import IndexBatches
+
+IMAGES, CLASSES = 2000, 10
+Change = Callable[[degan.Gan], None]
+
+
+def released(config: GanConfig, teacher: nn.Module, images: np.ndarray) -> tuple[Iterator[Tensor], reference.Gan]:
+    """Return the released procedure's batches and its GAN."""
+    order = IndexBatches(len(images), config.batch_size, runtime.generator(0, "images"))
+    gan = degan.build(config, 3, teacher, 0, "cpu")
+    assert gan.discriminator is not None
+    generator, discriminator = reference.plain(gan.generator), reference.plain(gan.discriminator)
+    return reference.real_batches(images, order), reference.Gan(
+        config, generator, discriminator, reference.plain(teacher)
+    )
+
+
+def ours(
+    config: GanConfig,
+    teacher: nn.Module,
+    images: np.ndarray,
+    precision: runtime.Precision,
+    change: Change | None = None,
+) -> Callable[[], object]:
+    """Return our training's next step, after a change of the GAN."""
+    gan = degan.build(config, 3, teacher, 0, "cpu", precision=precision)
+    if change:
+        change(gan)
+    every = tuple(range(1, 1000))  # each step is reported, so that `next` makes one
+    steps = degan.train(gan, config, torch.from_numpy(images), len(images), 0, every)
+    return lambda: next(steps)
+
+
+def teacher_gradients(gan: degan.Gan) -> None:
+    """Compute the gradients of the teacher's parameters, which nobody uses."""
+    gan.teacher.requires_grad_(True)
+
+
+def stock_norms(gan: degan.Gan) -> None:
+    """Take torch's own LocalResponseNorm."""
+    gan.teacher = reference.with_stock_norms(gan.teacher)
+
+
+def contiguous(gan: degan.Gan) -> None:
+    """Take contiguous weights and images."""
+    for model in (gan.generator, gan.discriminator, gan.teacher):
+        assert model is not None
+        model.to(memory_format=torch.contiguous_format)
+    step = gan.step
+    gan.step = lambda real, z: step(real.contiguous(), z)  # type: ignore[method-assign]
+
+
+def plain_adam(gan: degan.Gan) -> None:
+    """Update one weight after the other."""
+    config = gan.config
+    assert gan.discriminator is not None
+    gan.adam_g, gan.adam_d = (
+        reference.adam(model, config.lr, config.beta1, config.beta2) for model in (gan.generator, gan.discriminator)
+    )
+
+
+WITHOUT: dict[str, Change] = {
+    "frozen_teacher": teacher_gradients,
+    "own_norms": stock_norms,
+    "channels_last": contiguous,
+    "fused_adam": plain_adam,
+}
+
+
+def main() -> None:
+    """Time all cases in turns and print what they took."""
+    options = arguments(__doc__, repetitions=5, threads=1, width=64, batch=128).parse_args()
+    runtime.set_up_torch(options.threads)
+    config = GanConfig(width=options.width, batch_size=options.batch, batch_of="used", steps=10**6)
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 32, 32), np.uint8)
+    with runtime.seeded(0, "teacher"):
+        teacher = build_classifier("alexnet", CLASSES).eval()
+
+    def frozen() -> nn.Module:  # for each case its own, as changes must not reach the others
+        return freeze(teacher, fold_norms=True)
+
+    batches, gan = released(config, teacher, images)
+    noise = runtime.generator(0, "noise")
+    cases: dict[str, Callable[[], object]] = {
+        "reference": lambda: gan.step(next(batches), torch.randn(options.batch, config.latent, 1, 1, generator=noise)),
+        "reference_images": lambda: next(batches),
+        "float32": ours(config, frozen(), images, "float32"),
+        "bf16": ours(config, frozen(), images, "bf16"),
+    }
+    for name, change in WITHOUT.items():
+        cases[f"float32_without_{name}"] = ours(config, frozen(), images, "float32", change)
+    seconds = interleaved(cases, options.repetitions)
+    figures = Figures()
+    for name, values in seconds.items():
+        figures.add(f"degan_step_{name}_seconds", median(values))
+    for name in ("float32", "bf16"):
+        figures.times(f"degan_step_{name}_times_faster", seconds["reference"], seconds[name])
+    for name in cases:
+        if "without" in name:
+            figures.add(f"degan_step_{name}_times_slower", median(seconds[name]) / median(seconds["float32"]))
+    figures.save(options.json)
+
+
+if __name__ == "__main__":
+    main()

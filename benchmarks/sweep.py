@@ -1,0 +1,273 @@
+"""What a sweep makes of the machine: Ray against a bare loop, threads, start-up, memory, Ray's share of the time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import ray
+from rich.console import Console
+
+from benchmarks.measure import Figures
+from degan_search import degan, pipeline, runtime
+from degan_search import teacher as teachers
+from degan_search.config import TrialConfig, merge
+from degan_search.foreground import CACHE
+from degan_search.records import Phase
+from degan_search.search import space as spaces
+from degan_search.search import sweep as module
+from degan_search.search.cluster import ray_cluster
+from degan_search.search.options import Options
+from degan_search.search.trainable import DeganTrainable, inputs_key
+
+SLOTS = len(os.sched_getaffinity(0))
+LONG_SECONDS = 60
+TRIAL = {
+    "proxy": "glyphs/[K-Z]",
+    "count": 4000,
+    "teacher.dataset": "glyphs/[A-J]",
+    "teacher.count": 3000,
+    "teacher.network": "lenet",
+    "teacher.width": 12,
+    "teacher.fit": {"steps": 300, "epochs": 10},
+    "student": {"network": "lenet", "width": 6},
+    "gan": {"width": 16, "batch_size": 32, "batch_of": "used", "lr": 5e-4},
+    "distill.score_images": 1024,
+    "bank.steps": 40,
+}
+TINY = {"count": 400, "gan.width": 4, "bank.proxy_images": 50, "bank.generators": [[0, 0]], "distill.pool": 512}
+TINY |= {"bank.generated_images": 200, "distill.score_images": 64}
+
+
+def space(trials: int, gan_steps: int, changes: Mapping[str, Any] = {}) -> spaces.Space:
+    """Return a search of so many trials of one length, with a rung and none stopped early."""
+    half = max(1, gan_steps // 2)
+    lengths = {"gan.steps": gan_steps, "probe.at": [half], "probe.steps": half}
+    lengths |= {"distill.steps": 2 * gan_steps, "distill.steps_per_epoch": half}
+    return spaces.Space.model_validate(
+        {
+            "trial": merge({}, TRIAL, lengths, changes),
+            "cells": {"method": ["degan"]},
+            "parameters": {"gan.lambda_e": {"range": [0, 5]}},
+            "first": [{"gan.lambda_e": 5 * number / trials} for number in range(trials)],
+            "search": {"trials": trials},
+            "asha": None,
+        }
+    )
+
+
+def configs(searched: spaces.Space) -> list[TrialConfig]:
+    """Return the trials of a search whose first points are all of it."""
+    (cell,) = spaces.cells(searched)
+    example = cell.example()
+    weights = [point["gan.lambda_e"] for point in searched.first]
+    return [example.model_copy(update={"gan": example.gan.model_copy(update={"lambda_e": one})}) for one in weights]
+
+
+def prepared(config: TrialConfig, storage: Path) -> pipeline.Inputs:
+    """Return the inputs of these trials, with the teacher and bank cached where a sweep looks for them."""
+    cache = storage / CACHE
+    true = teachers.true_images(config.teacher, None)
+    teacher = teachers.obtain(config.teacher, true, cache)
+    return pipeline.prepare(config, pipeline.load_proxy(config, None), true, teacher, cache)
+
+
+# A bare loop: processes that take the next trial, and nothing else
+
+
+@dataclass(frozen=True)
+class Span:
+    """When a trial ran, by the clock."""
+
+    begun: float
+    ended: float
+
+
+_inputs: pipeline.Inputs
+
+
+def _set_up(inputs: pipeline.Inputs, threads: int) -> None:
+    global _inputs
+    _inputs = inputs
+    runtime.pin(threads)
+    runtime.set_up_torch(threads)
+
+
+def _run(config: TrialConfig) -> Span:
+    begun = time.time()
+    pipeline.run(config, _inputs)
+    return Span(begun, time.time())
+
+
+def bare(trials: Sequence[TrialConfig], inputs: pipeline.Inputs, processes: int, threads: int) -> list[Span]:
+    """Run trials in processes that are given the inputs once."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, _set_up, (inputs, threads)) as pool:
+        return list(pool.map(_run, trials))
+
+
+def wall(spans: Sequence[Span | Told]) -> float:
+    """Return the seconds from the first start to the last end."""
+    return max(one.ended for one in spans) - min(one.begun for one in spans)
+
+
+# The same under Ray Tune
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a worker says of a trial, by the clock."""
+
+    process: int
+    begun: float
+    first_step: float
+    """When the GAN's first step began."""
+    ended: float
+    inside: float
+    """Seconds in the trial's own code; the others up to the next trial's start are Ray's."""
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A phase under Ray Tune."""
+
+    told: list[Told]
+    """In order of their start."""
+    fresh: list[float]
+    """Seconds from a trial's suggestion to its GAN's first step, for the first trial of each process."""
+    seconds: float
+    """From before Ray's start to its end."""
+    cpu_share: float
+    """CPU seconds of the driver and of Ray's own processes, of those that all slots had meanwhile."""
+
+    def slots(self) -> list[list[Told]]:
+        """Return the trials process by process."""
+        by_process = defaultdict(list)
+        for one in self.told:
+            by_process[one.process].append(one)
+        return list(by_process.values())
+
+    def between(self, seconds: Callable[[Told, Told], float]) -> list[float]:
+        """Return what is asked of each trial and the next in its process."""
+        return [seconds(*pair) for slot in self.slots() for pair in pairwise(slot)]
+
+
+class Telling(DeganTrainable):
+    """A trial that leaves a `Told` in its folder."""
+
+    def setup(self, config: dict[str, Any], **given: Any) -> None:
+        """Take a job."""
+        self.began, self.first_step, self.inside = time.time(), 0.0, 0.0
+        plain = degan.Gan.step
+
+        def first(gan: degan.Gan, *batch: Any) -> Any:
+            self.first_step = time.time()
+            degan.Gan.step = plain  # type: ignore[method-assign]
+            return plain(gan, *batch)
+
+        degan.Gan.step = first  # type: ignore[method-assign]
+        super().setup(config, **given)
+        self.inside += time.time() - self.began
+
+    def step(self) -> dict[str, Any]:
+        """Go on, and at the end tell."""
+        begun = time.time()
+        result = super().step()
+        ended = time.time()
+        self.inside += ended - begun
+        if result["state"]:
+            megabytes = psutil.Process().memory_info().rss / 1e6
+            told = Told(os.getpid(), self.began, self.first_step, ended, self.inside, megabytes)
+            self.place.write("told.json", json.dumps(vars(told)).encode())
+        return result
+
+
+def under_ray(searched: spaces.Space, inputs: pipeline.Inputs, slots: int) -> Swept:
+    """Run a search under Ray Tune in a process of its own, Ray's start and end included."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+    ):
+        return pool.submit(_sweep, searched, inputs, Options(Path(folder), max_concurrent=slots)).result()
+
+
+def _sweep(searched: spaces.Space, inputs: pipeline.Inputs, options: Options) -> Swept:
+    module.DeganTrainable = Telling  # type: ignore[misc]
+    handed: list[float] = []
+    begun = time.time()
+    quiet = Console(file=(options.storage / "log").open("w"))
+    with module.opened(options, quiet) as run, ray_cluster(options, quiet, run.interruption.listen):
+        module.run_folder.start(searched, options)
+        work, rungs = module.remaining_search(searched, spaces.cells(searched), run)
+        next_job = work.next_job
+        work.next_job = lambda: handed.append(time.time()) or next_job()  # type: ignore[method-assign, func-returns-value]
+        references = {inputs_key(spaces.cells(searched)[0].example()): ray.put(inputs)}
+        before = _cpu_seconds()
+        module.run_phase(Phase.SEARCH, work.total, run, references, module.CellAsha(rungs), work)
+        after = _cpu_seconds()
+    files = sorted((options.folder / "trials").glob("*/told.json"))
+    named = {file.parent.name: Told(**json.loads(file.read_text())) for file in files}
+    told = sorted(named.values(), key=lambda one: one.begun)
+    firsts = {one.process: (one.first_step - handed[int(name[-4:])]) for name, one in reversed(named.items())}
+    workers = {one.process for one in told}
+    own = sum(seconds - before.get(process, 0) for process, seconds in after.items() if process not in workers)
+    slots = options.max_concurrent or 1
+    return Swept(told, list(firsts.values()), time.time() - begun, own / (wall(told) * slots))
+
+
+def _cpu_seconds() -> dict[int, float]:
+    driver = psutil.Process()
+    found = {}
+    for process in [driver, *driver.children(recursive=True)]:
+        try:
+            found[process.pid] = sum(process.cpu_times()[:2])
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+# Figures
+
+
+def seconds_of_ray(swept: Swept) -> float:
+    """Return the median seconds of a slot from a trial's start to the next one's that were not the trial's."""
+    return median(swept.between(lambda one, other: other.begun - one.begun - one.inside))
+
+
+def share_of_ray(swept: Swept) -> float:
+    """Return the part of a sweep's time, as it ran, that was Ray's: waits of the slots, and the cores it used."""
+    waited = sum(swept.between(lambda one, other: other.begun - one.begun - one.inside))
+    return waited / sum(swept.between(lambda one, other: other.begun - one.begun)) + swept.cpu_share
+
+
+def measure(trials: int, gan_steps: int, repetitions: int, inputs: pipeline.Inputs, figures: Figures) -> None:
+    """Compare two processes of one thread with one of two, and Ray Tune with a bare loop, in turns."""
+    searched = space(trials, gan_steps)
+    wanted = configs(searched)
+    few = wanted[: 2 * SLOTS]
+    ratios = defaultdict(list)
+    swept: list[Swept] = []
+    for _ in range(repetitions):
+        narrow = wall(bare(few, inputs, SLOTS, threads=1))
+        wide = wall(bare(few, inputs, 1, threads=SLOTS))
+        loop = bare(wanted, inputs, SLOTS, threads=1)
+        swept.append(under_ray(searched, inputs, SLOTS))
+        ratios["one_thread_a_trial_over_all"].append(wide / narrow)
+        ratios["ray_over_bare"].append(wall(loop) / wall(swept[-1].told))
+        ratios["ray_over_bare_with_start"].append(wall(loop) / swept[-1].seconds)
+        figures.add("seconds_a_trial", median(one.ended - one.begun for one in loop))
+        for name, values in ratios.items():
+            figures.add(name, values[-1])

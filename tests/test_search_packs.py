@@ -1,0 +1,217 @@
+"""Trials that run as one program: who goes with whom, who is stopped, and that the ledger's rows are the same."""
+
+import io
+import math
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from rich.console import Console
+
+from degan_search import ledger, pipeline, runtime
+from degan_search import teacher as teachers
+from degan_search.config import TrialConfig
+from degan_search.records import TRIAL_METRICS, config_of
+from degan_search.search import jobs
+from degan_search.search import space as spaces
+from degan_search.search.asha import CellAsha, Rungs
+from degan_search.search.cluster import together
+from degan_search.search.options import Options
+from degan_search.search.searcher import CellSearcher, GivenJobs, Searcher
+from degan_search.search.sweep import final_jobs, sweep
+
+WEIGHTS = {"gan.lambda_e": [0, 1, 2, 30], "gan.lambda_d": [0, 5]}
+FIRST = [{"gan.lambda_e": weight, "gan.lambda_d": 5} for weight in (0, 1, 2, 30)]
+SPACE = {
+    "trial": {
+        "count": 120,
+        "precision": "float32",
+        "teacher": {
+            "dataset": "glyphs/[A-C]",
+            "count": 300,
+            "network": "lenet",
+            "width": 4,
+            "fit": {"steps": 60, "steps_per_epoch": 30, "lr": 0.003},
+        },
+        "student": {"network": "lenet", "width": 4},
+        "gan": {"width": 2, "latent": 8, "steps": 12, "batch_size": 16, "batch_of": "used", "lr": 0.002},
+        "distill": {"steps": 12, "steps_per_epoch": 6, "score_images": 32, "pool": 64, "lr": 0.003},
+        "distill_images": {"steps": 12, "steps_per_epoch": 6, "batch_size": 16, "batch_of": "used"},
+        "probe": {"at": [6, 9], "steps": 6, "batch_size": 16},
+        "bank": {"proxy_images": 40, "generators": [[0, 0]], "generated_images": 40},
+    },
+    "cells": {"proxy": ["digits"], "method": ["proxy", "degan"]},
+    "when": [{"if": {"method": "degan"}, "parameters": WEIGHTS}],
+    "first": FIRST,
+    "search": {"trials": 4},
+    "asha": {"reduction_factor": 2},
+    "finals": {"seeds": [5, 6]},
+}
+
+
+def searcher(together=lambda config: 3, **changes):
+    given = CellSearcher(spaces.cells(spaces.Space.model_validate(SPACE | changes)))
+    given.together = together
+    return given
+
+
+def names(given):
+    return [one["id"] for one in jobs.of(given)]
+
+
+def test_trials_of_a_cell_go_together_and_the_rest_alone():
+    given = searcher()
+    first, second = given.suggest("a"), given.suggest("b")
+    assert (names(first), names(second)) == (["search-0000", "search-0001", "search-0002"], ["search-0003"])
+    assert "pack" not in second
+    assert given.suggest("c") is None  # those that run may come back
+    given.on_trial_complete("a")
+    given.on_trial_complete("b")
+    assert given.suggest("c") == Searcher.FINISHED
+
+
+def test_cells_are_not_mixed():
+    proxies = {"proxy": ["digits", "photos"], "method": ["degan"]}
+    given = searcher(cells=proxies)
+    assert [one["cell"] for one in jobs.of(given.suggest("a"))] == ["proxy=digits method=degan"] * 3
+    assert [one["cell"] for one in jobs.of(given.suggest("b"))] == ["proxy=photos method=degan"] * 3
+    assert [one["cell"] for one in jobs.of(given.suggest("c"))] == ["proxy=digits method=degan"]
+
+
+def test_sizes_are_not_mixed_and_what_does_not_fit_comes_next():
+    wider = {"gan.width": [2, 4], "gan.lambda_d": {"range": [0, 5]}}
+    points = [{"gan.width": width, "gan.lambda_d": 1 + number} for number, width in enumerate((2, 2, 4, 4))]
+    when = [{"if": {"method": "degan"}, "parameters": wider}]
+    given = searcher(when=when, first=points)
+    packs = [names(given.suggest(name)) for name in "ab"]
+    assert packs == [["search-0000", "search-0001"], ["search-0002", "search-0003"]]
+
+
+def test_a_job_that_a_fault_cut_short_runs_alone():
+    given = searcher()
+    first = given.suggest("a")
+    given.on_trial_complete("a")
+    for one in jobs.of(first):
+        given.take_back(one, 0)
+    assert [names(given.suggest(name)) for name in "bcd"] == [["search-0000"], ["search-0001"], ["search-0002"]]
+
+
+def test_final_runs_of_a_cell_that_differ_in_the_seed_go_together():
+    cells = spaces.cells(spaces.Space.model_validate(SPACE))
+    row = {"trial_id": "t", "phase": "search", "cell": cells[1].label, "state": "COMPLETE", "score": 0.5}
+    config = cells[1].example()
+    row |= {"config_json": config.model_dump_json(), "config_objective": config.objective, "cross_soft_agreement": 0.5}
+    given = GivenJobs(final_jobs(cells, pd.DataFrame([row]), spaces.FinalsConfig(seeds=[5, 6])))
+    given.together = lambda config: 8
+    packs = [jobs.of(given.suggest(name)) for name in "abc"]
+    assert [[one["cell"].split("=")[-1] for one in pack] for pack in packs] == [
+        ["proxy"],
+        ["degan", "degan"],
+        ["proxy"],
+    ]
+    assert [one["config"]["seed"] for one in packs[1]] == [5, 6]
+
+
+class Actor:
+    """A worker that is told whom to drop."""
+
+    def __init__(self):
+        self.dropped = []
+        self.drop = SimpleNamespace(remote=self.dropped.extend)
+
+
+def packed(*numbers):
+    made = [jobs.job("search", number, "a", {}) for number in numbers]
+    return SimpleNamespace(config=jobs.pack(made), temporary_state=SimpleNamespace(ray_actor=Actor()))
+
+
+def told(running, **scores):
+    pack = [
+        {"id": f"search-000{name[1:]}", "score": score, "state": None, "budget": 10} for name, score in scores.items()
+    ]
+    return {"pack": pack, "running": [f"search-000{number}" for number in running], "score": 0.5}
+
+
+def test_a_rung_stops_some_of_a_pack_and_ends_it_with_the_last():
+    scheduler, trial = CellAsha(Rungs(2)), packed(0, 1, 2)
+    assert scheduler.on_trial_result(None, trial, told((0, 1, 2), m0=0.5, m1=0.1, m2=0.9)) == TrialScheduler.CONTINUE
+    assert trial.temporary_state.ray_actor.dropped == ["search-0001"] == list(scheduler.reasons)
+    later = packed(3, 4)
+    assert scheduler.on_trial_result(None, later, told((3, 4), m3=0.1, m4=0.2)) == TrialScheduler.STOP
+    assert later.temporary_state.ray_actor.dropped == []
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "count"),
+    [
+        (Options(), {}, 1),
+        (Options(fuse=3), {}, 3),
+        (Options(gpus_per_trial=1), {"proxy": "cifar100/background_6"}, 16),
+        (Options(gpus_per_trial=1), {"proxy": "cifar100/related_90"}, 1),
+        (Options(gpus_per_trial=1), {"gan": {"batch_size": 512, "batch_of": "used"}}, 4),
+    ],
+)
+def test_a_gpu_gets_as_many_as_keep_it_busy_and_a_cpu_one(options, changes, count):
+    assert together(options, TrialConfig.model_validate(changes)) == count
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A sweep whose search trials run three in a program, its final runs of one cell two."""
+    storage, out = tmp_path_factory.mktemp("packs"), io.StringIO()
+    space = spaces.Space.model_validate(SPACE)
+    folder = sweep(
+        space, Options(storage=storage, name="packs", fuse=3, max_concurrent=1, keep=None), Console(file=out)
+    )
+    return folder, ledger.load(folder).set_index("trial_id"), ledger.curves(folder)
+
+
+def test_each_trial_has_its_row_its_curve_and_its_files(done):
+    folder, rows, curves = done
+    assert sorted(rows.index) == [f"final-000{n}" for n in range(4)] + [f"search-000{n}" for n in range(4)]
+    searched = rows[rows["phase"] == "search"].sort_index()
+    assert [*searched["config_gan_lambda_e"]] == [0, 1, 2, 30]
+    assert set(searched["state"]) <= {"COMPLETE", "PRUNED"}
+    for name, row in rows.iterrows():
+        own = curves[curves["trial_id"] == name]
+        ended = row["state"] == "COMPLETE"
+        assert (own["stage"].iloc[-1] == "done") == ended
+        assert own["seconds"].is_monotonic_increasing
+        assert (folder / "trials" / str(name) / "student.safetensors").exists() == ended
+        if not ended:
+            assert row["reason"].startswith("stopped early: score")
+            assert row["gan_steps"] == own["budget"].max()
+            assert row["gan_steps"] in (6, 9)
+
+
+def test_rows_are_those_of_the_trials_alone(done):
+    folder, rows, curves = done
+    early = curves[curves["budget"] <= 3].groupby("trial_id")["g_loss"].apply(tuple)
+    assert early.loc[early.index.str.startswith("search")].nunique() == 4  # so that a row of another would show
+    runtime.set_up_torch(1)
+    for name in ("search-0000", "search-0001", "search-0002", "search-0003", "final-0003"):
+        row = rows.loc[name]
+        config = config_of({**row, "trial_id": name})
+        true = teachers.true_images(config.teacher, None)
+        teacher = teachers.obtain(config.teacher, true, folder.parent / "cache")
+        inputs = pipeline.prepare(config, pipeline.load_proxy(config, None), true, teacher, folder.parent / "cache")
+        events = list(pipeline.Trial(config, inputs))
+        measured = [event for event in events if event.metrics]
+        own = curves[curves["trial_id"] == name]
+        kept = measured[: len(own)]
+        assert [*own["budget"]] == [event.budget for event in kept]
+        assert [*own["stage"]] == [event.stage for event in kept]
+        for column in ("d_loss", "g_loss", "entropy", "score"):
+            alone = [event.metrics.get(column, math.nan) for event in kept]
+            found = [*own[column].astype(float)]
+            assert found[:5] == pytest.approx(alone[:5], rel=1e-3, abs=1e-6, nan_ok=True)
+            # Adam makes much of small roundings, the more so the longer it runs.
+            assert found == pytest.approx(alone, rel=0.03, abs=0.01, nan_ok=True)
+        if row["state"] == "COMPLETE":
+            last = {column: row[column] for column in TRIAL_METRICS if column in measured[-1].metrics}
+            timed = ("seconds", "gan_seconds", "distill_seconds")
+            for column in set(last) - set(timed):
+                assert last[column] == pytest.approx(measured[-1].metrics[column], rel=0.02, abs=0.02, nan_ok=True), (
+                    column
+                )
