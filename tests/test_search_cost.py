@@ -1,22 +1,35 @@
-"""The cost model on simulated sweeps with a clock of their own, and the number of trials that it fits into a budget."""
+"""The cost model on simulated sweeps with a clock of their own, and the number of trials that fits into a budget."""
 
 import heapq
+import io
+import json
 import math
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from typer.testing import CliRunner
 
+from degan_search import ledger
+from degan_search.cli.main import app
+from degan_search.config import TrialConfig
 from degan_search.errors import UserError
-from degan_search.records import Phase, State
+from degan_search.records import Phase, State, config_columns
 from degan_search.search import cost as module
+from degan_search.search import estimate, jobs
+from degan_search.search import resume as resuming
 from degan_search.search import space as spaces
 from degan_search.search.asha import Rungs
 from degan_search.search.cost import Budget, CostModel, Prior, duration, makespans
+from degan_search.search.options import Options
 from degan_search.search.searcher import CellSearcher
+from degan_search.search.sweep import sweep
 
 SECONDS = st.floats(0, 100)
 DEGAN, PROXY = ("search", "photos degan"), ("search", "photos proxy")
@@ -334,13 +347,13 @@ class TestBudget:
 
     @pytest.mark.parametrize("pace", [0.25, 1.0, 4.0])
     def test_it_ends_in_time_at_whatever_pace(self, pace):
-        made = budget(4000)
+        made = budget(2000)
         made.plan(0.0)
         planned = made.search.trials
         said = self.run(made, 100 * pace)
         end = max(self.ends) + 200 * pace
-        assert end <= 4000 * (1 - module.RESERVE / 2)
-        assert end >= 4000 * (1 - module.RESERVE) * (1 - module.STEP) - 100 * pace
+        assert end <= 2000 * (1 - module.RESERVE / 2)
+        assert end >= 2000 * (1 - module.RESERVE) * (1 - module.STEP) - 100 * pace
         assert (made.search.trials > planned, made.search.trials < planned) == (pace < 1, pace > 1)
         assert bool(said) == (pace != 1)
         assert max(made.search.had.values()) == made.search.trials
@@ -387,3 +400,139 @@ class TestBudget:
 def test_spaces_without_a_number_of_trials_to_choose(changes, says):
     with pytest.raises(UserError, match=says):
         spaces.check_budget(spaces.Space.model_validate(SPACE | changes))
+
+
+class TestEstimate:
+    """Timed steps, scaled to trials."""
+
+    @pytest.fixture(autouse=True)
+    def image(self, monkeypatch):
+        """A GAN step takes 2 s an image, a distillation step 1 s."""
+        monkeypatch.setattr(estimate, "_image_seconds", lambda *_: (2.0, 1.0))
+
+    def test_stretches_from_rung_to_rung(self, tiny):
+        config = tiny({"probe.at": [4, 10, 99]})  # 12 steps of 8 images, so the last is never reached
+        probe, distil = 4 * 8, 8 * 8
+        seconds = (4 * 16 + probe, 6 * 16 + probe, 2 * 16 + distil)
+        assert estimate.prior(config, None) == Prior("degan", seconds, (4, 10))
+        assert estimate.trial_seconds(config, None) == (sum(seconds), sum(seconds))
+        assert estimate.prior(tiny({"method": "proxy_matched"}), None) == Prior("proxy_matched", (distil,))
+
+    def test_between_fewest_and_most_where_patience_decides(self, tiny):
+        config = tiny({"method": "proxy_matched", "distill": {"steps": None, "patience": 2, "epochs": 8}})
+        fewest, most = 2 * 2 * 4 * 8, 2 * 8 * 4 * 8
+        assert estimate.trial_seconds(config, None) == (fewest, most)
+        assert estimate.prior(config, None).seconds == (math.sqrt(fewest * most),)
+
+    def test_a_space(self):
+        space = spaces.Space.model_validate(SPACE | {"trial": {**SPACE["trial"], "probe": {"at": [100]}}})
+        made = estimate.cost_model(space, None)
+        kinds = [(phase, cell.label) for cell in spaces.cells(space) for phase in ("search", "final")]
+        assert list(made.priors) == kinds
+        rungs = {kind: prior.rungs for kind, prior in made.priors.items() if prior.rungs}
+        assert rungs == {("search", f"proxy={name} method=degan"): (100,) for name in ("digits", "photos")}
+        assert made.after == [kind for kind in kinds if kind[0] == "final"] * 2
+        assert made.reduction_factor == space.asha.reduction_factor
+
+
+def called(*arguments):
+    return CliRunner(env={"TERM": "dumb", "NO_COLOR": "1"}).invoke(app, [*map(str, arguments)])
+
+
+class TestCommand:
+    """`--budget` before anything runs."""
+
+    @pytest.fixture(autouse=True)
+    def image(self, monkeypatch):
+        monkeypatch.setattr(estimate, "_image_seconds", lambda *_: (10.0, 10.0))
+
+    def write(self, folder, tiny, **changes):
+        settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": [0, 5]}}
+        file = folder / "mine.yaml"
+        file.write_text(yaml.safe_dump({**settings, **changes}))
+        return file
+
+    def test_a_dry_run_prints_the_plan(self, tmp_path, tiny):
+        file = self.write(tmp_path, tiny, finals={"seeds": [1, 2]})
+        result = called("sweep", file, "--dry-run", "--budget", "10h", "--max-concurrent", 3)
+        assert result.exit_code == 0, result.output
+        last = result.stdout.splitlines()[-1]
+        # A trial takes 1600 s; in 9.5 hours there are 21 rounds of three, one of them the finals'.
+        assert last == "Budget 10 h: 3 trials at a time, 60 trials in one cell, 2 finals; about 9 h 20 min"
+
+    @pytest.mark.parametrize(
+        ("changes", "budget", "says"),
+        [
+            ({}, "30min", "--budget 30 min is too short: 4 trials in one cell take about 1 h 52 min, 1 at a time"),
+            ({}, "0s", "--budget '0s' is no time at all"),
+            ({}, "soon", "--budget 'soon' is no time"),
+            ({"search": {"sampler": "grid"}}, "2h", "--budget: search.sampler grid runs every combination"),
+            ({"parameters": {}}, "2h", "--budget: no cell of the space has parameters"),
+        ],
+    )
+    @pytest.mark.parametrize("dry", [True, False])
+    def test_refusals_come_before_anything_starts(self, tmp_path, tiny, monkeypatch, changes, budget, says, dry):
+        monkeypatch.setattr("degan_search.search.sweep.ray_cluster", None)
+        file = self.write(tmp_path, tiny, **changes)
+        more = ["--dry-run"] if dry else ["--storage", tmp_path / "runs"]
+        result = called("sweep", file, "--budget", budget, "--max-concurrent", 1, *more)
+        assert result.exit_code == 2
+        assert says in result.output
+        assert not [*(tmp_path / "runs").glob("mine")]
+
+
+class TestResume:
+    """What is left of a budget."""
+
+    def run(self, folder, finished, phase="search"):
+        options = Options(folder, "run", budget=3600.0, budget_begun=1_000_000.0)
+        for number, moment in enumerate(finished):
+            one = jobs.job(phase, number, "all", TrialConfig().model_dump(mode="json"))
+            about = {"trial_id": one["id"], "phase": phase, "state": "COMPLETE"} | config_columns(TrialConfig())
+            ledger.write(options.folder, about | {"finished": pd.Timestamp(moment, unit="s", tz="UTC")})
+            jobs.write(options.folder, one)
+        return options
+
+    def test_what_the_last_driver_worked_is_gone(self, tmp_path):
+        options = self.run(tmp_path, [1_000_600, 1_000_060, 900_000])
+        left = resuming._with_budget(options, False, None)
+        assert left.budget == 3000
+        assert left.budget_begun > 1_000_000
+
+    def test_once_final_runs_have_begun_no_search_trial_does(self, tmp_path):
+        assert resuming._with_budget(self.run(tmp_path, [1_000_600], "final"), False, None).budget == 0
+
+    def test_a_new_one_counts_from_now_and_a_number_of_trials_ends_it(self, tmp_path):
+        options = self.run(tmp_path, [1_000_600], "final")
+        assert resuming._with_budget(options, True, None).budget == 3600
+        assert resuming._with_budget(options, False, 20).budget is None
+        with pytest.raises(UserError, match="give one of the two"):
+            resuming._with_budget(options, True, 20)
+        assert resuming._with_budget(replace(options, budget=None), False, None).budget is None
+
+
+def test_a_sweep_with_a_budget_under_ray(tmp_path, tiny, store, teacher, monkeypatch):
+    """Timed steps, made up here, say that four trials fit; they turn out to be short, so there are more."""
+    monkeypatch.setattr(estimate, "_image_seconds", lambda *_: (3.0, 1.0))
+    monkeypatch.setattr(module, "MOST", 7)
+    (tmp_path / "cache").symlink_to(store)
+    trial = tiny({"bank.generators": []}).model_dump(mode="json")
+    settings = {"trial": trial, "cells": {"method": ["proxy_matched", "degan"]}, "finals": {"seeds": [1]}}
+    when = [{"if": {"method": "degan"}, "parameters": {"gan.lambda_d": {"range": [0, 50]}}}]
+    space, out = spaces.Space.model_validate(settings | {"when": when}), io.StringIO()
+    options = Options(tmp_path, "run", max_concurrent=1, budget=2100.0)
+    sweep(space, options, Console(file=out, width=200))
+    said = out.getvalue()
+    assert ": 1 trial at a time, 4 trials in one cell, 2 finals; about 30 min" in said
+    assert said.count("Budget, by the times measured so far: 7 trials in one cell, not 4\n") == 1
+    assert "[7/7]" in said
+    frame = ledger.load(tmp_path / "run")
+    assert frame.groupby("phase").size().to_dict() == {"search": 7, "final": 2}
+    assert (frame["state"] == "COMPLETE").all()
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert kept["options"]["budget"] == 2100
+    assert spaces.load(str(tmp_path / "run" / "space.yaml")).search.trials == 16
+    # All is done: nothing more is run, though most of the time is left.
+    monkeypatch.setattr("degan_search.search.sweep.ray_cluster", None)
+    resuming.resume(Options(tmp_path, "run"), Console(file=out), {})
+    assert len(ledger.load(tmp_path / "run")) == 9

@@ -259,7 +259,7 @@ class Budget:
         spent, takes = now - self.begun, self._seconds(self.search.trials, now)
         return (
             f"Budget {duration(self.seconds)}{f', of which {duration(spent)} are over' if spent >= 1 else ''}: "
-            f"{self.cost.slots} trials at a time, {self._trials(self.search.trials)}{self._finals()}; "
+            f"{_number(self.cost.slots, 'trial')} at a time, {self._trials(self.search.trials)}{self._finals()}; "
             f"about {duration(takes)}{', which is longer' if now + takes > self.begun + self.seconds else ''}"
         )
 
@@ -282,10 +282,10 @@ class Budget:
 
     def _trials(self, trials: int) -> str:
         cells = len(self.search.varied)
-        return f"{trials} trials in {f'each of {cells} cells' if cells > 1 else 'one cell'}"
+        return f"{_number(trials, 'trial')} in {f'each of {cells} cells' if cells > 1 else 'one cell'}"
 
     def _finals(self) -> str:
-        return f", {len(self.cost.after)} finals" if self.cost.after else ""
+        return f", {_number(len(self.cost.after), 'final')}" if self.cost.after else ""
 
     def _begun(self) -> bool:
         return any(self.search.had[cell] for cell in self.search.varied)
@@ -327,6 +327,10 @@ def makespans(running: Iterable[float], waiting: Iterable[float], slots: int) ->
         end = free[0] + seconds
         heapq.heapreplace(free, end)
         yield (last := max(last, end))
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -61,7 +61,8 @@ def resume(
                 f"the space is not the one that {where.folder} was begun with: {'; '.join(found.changed)}. "
                 "With --allow-changed the run goes on with the new one"
             )
-        space = _with_trials(found.space, trials)
+        planned = found.options.get("budget") is not None  # it, not the space, said how many trials there are
+        space = _with_trials(found.space, trials, planned)
         fixed = {"storage": where.storage, "name": where.name, "remote": where.remote}
         run.options = saved_options.loaded(found.options, {**changes, **fixed})
         if "budget" in changes:
@@ -80,12 +81,12 @@ def resume(
     return where.folder
 
 
-def _with_trials(space: spaces.Space, trials: int | None) -> spaces.Space:
+def _with_trials(space: spaces.Space, trials: int | None, planned: bool) -> spaces.Space:
     if trials is None:
         return space
     if space.search.sampler == "grid":
         raise UserError(f"--trials {trials}: sampler grid runs every combination; add values to the lists instead")
-    if trials < space.search.trials:
+    if trials < space.search.trials and not planned:
         raise UserError(f"--trials {trials}: the run has {space.search.trials} in each cell already; give more")
     return space.model_copy(update={"search": space.search.model_copy(update={"trials": trials})})
 
