@@ -229,7 +229,7 @@ def test_a_search_that_goes_on_meets_its_budget_and_repeats_nothing(done, begun,
     frame = rows_of(jobs[:done]) if done else rows_of([job(Phase.SEARCH, 0, "a", TrialConfig().model_dump())])[:0]
     rungs = {one["id"]: {10: 0.25} for one in jobs[done:]}
     past = Past(frame, CURVES, jobs[done:], rungs, done + begun)
-    space = cut.cells[0].space.model_copy(update={"search": spaces.SearchConfig(trials=6 + more)})
+    space = cut.cells["proxy=digits"].space.model_copy(update={"search": spaces.SearchConfig(trials=6 + more)})
     on = CellSearcher(spaces.cells(space), past=past)
     assert on.total == 2 * (6 + more) - done
     later = run_all(on)
