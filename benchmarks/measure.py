@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import multiprocessing
@@ -62,10 +63,11 @@ class Apart:
 def _serve(pipe: Any, make: Callable[..., Callable[[], object]], given: Any, threads: int) -> None:
     torch.set_num_threads(threads)
     case = make(*given)
-    while True:
-        pipe.send(None)
-        pipe.recv()
-        case()
+    with contextlib.suppress(EOFError):  # until the other side ends
+        while True:
+            pipe.send(None)
+            pipe.recv()
+            case()
 
 
 def _wait() -> None:
