@@ -63,9 +63,9 @@ class Stub(tune.Trainable):  # type: ignore[misc]
         }
 
 
-def measure(trials: int, folder: Path) -> dict[str, float]:
-    """Run a sweep of stubs and return what it took the driver."""
-    space = spaces.Space.model_validate(
+def stub_space(trials: int) -> spaces.Space:
+    """Return the space of so many trials, as far as they are equal in each of `CELLS`."""
+    return spaces.Space.model_validate(
         {
             "trial": {"teacher": {"dataset": "digits", "network": "lenet"}, "probe": {"at": RUNGS}},
             "cells": {"proxy": list(CELLS)},
@@ -73,6 +73,11 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
             "search": {"trials": trials // len(CELLS)},
         }
     )
+
+
+def measure(trials: int, folder: Path) -> dict[str, float]:
+    """Run a sweep of stubs and return what it took the driver."""
+    space = stub_space(trials)
     options = Options(storage=folder, name=f"load-{trials}")
     module.DeganTrainable = Stub  # type: ignore[misc]
     driver = psutil.Process()

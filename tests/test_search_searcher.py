@@ -131,6 +131,48 @@ def test_first_points_come_first_in_each_cell():
     assert weights[:4] == [(0, 5), (0, 5), (1, 10), (1, 10)]
 
 
+def test_the_search_grows_and_shrinks_but_not_below_what_has_begun():
+    given = searcher()
+    begun = [given.suggest(str(number)) for number in range(5)]
+    assert given.had == {"proxy=digits": 3, "proxy=photos": 2}
+    assert given.total == 12
+    given.set_trials(8)
+    assert (given.trials, given.total) == (8, 16)
+    assert given.waiting(4) == [("search", f"proxy={name}") for name in ("photos", "digits", "photos")]
+    assert len(given.waiting()) == 11  # asking changes nothing
+    given.set_trials(4)
+    assert (given.trials, given.total) == (4, 8)
+    assert given.waiting() == given.waiting(4)
+    given.set_trials(0)
+    assert (given.total, given.waiting()) == (5, [])
+    for number in range(5):
+        end(given, str(number), result(0.5, "COMPLETE"))
+    given.set_trials(3)
+    assert given.total == 6
+    more = run_all(given)
+    assert [one["cell"] for one in [*begun, *more]] == ["proxy=digits", "proxy=photos"] * 3
+    assert [one["number"] for one in [*begun, *more]] == [*range(6)]
+
+
+def test_what_waits_is_told_in_order():
+    given = searcher(search={"trials": 1})
+    first = given.suggest("a")
+    given.on_trial_complete("a", error=True)
+    given.take_back(first, 99)
+    assert given.waiting() == [("search", "proxy=digits"), ("search", "proxy=photos")]
+    finals = GivenJobs([job(Phase.FINAL, number, "all", {}) for number in range(2)])
+    finals.suggest("a")
+    assert finals.waiting() == [("final", "all")]
+
+
+def test_cells_without_parameters_keep_their_one_trial():
+    given = searcher(parameters={}, when=[{"if": {"proxy": "photos"}, "parameters": WEIGHTS}])
+    assert given.varied == ["proxy=photos"]
+    given.set_trials(2)
+    assert [cell for _, cell in given.waiting()] == ["proxy=digits", "proxy=photos", "proxy=photos"]
+    assert given.waiting(0) == [("search", "proxy=digits")]
+
+
 def test_a_cell_without_parameters_has_one_trial_or_leaves_it_to_the_finals():
     changes = {
         "cells": {"method": ["dcgan", "degan"]},
@@ -229,7 +271,7 @@ def test_a_search_that_goes_on_meets_its_budget_and_repeats_nothing(done, begun,
     frame = rows_of(jobs[:done]) if done else rows_of([job(Phase.SEARCH, 0, "a", TrialConfig().model_dump())])[:0]
     rungs = {one["id"]: {10: 0.25} for one in jobs[done:]}
     past = Past(frame, CURVES, jobs[done:], rungs, done + begun)
-    space = cut.cells[0].space.model_copy(update={"search": spaces.SearchConfig(trials=6 + more)})
+    space = cut.cells["proxy=digits"].space.model_copy(update={"search": spaces.SearchConfig(trials=6 + more)})
     on = CellSearcher(spaces.cells(space), past=past)
     assert on.total == 2 * (6 + more) - done
     later = run_all(on)

@@ -53,6 +53,10 @@ def sweep(
     time_limit: TimeLimit = None,
     checkpoint_every: CheckpointEvery = "60s",
     keep: Keep = "5",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time for all of it, such as 2h: it decides how many search trials there are."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved settings, trials and time; run nothing.")] = False,
 ) -> None:
     """Search the weights for every cell of a space, run the finals, and print the table of proxies by methods.
@@ -62,8 +66,9 @@ def sweep(
     from degan_search.search import space as spaces
 
     loaded = spaces.load(space)
+    seconds = _budget(budget)
     if dry_run:
-        _describe(loaded, max_concurrent, cpus_per_trial, data_dir)
+        _describe(loaded, max_concurrent, cpus_per_trial, data_dir, seconds)
         return
     from degan_search.search.options import Options
     from degan_search.search.sweep import sweep as run_sweep
@@ -82,6 +87,7 @@ def sweep(
         time_limit=_seconds("--time-limit", time_limit),
         checkpoint_every=_seconds("--checkpoint-every", checkpoint_every) or 0.0,
         keep=_kept(keep),
+        budget=seconds,
     )
     run_sweep(loaded, options, console)
 
@@ -105,6 +111,10 @@ def resume(
     time_limit: TimeLimit = None,
     checkpoint_every: Annotated[str | None, typer.Option(help="Time between two checkpoints.")] = None,
     keep: Annotated[str | None, typer.Option(help="Trials of each cell whose networks are kept, or all.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time from now, such as 1h; by default what is left of the run's own, if it has one."),
+    ] = None,
 ) -> None:
     """Go on with a run that was cut short, or add trials to it; what is not said is done as it was begun.
 
@@ -132,6 +142,7 @@ def resume(
         "retries": retries,
         "time_limit": _seconds("--time-limit", time_limit),
         "checkpoint_every": _seconds("--checkpoint-every", checkpoint_every),
+        "budget": _budget(budget),
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     if keep is not None:
@@ -162,6 +173,13 @@ def _seconds(option: str, text: str | None) -> float | None:
     if not seconds >= 0:
         raise UserError(f"{option} {text!r} is no time; give such as 90s, 30min or 2h")
     return float(seconds)
+
+
+def _budget(text: str | None) -> float | None:
+    seconds = _seconds("--budget", text)
+    if seconds == 0:
+        raise UserError(f"--budget {text!r} is no time at all; give such as 30min or 2h")
+    return seconds
 
 
 def _kept(text: str) -> int | None:
@@ -347,11 +365,14 @@ def _change(text: str) -> dict[str, Any]:
     return {key.strip(): settings_file.parse(value, f"--set {text!r}")}
 
 
-def _describe(loaded: Any, max_concurrent: int | None, cpus_per_trial: int, data_dir: Path | None) -> None:
+def _describe(
+    loaded: Any, max_concurrent: int | None, cpus_per_trial: int, data_dir: Path | None, budget: float | None
+) -> None:
     import os
 
     from degan_search.search import estimate
     from degan_search.search import space as spaces_
+    from degan_search.search.cost import duration
 
     cells = spaces_.cells(loaded)
     finals = len(loaded.finals.seeds) if loaded.finals else 0
@@ -368,14 +389,31 @@ def _describe(loaded: Any, max_concurrent: int | None, cpus_per_trial: int, data
         )
     slots = max_concurrent or max(1, (os.cpu_count() or 1) // cpus_per_trial)
     search = sum(cell.trials() for cell in cells)
-    fewest, most = (_duration(seconds) for seconds in estimate.sweep_seconds(loaded, slots, data_dir))
+    fewest, most = map(duration, estimate.sweep_seconds(loaded, slots, data_dir, "cpu", cpus_per_trial))
     span = fewest if fewest == most else f"{fewest} to {most}, as patience decides,"
     sys.stdout.write(
         f"\n{search} search trials and {finals * len(cells)} final runs in {len(cells)} cells: about {span} on "
         f"{slots} slots of this machine's CPU if no trial stopped early (a few steps timed and scaled; the teacher "
         f"and reading images apart).\n"
     )
+    if budget:
+        sys.stdout.write(f"{_plan(loaded, slots, cpus_per_trial, data_dir, budget)}\n")
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:,.0f} h" if seconds >= 7200 else f"{max(1, seconds / 60):.0f} min"
+def _plan(loaded: Any, slots: int, cpus_per_trial: int, data_dir: Path | None, budget: float) -> str:
+    """Return what a sweep with this budget would try.
+
+    Raises:
+        UserError: it would be refused.
+    """
+    from degan_search.search import cost, estimate
+    from degan_search.search import space as spaces_
+    from degan_search.search.searcher import CellSearcher
+
+    spaces_.check_budget(loaded)
+    model = estimate.cost_model(loaded, data_dir, threads=cpus_per_trial)
+    model.slots = slots
+    search = CellSearcher(spaces_.cells(loaded))
+    found = cost.Budget(model, search, budget, 0.0, max(cost.FEWEST, len(loaded.first)))
+    found.check(0.0)
+    return found.plan(0.0)

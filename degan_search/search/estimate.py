@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Callable
 from functools import cache
@@ -10,7 +12,15 @@ from pathlib import Path
 import torch
 
 from degan_search import degan, pipeline, runtime
-from degan_search.config import DistillConfig, FitConfig, GanConfig, StudentConfig, TeacherConfig, TrialConfig
+from degan_search.config import (
+    DistillConfig,
+    FitConfig,
+    GanConfig,
+    ProbeConfig,
+    StudentConfig,
+    TeacherConfig,
+    TrialConfig,
+)
 from degan_search.data import proxies
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
@@ -19,13 +29,17 @@ from degan_search.losses import distillation_loss
 from degan_search.methods import METHODS
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
+from degan_search.records import Phase
+from degan_search.search.cost import CostModel, Prior
 from degan_search.search.space import Space, cells
 
 SAMPLE_BATCH = 16
 REPEATS = 3
 
 
-def sweep_seconds(space: Space, slots: int, data_dir: Path | None, device: str = "cpu") -> tuple[float, float]:
+def sweep_seconds(
+    space: Space, slots: int, data_dir: Path | None, device: str = "cpu", threads: int = 1
+) -> tuple[float, float]:
     """Return the fewest and the most seconds that all trials would take if none stopped early.
 
     Steps are timed at a small batch on this machine and scaled. The two differ where patience ends
@@ -35,33 +49,64 @@ def sweep_seconds(space: Space, slots: int, data_dir: Path | None, device: str =
     totals = [0.0, 0.0]
     for cell in cells(space):
         runs = cell.trials() + (len(space.finals.seeds) if space.finals else 0)
-        for index, seconds in enumerate(trial_seconds(cell.example(), data_dir, device)):
+        for index, seconds in enumerate(trial_seconds(cell.example(), data_dir, device, threads)):
             totals[index] += runs * seconds / slots
     return totals[0], totals[1]
 
 
-def trial_seconds(config: TrialConfig, data_dir: Path | None, device: str = "cpu") -> tuple[float, float]:
+def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> CostModel:
+    """Return what the trials of a space should cost, its finals all to come."""
+    model = CostModel(reduction_factor=space.asha.reduction_factor if space.asha else None)
+    for cell in cells(space):
+        config = cell.example()
+        final = config.model_copy(update={"probe": ProbeConfig()})
+        model.priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
+        model.priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
+    for _ in space.finals.seeds if space.finals else ():
+        model.after += [(Phase.FINAL, cell.label) for cell in cells(space)]
+    return model
+
+
+def prior(config: TrialConfig, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> Prior:
+    """Return what is expected of a trial by timed steps; between fewest and most seconds, their geometric mean."""
+    rungs, before, after = _stretches(config, data_dir, device, threads)
+    return Prior(config.method, (*before, math.sqrt(after[0] * after[1])), rungs)
+
+
+def trial_seconds(
+    config: TrialConfig, data_dir: Path | None, device: str = "cpu", threads: int = 1
+) -> tuple[float, float]:
     """Return the fewest and the most seconds that one trial would take, from timed steps."""
+    _, before, (fewest, most) = _stretches(config, data_dir, device, threads)
+    return sum(before) + fewest, sum(before) + most
+
+
+def _stretches(
+    config: TrialConfig, data_dir: Path | None, device: str, threads: int
+) -> tuple[tuple[int, ...], list[float], tuple[float, float]]:
+    """Return a trial's rungs, the seconds to each from the one before, and the fewest and most from the last on."""
     try:
         whole = proxies.parent_size(config.proxy, data_dir)
     except UserError:  # images that are not there yet: the paper's sets all have about this many
         whole = 50_000
     method = METHODS[config.method]
     count = config.count or round(whole * proxies.share(config.proxy))
-    generated = probed = 0
+    gan_image, distill_image = _image_seconds(config.teacher, config.student, config.gan, device, threads)
+    rungs: tuple[int, ...] = ()
+    before: list[float] = []
+    making = 0.0
     if method.generates:
         batch, steps = degan.lengths(config.gan, count, count if config.count else whole)
-        generated = batch * steps
-        probed = len(config.probe.at) * config.probe.steps * config.probe.batch_size
+        rungs = tuple(step for step in config.probe.at if step <= steps)
+        probe = distill_image * config.probe.steps * config.probe.batch_size
+        before = [gan_image * batch * (step - last) + probe for last, step in itertools.pairwise((0, *rungs))]
+        making = gan_image * batch * (steps - max(rungs, default=0))
     elif method.source == "zskd":  # an image's step is much like one of a student's
-        probed = config.zskd.images * config.zskd.iterations
+        making = distill_image * config.zskd.images * config.zskd.iterations
     fitting = config.incremental if config.task == "incremental" else pipeline.distill_config(config)
-    gan_seconds, distill_seconds = _image_seconds(config.teacher, config.student, config.gan, device)
-    fewest, most = (
-        gan_seconds * generated + distill_seconds * (probed + steps * fitting.batch_size)
-        for steps in _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
-    )
-    return fewest, most
+    fewest, most = _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
+    each = distill_image * fitting.batch_size
+    return rungs, before, (making + each * fewest, making + each * most)
 
 
 def _steps(config: FitConfig, epoch: int) -> tuple[int, int]:
@@ -76,9 +121,11 @@ def _steps(config: FitConfig, epoch: int) -> tuple[int, int]:
 
 
 @cache
-def _image_seconds(teacher: TeacherConfig, student: StudentConfig, gan: GanConfig, device: str) -> tuple[float, float]:
+def _image_seconds(
+    teacher: TeacherConfig, student: StudentConfig, gan: GanConfig, device: str, threads: int
+) -> tuple[float, float]:
     """Return seconds per image of a GAN step and of a distillation step."""
-    runtime.set_up_torch(1)
+    runtime.set_up_torch(threads)
     channels = CLASSIFIERS[teacher.network].channels
     frozen = freeze(build_classifier(teacher.network, 10, teacher.width)).to(device)
     trained = build_classifier(student.network, 10, student.width, channels).to(device)
@@ -90,12 +137,20 @@ def _image_seconds(teacher: TeacherConfig, student: StudentConfig, gan: GanConfi
         loss = distillation_loss(trained(images), frozen(images), 20.0)
         loss.backward()  # type: ignore[no-untyped-call]
 
-    return _seconds(lambda: networks.step(images, z)) / SAMPLE_BATCH, _seconds(distil) / SAMPLE_BATCH
+    gan_seconds = _seconds(lambda: networks.step(images, z), device)
+    return gan_seconds / SAMPLE_BATCH, _seconds(distil, device) / SAMPLE_BATCH
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def _seconds(act: Callable[[], object], device: str) -> float:
     act()
+    _wait(device)
     begun = time.perf_counter()
     for _ in range(REPEATS):
         act()
+    _wait(device)
     return (time.perf_counter() - begun) / REPEATS
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

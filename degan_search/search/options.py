@@ -36,6 +36,10 @@ class Options:
     """Seconds between two checkpoints of a trial."""
     keep: int | None = 5
     """Search trials of each cell whose networks are kept; None: all."""
+    budget: float | None = None
+    """Seconds for the whole sweep, or of one that goes on, for what is left; they decide how many trials there are."""
+    budget_begun: float = 0.0
+    """When they began, in seconds since 1970."""
     remote: str | None = None
     """Where the run is kept, such as `s3://bucket/runs`; None: in `storage`."""
 

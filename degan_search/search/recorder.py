@@ -25,10 +25,13 @@ from degan_search.errors import IncompleteError
 from degan_search.records import METRICS, Cause, Report, State, config_columns
 from degan_search.search import faults
 from degan_search.search import jobs as jobs_file
+from degan_search.search.cost import Budget, CostModel, kind
 from degan_search.search.interrupt import Interruption
 from degan_search.search.jobs import Job
 from degan_search.search.searcher import Jobs
 
+SHOW_SECONDS = 5.0
+"""Between two texts of the bar while nothing begins or ends."""
 RETRY_SECONDS = 5.0
 """Between two tries to write what the disk refused."""
 INTEGER_METRICS = ("gan_steps", "distill_steps")
@@ -50,6 +53,8 @@ class Rules:
     """Called with each file of the run that was written."""
     ended: Callable[[str, str | None], None] = _nothing
     """Called with a trial and the cause of its failure, if any, once its row is safe."""
+    budget: Budget | None = None
+    """Chooses how many trials there are while they run."""
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
@@ -60,10 +65,19 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, folder: Path, reasons: dict[str, str], jobs: Jobs, rules: Rules, total: int, title: str, console: Console
+        self,
+        folder: Path,
+        reasons: dict[str, str],
+        jobs: Jobs,
+        rules: Rules,
+        total: int,
+        title: str,
+        console: Console,
+        cost: CostModel | None = None,
     ) -> None:
         self.folder, self.reasons, self.console, self.title = folder, reasons, console, title
         self.jobs, self.outbox, self.rules = jobs, jobs.outbox, rules
+        self.cost = cost or CostModel()
         jobs.look = self.look
         self.curves: dict[str, list[dict[str, Any]]] = {}
         self.started: dict[str, tuple[float, float]] = {}
@@ -80,7 +94,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.tried = 0.0
         """When the unwritten were last tried."""
         self.best: tuple[float, str] = (-math.inf, "")
-        self.begun, self.total = time.monotonic(), total
+        self.total = total
+        self.shown = 0.0
+        """When the bar's text was last made."""
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -122,6 +138,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             raise IncompleteError(f"stopped, as {self.in_a_row} trials in a row failed, the last with: {last}")
         self._end_the_hung()
         self._forget()
+        if time.monotonic() - self.shown >= SHOW_SECONDS:
+            self._show()
         self.rules.interruption.raise_if_caught()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -130,6 +148,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             if begun["id"] not in self.started:
                 self.running[begun["id"]] = trial
                 self.started[begun["id"]] = time.time(), time.monotonic()
+                self.cost.begin(begun["id"], kind(begun), time.monotonic(), whole=begun["attempt"] == 1)
                 self.outbox.put(f"jobs/{begun['id']}", partial(self._write_job, begun))
         self._show()
 
@@ -143,6 +162,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         for one, told in jobs_file.results(trial.config, result):
             curve = self.curves.setdefault(one["id"], [])
             curve[told.get("reports_from", len(curve)) :] = told.get("reports") or []
+            if told.get("state") is None:
+                self.cost.reach(one["id"], told["budget"], time.monotonic())
             if "pack" in trial.config:
                 self.last[one["id"]] = told
                 if told["state"] is not None or one["id"] in self.reasons:
@@ -213,6 +234,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         clock, _ = self.started.pop(one["id"], (time.time(), 0.0))
         self.running.pop(one["id"], None)
         again = faults.wait(cause, one["faults"] + 1, self.rules.retries) if cause else None
+        self.cost.end(one["id"], state if again is None else None, time.monotonic())
         if again is not None:
             self._say(f"{one['id']} is tried again in {again:.0f} s", one["cell"], reason, "yellow")
             self.jobs.take_back(one, again)
@@ -236,6 +258,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self.in_a_row = 0
         if state is State.FAIL:
             self._say(f"{one['id']} failed", one["cell"], reason, "red")
+        if self.rules.budget and (changed := self.rules.budget.correct(time.monotonic())):
+            self.total = self.jobs.total
+            self.console.print(changed, highlight=False, soft_wrap=True)
         text = self._show()
         if not self.console.is_terminal:
             self.console.print(f"{text} [{sum(self.ended.values())}/{self.total}]", highlight=False, soft_wrap=True)
@@ -255,13 +280,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """Update the bar and return its text."""
         done = sum(self.ended.values())
         running = len(self.started)
-        spent = time.monotonic() - self.begun
-        left = f", about {_minutes(spent / done * (self.total - done))} left" if done else ""
+        self.shown = time.monotonic()
+        left = self.cost.text(self.jobs.waiting(), self.shown)
         best = f", best score {self.best[0]:.3f} ({self.best[1]})" if self.best[1] else ""
         stopped = f", {self.ended[State.PRUNED]} stopped early" if self.ended[State.PRUNED] else ""
         failed = f", {self.ended[State.FAIL]} failed" if self.ended[State.FAIL] else ""
-        text = f"{self.title}: {done} done, {running} running{stopped}{failed}{best}{left}"
-        self.bar.update(self.task, completed=done, description=text)
+        text = f"{self.title}: {done} done, {running} running{stopped}{failed}{best}{left and f', {left}'}"
+        self.bar.update(self.task, completed=done, total=self.total, description=text)
         return text
 
 
@@ -319,7 +344,3 @@ def _reason(text: str) -> str:
 
 def _point(report: dict[str, Any]) -> dict[str, Any]:
     return {name: report.get(name, math.nan if name == "score" else None) for name in Report.__annotations__}
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

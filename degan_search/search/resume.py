@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from rich.console import Console
 
 from degan_search import ledger, runtime
 from degan_search.errors import UserError
+from degan_search.records import Phase
+from degan_search.search import jobs, run_folder
 from degan_search.search import options as saved_options
-from degan_search.search import run_folder
 from degan_search.search import space as spaces
 from degan_search.search.options import Options
 from degan_search.search.sweep import carry_out, check_slots, opened
@@ -58,13 +61,17 @@ def resume(
                 f"the space is not the one that {where.folder} was begun with: {'; '.join(found.changed)}. "
                 "With --allow-changed the run goes on with the new one"
             )
-        space = _with_trials(found.space, trials)
+        planned = found.options.get("budget") is not None  # it, not the space, said how many trials there are
+        space = _with_trials(found.space, trials, planned)
         fixed = {"storage": where.storage, "name": where.name, "remote": where.remote}
         run.options = saved_options.loaded(found.options, {**changes, **fixed})
+        if "budget" in changes:
+            spaces.check_budget(space)
         check_slots(run.options)
         _say_versions(found.versions, console)
         for broken in run_folder.set_aside_broken(where.folder):
             console.print(f"{broken} could not be read and is set aside", highlight=False, soft_wrap=True)
+        run.options = _with_budget(run.options, "budget" in changes, trials)
         if run.options.track:
             run.trackers = [tracking(run.options.track, where.folder, console)]
         run_folder.start(space, run.options)
@@ -74,14 +81,37 @@ def resume(
     return where.folder
 
 
-def _with_trials(space: spaces.Space, trials: int | None) -> spaces.Space:
+def _with_trials(space: spaces.Space, trials: int | None, planned: bool) -> spaces.Space:
     if trials is None:
         return space
     if space.search.sampler == "grid":
         raise UserError(f"--trials {trials}: sampler grid runs every combination; add values to the lists instead")
-    if trials < space.search.trials:
+    if trials < space.search.trials and not planned:
         raise UserError(f"--trials {trials}: the run has {space.search.trials} in each cell already; give more")
     return space.model_copy(update={"search": space.search.model_copy(update={"trials": trials})})
+
+
+def _with_budget(options: Options, new: bool, trials: int | None) -> Options:
+    """Return the options with a budget that begins now: a new one, or what the last driver left of the run's own.
+
+    Once final runs have begun nothing is left for search trials; where `trials` says how many there are, there is no
+    budget any more.
+
+    Raises:
+        UserError: `trials` beside a new budget.
+    """
+    if trials is not None:
+        if new:
+            raise UserError(f"--trials {trials}: --budget chooses the number of trials itself; give one of the two")
+        return replace(options, budget=None)
+    left = options.budget
+    if left is not None and not new:
+        frame = ledger.load(options.folder)
+        finished = [moment.timestamp() for moment in frame["finished"].dropna()]
+        left = max(0.0, left - max(0.0, max(finished, default=0.0) - options.budget_begun))
+        if any(one["phase"] == Phase.FINAL for one in jobs.read(options.folder)[0].values()):
+            left = 0.0
+    return replace(options, budget=left, budget_begun=time.time())
 
 
 def _remove_torn(folder: Path) -> None:

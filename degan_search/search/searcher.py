@@ -19,6 +19,7 @@ from degan_search.fused import fusion_key
 from degan_search.records import Phase, State
 from degan_search.search import jobs
 from degan_search.search import study as studies
+from degan_search.search.cost import Kind, kind
 from degan_search.search.jobs import Job
 from degan_search.search.outbox import Outbox
 from degan_search.search.space import Cell, points
@@ -81,6 +82,14 @@ class Jobs(Searcher):  # type: ignore[misc]
 
     def ended(self, one: Job, state: State, result: Mapping[str, Any]) -> None:
         """Take notice of how a job ended, its last result beside it ({}: there was none)."""
+
+    def waiting(self) -> list[Kind]:
+        """Return the kinds of the jobs that are still to begin, in order."""
+        return [*(kind(one) for _, one in self.back), *map(kind, self.aside)]
+
+    def examples(self) -> list[TrialConfig]:
+        """Return a configuration of each kind of job."""
+        return []
 
     def suggest(self, trial_id: str) -> Job | str | None:
         """Return the next job, None while there is nothing to start just now, or FINISHED."""
@@ -157,49 +166,76 @@ class CellSearcher(Jobs):
 
     def __init__(self, cells: list[Cell], outbox: Outbox | None = None, past: Past | None = None) -> None:
         super().__init__(outbox)
-        self.cells = cells
+        self.cells = {cell.label: cell for cell in cells}
         self.number = past.first_number if past else 0
         self.first = deque(past.unfinished if past else ())
         self.asked: dict[str, _Asked] = {}
         self.tried: set[tuple[str, str]] = set()
-        had: dict[str, int] = dict.fromkeys((cell.label for cell in cells), 0)
+        self.had = dict.fromkeys(self.cells, 0)
+        """Trials that each cell has had, the running and the unfinished ones among them."""
         if past:
             waiting = {one["id"] for one in past.unfinished}
             rows = past.frame[(past.frame["phase"] == Phase.SEARCH) & ~past.frame["trial_id"].isin(waiting)]
             self.tried |= set(zip(rows["cell"], rows["config_hash"], strict=True))
             for cell in [*rows["cell"], *(one["cell"] for one in past.unfinished)]:
-                had[cell] = had.get(cell, 0) + 1
-            self.studies = {cell.label: studies.from_ledger(cell, rows, past.curves, lenient=True) for cell in cells}
+                self.had[cell] = self.had.get(cell, 0) + 1
+            self.studies = {
+                label: studies.from_ledger(cell, rows, past.curves, lenient=True) for label, cell in self.cells.items()
+            }
             self._adopt(past)
         else:
-            self.studies = {cell.label: studies.create(cell) for cell in cells}
+            self.studies = {label: studies.create(cell) for label, cell in self.cells.items()}
         for cell in cells:
             self._enqueue_points(cell)
-        counts = {cell.label: cell.trials() for cell in cells}
-        turns = range(max(counts.values(), default=0))
-        self.turns = deque(cell for turn in turns for cell in cells if had[cell.label] <= turn < counts[cell.label])
+        self.counts = {label: cell.trials() for label, cell in self.cells.items()}
+        """Trials that each cell shall have in all."""
+        self.varied = [label for label, cell in self.cells.items() if cell.varies()]
+        self.turns = deque(self._turns(self.counts))
+        """The cell of each new trial."""
         self.total = len(self.first) + len(self.turns)
+
+    @property
+    def trials(self) -> int:
+        """Trials of each cell that varies, in all."""
+        return max(self.counts[label] for label in self.varied)
+
+    def set_trials(self, trials: int) -> None:
+        """Give each cell that varies so many trials in all, or as many as it has had where those are more."""
+        self.total -= len(self.turns)
+        self.counts |= dict.fromkeys(self.varied, trials)
+        self.turns = deque(self._turns(self.counts))
+        self.total += len(self.turns)
+
+    def waiting(self, trials: int | None = None) -> list[Kind]:
+        """Return the kinds of the jobs that are still to begin, in order; `trials`: as after `set_trials`."""
+        turns = self.turns if trials is None else self._turns(self.counts | dict.fromkeys(self.varied, trials))
+        return [*super().waiting(), *map(kind, self.first), *((Phase.SEARCH, label) for label in turns)]
+
+    def examples(self) -> list[TrialConfig]:
+        """Return a configuration of each cell."""
+        return [cell.example() for cell in self.cells.values()]
 
     def next_job(self, cell: str | None = None) -> Job | None:
         """Return an unfinished job of earlier, else a new one of the cell whose turn it is, or of this one."""
         if (one := _take(self.first, lambda one: cell in (None, one["cell"]))) is not None:
             return one
-        turn = _take(self.turns, lambda turn: cell in (None, turn.label))
-        return None if turn is None else self._draw(turn)
+        label = _take(self.turns, lambda turn: cell in (None, turn))
+        return None if label is None else self._draw(label)
 
-    def _draw(self, cell: Cell) -> Job:
-        study = self.studies[cell.label]
+    def _draw(self, label: str) -> Job:
+        self.had[label] += 1
+        cell, study = self.cells[label], self.studies[label]
         trial = study.ask()
         config = cell.configure(trial)
         for _ in range(REPEATS):
-            if (cell.label, stable_hash(config)) not in self.tried:
+            if (label, stable_hash(config)) not in self.tried:
                 break
             study.tell(trial, state=TrialState.FAIL)  # it would give the same result again: ask for another
             trial = study.ask()
             config = cell.configure(trial)
-        one = jobs.job(Phase.SEARCH, self.number, cell.label, config.model_dump(mode="json"))
+        one = jobs.job(Phase.SEARCH, self.number, label, config.model_dump(mode="json"))
         self.number += 1
-        self.tried.add((cell.label, stable_hash(config)))
+        self.tried.add((label, stable_hash(config)))
         self.asked[one["id"]] = _Asked(study, trial, set())
         return one
 
@@ -224,12 +260,16 @@ class CellSearcher(Jobs):
                 state, value = State.FAIL, None
         asked.study.tell(asked.trial, value, state=OPTUNA_STATES[state])
 
+    def _turns(self, counts: Mapping[str, int]) -> Iterator[str]:
+        """Yield the cell of each trial that is still to begin, the cells taking turns."""
+        for turn in range(max(counts.values(), default=0)):
+            yield from (label for label, count in counts.items() if self.had[label] <= turn < count)
+
     def _adopt(self, past: Past) -> None:
         """Make the unfinished trials running ones of their studies, so that these neither repeat nor forget them."""
-        cells = {cell.label: cell for cell in self.cells}
         for one in past.unfinished:
             self.tried.add((one["cell"], stable_hash(one["config"])))
-            cell = cells.get(one["cell"])
+            cell = self.cells.get(one["cell"])
             trial = cell and studies.ask_again(self.studies[cell.label], cell, one["config"])
             if cell and trial:
                 asked = _Asked(self.studies[cell.label], trial, set())
@@ -259,6 +299,14 @@ class GivenJobs(Jobs):
     def next_job(self, cell: str | None = None) -> Job | None:
         """Return the next of the list."""
         return _take(self.given, lambda one: cell in (None, one["cell"]))
+
+    def waiting(self) -> list[Kind]:
+        """Return the kinds of the jobs that are still to begin, in order."""
+        return [*super().waiting(), *map(kind, self.given)]
+
+    def examples(self) -> list[TrialConfig]:
+        """Return the configurations that are left."""
+        return [TrialConfig.model_validate(one["config"]) for one in self.given]
 
 
 def _take(queue: deque[T], fits: Callable[[T], bool]) -> T | None:

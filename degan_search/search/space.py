@@ -320,6 +320,18 @@ def check(space: Space) -> None:
             raise UserError(f"cell {cell.label}: {error}") from None
 
 
+def check_budget(space: Space) -> None:
+    """Refuse a space whose number of trials no budget can choose.
+
+    Raises:
+        UserError: says why.
+    """
+    if space.search.sampler == "grid":
+        raise UserError("--budget: search.sampler grid runs every combination, whatever it takes; use tpe or random")
+    if not any(cell.varies() for cell in cells(space)):
+        raise UserError("--budget: no cell of the space has parameters, so there is no search to fit into it")
+
+
 def _check_cell(cell: Cell) -> None:
     space = cell.space
     conditions = space.conditions()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from degan_search.config import TrialConfig, stable_hash, trial_config
 from degan_search.errors import IncompleteError, UserError
 from degan_search.foreground import CACHE
 from degan_search.records import Cause, Phase, config_of
-from degan_search.search import checkpoints, jobs, keep, run_folder, study
+from degan_search.search import checkpoints, estimate, jobs, keep, run_folder, study
 from degan_search.search import space as spaces
 from degan_search.search.asha import CellAsha, Rungs
 from degan_search.search.cluster import fill, ray_cluster, slots, together
+from degan_search.search.cost import FEWEST, Budget, CostModel, kind
 from degan_search.search.interrupt import Interruption
 from degan_search.search.jobs import Job
 from degan_search.search.options import Options
@@ -57,6 +58,9 @@ class Run:
     trackers: Sequence[tune.Callback] = ()
     faulty: dict[str, str] = field(default_factory=dict)
     """Trials that failed by a fault, and their reasons."""
+    cost: CostModel = field(default_factory=CostModel)
+    """Of all phases."""
+    budget: Budget | None = None
 
     @property
     def folder(self) -> Path:
@@ -74,6 +78,9 @@ def sweep(space: spaces.Space, options: Options, console: Console) -> Path:
     """
     run_folder.check_name(options)
     check_slots(options)
+    if options.budget is not None:
+        spaces.check_budget(space)
+        options = replace(options, budget_begun=time.time())
     trackers = [tracking(options.track, options.folder, console)] if options.track else []
     run_folder.check_writable(options.storage, f"--storage {str(options.storage)!r}")
     with opened(options, console) as run:
@@ -92,7 +99,12 @@ def sweep(space: spaces.Space, options: Options, console: Console) -> Path:
 def check_slots(options: Options) -> None:
     """Refuse trials that need more than this machine has; on a cluster, `ray_cluster` says so."""
     if not options.address:
-        slots(options, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
+        slots(options, here())
+
+
+def here() -> dict[str, float]:
+    """Return this machine's resources as Ray names them."""
+    return {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
 
 
 @contextmanager
@@ -115,26 +127,75 @@ def carry_out(space: spaces.Space, run: Run, retry_failed: bool = False) -> None
         references: dict[str, Any] = {}
         run.copy.push_all()
 
-        def phase(title: Phase, work: Jobs, total: int, rungs: Rungs | None) -> None:
-            if not references:  # Ray is started, and images are loaded, where there is something to run
-                stack.enter_context(ray_cluster(options, console, run.interruption.listen))
-                inputs = prepare([config for cell in cells for config in cell.shared()], options, console)
-                references.update({key: ray.put(value) for key, value in inputs.items()})
-            run_phase(title, total, run, references, CellAsha(rungs), work)
-
         search, rungs = remaining_search(space, cells, run, retry_failed)
+        if options.budget is not None:
+            search.set_trials(0)  # the unfinished alone, until it is planned
+
+        def start() -> None:
+            """Start Ray and load images, as there is something to run."""
+            foresee(space, search, run, begun)
+            stack.enter_context(ray_cluster(options, console, run.interruption.listen))
+            run.cost.slots = at_a_time(options, search, ray.cluster_resources())
+            if run.budget:
+                run.budget.check(time.monotonic())
+            inputs = prepare([config for cell in cells for config in cell.shared()], options, console)
+            references.update({key: ray.put(value) for key, value in inputs.items()})
+            if run.budget:
+                console.print(run.budget.plan(time.monotonic()), highlight=False, soft_wrap=True)
+
+        if search.total or options.budget:
+            start()
         if search.total:
-            phase(Phase.SEARCH, search, search.total, rungs)
+            run_phase(Phase.SEARCH, search.total, run, references, CellAsha(rungs), search)
         if any(cell.trials() for cell in cells):
             score(run)
         if space.finals:
             given = remaining_finals(cells, space.finals, run, retry_failed)
+            if given.total and not references:
+                start()
+            run.budget, run.cost.after = None, []
             if given.total:
-                phase(Phase.FINAL, given, given.total, None)
+                run_phase(Phase.FINAL, given.total, run, references, CellAsha(None), given)
             score(run)
     by = space.finals.by if space.finals else None
     run.copy.delete(keep.needless(run.folder, ledger.load(run.folder), options.keep, by))
     conclude(run, begun)
+
+
+def foresee(space: spaces.Space, search: CellSearcher, run: Run, begun: float) -> None:
+    """Make the cost model of what is to come, and the budget if there is one, from timed steps and the ledger.
+
+    Raises:
+        UserError: a budget that is too short, where it is this machine that runs the trials.
+    """
+    options, frame = run.options, ledger.load(run.folder)
+    device = runtime.choose_device(options.gpus_per_trial)
+    run.cost = estimate.cost_model(space, options.data_dir, device, options.cpus_per_trial)
+    run.cost.remember(frame, ledger.curves(run.folder))
+    for cell in frame.loc[frame["phase"] == Phase.FINAL, "cell"]:
+        with suppress(ValueError):  # of another space
+            run.cost.after.remove((Phase.FINAL, cell))
+    if options.budget:
+        run.budget = Budget(run.cost, search, options.budget, begun, max(FEWEST, len(space.first)))
+        if not options.address:
+            run.cost.slots = at_a_time(options, search, here())
+            run.budget.check(time.monotonic())
+
+
+def at_a_time(options: Options, work: Jobs, resources: Mapping[str, float]) -> int:
+    """Return how many trials run at a time, those of one program counted each."""
+    fused = max((together(options, config) for config in work.examples()), default=1)
+    return slots(options, resources) * fused
+
+
+def expect(given: Iterable[Job], run: Run) -> None:
+    """Tell the cost model of jobs that are no cell's example: those of `finals`."""
+    device = runtime.choose_device(run.options.gpus_per_trial)
+    for one in given:
+        if kind(one) not in run.cost.priors:
+            config = TrialConfig.model_validate(one["config"])
+            prior = estimate.prior(config, run.options.data_dir, device, run.options.cpus_per_trial)
+            run.cost.priors[kind(one)] = prior
 
 
 def score(run: Run) -> None:
@@ -270,16 +331,20 @@ def run_phase(
         InterruptedRun: Ctrl-C or SIGTERM.
     """
     options = run.options
+    run.cost.slots = at_a_time(options, work, ray.cluster_resources())
+    if isinstance(work, GivenJobs):
+        expect(work.given, run)
     with ThreadPoolExecutor(1) as janitor:
 
         def ended(trial_id: str, cause: str | None) -> None:
             if cause in (None, Cause.DIVERGED):  # others may be tried again, from where they were
                 janitor.submit(checkpoints.clear, options.place().at(trial_id))
 
-        rules = Rules(options.retries, options.time_limit, run.interruption, run.copy.push, ended)
+        rules = Rules(options.retries, options.time_limit, run.interruption, run.copy.push, ended, run.budget)
+        title = str(phase).capitalize()
+        recorder = Recorder(run.folder, scheduler.reasons, work, rules, count, title, run.console, run.cost)
         resources = ray.cluster_resources()
         work.together = partial(together, options)
-        recorder = Recorder(run.folder, scheduler.reasons, work, rules, count, str(phase).capitalize(), run.console)
         trainable = tune.with_resources(
             tune.with_parameters(
                 DeganTrainable,
@@ -325,7 +390,7 @@ def run_phase(
                 unwritten = work.outbox.flush()
                 run.faulty |= recorder.faulty
         run.interruption.raise_if_caught()
-    missing = count - sum(recorder.ended.values())
+    missing = recorder.total - sum(recorder.ended.values())
     if unwritten or missing:
         raise IncompleteError(
             "; ".join([*unwritten, *([f"{missing} trials left no row"] if missing else [])])

@@ -1,0 +1,313 @@
+"""Floating-point operations of DeGAN's steps and of all of Table 2: counted, not timed; hours are estimated from them.
+
+An operation is a multiplication or an addition in a convolution or matrix product; nothing else is counted. Steps are
+counted as the package does them, forward and backward, at a small batch: the count is proportional to it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import measure
+from degan_search import degan, runtime
+from degan_search.config import DistillConfig, GanConfig, TrialConfig, trial_config
+from degan_search.data import proxies
+from degan_search.fit import LR_FACTORS
+from degan_search.losses import distillation_loss
+from degan_search.methods import METHODS
+from degan_search.networks.frozen import freeze
+from degan_search.networks.table import CLASSIFIERS, build_classifier
+from degan_search.sources import CHUNK, GeneratorSource
+
+TABLE2 = Path(__file__).parents[1] / "search_spaces" / "table2_cifar10.yaml"
+ROWS = ("proxy", "dcgan", "degan")
+"""The paper's methods in Table 2."""
+PAIRS = (("lenet", "lenet_half", 10), ("alexnet", "alexnet_half", 10), ("inception_v3", "resnet18", 100))
+"""Teacher, student and classes of the paper's Tables 1 and 2."""
+COUNTED = 2
+"""Images at which a step is counted."""
+LARGE = 512
+"""Images of a batch from which on it counts as large."""
+FEWEST, MOST = 200, 10_000
+"""Epochs of a distillation by the paper's patience: 100 at each learning rate, 5,000 at most."""
+
+
+def operations(act: Callable[[], object]) -> int:
+    """Return the operations of what `act` does, gradients included: two for each multiply-add."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        act()
+    return counter.get_total_flops()
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Operations an image."""
+
+    degan: float
+    """A step of discriminator and generator, the teacher beside them."""
+    dcgan: float
+    """The same with both lambdas 0: the teacher is not asked."""
+    make: float
+    """Generator and teacher without gradients: an image for the student, and what it shall say to it."""
+    student_step: float
+    student_forward: float
+    teacher_step: float
+    """Of the teacher's own training."""
+    teacher_forward: float
+
+    def distillation(self, pool_refresh: float) -> float:
+        """Return a distillation step's, where so many new images are made for each that the student is given."""
+        return self.student_step + pool_refresh * self.make
+
+
+@cache
+def costs(teacher: str = "alexnet", student: str = "alexnet_half", classes: int = 10, width: int = 64) -> Costs:
+    """Count the steps of two networks of `CLASSIFIERS` at their own widths, and of a GAN of this width."""
+    channels = CLASSIFIERS[teacher].channels
+    taught, learner = build_classifier(teacher, classes), build_classifier(student, classes, channels=channels)
+    frozen = freeze(taught)
+    config = GanConfig(width=width, lambda_e=1.0, lambda_d=5.0)
+    plain = config.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})
+    gans = [degan.build(one, channels, frozen, 0, "cpu") for one in (config, plain)]
+    source = GeneratorSource(gans[0].generator, config.latent, frozen)
+    images, z = torch.rand(COUNTED, channels, 32, 32), torch.randn(COUNTED, config.latent, 1, 1)
+    steps: list[Callable[[], object]] = [
+        *(lambda gan=gan: gan.step(images, z) for gan in gans),
+        lambda: source.make(COUNTED, torch.Generator()),
+        lambda: _learn(learner, images),
+        lambda: _forward(learner, images),
+        lambda: _learn(taught, images),
+        lambda: _forward(frozen, images),
+    ]
+    return Costs(*(operations(step) / COUNTED for step in steps))
+
+
+def _learn(model: nn.Module, images: Tensor) -> None:
+    logits = model(images)
+    distillation_loss(logits, torch.zeros_like(logits), 20.0).backward()  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def _forward(model: nn.Module, images: Tensor) -> None:
+    model(images)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine is taken to reach: operations a second in large and in small batches, and a step's least time."""
+
+    large: float
+    small: float
+    least: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """Images that go through steps of one kind."""
+
+    part: str
+    """`teacher`, `bank`, `search` or `finals`."""
+    kind: str
+    """`gan`, `student`, `teacher`, `images` (made for a student, or shown to the teacher) or `scoring`."""
+    images: float
+    batch: int
+    each: float
+    """Operations an image."""
+
+    @property
+    def total(self) -> float:
+        """Operations of all images."""
+        return self.images * self.each
+
+    def seconds(self, rates: Rates) -> float:
+        """Return how long it takes at these rates, one step after the other."""
+        step = self.batch * self.each / (rates.large if self.batch >= LARGE else rates.small)
+        return self.images / self.batch * max(step, rates.least)
+
+
+def going_on(trials: int, rungs: int, factor: float) -> list[float]:
+    """Return how many of a cell's trials are expected to train to the first rung, from there to the second, ...
+
+    Of asynchronous successive halving, scores being in random order and each rung's independent of the last: the
+    first trial at a rung goes on, each later one with probability 1 / factor.
+    """
+    left = [float(trials)]
+    for _ in range(rungs):
+        left.append(1 + (left[-1] - 1) / factor)
+    return left
+
+
+def table2(epochs: int, pool_refresh: float = 1.0, stopping: bool = True, rows: Sequence[str] = ROWS) -> list[Work]:
+    """Return the work of Table 2, search and finals, by `search_spaces/table2_cifar10.yaml`.
+
+    Left out, as far less than a hundredth: measures on the bank, and statistics of generated classes. Every trial of
+    the search is taken to ask the teacher, though those at lambdas (0, 0) do not.
+
+    Args:
+        epochs: of each distillation, both learning rates together, FEWEST to MOST; of the teacher's training too, of
+            which 2,000 are the most.
+        pool_refresh: new images made for each that a student is given.
+        stopping: with the share of trials that early stopping is expected to leave, or each to its end.
+        rows: the table's methods.
+    """
+    space = yaml.safe_load(TABLE2.read_text())
+    work = _teacher(TrialConfig(), epochs)
+    for proxy in space["cells"]["proxy"]:
+        work += _bank(trial_config({"proxy": proxy}))
+        for method in rows:
+            config = trial_config({"proxy": proxy, "method": method})
+            work += _finals(config, len(space["finals"]["seeds"]), epochs, pool_refresh)
+            if METHODS[method].tuned:
+                work += _search(config, space, epochs, pool_refresh, stopping)
+    return work
+
+
+def _teacher(config: TrialConfig, epochs: int, images: int = 50_000) -> list[Work]:
+    fit, held_out = config.teacher.fit, config.teacher.holdout * images
+    epochs = min(epochs, len(LR_FACTORS) * fit.epochs)
+    return [
+        Work("teacher", "teacher", epochs * (images - held_out), fit.batch_size, costs().teacher_step),
+        Work("teacher", "scoring", epochs * held_out, CHUNK, costs().teacher_forward),
+    ]
+
+
+def _bank(config: TrialConfig) -> list[Work]:
+    size, steps = degan.lengths(config.gan, *_sizes(config))
+    weights = config.bank.generators
+    return [Work("bank", "gan", steps * size, size, costs().degan if any(pair) else costs().dcgan) for pair in weights]
+
+
+def _finals(config: TrialConfig, runs: int, epochs: int, pool_refresh: float) -> list[Work]:
+    method = METHODS[config.method]
+    if not method.generates:
+        return _from_images(config, runs, epochs)
+    size, steps = degan.lengths(config.gan, *_sizes(config))
+    gan = Work("finals", "gan", runs * steps * size, size, costs().degan if method.tuned else costs().dcgan)
+    return [gan, *_distilled("finals", config.distill, runs * epochs, pool_refresh)]
+
+
+def _search(config: TrialConfig, space: dict[str, Any], epochs: int, pool_refresh: float, stopping: bool) -> list[Work]:
+    (when,) = (one for one in space["when"] if config.method in one["if"]["method"] and "trial" in one)
+    probe = trial_config(when["trial"]).probe
+    left = going_on(space["search"]["trials"], len(probe.at), space["asha"]["reduction_factor"] if stopping else 1.0)
+    size, steps = degan.lengths(config.gan, *_sizes(config))
+    work = [
+        Work("search", "gan", trials * (end - start) * size, size, costs().degan)
+        for trials, (start, end) in zip(left, pairwise((0, *probe.at, steps)), strict=True)
+    ]
+    # An epoch of a probe is all its steps, but each of the two learning rates ends one, and scores.
+    probing = config.distill.model_copy(
+        update={"batch_size": probe.batch_size, "steps_per_epoch": probe.steps // len(LR_FACTORS)}
+    )
+    work += _distilled("search", probing, sum(left[:-1]) * len(LR_FACTORS), pool_refresh)
+    return work + _distilled("search", config.distill, left[-1] * epochs, pool_refresh)
+
+
+def _distilled(part: str, config: DistillConfig, epochs: float, pool_refresh: float) -> list[Work]:
+    """Return the work of so many epochs from a generator, a score after each."""
+    assert config.steps_per_epoch, "the paper's epochs of generated images are of a stated length"
+    learned, cost = epochs * config.steps_per_epoch * config.batch_size, costs()
+    return [
+        Work(part, "images", pool_refresh * learned, CHUNK, cost.make),
+        Work(part, "student", learned, config.batch_size, cost.student_step),
+        Work(part, "scoring", epochs * config.score_images, CHUNK, cost.make + cost.student_forward),
+    ]
+
+
+def _from_images(config: TrialConfig, runs: int, epochs: int) -> list[Work]:
+    images, whole = _sizes(config)
+    batch = degan.scaled_batch(config.distill_images.batch_size, config.distill_images.batch_of, images, whole)
+    held_out = config.teacher.holdout * images
+    return [
+        Work("finals", "images", runs * images, CHUNK, costs().teacher_forward),
+        Work("finals", "student", runs * epochs * (images - held_out), batch, costs().student_step),
+        Work("finals", "scoring", runs * epochs * held_out, CHUNK, costs().student_forward),
+    ]
+
+
+def _sizes(config: TrialConfig) -> tuple[int, int]:
+    """Return the images of a trial's proxy, and those of its whole set; nothing is read."""
+    whole = proxies.parent_size(config.proxy)
+    return round(whole * proxies.share(config.proxy)), whole
+
+
+def main() -> None:
+    """Print the operations of steps and of Table 2, and the time these would take."""
+    parser = measure.arguments(
+        __doc__, repetitions=3, batch=128, epochs=400, pool_refresh=1.0, peak=989.0, large=0.1, small=0.02, least=3.0
+    )
+    given = parser.parse_args()
+    runtime.set_up_torch(1)
+    cores = os.cpu_count() or 1
+    figures = measure.Figures()
+    _print_steps(figures, given.pool_refresh)
+    gflops = _gflops(given.batch, given.repetitions)
+    figures.add(f"operations_measured_gflops_of_a_core_degan_step_width_64_batch_{given.batch}", gflops)
+    rates = Rates(1e12 * given.peak * given.large, 1e12 * given.peak * given.small, given.least / 1000)
+    figures.add("operations_assumed_h100_tflops_in_batches_of_512_or_more", rates.large / 1e12)
+    figures.add("operations_assumed_h100_tflops_in_smaller_batches", rates.small / 1e12)
+    figures.add("operations_assumed_h100_least_milliseconds_a_step", given.least)
+    _print_shares(figures, table2(given.epochs, given.pool_refresh))
+    for epochs in sorted({FEWEST, given.epochs, MOST}):
+        for stopping in (True, False):
+            work = table2(epochs, given.pool_refresh, stopping)
+            name = f"operations_table2_epochs_{epochs}{'' if stopping else '_without_stopping'}"
+            figures.add(f"{name}_pflop", _total(work) / 1e15)
+            figures.add(f"{name}_estimated_h100_hours", sum(one.seconds(rates) for one in work) / 3600)
+            figures.add(f"{name}_estimated_days_on_{cores}_such_cores", _total(work) / (gflops * 1e9 * cores) / 86_400)
+    figures.save(given.json)
+
+
+def _print_steps(figures: measure.Figures, pool_refresh: float) -> None:
+    config = TrialConfig().distill
+    assert config.steps_per_epoch
+    for teacher, student, classes in PAIRS:
+        for width in (16, 64):
+            cost, name = costs(teacher, student, classes, width), f"operations_{teacher}_width_{width}"
+            figures.add(f"{name}_degan_step_mflop_an_image", cost.degan / 1e6)
+            figures.add(f"{name}_dcgan_step_mflop_an_image", cost.dcgan / 1e6)
+            for refresh in sorted({1.0, 0.25, 0.05, pool_refresh}, reverse=True):
+                step = cost.distillation(refresh)
+                figures.add(f"{name}_distillation_step_pool_refresh_{refresh:g}_mflop_an_image", step / 1e6)
+                scoring = config.score_images * (cost.make + cost.student_forward)
+                epoch = config.steps_per_epoch * config.batch_size * step
+                figures.add(f"{name}_scoring_an_epoch_pool_refresh_{refresh:g}_to_its_steps", scoring / epoch)
+    for batch in (64, 128, 1843):
+        figures.add(f"operations_alexnet_width_64_degan_step_gflop_batch_{batch}", batch * costs().degan / 1e9)
+
+
+def _print_shares(figures: measure.Figures, work: Sequence[Work]) -> None:
+    for field in ("part", "kind"):
+        for value in sorted({getattr(one, field) for one in work}):
+            share = _total([one for one in work if getattr(one, field) == value]) / _total(work)
+            figures.add(f"operations_table2_share_of_{field}_{value}", share)
+
+
+def _total(work: Sequence[Work]) -> float:
+    return sum(one.total for one in work)
+
+
+def _gflops(batch: int, repetitions: int) -> float:
+    """Return what one core of this machine reaches in DeGAN's step at width 64, AlexNet the teacher, in float32."""
+    gan = degan.build(GanConfig(lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10)), 0, "cpu")
+    images = torch.rand(batch, 3, 32, 32).to(memory_format=torch.channels_last)
+    z = torch.randn(batch, gan.config.latent, 1, 1)
+    (seconds,) = measure.interleaved({"step": lambda: gan.step(images, z)}, repetitions).values()
+    return batch * costs().degan / median(seconds) / 1e9
+
+
+if __name__ == "__main__":
+    main()

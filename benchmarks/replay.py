@@ -1,0 +1,180 @@
+"""A search replayed on a recorded grid: the package's own searcher and rungs, with recorded seconds as the clock."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from degan_search.config import TrialConfig
+from degan_search.records import Phase, State
+from degan_search.search import jobs as job_files
+from degan_search.search import space as spaces
+from degan_search.search.asha import Rungs
+from degan_search.search.jobs import Job
+from degan_search.search.searcher import CellSearcher, GivenJobs, Jobs
+
+SLOTS = 2
+SHIPPED = "fashion_mnist_cpu"
+"""The space whose ranges, first points and reduction factor a replayed search has; the shipped ones agree in these."""
+WEIGHTS = ("lambda_e", "lambda_d")
+ROUNDING = 1e-9
+
+Point = tuple[float, float]
+"""(lambda_e, lambda_d)."""
+Timeline = list[tuple[float, dict[str, Any]]]
+"""What a trial tells, as Tune would have it, each with the seconds from its start."""
+
+
+def timelines(frame: pd.DataFrame, grace: float | None, objective: str = "score") -> dict[Point, Timeline]:
+    """Return what each trial of a recorded table tells.
+
+    Args:
+        frame: from `benchmarks.record`.
+        grace: share of a trial's GAN steps at its first rung; earlier probes, with None all, are not made and cost
+            nothing.
+        objective: the column that a finished trial tells as its score; rungs keep theirs.
+    """
+    return {(row["lambda_e"], row["lambda_d"]): _timeline(row, grace, objective) for row in frame.to_dict("records")}
+
+
+def _timeline(row: Mapping[Any, Any], grace: float | None, objective: str) -> Timeline:
+    told: Timeline = []
+    saved = 0.0
+    for rung in row["rungs"]:
+        if grace is None or rung["step"] < grace * row["gan_steps"]:
+            saved += rung["probe_seconds"]
+        else:
+            told.append((rung["seconds"] - saved, {"score": rung["score"], "budget": int(rung["step"]), "state": None}))
+    end = {"score": row[objective], "budget": int(row["gan_steps"]), "state": row["state"]}
+    return [*told, (row["seconds"] - saved, end)]
+
+
+def nearest(value: float, values: Sequence[float]) -> float:
+    """Return the value of a grid that is nearest by its ratio; 0 is nearest to 0 alone."""
+    if value == 0:
+        return 0.0
+    return min((one for one in values if one > 0), key=lambda one: abs(math.log(one / value)))
+
+
+@dataclass(frozen=True)
+class GridCell(spaces.Cell):
+    """A cell whose suggestions are moved to the nearest point of a grid, so that repeats are seen as such."""
+
+    values: Mapping[str, Sequence[float]] = field(kw_only=True)
+
+    def configure(self, trial: optuna.Trial) -> TrialConfig:
+        """Draw one configuration from the ranges, and move its weights."""
+        config = super().configure(trial)
+        moved = {name: nearest(getattr(config.gan, name), values) for name, values in self.values.items()}
+        return config.model_copy(update={"gan": config.gan.model_copy(update=moved)})
+
+
+def search(frame: pd.DataFrame, sampler: str, first: bool, seed: int) -> CellSearcher:
+    """Return the package's searcher over the shipped ranges, with or without the shipped first points."""
+    shipped = spaces.load(SHIPPED)
+    trials = spaces.SearchConfig(sampler=sampler, seed=seed, trials=spaces.MAX_TRIALS)
+    ranges = {name: spec for when in shipped.when for name, spec in when.parameters.items()}
+    space = spaces.Space(parameters=ranges, first=shipped.first if first else [], search=trials)
+    return CellSearcher([GridCell({}, space, values={name: sorted(set(frame[name])) for name in WEIGHTS})])
+
+
+def in_random_order(frame: pd.DataFrame, seed: int) -> GivenJobs:
+    """Return the recorded trials as jobs, each once."""
+    points = frame[list(WEIGHTS)].to_dict("records")
+    order = np.random.default_rng(seed).permutation(len(points))
+    return GivenJobs(job_files.job(Phase.SEARCH, n, "grid", {"gan": points[place]}) for n, place in enumerate(order))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a replayed trial ended, and the seconds that all slots had worked by then, its own clock's beside them."""
+
+    point: Point
+    state: State
+    spent: float
+    clock: float
+
+
+@dataclass(frozen=True)
+class _Running:
+    name: str
+    job: Job
+    begun: float
+    told: Iterator[tuple[float, dict[str, Any]]]
+
+
+def replay(
+    jobs: Jobs,
+    told: Mapping[Point, Timeline],
+    rungs: Rungs | None,
+    slots: int = SLOTS,
+    budget: float = math.inf,
+    until: Point | None = None,
+) -> list[Ended]:
+    """Run a search on recorded trials until it has begun all of them, its jobs are out, or its budget is spent.
+
+    Asynchronous, as under Tune: a slot takes the next job as soon as its own ended. Trials that end when more than
+    `budget` seconds were worked are left out.
+
+    Args:
+        jobs: the searcher.
+        told: from `timelines`.
+        rungs: what stops trials early; None: nothing does.
+        slots: trials at a time.
+        budget: seconds of work, those of all slots together.
+        until: end also when this point's trial has come to its end; with the grid's best one no later trial can change
+            what is chosen.
+    """
+    queue: list[tuple[float, int, _Running, dict[str, Any]]] = []
+    ended: list[Ended] = []
+    begun: set[Point] = set()
+    numbers = itertools.count()
+    clock = spent = 0.0
+
+    def listen(trial: _Running) -> None:
+        seconds, result = next(trial.told)
+        heapq.heappush(queue, (trial.begun + seconds, next(numbers), trial, result))
+
+    def start() -> None:
+        name = f"trial-{next(numbers)}"
+        one = jobs.suggest(name) if len(begun) < len(told) else None
+        if isinstance(one, dict):
+            begun.add(_point(one))
+            listen(_Running(name, one, clock, iter(told[_point(one)])))
+
+    for _ in range(slots):
+        start()
+    while queue:
+        running = len(queue)
+        when, _, trial, result = heapq.heappop(queue)
+        clock, spent = when, spent + running * (when - clock)
+        if spent > budget * (1 + ROUNDING):
+            break
+        if result["state"] is None and _goes_on(rungs, trial.job, result):
+            jobs.on_trial_result(trial.name, result)
+            listen(trial)
+            continue
+        state = State(result["state"] or State.PRUNED)
+        jobs.ended(trial.job, state, result)
+        jobs.on_trial_complete(trial.name)
+        ended.append(Ended(_point(trial.job), state, spent, clock))
+        if ended[-1].point == until and state is State.COMPLETE:
+            break
+        start()
+    return ended
+
+
+def _goes_on(rungs: Rungs | None, one: Job, result: Mapping[str, Any]) -> bool:
+    return rungs is None or rungs.record(one["cell"], result["budget"], result["score"], one["id"]) is None
+
+
+def _point(one: Job) -> Point:
+    return one["config"]["gan"]["lambda_e"], one["config"]["gan"]["lambda_d"]

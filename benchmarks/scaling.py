@@ -1,0 +1,286 @@
+"""Cost as work grows: seconds against images, classes, GAN steps, trials, ledger rows and slots, each at four sizes."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import ray
+import torch
+from rich.console import Console
+
+from benchmarks import measure
+from benchmarks.load import Stub, stub_space
+from degan_search import degan, ledger, pipeline, runtime
+from degan_search import teacher as teachers
+from degan_search.bank import Bank
+from degan_search.config import DistillConfig, GanConfig, TrialConfig, trial_config
+from degan_search.losses import distillation_loss
+from degan_search.metrics import predict
+from degan_search.networks.frozen import freeze
+from degan_search.networks.table import build_classifier
+from degan_search.records import Phase
+from degan_search.search import run_folder, sweep
+from degan_search.search import space as spaces
+from degan_search.search.asha import CellAsha
+from degan_search.search.cluster import ray_cluster
+from degan_search.search.options import Options
+from degan_search.sources import GeneratorSource
+from tests.made_ledger import made_ledger
+
+TRIAL = {
+    "proxy": "digits",
+    "count": 200,
+    "teacher": {"dataset": "digits", "network": "lenet", "fit": {"steps": 100, "epochs": 5}},
+    "student": {"network": "lenet_half"},
+    "gan": {"width": 4, "batch_size": 32, "batch_of": "used", "steps": 20},
+    "distill": {"batch_size": 32, "steps": 20, "steps_per_epoch": 10, "score_images": 256, "pool": 256},
+    "bank": {"proxy_images": 40, "generators": [[0, 0]], "generated_images": 100, "steps": 20},
+}
+"""A trial of a second or less on images that come with the package."""
+SHARE = 0.5
+"""Of the time at the largest size, from which on what does not grow is said to dominate."""
+TRIALS_A_SLOT, SLEEP = 10, 0.1
+"""Of the axis `slots`: trials, and seconds of each of their six steps."""
+
+Once = Callable[[int], Mapping[str, float]]
+"""What is measured once at a size: seconds by name, "" for the whole."""
+
+
+def timed(**acts: Callable[[], object]) -> dict[str, float]:
+    """Return the seconds of each act, and as "" of all."""
+    seconds = {}
+    for name, act in acts.items():
+        begun = time.perf_counter()
+        act()
+        seconds[name] = time.perf_counter() - begun
+    return {"": sum(seconds.values())} | seconds
+
+
+def images(folder: Path, sizes: Sequence[int]) -> Once:
+    """Measure proxy images: loading and splitting, preparing, and a trial of fixed length that also distils on them."""
+
+    def config(count: int) -> TrialConfig:
+        return trial_config(TRIAL, {"proxy": "noise/uniform", "count": count, "distill.mix_proxy": 0.25})
+
+    true, teacher = _teacher(folder)
+
+    def prepare(count: int, proxy: pipeline.Proxy) -> pipeline.Inputs:
+        return pipeline.prepare(config(count), proxy, true, teacher, folder)
+
+    proxies = {count: pipeline.load_proxy(config(count), None) for count in sizes}
+    inputs = {count: prepare(count, proxy) for count, proxy in proxies.items()}  # the bank is made here, once
+    return lambda count: timed(
+        load=lambda: pipeline.load_proxy(config(count), None),
+        prepare=lambda: prepare(count, proxies[count]),
+        trial=lambda: pipeline.run(config(count), inputs[count]),
+    )
+
+
+def classes(folder: Path, sizes: Sequence[int]) -> Once:
+    """Measure a teacher's and a student's outputs: ten steps of DeGAN, of distillation, and the bank's measures."""
+    pictures = torch.randint(0, 256, (2000, 1, 32, 32), dtype=torch.uint8)
+    real, z = torch.rand(64, 1, 32, 32), torch.randn(64, 100, 1, 1)
+    rng = runtime.generator(0, "benchmark")
+
+    def networks(count: int) -> tuple[degan.Gan, torch.nn.Module, GeneratorSource, Bank]:
+        teacher, student = freeze(build_classifier("lenet", count)), build_classifier("lenet_half", count)
+        gan = degan.build(GanConfig(width=16, lambda_e=1.0), 1, teacher, 0, "cpu")
+        source = GeneratorSource(gan.generator, 100, teacher, DistillConfig())
+        return gan, student, source, Bank(pictures, predict(teacher, pictures), len(pictures))
+
+    def distil(student: torch.nn.Module, source: GeneratorSource) -> None:
+        for generated, logits in (source.make(64, rng) for _ in range(10)):
+            distillation_loss(student(generated), logits, 20.0).backward()  # type: ignore[no-untyped-call]
+
+    known = {count: networks(count) for count in sizes}
+
+    def once(count: int) -> dict[str, float]:
+        gan, student, source, bank = known[count]
+        return timed(
+            degan=lambda: [gan.step(real, z) for _ in range(10)],
+            distil=lambda: distil(student, source),
+            bank=lambda: bank.compare(student),
+        )
+
+    return once
+
+
+def steps(folder: Path, sizes: Sequence[int]) -> Once:
+    """Measure GAN steps: whole trials, their distillation of one length."""
+    true, teacher = _teacher(folder)
+    proxy = pipeline.load_proxy(trial_config(TRIAL), None)
+    inputs = pipeline.prepare(trial_config(TRIAL), proxy, true, teacher, folder)
+    known = {count: trial_config(TRIAL, {"gan.steps": count}) for count in sizes}
+    return lambda count: {"": timed(trial=lambda: pipeline.run(known[count], inputs))[""]}
+
+
+def trials(folder: Path, sizes: Sequence[int]) -> Once:
+    """Measure search trials: sweeps on two slots, from starting Ray to the report; the teacher is there already."""
+    numbers = itertools.count()
+
+    def space(count: int) -> spaces.Space:
+        lambdas = {"gan.lambda_e": {"range": [0, 10]}, "gan.lambda_d": {"range": [0, 50]}}
+        trial = TRIAL | {"probe": {"at": [10], "steps": 10}}
+        return spaces.Space.model_validate(
+            {"trial": trial, "parameters": lambdas, "search": {"trials": count}, "asha": None}
+        )
+
+    def once(count: int) -> dict[str, float]:
+        options = Options(storage=folder, name=f"run-{next(numbers)}", max_concurrent=2)
+        searching = {}
+
+        def phase(*given: Any) -> None:
+            searching.update(timed(search=lambda: run_phase(*given)))
+
+        run_phase = sweep.run_phase
+        with mock.patch.object(sweep, "run_phase", phase):
+            begun, cpu = time.perf_counter(), time.process_time()
+            sweep.sweep(space(count), options, Console(file=io.StringIO()))
+            whole = {"": time.perf_counter() - begun, "driver_cpu": time.process_time() - cpu}
+        assert len(ledger.load(options.folder)) == count
+        return whole | {"search": searching["search"]}
+
+    return once
+
+
+def rows(folder: Path, sizes: Sequence[int]) -> Once:
+    """Measure a ledger's rows: reading them for the first time, and again from what the first reader packed."""
+    made = made_ledger(folder / "made", max(sizes))
+    runs = {count: _first_rows(made, folder / str(count), count) for count in sizes}
+
+    def once(count: int) -> dict[str, float]:
+        shutil.rmtree(runs[count] / ledger.PACKED, ignore_errors=True)
+        load = partial(ledger.load, runs[count])
+        first = timed(first=load)["first"]
+        return timed(again=load, curves=lambda: ledger.curves(runs[count])) | {"": first}
+
+    return once
+
+
+def _first_rows(made: Path, folder: Path, count: int) -> Path:
+    """Link the first so many rows of a made-up run, with their scores, into a run of their own."""
+    for kind in (ledger.LEDGER, ledger.SCORES):
+        (folder / kind).mkdir(parents=True)
+    for row in sorted((made / ledger.LEDGER).iterdir())[:count]:
+        scores = made / ledger.SCORES / f"{row.stem.rpartition('-')[0]}.parquet"
+        for file in (row, scores):
+            if file.exists():
+                os.link(file, folder / file.parent.name / file.name)
+    return folder
+
+
+class Sleeper(Stub):
+    """A trial that takes time and no processor: real ones gain nothing from more slots than cores."""
+
+    def step(self) -> dict[str, Any]:
+        """Wait, then report as its parent does."""
+        time.sleep(SLEEP)
+        return super().step()
+
+
+def slots(folder: Path, sizes: Sequence[int]) -> Once:
+    """Measure trials at a time, as many trials for each slot: the driver's processor seconds, and the clock's."""
+    numbers = itertools.count()
+
+    def once(count: int) -> dict[str, float]:
+        space = stub_space(count * TRIALS_A_SLOT)
+        options = Options(storage=folder, name=f"run-{next(numbers)}", max_concurrent=count)
+        more, quiet = partial(ray.init, num_cpus=max(sizes)), Console(file=io.StringIO())
+        with (
+            mock.patch.object(ray, "init", more),
+            mock.patch.object(sweep, "DeganTrainable", Sleeper),
+            sweep.opened(options, quiet) as run,
+            ray_cluster(options, quiet),
+        ):
+            run_folder.start(space, options)
+            work, rungs = sweep.remaining_search(space, spaces.cells(space), run)
+            begun, cpu = time.perf_counter(), time.process_time()
+            sweep.run_phase(Phase.SEARCH, work.total, run, {}, CellAsha(rungs), work)
+            return {"": time.process_time() - cpu, "clock": time.perf_counter() - begun}
+
+    return once
+
+
+def _teacher(folder: Path) -> tuple[teachers.TrueImages, teachers.Teacher]:
+    config = trial_config(TRIAL).teacher
+    true = teachers.true_images(config, None)
+    return true, teachers.obtain(config, true, folder)
+
+
+AXES: dict[str, tuple[Callable[[Path, Sequence[int]], Once], tuple[int, ...]]] = {
+    "images": (images, (5000, 10_000, 20_000, 40_000)),
+    "classes": (classes, (10, 30, 100, 300)),
+    "steps": (steps, (50, 100, 200, 400)),
+    "trials": (trials, (4, 8, 16, 32)),
+    "rows": (rows, (250, 500, 1000, 2000)),
+    "slots": (slots, (1, 2, 4, 8)),
+}
+
+
+def measured(once: Once, sizes: Sequence[int], repetitions: int, warm_up: bool = True) -> dict[str, dict[int, float]]:
+    """Return the median seconds by name and size; the sizes take turns, so that all meet the same machine."""
+    if warm_up:
+        once(sizes[0])
+    turns = [{size: once(size) for size in sizes} for _ in range(repetitions)]
+    names = turns[0][sizes[0]]
+    return {name: {size: median(turn[size][name] for turn in turns) for size in sizes} for name in names}
+
+
+def worst_ratio(seconds: Mapping[int, float]) -> float:
+    """Return the most that the cost of one unit grows between neighbouring sizes; 1 is linear, below is better."""
+    return max((seconds[b] / seconds[a]) / (b / a) for a, b in itertools.pairwise(seconds))
+
+
+def exponent(seconds: Mapping[int, float]) -> float:
+    """Return the slope of a straight line through the logarithms; 1 is linear. Nothing is subtracted."""
+    return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
+
+
+def constant_share(seconds: Mapping[int, float]) -> float:
+    """Return the part of the largest size's cost that does not grow: where a straight line fitted to all meets 0."""
+    start = float(np.polyfit(list(seconds), list(seconds.values()), 1)[1])
+    return max(0.0, start / list(seconds.values())[-1])
+
+
+def show(figures: measure.Figures, axis: str, found: Mapping[str, Mapping[int, float]]) -> None:
+    """Print an axis: of the whole and of each part, seconds at each size, exponent, constant share, worst ratio."""
+    for name, seconds in found.items():
+        prefix = f"scaling_{axis}_{name}".rstrip("_")
+        for size, value in seconds.items():
+            figures.add(f"{prefix}_{size}_seconds", value)
+        figures.add(f"{prefix}_exponent", exponent(seconds))
+        figures.add(f"{prefix}_constant_share", constant_share(seconds))
+        figures.add(f"{prefix}_worst_ratio_to_linear", worst_ratio(seconds))
+        if constant_share(seconds) > SHARE:
+            print(f"  of {prefix} most does not grow, even at {max(seconds):,}", flush=True)
+
+
+def main() -> None:
+    """Measure each axis, or one."""
+    parser = measure.arguments(__doc__, repetitions=3, only="")
+    given = parser.parse_args()
+    if given.only and given.only not in AXES:
+        parser.error(f"--only {given.only}: one of {', '.join(AXES)} is needed")
+    runtime.set_up_torch(1)
+    figures = measure.Figures()
+    for axis in [given.only] if given.only else AXES:
+        prepare, sizes = AXES[axis]
+        with tempfile.TemporaryDirectory() as folder:
+            show(figures, axis, measured(prepare(Path(folder), sizes), sizes, given.repetitions))
+    figures.save(given.json)
+
+
+if __name__ == "__main__":
+    main()
