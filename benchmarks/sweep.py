@@ -304,7 +304,7 @@ def memory(trials: int, storage: Path, figures: Figures) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = arguments(__doc__, trials=8 * SLOTS, gan_steps=100, memory_trials=50)
+    parser = arguments(__doc__, trials=8 * SLOTS, gan_steps=60, memory_trials=50)
     parser.add_argument("--long", action="store_true", help=f"also run trials of about {LONG_SECONDS} s (4 minutes)")
     options = parser.parse_args()
     figures = Figures()
