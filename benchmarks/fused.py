@@ -267,7 +267,7 @@ def run_full(figures: Figures, setting: Setting, case: Case, epochs: int) -> Non
 def main() -> None:
     """Time all cases in turns and print what they took."""
     gpu = torch.cuda.is_available()
-    parser = arguments(__doc__, repetitions=3, epochs=200, pool_refresh=0.25, threads=1, precision="auto", full=0)
+    parser = arguments(__doc__, repetitions=3, epochs=200, pool_refresh=0.0625, threads=1, precision="auto", full=0)
     parser.add_argument("--members", type=int, nargs="+", default=[4, 8, 16, 32] if gpu else [2, 4, 8])
     parser.add_argument("--accelerate", nargs="+", choices=["none", "compile", "graphs"])
     for name, value in (GPU if gpu else CPU).items():
