@@ -1,20 +1,20 @@
 """A DeGAN step with an AlexNet teacher: the released procedure, ours in float32 and in bf16, ours without single parts.
 
 Each step has its images made ready: one by one from PIL in the released procedure, by index and all at once in ours.
-Weights and images are random, which changes no time.
+Weights and images are random, which changes no time. The released procedure has a process and torch's own settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks import reference
-from benchmarks.measure import Figures, arguments, interleaved
+from benchmarks.measure import Apart, Figures, arguments, interleaved
 from degan_search import degan, runtime
 from degan_search.config import GanConfig
 from degan_search.networks.frozen import freeze
@@ -25,15 +25,20 @@ IMAGES, CLASSES = 2000, 10
 Change = Callable[[degan.Gan], None]
 
 
-def released(config: GanConfig, teacher: nn.Module, images: np.ndarray) -> tuple[Iterator[Tensor], reference.Gan]:
-    """Return the released procedure's batches and its GAN."""
+def released(config: GanConfig, teacher: nn.Module, images: np.ndarray, whole: bool) -> Callable[[], object]:
+    """Return the released procedure's next step; not `whole`: its images alone."""
     order = IndexBatches(len(images), config.batch_size, runtime.generator(0, "images"))
     gan = degan.build(config, 3, teacher, 0, "cpu")
     assert gan.discriminator is not None
     generator, discriminator = reference.plain(gan.generator), reference.plain(gan.discriminator)
-    return reference.real_batches(images, order), reference.Gan(
-        config, generator, discriminator, reference.plain(teacher)
-    )
+    batches, noise = reference.real_batches(images, order), runtime.generator(0, "noise")
+    theirs = reference.Gan(config, generator, discriminator, reference.plain(teacher))
+
+    def step() -> object:
+        real = next(batches)
+        return theirs.step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise)) if whole else real
+
+    return step
 
 
 def ours(
@@ -100,11 +105,9 @@ def main() -> None:
     def frozen() -> nn.Module:  # for each case its own, as changes must not reach the others
         return freeze(teacher, fold_norms=True)
 
-    batches, gan = released(config, teacher, images)
-    noise = runtime.generator(0, "noise")
     cases: dict[str, Callable[[], object]] = {
-        "reference": lambda: gan.step(next(batches), torch.randn(options.batch, config.latent, 1, 1, generator=noise)),
-        "reference_images": lambda: next(batches),
+        "reference": Apart(released, config, teacher, images, True, threads=options.threads),
+        "reference_images": Apart(released, config, teacher, images, False, threads=options.threads),
         "float32": ours(config, frozen(), images, "float32"),
         "bf16": ours(config, frozen(), images, "bf16"),
     }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import reference
-from benchmarks.measure import Figures, arguments, interleaved
+from benchmarks.measure import Apart, Figures, arguments, interleaved
 from degan_search import runtime
 from degan_search.config import DistillConfig, TrialConfig
 from degan_search.distill import distill
@@ -57,8 +57,8 @@ def noise(batch: int) -> Iterator[Tensor]:
         yield torch.randn(batch, LATENT, 1, 1, generator=rng)
 
 
-def released(given: Networks, config: DistillConfig) -> dict[str, Callable[[], object]]:
-    """Return the released procedure's steps, and its score of POOL images."""
+def released(given: Networks, config: DistillConfig, scored: bool) -> Callable[[], object]:
+    """Return the released procedure's steps, or its score of POOL images."""
     generator, teacher, student = (
         reference.plain(model) for model in (given.generator, given.teacher, given.student())
     )
@@ -75,7 +75,7 @@ def released(given: Networks, config: DistillConfig) -> dict[str, Callable[[], o
         )
         student.train()
 
-    return {"reference": steps, "reference_score": score}
+    return score if scored else steps
 
 
 def cycle(config: DistillConfig, refresh: float) -> int:
@@ -115,7 +115,11 @@ def main() -> None:
     runtime.set_up_torch(options.threads)
     config = TrialConfig().distill.model_copy(update={"batch_size": options.batch})
     given = networks(options.width)
-    cases, steps = released(given, config), {"reference": REFERENCE_STEPS}
+    steps = {"reference": REFERENCE_STEPS}
+    cases: dict[str, Callable[[], object]] = {
+        "reference": Apart(released, given, config, False, threads=options.threads),
+        "reference_score": Apart(released, given, config, True, threads=options.threads),
+    }
     for precision in PRECISIONS:
         cases[f"{precision}_score"] = our_score(given, config, precision)
         for refresh in REFRESH:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -36,6 +39,35 @@ def interleaved(
             if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - begun)
     return seconds
+
+
+class Apart:
+    """A case in a process of its own, with torch's own settings: those of `runtime.set_up_torch` are the process's.
+
+    `make(*given)` is called there once; each call runs what it returned.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[], object]], *given: Any, threads: int = 1) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other, make, given, threads), daemon=True)
+        self.process.start()
+        self.pipe.recv()
+
+    def __call__(self) -> None:
+        """Run the case once and wait for its end."""
+        self.pipe.send(None)
+        self.pipe.recv()
+
+
+def _serve(pipe: Any, make: Callable[..., Callable[[], object]], given: Any, threads: int) -> None:
+    torch.set_num_threads(threads)
+    case = make(*given)
+    with contextlib.suppress(EOFError):  # until the other side ends
+        while True:
+            pipe.send(None)
+            pipe.recv()
+            case()
 
 
 def _wait() -> None:

@@ -25,6 +25,8 @@ SLOTS = 2
 SHIPPED = "fashion_mnist_cpu"
 """The space whose ranges, first points and reduction factor a replayed search has; the shipped ones agree in these."""
 WEIGHTS = ("lambda_e", "lambda_d")
+LAST = 0.5
+"""Share of the GAN steps at the last rung: a later one costs a probe and stops what is nearly done."""
 ROUNDING = 1e-9
 
 Point = tuple[float, float]
@@ -39,7 +41,7 @@ def timelines(frame: pd.DataFrame, grace: float | None, objective: str = "score"
     Args:
         frame: from `benchmarks.record`.
         grace: share of a trial's GAN steps at its first rung; earlier probes, with None all, are not made and cost
-            nothing.
+            nothing, as those after `LAST`.
         objective: the column that a finished trial tells as its score; rungs keep theirs.
     """
     return {(row["lambda_e"], row["lambda_d"]): _timeline(row, grace, objective) for row in frame.to_dict("records")}
@@ -49,7 +51,7 @@ def _timeline(row: Mapping[Any, Any], grace: float | None, objective: str) -> Ti
     told: Timeline = []
     saved = 0.0
     for rung in row["rungs"]:
-        if grace is None or rung["step"] < grace * row["gan_steps"]:
+        if grace is None or not grace * row["gan_steps"] <= rung["step"] <= LAST * row["gan_steps"]:
             saved += rung["probe_seconds"]
         else:
             told.append((rung["seconds"] - saved, {"score": rung["score"], "budget": int(rung["step"]), "state": None}))

@@ -51,7 +51,7 @@ TRIAL = {
 """A trial of a second or less on images that come with the package."""
 SHARE = 0.5
 """Of the time at the largest size, from which on what does not grow is said to dominate."""
-TRIALS_A_SLOT, SLEEP = 20, 0.05
+TRIALS_A_SLOT, SLEEP = 10, 0.1
 """Of the axis `slots`: trials, and seconds of each of their six steps."""
 
 Once = Callable[[int], Mapping[str, float]]
@@ -122,7 +122,8 @@ def steps(folder: Path, sizes: Sequence[int]) -> Once:
     true, teacher = _teacher(folder)
     proxy = pipeline.load_proxy(trial_config(TRIAL), None)
     inputs = pipeline.prepare(trial_config(TRIAL), proxy, true, teacher, folder)
-    return lambda count: {"": timed(trial=lambda: pipeline.run(trial_config(TRIAL, {"gan.steps": count}), inputs))[""]}
+    known = {count: trial_config(TRIAL, {"gan.steps": count}) for count in sizes}
+    return lambda count: {"": timed(trial=lambda: pipeline.run(known[count], inputs))[""]}
 
 
 def trials(folder: Path, sizes: Sequence[int]) -> Once:
@@ -132,7 +133,9 @@ def trials(folder: Path, sizes: Sequence[int]) -> Once:
     def space(count: int) -> spaces.Space:
         lambdas = {"gan.lambda_e": {"range": [0, 10]}, "gan.lambda_d": {"range": [0, 50]}}
         trial = TRIAL | {"probe": {"at": [10], "steps": 10}}
-        return spaces.Space.model_validate({"trial": trial, "parameters": lambdas, "search": {"trials": count}})
+        return spaces.Space.model_validate(
+            {"trial": trial, "parameters": lambdas, "search": {"trials": count}, "asha": None}
+        )
 
     def once(count: int) -> dict[str, float]:
         options = Options(storage=folder, name=f"run-{next(numbers)}", max_concurrent=2)
@@ -154,15 +157,14 @@ def trials(folder: Path, sizes: Sequence[int]) -> Once:
 
 def rows(folder: Path, sizes: Sequence[int]) -> Once:
     """Measure a ledger's rows: reading them for the first time, and again from what the first reader packed."""
-    most = max(sizes)
-    made = made_ledger(folder / "made", most)
+    made = made_ledger(folder / "made", max(sizes))
     runs = {count: _first_rows(made, folder / str(count), count) for count in sizes}
 
     def once(count: int) -> dict[str, float]:
         shutil.rmtree(runs[count] / ledger.PACKED, ignore_errors=True)
-        first = timed(first=lambda: ledger.load(runs[count]))
-        again = timed(again=lambda: ledger.load(runs[count]), curves=lambda: ledger.curves(runs[count]))
-        return first | {"again": again["again"], "curves": again["curves"]}
+        load = partial(ledger.load, runs[count])
+        first = timed(first=load)["first"]
+        return timed(again=load, curves=lambda: ledger.curves(runs[count])) | {"": first}
 
     return once
 
@@ -180,7 +182,7 @@ def _first_rows(made: Path, folder: Path, count: int) -> Path:
 
 
 class Sleeper(Stub):
-    """A trial that takes time and no processor, so that there can be more of them than cores."""
+    """A trial that takes time and no processor: real ones gain nothing from more slots than cores."""
 
     def step(self) -> dict[str, Any]:
         """Wait, then report as its parent does."""
@@ -221,7 +223,7 @@ AXES: dict[str, tuple[Callable[[Path, Sequence[int]], Once], tuple[int, ...]]] =
     "images": (images, (5000, 10_000, 20_000, 40_000)),
     "classes": (classes, (10, 30, 100, 300)),
     "steps": (steps, (50, 100, 200, 400)),
-    "trials": (trials, (8, 16, 32, 64)),
+    "trials": (trials, (4, 8, 16, 32)),
     "rows": (rows, (250, 500, 1000, 2000)),
     "slots": (slots, (1, 2, 4, 8)),
 }

@@ -28,7 +28,7 @@ from analysis.figures import look
 from analysis.statistics import interval, rank_correlation
 from benchmarks import record
 from benchmarks.measure import Figures
-from benchmarks.replay import ROUNDING, SHIPPED, WEIGHTS, Ended, in_random_order, replay, search, timelines
+from benchmarks.replay import LAST, ROUNDING, SHIPPED, WEIGHTS, Ended, in_random_order, replay, search, timelines
 from degan_search.errors import UserError
 from degan_search.records import State
 from degan_search.search import space as spaces
@@ -53,8 +53,8 @@ class Arm:
 
 ARMS = {
     "asha_tpe": Arm("TPE + ASHA, as shipped", "tpe", first=True, stops=True),
-    "asha_tpe_without_first": Arm("TPE + ASHA without first points", "tpe", stops=True),
     "tpe": Arm("TPE", "tpe", first=True),
+    "tpe_without_first": Arm("TPE without first points", "tpe"),
     "asha_random": Arm("random + ASHA", "random", stops=True),
     "random": Arm("random", "random"),
     "grid": Arm("grid in random order", "grid"),
@@ -135,8 +135,9 @@ def stops(frame: pd.DataFrame, orders: int) -> pd.DataFrame:
 
 
 def graces(frame: pd.DataFrame) -> list[float]:
-    """Return the rungs as shares of the GAN steps."""
-    return sorted({rung["step"] / row["gan_steps"] for row in frame.to_dict("records") for rung in row["rungs"]})
+    """Return the rungs, up to the last that counts, as shares of the GAN steps."""
+    every = {rung["step"] / row["gan_steps"] for row in frame.to_dict("records") for rung in row["rungs"]}
+    return sorted(grace for grace in every if grace <= LAST)
 
 
 def noise(frame: pd.DataFrame) -> float:

@@ -26,8 +26,10 @@ from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, merge
 from degan_search.foreground import CACHE
 from degan_search.records import Phase
+from degan_search.search import run_folder
 from degan_search.search import space as spaces
 from degan_search.search import sweep as module
+from degan_search.search.asha import CellAsha
 from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
 from degan_search.search.trainable import DeganTrainable, inputs_key
@@ -168,7 +170,7 @@ class Swept:
 class Telling(DeganTrainable):
     """A trial that leaves a `Told` in its folder."""
 
-    def setup(self, config: dict[str, Any], **given: Any) -> None:
+    def setup(self, config: dict[str, Any], **given: Any) -> None:  # type: ignore[override]
         """Take a job."""
         self.began, self.first_step, self.inside = time.time(), 0.0, 0.0
         plain = degan.Gan.step
@@ -178,7 +180,7 @@ class Telling(DeganTrainable):
             degan.Gan.step = plain  # type: ignore[method-assign]
             return plain(gan, *batch)
 
-        degan.Gan.step = first  # type: ignore[method-assign]
+        degan.Gan.step = first  # type: ignore[method-assign, assignment]
         super().setup(config, **given)
         self.inside += time.time() - self.began
 
@@ -205,18 +207,23 @@ def under_ray(searched: spaces.Space, inputs: pipeline.Inputs, slots: int) -> Sw
 
 
 def _sweep(searched: spaces.Space, inputs: pipeline.Inputs, options: Options) -> Swept:
-    module.DeganTrainable = Telling  # type: ignore[misc]
+    module.DeganTrainable = Telling  # type: ignore[attr-defined]
     handed: list[float] = []
     begun = time.time()
     quiet = Console(file=(options.storage / "log").open("w"))
     with module.opened(options, quiet) as run, ray_cluster(options, quiet, run.interruption.listen):
-        module.run_folder.start(searched, options)
+        run_folder.start(searched, options)
         work, rungs = module.remaining_search(searched, spaces.cells(searched), run)
         next_job = work.next_job
-        work.next_job = lambda: handed.append(time.time()) or next_job()  # type: ignore[method-assign, func-returns-value]
+
+        def noted(*given: Any) -> Any:
+            handed.append(time.time())
+            return next_job(*given)
+
+        work.next_job = noted  # type: ignore[method-assign, assignment]
         references = {inputs_key(spaces.cells(searched)[0].example()): ray.put(inputs)}
         before = _cpu_seconds()
-        module.run_phase(Phase.SEARCH, work.total, run, references, module.CellAsha(rungs), work)
+        module.run_phase(Phase.SEARCH, work.total, run, references, CellAsha(rungs), work)
         after = _cpu_seconds()
     files = sorted((options.folder / "trials").glob("*/told.json"))
     named = {file.parent.name: Told(**json.loads(file.read_text())) for file in files}
@@ -242,32 +249,80 @@ def _cpu_seconds() -> dict[int, float]:
 # Figures
 
 
-def seconds_of_ray(swept: Swept) -> float:
-    """Return the median seconds of a slot from a trial's start to the next one's that were not the trial's."""
-    return median(swept.between(lambda one, other: other.begun - one.begun - one.inside))
+def startups(swept: Swept) -> float:
+    """Return the median seconds from a trial's end to the next one's first GAN step in the same process."""
+    return median(swept.between(lambda one, other: other.first_step - one.ended))
 
 
-def share_of_ray(swept: Swept) -> float:
-    """Return the part of a sweep's time, as it ran, that was Ray's: waits of the slots, and the cores it used."""
-    waited = sum(swept.between(lambda one, other: other.begun - one.begun - one.inside))
-    return waited / sum(swept.between(lambda one, other: other.begun - one.begun)) + swept.cpu_share
+def waits(swept: Swept) -> list[float]:
+    """Return the seconds of each trial's slot, up to the next trial's start, that were not the trial's own."""
+    return swept.between(lambda one, other: other.begun - one.begun - one.inside)
 
 
-def measure(trials: int, gan_steps: int, repetitions: int, inputs: pipeline.Inputs, figures: Figures) -> None:
-    """Compare two processes of one thread with one of two, and Ray Tune with a bare loop, in turns."""
+def share(swept: Swept) -> float:
+    """Return Ray's part of the slots' time: their waits, and what the driver and Ray's processes took from them."""
+    return sum(waits(swept)) / sum(swept.between(lambda one, other: other.begun - one.begun)) + swept.cpu_share
+
+
+def compare(trials: int, gan_steps: int, repetitions: int, inputs: pipeline.Inputs, figures: Figures) -> None:
+    """Compare, in turns, one thread a trial with all threads, and Ray Tune with a bare loop."""
     searched = space(trials, gan_steps)
     wanted = configs(searched)
     few = wanted[: 2 * SLOTS]
-    ratios = defaultdict(list)
+    walls = defaultdict(list)
     swept: list[Swept] = []
     for _ in range(repetitions):
-        narrow = wall(bare(few, inputs, SLOTS, threads=1))
-        wide = wall(bare(few, inputs, 1, threads=SLOTS))
-        loop = bare(wanted, inputs, SLOTS, threads=1)
+        walls["one thread"].append(wall(bare(few, inputs, SLOTS, threads=1)))
+        walls["all threads"].append(wall(bare(few, inputs, 1, threads=SLOTS)))
+        walls["bare"].append(wall(bare(wanted, inputs, SLOTS, threads=1)))
         swept.append(under_ray(searched, inputs, SLOTS))
-        ratios["one_thread_a_trial_over_all"].append(wide / narrow)
-        ratios["ray_over_bare"].append(wall(loop) / wall(swept[-1].told))
-        ratios["ray_over_bare_with_start"].append(wall(loop) / swept[-1].seconds)
-        figures.add("seconds_a_trial", median(one.ended - one.begun for one in loop))
-        for name, values in ratios.items():
-            figures.add(name, values[-1])
+        walls["ray"].append(wall(swept[-1].told))
+    figures.add("seconds_a_trial", SLOTS * median(walls["bare"]) / trials)
+    figures.times("throughput_one_thread_a_trial_to_all_threads", walls["all threads"], walls["one thread"])
+    figures.times("throughput_ray_to_bare", walls["bare"], walls["ray"])
+    figures.times("throughput_ray_with_its_start_to_bare", walls["bare"], [one.seconds for one in swept])
+    figures.add("startup_seconds_reused", median(map(startups, swept)))
+    figures.add("startup_seconds_reused_most", max(map(startups, swept)))
+    figures.add("startup_seconds_fresh", median(seconds for one in swept for seconds in one.fresh))
+    lost = median(median(waits(one)) for one in swept)
+    cpu = median(one.cpu_share for one in swept)
+    figures.add("ray_seconds_a_trial", lost)
+    figures.add("ray_cpu_share", cpu)
+    figures.add(f"ray_share_of_{LONG_SECONDS}_second_trials", lost / (lost + LONG_SECONDS) + cpu)
+
+
+def memory(trials: int, storage: Path, figures: Figures) -> None:
+    """Measure a worker's memory after its fifth trial and after its last."""
+    searched = space(trials, 4, TINY)
+    swept = under_ray(searched, prepared(configs(searched)[0], storage), 1)
+    (slot,) = swept.slots()
+    early, late = slot[min(5, trials) - 1].megabytes, slot[-1].megabytes
+    figures.add("megabytes_after_5_trials", early)
+    figures.add(f"megabytes_after_{trials}_trials", late)
+    figures.add("megabytes_grown", late / early)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = arguments(__doc__, trials=8 * SLOTS, gan_steps=60, memory_trials=50)
+    parser.add_argument("--long", action="store_true", help=f"also run trials of about {LONG_SECONDS} s (4 minutes)")
+    options = parser.parse_args()
+    figures = Figures()
+    runtime.set_up_torch(1)
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = prepared(configs(space(1, options.gan_steps))[0], Path(folder))
+        compare(options.trials, options.gan_steps, options.repetitions, inputs, figures)
+        memory(options.memory_trials, Path(folder), figures)
+        if options.long:
+            longer = round(options.gan_steps * LONG_SECONDS / figures.values["seconds_a_trial"])
+            swept = under_ray(space(3 * SLOTS, longer), inputs, SLOTS)
+            figures.add("long_seconds_a_trial", median(one.ended - one.begun for one in swept.told))
+            figures.add("long_ray_share", share(swept))
+    figures.save(options.json)
+
+
+if __name__ == "__main__":
+    # By its name: the classes of `__main__` are unknown to the processes that are started.
+    from benchmarks.sweep import main as run
+
+    run()

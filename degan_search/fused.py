@@ -97,7 +97,7 @@ class Pack:
         """Train the GANs, with their probes; returns the generators of the members that go on."""
         first, rungs = self.first, self.first.config.probe.at
         gan = FusedGan({member: trial.build_gan() for member, trial in self.trials.items()})
-        proxy = torch.from_numpy(first.inputs.proxy.images).to(first.device)
+        proxy = first.shared.proxy
         generators: dict[int, nn.Module] = {}
         set_images = first.inputs.proxy.set_images
         for report in train(gan, proxy, set_images, self.seeds, self.roll, rungs, first.accelerate):

@@ -112,10 +112,9 @@ def test_probes_that_are_not_made_cost_nothing():
     row = TABLE.iloc[7]
     point = row["lambda_e"], row["lambda_d"]
     seconds = [rung["seconds"] for rung in row["rungs"]]
-    assert [when for when, _ in timelines(TABLE, 0.5)[point]] == pytest.approx(
-        [seconds[2] - 2, seconds[3] - 2, row["seconds"] - 2]
-    )
-    assert [result["budget"] for _, result in timelines(TABLE, 0.125)[point]] == [*AT, STEPS]
+    # Neither those before the first rung nor those after the last.
+    assert [when for when, _ in timelines(TABLE, 0.5)[point]] == pytest.approx([seconds[2] - 2, row["seconds"] - 3])
+    assert [result["budget"] for _, result in timelines(TABLE, 0.125)[point]] == [*AT[:3], STEPS]
     assert timelines(TABLE, None, "oracle_accuracy")[point] == [
         (row["seconds"] - 4, {"score": row["oracle_accuracy"], "budget": STEPS, "state": "COMPLETE"})
     ]
@@ -201,7 +200,7 @@ def test_compute_from_which_the_regret_stays():
 
 def test_stopping_costs_less_and_the_cheapest_within_noise_is_recommended():
     table = stops(TABLE, 3)
-    assert len(table) == len(AT) * 3
+    assert len(table) == len(AT[:3]) * 3
     assert (table["compute"] < 1).all()
     assert table.groupby("factor")["compute"].apply(lambda own: own.is_monotonic_increasing).all()
     assert recommended([table], [100]) == Stopping(0.125, 4)
@@ -237,7 +236,7 @@ def test_a_run_is_recorded_and_read_back(tmp_path):
             (20, math.nan, 2.0, "gan"),
             (30, 0.4, 5.0, "gan"),
             (40, math.nan, 6.0, "gan"),
-            (40, 0.6, 9.0, "done"),
+            (60, 0.6, 9.0, "done"),
         ]
     ]
     for weight in (0.0, 1.0):
@@ -249,7 +248,7 @@ def test_a_run_is_recorded_and_read_back(tmp_path):
             settings={"gan.lambda_e": weight, "gan.lambda_d": 3.0},
             scores={"oracle_half_1": 0.4, "oracle_half_2": 0.6},
             seconds=9.0,
-            gan_steps=40,
+            gan_steps=60,
             reports=reports,
         )
     table = record.table(sweep.folder)
@@ -258,7 +257,7 @@ def test_a_run_is_recorded_and_read_back(tmp_path):
     assert told == {
         (weight, 3.0): [
             (5.0, {"score": 0.4, "budget": 30, "state": None}),
-            (9.0, {"score": 0.6, "budget": 40, "state": "COMPLETE"}),
+            (9.0, {"score": 0.6, "budget": 60, "state": "COMPLETE"}),
         ]
         for weight in (0.0, 1.0)
     }

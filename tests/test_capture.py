@@ -1,7 +1,7 @@
 """Steps as they run on a GPU, on a CPU: networks compiled by a stand-in, graphs recorded by one that runs the step."""
 
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 
 import pytest
@@ -83,6 +83,11 @@ def distil_fused(accelerate):
 STAGES = [train_gan, train_fused_gans, distil_alone, distil_fused]
 
 
+@cache
+def plain(stage):
+    return stage("none")
+
+
 class Graph:
     """Stands in for a CUDA graph: what it replays is the recorded step, on the recorded inputs."""
 
@@ -93,9 +98,9 @@ class Graph:
 @pytest.fixture
 def recordings(monkeypatch):
     """Let steps on a CPU be recorded; the number of steps replayed by each recording."""
-    made, plain = [], capture.Recorded
+    made = []
 
-    class Recorded(plain):
+    class Recorded(capture.Recorded):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             self.replayed = 0
@@ -140,9 +145,9 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_recorded_steps_are_the_plain_ones_bit_for_bit(stage, recordings):
-    plain = stage("none")
+    expected = plain(stage)
     assert not recordings
-    assert_same(stage("graphs"), plain)
+    assert_same(stage("graphs"), expected)
     assert sum(recorded.replayed for recorded in recordings) >= 5
     assert len(recordings) > 1 or stage is train_gan  # another phase, or other members, are recorded anew
 
@@ -150,7 +155,7 @@ def test_recorded_steps_are_the_plain_ones_bit_for_bit(stage, recordings):
 @pytest.mark.parametrize("stage", STAGES)
 def test_on_a_cpu_nothing_is_recorded(stage, monkeypatch):
     monkeypatch.delattr(torch.cuda, "graph")
-    assert_same(stage("graphs"), stage("none"))
+    assert_same(stage("graphs"), plain(stage))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -166,9 +171,9 @@ def test_compiled_networks_are_those_that_are_trained(stage, monkeypatch):
             called.append(type(self.model).__name__)
             return self.model(*inputs)
 
-    plain = stage("none")
+    expected = plain(stage)
     monkeypatch.setattr(torch, "compile", Compiled)
-    assert_same(stage("compile"), plain)
+    assert_same(stage("compile"), expected)
     assert len(called) >= 8
 
 

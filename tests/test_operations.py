@@ -135,9 +135,9 @@ def test_table_2_is_the_sum_of_its_runs():
     assert total(whole, "bank", "gan") == images * (cost.dcgan + 2 * cost.degan)
     assert total(whole, "finals", "gan") == 3 * images * (cost.dcgan + cost.degan)
     assert total(whole, "search", "gan") == 16 * images * cost.degan
-    left = [batch * (16 * 625 + 8.5 * 625 + 4.75 * 1250 + 2.875 * (steps - 2500)) for batch, steps in gans]
+    left = [batch * (16 * 1250 + 8.5 * 1250 + 4.75 * (steps - 2500)) for batch, steps in gans]
     assert total(stopped, "search", "gan") == sum(left) * cost.degan
-    probed, finished = 1000 * 64 * (8.5 + 4.75 + 16), 200 * 256 * 64 * 2.875
+    probed, finished = 1000 * 64 * (16 + 8.5), 200 * 256 * 64 * 4.75
     assert total(stopped, "search", "student") == 10 * (probed + finished) * cost.student_step
     assert total(stopped, "search", "images") == 10 * (probed + finished) * cost.make
 

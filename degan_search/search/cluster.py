@@ -32,7 +32,8 @@ SNAPSHOT_SECONDS = 10**9
 """Between two of Tune's own snapshots, which nobody reads: the ledger is what a run is rebuilt from."""
 
 NICENESS = 0
-"""Added to the driver's for workers."""
+"""What a worker adds to the command's own. By Ray's 15 it gets 4% of a CPU on which another program runs, and then Ray
+may take it for lost; `nice degan-search sweep ...` leaves others the machine, and the trials their equal shares."""
 
 
 class PatientManager(RayActorManager):  # type: ignore[misc]

@@ -115,7 +115,7 @@ class Jobs(Searcher):  # type: ignore[misc]
     def _companions(self, one: Job) -> Iterator[Job]:
         """Yield the jobs that run in one program with this one: as many of its cell as fit, and only its like."""
         config = TrialConfig.model_validate(one["config"])
-        count = 1 if one["faults"] else self.together(config)  # after a fault, such as a full memory, alone
+        count = 1 if one.get("faults") else self.together(config)  # after a fault, such as a full memory, alone
         key = fusion_key(config) if count > 1 else None
         for _ in range(count - 1 if key else 0):
             other = self.next_job(one["cell"])
