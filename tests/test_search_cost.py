@@ -425,7 +425,8 @@ class TestEstimate:
         assert estimate.prior(config, None).seconds == (math.sqrt(fewest * most),)
 
     def test_a_space(self):
-        space = spaces.Space.model_validate(SPACE | {"trial": {**SPACE["trial"], "probe": {"at": [100]}}})
+        trial = {**SPACE["trial"], "probe": {"at": [100]}, "gan": {"batch_size": 32, "batch_of": "used"}}
+        space = spaces.Space.model_validate(SPACE | {"trial": trial})
         made = estimate.cost_model(space, None)
         kinds = [(phase, cell.label) for cell in spaces.cells(space) for phase in ("search", "final")]
         assert list(made.priors) == kinds
@@ -488,8 +489,10 @@ class TestResume:
         options = Options(folder, "run", budget=3600.0, budget_begun=1_000_000.0)
         for number, moment in enumerate(finished):
             one = jobs.job(phase, number, "all", TrialConfig().model_dump(mode="json"))
-            about = {"trial_id": one["id"], "phase": phase, "state": "COMPLETE"} | config_columns(TrialConfig())
-            ledger.write(options.folder, about | {"finished": pd.Timestamp(moment, unit="s", tz="UTC")})
+            about = {"trial_id": one["id"], "attempt": 1, "phase": phase} | config_columns(TrialConfig())
+            ledger.write(
+                options.folder, about | {"state": "COMPLETE", "finished": pd.Timestamp(moment, unit="s", tz="UTC")}
+            )
             jobs.write(options.folder, one)
         return options
 
