@@ -533,7 +533,7 @@ class Trial:
             batches = source.batches(rng, parts.add("recalled", Parts()))
 
             def recall(new: Tensor) -> tuple[Tensor, Tensor]:
-                images, logits = next(batches)
+                images, logits = (part.float() for part in next(batches))
                 mixed = round(config.distill.mix_proxy * len(new))
                 if not mixed:
                     return images, logits

@@ -68,7 +68,7 @@ def set_up_torch(threads: int) -> None:
     # Nothing here reads memory that was not written, and filling it takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    _convolutions().fp32_precision = "ieee"  # torch's own default is TF32; `arithmetic` asks for it
+    torch.backends.cudnn.allow_tf32 = False  # torch's own default; `arithmetic` asks for it
 
 
 def _keep_memory() -> None:
@@ -99,11 +99,6 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
-def _convolutions() -> Any:
-    """Return torch's settings of convolutions on a GPU, which its types do not know."""
-    return torch.backends.cudnn.conv  # type: ignore[attr-defined]
-
-
 @contextmanager
 def arithmetic(precision: Precision, device: str) -> Iterator[None]:
     """Compute convolutions and matrix products in this precision inside the block; weights stay float32.
@@ -117,15 +112,15 @@ def arithmetic(precision: Precision, device: str) -> Iterator[None]:
     if precision == "float32":
         yield
         return
-    parts = _convolutions(), torch.backends.cuda.matmul
-    before = [part.fp32_precision for part in parts]
+    parts: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [part.allow_tf32 for part in parts]
     try:
         for part in parts:
-            part.fp32_precision = "tf32"
+            part.allow_tf32 = True
         yield
     finally:
         for part, was in zip(parts, before, strict=True):
-            part.fp32_precision = was
+            part.allow_tf32 = was
 
 
 def pin(threads: int) -> bool:

@@ -173,7 +173,8 @@ class TestRun:
 
     def test_a_trial_that_diverges(self, tmp_path):
         file = write(tmp_path, TRIAL)
-        refused("run", file, "--storage", "store", "--set", "gan.lr=10", "--set", "gan.steps=60", says=["trial failed"])
+        changes = [part for change in ("gan.lr=10", "gan.steps=400", "precision=float32") for part in ("--set", change)]
+        refused("run", file, "--storage", "store", *changes, says=["trial failed"])
 
     @pytest.mark.parametrize(
         ("change", "says"),

@@ -281,9 +281,9 @@ def test_statistics_of_batchnorm_can_be_sought(tiny, store):
 def test_a_probe_distils_in_its_own_way_whatever_the_profile(profile, tiny, prepare, monkeypatch):
     seen, plain = {}, pipeline.distill
 
-    def spy(student, source, config, seed, device, stage="distill", parts=None):
+    def spy(student, source, config, seed, device, stage="distill", parts=None, *rest):
         seen[stage] = (type(source), config)
-        return plain(student, source, config, seed, device, stage, parts)
+        return plain(student, source, config, seed, device, stage, parts, *rest)
 
     monkeypatch.setattr(pipeline, "distill", spy)
     config = tiny({"probe.at": [3], "distill.profile": profile, "distill.lr": 0.01, "distill.mix_proxy": 0.25})
@@ -436,7 +436,7 @@ def test_new_classes_without_labels_are_refused(method, ready):
 
 @pytest.mark.parametrize("generated", [8, 3])
 def test_recalled_images_are_the_generators_and_its_batch_the_new_ones(generated, ready, monkeypatch):
-    config, inputs = ready({"incremental.batch_size": generated})
+    config, inputs = ready({"incremental.batch_size": generated, "distill.pool_refresh": 1, "precision": "float32"})
     batches, plain = [], pipeline.incremental.learn
 
     def spy(student, rule, images, labels, teacher, recall, *rest):
@@ -786,8 +786,8 @@ def test_a_bank_without_proxy_images(make_bank, tiny):
 def test_a_collapsed_generator_adds_nothing_to_the_bank(tiny, true, teacher, tmp_path, monkeypatch):
     build = degan.build
 
-    def first_collapsed(config, *rest):
-        gan = build(config, *rest)
+    def first_collapsed(config, *rest, **named):
+        gan = build(config, *rest, **named)
         if config.lambda_d == 0:
             nn.init.zeros_(gan.generator[-2].weight)
         return gan

@@ -117,19 +117,19 @@ def test_precision_is_what_the_device_multiplies():
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
 def test_arithmetic_rounds_products_alone_and_puts_settings_back(precision):
-    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     weight = torch.nn.Parameter(torch.full((1, 1), 1 / 3))
     with runtime.arithmetic(precision, "cpu"):
         product = torch.ones(1, 1) @ weight
-        inside = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
-    assert (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision) == before
+        inside = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
     assert weight.dtype == torch.float32
     if precision == "bf16":
         assert product.dtype == torch.bfloat16
         assert product.item() != weight.item()
     else:
         assert torch.equal(product, weight.data)
-        assert inside == (("tf32", "tf32") if precision == "tf32" else before)
+        assert inside == ((True, True) if precision == "tf32" else before)
 
 
 def test_a_weight_that_changes_inside_bf16_arithmetic_is_cast_anew():
