@@ -196,7 +196,7 @@ def print_trials(figures: Figures, setting: Setting, found: dict[str, dict[Case,
         stage: {case: median(timing.seconds for timing in timings) for case, timings in cases.items()}
         for stage, cases in found.items()
     }
-    for case in seconds["gan"].keys() & seconds["distill"].keys():
+    for case in (case for case in seconds["gan"] if case in seconds["distill"]):
         gan = seconds["gan"][case] / setting.gan_steps * GAN_STEPS
         both = gan + epochs * seconds["distill"][case]
         name = f"fused_estimated_{case}"
