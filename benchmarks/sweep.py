@@ -20,7 +20,7 @@ import psutil
 import ray
 from rich.console import Console
 
-from benchmarks.measure import Figures
+from benchmarks.measure import Figures, arguments
 from degan_search import degan, pipeline, runtime
 from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, merge
