@@ -20,6 +20,7 @@ from degan_search import pipeline, runtime
 from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, trial_config
 from degan_search.metrics import accuracy, predict
+from degan_search.turns import Turns
 
 
 def trial_with(config: TrialConfig, inputs: pipeline.Inputs, device: str, generator: Any = None) -> pipeline.Trial:
@@ -60,18 +61,24 @@ def main() -> None:
     found: dict[Any, list[float]] = {value: [] for value in values}
     seconds: dict[Any, list[float]] = {value: [] for value in values}
     figures = Figures()
-    for seed in range(options.first_seed, options.first_seed + options.repetitions):
-        generator = None
-        for value in values:
-            trial = trial_with(configured(value, seed), inputs, device, generator)
-            for _ in trial:
+    seeds = range(options.first_seed, options.first_seed + options.repetitions)
+    together = 1 if device == "cpu" else len(seeds)
+    generators: dict[int, Any] = {}
+    for value in values:
+        for start in range(0, len(seeds), together):
+            beside = seeds[start : start + together]
+            trials = {
+                seed: trial_with(configured(value, seed), inputs, device, generators.get(seed)) for seed in beside
+            }
+            for _ in Turns({seed: trial.steps() for seed, trial in trials.items()}, device):
                 pass
-            if options.setting.startswith("distill.") and trial.outcome.generator is not None:
-                generator = trial.outcome.generator.state_dict()  # the same whatever distillation does
-            found[value].append(100 * accuracy(predict(trial.outcome.student, judged), labels))
-            timed = "distill_seconds" if options.setting.startswith("distill.") else "seconds"
-            seconds[value].append(trial.outcome.metrics[timed])
-            figures.add(f"accuracy_{options.setting}_{value}_seed_{seed}", found[value][-1])
+            for seed, trial in trials.items():
+                if options.setting.startswith("distill.") and trial.outcome.generator is not None:
+                    generators[seed] = trial.outcome.generator.state_dict()  # the same whatever distillation does
+                found[value].append(100 * accuracy(predict(trial.outcome.student, judged), labels))
+                timed = "distill_seconds" if options.setting.startswith("distill.") else "seconds"
+                seconds[value].append(trial.outcome.metrics[timed] / len(beside))
+                figures.add(f"accuracy_{options.setting}_{value}_seed_{seed}", found[value][-1])
     for value in values:
         name = f"accuracy_{options.setting}_{value}"
         figures.add(f"{name}_mean", mean(found[value]))

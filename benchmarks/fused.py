@@ -1,34 +1,41 @@
-"""Trials fused into one program against trials one after the other: DeGAN steps, distillation, whole trials, Table 2.
+"""Trials side by side on a GPU against trials one after the other: DeGAN steps, distillation, trials, Table 2.
 
-On a GPU at full size, with networks compiled and steps recorded as CUDA graphs as well; `--full K` really runs K
-trials. Without one at small sizes, where fusing is not expected to pay. Weights and images are random, which changes
+At full size, plain, with networks compiled, and with steps recorded as CUDA graphs; `--full K` really runs K trials.
+Without a GPU at small sizes, where trials that take turns gain nothing. Weights and images are random, which changes
 no time.
 """
 
 from __future__ import annotations
 
 import gc
+import json
+import re
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks import operations
 from benchmarks.measure import Figures, arguments
-from degan_search import degan, fused_stages, runtime
+from degan_search import degan, runtime
 from degan_search.capture import Accelerate
 from degan_search.config import DistillConfig, GanConfig, TrialConfig
-from degan_search.distill import distill
-from degan_search.fit import DivergedError
+from degan_search.distill import distill_steps
+from degan_search.fit import Progress
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.sources import GeneratorSource
+from degan_search.turns import Turns, side_by_side_on_gpu
 
 CLASSES = 10
+CELL, CELL_NAME = "cifar100/background_6", "cell_background_6"
 GAN_STEPS = 5000
 """Of a trial at full size."""
 GPU = {"width": 64, "batch": 128, "images": 3000, "gan_steps": 80, "epoch": 256, "pool": 4096, "score_images": 4096}
@@ -39,15 +46,14 @@ WARM_UP = 10
 
 @dataclass(frozen=True)
 class Case:
-    """How many trials run, and how: as one program, or one alone."""
+    """How many trials run side by side, and how their steps do."""
 
     members: int = 1
     accelerate: Accelerate = "none"
-    fused: bool = False
 
     def __str__(self) -> str:
         """Return its name in the figures."""
-        name = f"fused_{self.members}" if self.fused else "alone"
+        name = f"fused_{self.members}" if self.members > 1 else "alone"
         return name if self.accelerate == "none" else f"{name}_{self.accelerate}"
 
 
@@ -79,31 +85,26 @@ class Setting:
             student = build_classifier("alexnet", CLASSES, self.student_width)
         return student.to(self.device).to(memory_format=torch.channels_last)
 
-    def train_gans(
-        self, case: Case, report_at: tuple[int, ...], failed: dict[int, DivergedError] | None = None
-    ) -> Iterator[object]:
-        """Train a case's GANs, reporting at these steps among others; what ends some of fused ones is in `failed`."""
-        gans, count = self.gans(case.members), len(self.images)
-        if not case.fused:
-            return degan.train(gans[0], self.gan, self.images, count, 0, report_at, accelerate=case.accelerate)
-        seeds = {member: member for member in gans}
-        together, roll = fused_stages.FusedGan(gans), fused_stages.Roll(set(gans), {} if failed is None else failed)
-        return fused_stages.train(together, self.images, count, seeds, roll, report_at, case.accelerate)
+    def train_gans(self, case: Case, report_at: tuple[int, ...]) -> Turns[degan.GanProgress]:
+        """Train a case's GANs, reporting at these steps among others."""
+        steps = {
+            member: degan.train_steps(
+                gan, gan.config, self.images, len(self.images), member, report_at, accelerate=case.accelerate
+            )
+            for member, gan in self.gans(case.members).items()
+        }
+        return Turns(steps, self.device)
 
-    def distil(self, case: Case) -> Iterator[object]:
+    def distil(self, case: Case) -> Turns[Progress]:
         """Distil a case's students from generators that nobody trained, reporting after each epoch."""
-        generators = {member: gan.generator for member, gan in self.gans(case.members).items()}
-        latent, config, precision = self.gan.latent, self.distill, self.precision
-        if not case.fused:
-            source = GeneratorSource(generators[0], latent, self.teacher, config, precision)
-            student = self.student(0)
-            return distill(student, source, config, 0, self.device, "distill", None, precision, case.accelerate)
-        sources = fused_stages.FusedSource(generators, latent, self.teacher, config, precision)
-        students = {member: self.student(member) for member in generators}
-        seeds, roll = {member: member for member in generators}, fused_stages.Roll(set(generators))
-        return iter(
-            fused_stages.Distillation(students, sources, config, seeds, roll, self.device, accelerate=case.accelerate)
-        )
+        config, precision = self.distill, self.precision
+        steps = {}
+        for member, gan in self.gans(case.members).items():
+            source = GeneratorSource(gan.generator, self.gan.latent, self.teacher, config, precision)
+            steps[member] = distill_steps(
+                self.student(member), source, config, member, self.device, "distill", None, precision, case.accelerate
+            )
+        return Turns(steps, self.device)
 
 
 @dataclass
@@ -115,7 +116,7 @@ class Timing:
     memory: float
 
 
-def timed(stage: Callable[[], Iterator[object]]) -> Timing:
+def timed(stage: Callable[[], Turns[Any]]) -> Timing:
     """Run a stage to its second report."""
     gpu = torch.cuda.is_available()
     gc.collect()
@@ -123,13 +124,13 @@ def timed(stage: Callable[[], Iterator[object]]) -> Timing:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     marks = [time.perf_counter()]
-    reports = stage()
+    reports = iter(stage())
     for _ in range(2):
         next(reports)
         if gpu:
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
-    reports.close()  # type: ignore[attr-defined]
+    del reports
     memory = float(torch.cuda.max_memory_reserved()) if gpu else float("nan")
     return Timing(marks[1] - marks[0], marks[2] - marks[1], memory)
 
@@ -143,9 +144,12 @@ def time_cases(setting: Setting, cases: Sequence[Case], repetitions: int) -> dic
             stages = {"gan": partial(setting.train_gans, case, at), "distill": partial(setting.distil, case)}
             for name, stage in stages.items():
                 try:
-                    found[name].setdefault(case, []).append(timed(stage))
+                    timing = timed(stage)
                 except torch.cuda.OutOfMemoryError:
                     print(f"fused_{name}_{case}: out of memory", flush=True)
+                    continue
+                found[name].setdefault(case, []).append(timing)
+                print(f"# {name} {case}: warm after {timing.warm_up:.2f} s, then {timing.seconds:.3f} s", flush=True)
     return found
 
 
@@ -204,59 +208,64 @@ def print_trials(figures: Figures, setting: Setting, found: dict[str, dict[Case,
         figures.add(f"{name}_trials_an_hour", 3600 * case.members / both)
 
 
-def print_table2(figures: Figures, setting: Setting, found: dict[str, dict[Case, list[Timing]]], epochs: int) -> None:
-    """Print hours for Table 2 with 16 pairs of lambdas a cell, from operations counted.
+def time_batches(figures: Figures, setting: Setting) -> None:
+    """Print the time of a GAN's step at each batch of Table 2, as many side by side as in a sweep."""
+    for batch in sorted({one.batch for one in operations.table2(operations.FEWEST) if one.kind == "gan"}):
+        case = Case(side_by_side_on_gpu(batch), "graphs")
+        images = setting.images.repeat(-(-batch // len(setting.images)), 1, 1, 1)
+        own = replace(setting, gan=setting.gan.model_copy(update={"batch_size": batch}), images=images)
+        timing = timed(partial(own.train_gans, case, (WARM_UP, WARM_UP + setting.gan_steps)))
+        step = timing.seconds / setting.gan_steps / case.members
+        figures.add(f"fused_gan_step_batch_{batch}_{case}_milliseconds_a_trial", 1000 * step)
 
-    On a GPU at the rates measured here, the search fused or not; else at the rates that `benchmarks.operations`
-    assumes, the batches of fused trials counting as one.
+
+def print_table2(figures: Figures, gan: GanConfig, distill: DistillConfig, epochs: int) -> None:
+    """Print hours for Table 2, and minutes for one of its cells, with 16 pairs of lambdas a cell.
+
+    From operations counted, and the steps among the figures: of GANs by their batch, and of distillation; where there
+    are none of a GPU, at the rates that `benchmarks.operations` assumes.
     """
-    try:
-        from benchmarks import operations  # type: ignore[attr-defined,unused-ignore]
-    except ImportError:
-        print("fused_table2: benchmarks/operations.py is not there", flush=True)
+    every = operations.table2(epochs, distill.pool_refresh)
+    cost = operations.costs(width=gan.width)
+    per_second = {}
+    for name, value in list(figures.values.items()):
+        if found := re.fullmatch(r"fused_gan_step_batch_(\d+)_\w+_milliseconds_a_trial", name):
+            per_second[int(found[1])] = int(found[1]) * cost.degan / value * 1000
+            figures.add(name.replace("milliseconds_a_trial", "tflops"), per_second[int(found[1])] / 1e12)
+    if not per_second:
+        assumed = operations.Rates(1e12 * 989 * 0.1, 1e12 * 989 * 0.02, 0.003)
+        seconds = sum(one.seconds(assumed) for one in every)
+        figures.add(f"fused_table2_epochs_{epochs}_assumed_h100_hours", seconds / 3600)
         return
-    work = operations.table2(epochs, setting.distill.pool_refresh)
-    if torch.cuda.is_available():
-        cost = operations.costs(width=setting.gan.width)
-        config = setting.distill
-        learned = (config.steps_per_epoch or 1) * config.batch_size
-        epoch = learned * cost.distillation(config.pool_refresh)
-        epoch += config.score_images * (cost.make + cost.student_forward)
-        gan = setting.gan_steps * setting.gan.batch_size * cost.degan
-        rates = {
-            case: {
-                "gan": case.members * gan / median(timing.seconds for timing in timings),
-                "other": case.members * epoch / median(timing.seconds for timing in found["distill"][case]),
-            }
-            for case, timings in found["gan"].items()
-            if case in found["distill"]
-        }
-        for case, own in rates.items():
-            for kind, rate in own.items():
-                figures.add(f"fused_{kind}_{case}_tflops", rate / 1e12)
-            hours = sum(
-                one.total / (own if one.part == "search" else rates[Case()])["gan" if one.kind == "gan" else "other"]
-                for one in work
-            )
-            figures.add(f"fused_table2_epochs_{epochs}_search_{case}_estimated_hours", hours / 3600)
-        return
-    assumed = operations.Rates(1e12 * 989 * 0.1, 1e12 * 989 * 0.02, 0.003)
-    for members in (1, 4, 8, 16):
-        seconds = sum(
-            replace(one, batch=one.batch * members).seconds(assumed) if one.part == "search" else one.seconds(assumed)
-            for one in work
-        )
-        figures.add(f"fused_table2_epochs_{epochs}_search_fused_{members}_assumed_h100_hours", seconds / 3600)
+    step = distill.batch_size * cost.distillation(distill.pool_refresh)
+    step += distill.score_images * (cost.make + cost.student_forward) / (distill.steps_per_epoch or 1)
+    cell = operations.table2(epochs, distill.pool_refresh, cells=[CELL])
+    for name, value in list(figures.values.items()):
+        if found := re.fullmatch(r"fused_distill_step_(alone|fused_(8))_graphs_milliseconds", name):
+            other = int(found[2] or 1) * step / value * 1000
+            for what, work, unit, scale in (("table2", every, "hours", 3600), (CELL_NAME, cell, "minutes", 60)):
+                times = {
+                    part: sum(
+                        one.total / (per_second[one.batch] if one.kind == "gan" else other)
+                        for one in work
+                        if one.part == part
+                    )
+                    for part in ("bank", "search", "finals")
+                }
+                line = f"fused_{what}_epochs_{epochs}_distilled_as_{found[1]}_estimated_{unit}"
+                figures.add(line, sum(times.values()) / scale)
+                for part, seconds in times.items():
+                    figures.add(f"{line}_{part}", seconds / scale)
 
 
 def run_full(figures: Figures, setting: Setting, case: Case, epochs: int) -> None:
     """Really train so many GANs and students."""
     begun = time.perf_counter()
-    failed: dict[int, DivergedError] = {}
-    for _ in setting.train_gans(case, (), failed):
+    turns = setting.train_gans(case, ())
+    for _ in turns:
         pass
     figures.add(f"fused_full_{case}_gan_seconds", time.perf_counter() - begun)
-    figures.add(f"fused_full_{case}_diverged", len(failed))
+    figures.add(f"fused_full_{case}_diverged", len(turns.failed))
     begun = time.perf_counter()
     limited = setting.distill.model_copy(update={"steps": epochs * (setting.distill.steps_per_epoch or 1)})
     for _ in replace(setting, distill=limited.model_copy(update={"patience": epochs})).distil(case):
@@ -269,25 +278,31 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     parser = arguments(__doc__, repetitions=3, epochs=200, pool_refresh=0.0625, threads=1, precision="auto", full=0)
     parser.add_argument("--members", type=int, nargs="+", default=[4, 8, 16, 32] if gpu else [2, 4, 8])
-    parser.add_argument("--accelerate", nargs="+", choices=["none", "compile", "graphs"])
-    for name, value in (GPU if gpu else CPU).items():
+    parser.add_argument(
+        "--measured", type=Path, help="figures of an earlier run, to estimate Table 2 from; same --epoch"
+    )
+    for name, value in (GPU if gpu or "--measured" in sys.argv else CPU).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
     options = parser.parse_args()
     device = runtime.choose_device()
     runtime.set_up_torch(options.threads)
     sizes = {name: getattr(options, name) for name in GPU}
     setting = settings(sizes, 48 if gpu else 12, options, device)
-    ways = options.accelerate or (["none", "compile", "graphs"] if gpu else ["none"])
-    cases = [Case(accelerate=way) for way in ways]
-    cases += [Case(members, way, True) for members in options.members for way in ways if way != "compile"]
+    ways = ["none", "graphs"] if gpu else ["none"]
+    cases = [Case(accelerate=way) for way in ways] + [Case(members, ways[-1]) for members in options.members]
     figures = Figures()
-    if options.full:
-        run_full(figures, setting, Case(options.full, ways[0], True), options.epochs)
+    if options.measured:
+        figures.values = json.loads(options.measured.read_text())["figures"]
+    elif options.full:
+        run_full(figures, setting, Case(options.full, "graphs"), options.epochs)
     else:
         found = time_cases(setting, cases, options.repetitions)
         print_stages(figures, setting, found)
         print_trials(figures, setting, found, options.epochs)
-        print_table2(figures, setting, found, options.epochs)
+        if gpu:
+            time_batches(figures, setting)
+    if not options.full:
+        print_table2(figures, setting.gan, setting.distill, options.epochs)
     figures.save(options.json)
 
 

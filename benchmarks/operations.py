@@ -150,7 +150,13 @@ def going_on(trials: int, rungs: int, factor: float) -> list[float]:
     return left
 
 
-def table2(epochs: int, pool_refresh: float = 1.0, stopping: bool = True, rows: Sequence[str] = ROWS) -> list[Work]:
+def table2(
+    epochs: int,
+    pool_refresh: float = 1.0,
+    stopping: bool = True,
+    rows: Sequence[str] = ROWS,
+    cells: Sequence[str] | None = None,
+) -> list[Work]:
     """Return the work of Table 2, search and finals, by `search_spaces/table2_cifar10.yaml`.
 
     Left out, as far less than a hundredth: measures on the bank, and statistics of generated classes. Every trial of
@@ -162,10 +168,11 @@ def table2(epochs: int, pool_refresh: float = 1.0, stopping: bool = True, rows: 
         pool_refresh: new images made for each that a student is given.
         stopping: with the share of trials that early stopping is expected to leave, or each to its end.
         rows: the table's methods.
+        cells: proxies of the table; None: all.
     """
     space = yaml.safe_load(TABLE2.read_text())
     work = _teacher(TrialConfig(), epochs)
-    for proxy in space["cells"]["proxy"]:
+    for proxy in cells or space["cells"]["proxy"]:
         work += _bank(trial_config({"proxy": proxy}))
         for method in rows:
             config = trial_config({"proxy": proxy, "method": method})

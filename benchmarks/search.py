@@ -228,9 +228,9 @@ def add_arms(figures: Figures, name: str, frame: pd.DataFrame, stopping: Stoppin
             add(figures, f"{line}_compute_to_within_1_point", costs[label])
             if not told:
                 below_grid[label] = grid - accuracy
-        for label in ("random", "grid"):
-            ratio = np.median(costs[label]) / np.median(costs["asha_tpe"])
-            figures.add(f"{name}{told}_asha_tpe_times_less_compute_than_{label}", ratio)
+        own = np.median(costs["asha_tpe"])
+        for label in ("random", "grid") if own else ():  # 0: a trial at random is as good as the grid's choice
+            figures.add(f"{name}{told}_asha_tpe_times_less_compute_than_{label}", np.median(costs[label]) / own)
     return below_grid
 
 

@@ -176,7 +176,7 @@ class Telling(DeganTrainable):
         plain = degan.Gan.step
 
         def first(gan: degan.Gan, *batch: Any) -> Any:
-            self.first_step = time.time()
+            self.first_step = self.first_step or time.time()  # a run of steps keeps the function that it began with
             degan.Gan.step = plain  # type: ignore[method-assign]
             return plain(gan, *batch)
 
@@ -193,7 +193,7 @@ class Telling(DeganTrainable):
         if result["state"]:
             megabytes = psutil.Process().memory_info().rss / 1e6
             told = Told(os.getpid(), self.began, self.first_step, ended, self.inside, megabytes)
-            self.place.write("told.json", json.dumps(vars(told)).encode())
+            self.folders.at(self.job["id"]).write("told.json", json.dumps(vars(told)).encode())
         return result
 
 

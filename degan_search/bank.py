@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from degan_search import degan, runtime
 from degan_search.atomic import write_bytes
+from degan_search.capture import chosen
 from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import BankConfig, GanConfig, stable_hash
 from degan_search.data.images import denormalise
@@ -140,7 +141,7 @@ def _generate(
     precision = runtime.precision_of("auto", device)
     gan = degan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), seed, device, precision=precision)
     try:
-        for _ in degan.train(gan, settings, images, set_images, seed):
+        for _ in degan.train(gan, settings, images, set_images, seed, accelerate=chosen("graphs", device)):
             pass
     except DivergedError:  # the others of the grid remain
         return np.empty((0, *proxy.shape[1:]), np.uint8)

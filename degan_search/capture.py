@@ -1,45 +1,29 @@
-"""Ways to run a training step on a GPU with fewer launches: networks compiled, or the whole step as a CUDA graph.
+"""A training step as one CUDA graph: a GPU is then not kept waiting for a thousand launches a step.
 
-Random numbers are drawn outside such a step and given to it. On a CPU a step runs as it is: there compiling does not
-pay.
+Random numbers are drawn outside such a step and given to it. On a CPU a step runs as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-Accelerate = Literal["none", "compile", "graphs"]
+Accelerate = Literal["none", "graphs"]
 Step = Callable[..., Tensor]
-M = TypeVar("M", bound=nn.Module)
 WARM_UP = 3
 """Steps before one is recorded, in which libraries choose kernels and optimisers make their state."""
 
 
-class Tensors(Protocol):
-    """What else a step changes in place."""
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Yield the tensors themselves."""
-
-
-Part = nn.Module | Optimizer | Tensors
+Part = nn.Module | Optimizer
 
 
 def chosen(setting: Accelerate, device: str) -> Accelerate:
     """Return what a trial's `accelerate` means on a device."""
     return setting if torch.device(device).type == "cuda" else "none"
-
-
-def compiled(model: M, accelerate: Accelerate) -> M:
-    """Return the network compiled, with the same weights, where that is asked for; TorchScript stays as it is."""
-    if accelerate != "compile" or isinstance(model, torch.jit.ScriptModule):
-        return model
-    return cast(M, torch.compile(model))
 
 
 def accelerated(step: Step, parts: Sequence[Part], accelerate: Accelerate) -> Step:
@@ -48,7 +32,7 @@ def accelerated(step: Step, parts: Sequence[Part], accelerate: Accelerate) -> St
     Args:
         step: takes tensors, changes the parts in place, reads nothing back to the host and draws no random numbers. Its
             shapes are the same at each call but few, and it forgets old gradients itself.
-        parts: the networks and optimisers that it trains.
+        parts: the networks that it trains, and their optimisers.
         accelerate: see `TrialConfig.accelerate`. A step on a CPU is never recorded, nor are networks with torch's own
             dropout.
     """
@@ -64,10 +48,8 @@ def _tensors(part: Part) -> Iterator[Tensor]:
     if isinstance(part, nn.Module):
         yield from part.parameters()
         yield from part.buffers()
-    elif isinstance(part, Optimizer):
-        yield from (value for state in part.state.values() for value in state.values() if isinstance(value, Tensor))
     else:
-        yield from part.tensors()
+        yield from (value for state in part.state.values() for value in state.values() if isinstance(value, Tensor))
 
 
 class Recorded:

@@ -46,23 +46,24 @@ def agreements(
 
     Args:
         competitors: all finished trials of a search on one proxy.
-        held_out: proxy images on which no student trained.
+        held_out: proxy images on which no student trained, on the device of all networks.
         teacher: frozen.
     """
     competitors = list(competitors)
     share = max(1, POOL // max(1, sum(one.generator is not None for one in competitors)))
     own: dict[str, float] = {}
-    images, owner = [held_out], [torch.full((len(held_out),), -1)]
+    device = held_out.device
+    images, owner = [held_out], [torch.full((len(held_out),), -1, device=device)]
     for index, one in enumerate(competitors):
         own[one.trial_id] = nan
         if one.generator is None:
             continue
         source = GeneratorSource(one.generator, one.latent, teacher)
-        made, logits = source.make(OWN_IMAGES, runtime.generator(one.seed, "cross"))
+        made, logits = source.make(OWN_IMAGES, runtime.generator(one.seed, "cross", device=str(device)))
         shown = denormalise(made)
         own[one.trial_id] = agreement(predict(one.student, shown), logits)
         images.append(shown[:share])
-        owner.append(torch.full((len(images[-1]),), index))
+        owner.append(torch.full((len(images[-1]),), index, device=device))
     pool, owners = torch.cat(images), torch.cat(owner)
     truth = predict(teacher, pool)
     scores: dict[str, Scores] = {}

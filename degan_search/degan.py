@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from degan_search import runtime
 from degan_search.batchnorm import distances, watched
-from degan_search.capture import Accelerate, Step, accelerated, compiled
+from degan_search.capture import Accelerate, Step, accelerated
 from degan_search.checkpoint import Parts, Stateful, Values
 from degan_search.config import DistillConfig, GanConfig
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
-from degan_search.fit import DivergedError, optimiser
+from degan_search.fit import DivergedError, optimiser, reports
 from degan_search.losses import (
     degan_generator_loss,
     discriminator_loss,
@@ -27,6 +27,7 @@ from degan_search.losses import (
     generator_loss,
 )
 from degan_search.networks.dcgan import build_discriminator, build_generator
+from degan_search.networks.layers import draw_from
 from degan_search.sources import IndexBatches
 
 COLLAPSED = 1e-3
@@ -109,13 +110,11 @@ class Gan:
             return self._step(real, z)
 
     def accelerated(self, accelerate: Accelerate) -> Step:
-        """Return `step` as it is run; with a rival, whose dropout draws for itself, it is not recorded."""
-        if accelerate == "none" or (accelerate == "graphs" and self.rival):
+        """Return `step` as it is run; not recorded with TorchScript or with a rival, whose dropout draws for itself."""
+        if self.rival or isinstance(self.teacher, torch.jit.ScriptModule):
             return self.step
-        names = [name for name in ("generator", "discriminator", "teacher") if getattr(self, name) is not None]
-        running = replace(self, **{name: compiled(getattr(self, name), accelerate) for name in names})
         trained = [part for part in self.parts().values() if isinstance(part, nn.Module | torch.optim.Optimizer)]
-        return accelerated(running.step, trained, accelerate)
+        return accelerated(self.step, trained, accelerate)
 
     def _step(self, real: Tensor, z: Tensor) -> Tensor:
         fake = self.generator(z)
@@ -230,7 +229,7 @@ def scaled_batch(batch_size: int, batch_of: str, images: int, set_images: int) -
     return max(2, round(batch_size * images / set_images)) if batch_of == "set" else batch_size
 
 
-def train(
+def train_steps(
     gan: Gan,
     config: GanConfig,
     proxy: UInt8[Tensor, "n c h w"],
@@ -239,8 +238,8 @@ def train(
     report_at: tuple[int, ...] = (),
     parts: Parts | None = None,
     accelerate: Accelerate = "none",
-) -> Iterator[GanProgress]:
-    """Train a DeGAN in place, yielding after each step of `report_at`, after each 2% and after the last.
+) -> Iterator[GanProgress | None]:
+    """Train a DeGAN in place, yielding after each step; progress at those of `report_at`, each 2% and the last.
 
     What it needs to go on later is added to `parts`. A step is run as `accelerate` says.
 
@@ -259,16 +258,22 @@ def train(
             part.train()
     run_step = gan.accelerated(accelerate)
     every, now = max(1, steps // 50), parts.add("now", Values(step=0))
-    with runtime.seeded(seed, "gan", "dropout", device=device) as dropout:  # a rival may have some
-        parts.stream("dropout", dropout)
-        for step in range(now.step + 1, steps + 1):
-            real = normalise(proxy[next(indices)]).contiguous(memory_format=torch.channels_last)
-            losses = run_step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
-            if step % every == 0 or step == steps or step in report_at:
-                progress = GanProgress(step, steps, *losses.tolist())
-                check(progress, gan.discriminator is not None)
-                now.step = step
-                yield progress
+    dropout = parts.stream("dropout", runtime.generator(seed, "gan", "dropout", device=device))
+    if gan.rival:
+        draw_from(gan.rival.student, dropout)
+    for step in range(now.step + 1, steps + 1):
+        real = normalise(proxy[next(indices)]).contiguous(memory_format=torch.channels_last)
+        losses = run_step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
+        if step % every == 0 or step == steps or step in report_at:
+            progress = GanProgress(step, steps, *losses.tolist())
+            check(progress, gan.discriminator is not None)
+            now.step = step
+            yield progress
+        else:
+            yield None
+
+
+train = reports(train_steps)
 
 
 def check(progress: GanProgress, adversarial: bool = True) -> None:

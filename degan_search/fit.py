@@ -6,7 +6,8 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from degan_search.capture import Accelerate, accelerated
 from degan_search.checkpoint import Parts, Values
 from degan_search.config import FitConfig
+from degan_search.networks.layers import Dropout, dropouts
 
+T = TypeVar("T")
+P = ParamSpec("P")
 LR_FACTORS = (1.0, 0.1)
 ENDLESS = 2**62
 
@@ -36,7 +40,17 @@ class Progress:
     loss: float
 
 
-def fit(
+def reports(steps: Callable[P, Iterator[T | None]]) -> Callable[P, Iterator[T]]:
+    """Return the function without its None: what it yields between two reports, so that others may take turns."""
+
+    @wraps(steps)
+    def only(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return (report for report in steps(*args, **kwargs) if report is not None)
+
+    return only
+
+
+def fit_steps(
     model: nn.Module,
     loss: Callable[..., Tensor],
     score: Callable[[], float] | None,
@@ -46,8 +60,8 @@ def fit(
     parts: Parts | None = None,
     draw: Callable[[], tuple[Tensor, ...]] = tuple,
     accelerate: Accelerate = "none",
-) -> Iterator[Progress]:
-    """Train a model in place, yielding its progress after each epoch; it ends with its best weights.
+) -> Iterator[Progress | None]:
+    """Train a model in place, yielding its progress after each epoch, else None; it ends with its best weights.
 
     Args:
         model: its train mode is on during steps and off while `score` runs. Parameters that require no
@@ -58,9 +72,9 @@ def fit(
         steps_per_epoch: batches between two scores.
         stage: name in the progress.
         parts: where what the loop needs to go on later is added; what the functions need is their maker's part.
-        draw: gives what `loss` takes.
+        draw: gives what `loss` takes, the batch first.
         accelerate: how a step is run (`capture.accelerated`), if the optimiser is `adam`: the other's learning rate
-            changes from step to step.
+            changes from step to step. Dropout's noise is then drawn before the step.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -70,22 +84,24 @@ def fit(
     of = longest(stretches)
     now = Values(phase=0, done=0, epochs=0, waited=0, best=copy.deepcopy(model.state_dict()), best_score=-math.inf)
     parts.add("now", now)
+    accelerate = accelerate if config.optimiser == "adam" else "none"
+    noisy = dropouts(model) if accelerate != "none" else []
     for index in range(now.phase, len(stretches)):
         now.phase, phase = index, stretches[index]
         model.load_state_dict(now.best)
         stepper, schedule = phase.start([weights for weights in model.parameters() if weights.requires_grad])
         for name, part in (("model", model), ("optimiser", stepper), ("schedule", schedule)):
             parts.add(name, part)
-        step = _stepping(stepper, loss)
-        if config.optimiser == "adam":
-            step = accelerated(step, (model, stepper), accelerate)
+        step = accelerated(_stepping(stepper, loss, noisy), (model, stepper), accelerate)
         while phase.lasts(now.done, now.epochs, now.waited):
             model.train()
             value = torch.zeros(())
             for _ in range(min(steps_per_epoch, phase.limit - now.done)):
-                value = step(*draw())
+                batch = draw()
+                value = step(*batch, *(layer.draw(len(batch[0]), batch[0].device, layer.rng) for layer in noisy))
                 schedule.step()
                 now.done += 1
+                yield None
             check(last := float(value), stage, now.done)
             model.eval()
             now.epochs += 1
@@ -94,14 +110,24 @@ def fit(
                 now.best, now.best_score, now.waited = copy.deepcopy(model.state_dict()), found, 0
             yield Progress(stage, now.done, of, now.best_score, last)
         now.epochs = now.waited = 0
+    for layer in noisy:
+        layer.noise = None
     model.load_state_dict(now.best)
     model.eval()
 
 
-def _stepping(stepper: Optimizer, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+fit = reports(fit_steps)
+
+
+def _stepping(stepper: Optimizer, loss: Callable[..., Tensor], noisy: list[Dropout]) -> Callable[..., Tensor]:
+    """Return a step on a batch and the noise of these layers."""
+
     def step(*inputs: Tensor) -> Tensor:
+        batch = inputs[: len(inputs) - len(noisy)]
+        for layer, noise in zip(noisy, inputs[len(batch) :], strict=True):
+            layer.noise = noise
         stepper.zero_grad()
-        value = loss(*inputs)
+        value = loss(*batch)
         value.backward()  # type: ignore[no-untyped-call]
         stepper.step()
         return value.detach()

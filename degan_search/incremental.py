@@ -15,10 +15,11 @@ from degan_search.checkpoint import Parts
 from degan_search.config import IncrementalConfig
 from degan_search.data.images import augment, normalise
 from degan_search.errors import UserError
-from degan_search.fit import Progress, fit
+from degan_search.fit import Progress, fit_steps, reports
 from degan_search.losses import distillation_loss
 from degan_search.methods import Rule
 from degan_search.networks.frozen import freeze
+from degan_search.networks.layers import draw_from
 from degan_search.sources import IndexBatches
 
 NEVER = -1e4
@@ -54,7 +55,7 @@ def expand(teacher: nn.Module, new: int, seed: int) -> nn.Module:
     return student.to(memory_format=torch.channels_last)
 
 
-def learn(
+def learn_steps(
     student: nn.Module,
     rule: Rule,
     images: UInt8[Tensor, "n c h w"],
@@ -65,8 +66,8 @@ def learn(
     seed: int,
     device: str,
     parts: Parts | None = None,
-) -> Iterator[Progress]:
-    """Train a network of `expand` in place on new classes, yielding progress after each epoch; the last weights stay.
+) -> Iterator[Progress | None]:
+    """Train a network of `expand` in place on new classes; the last weights stay. Yields progress after an epoch.
 
     Without `recall`, rule `all` is cross-entropy over old and new classes (finetuning). With it, it is cross-entropy
     over the new outputs alone + `distill_weight` x distillation of the old ones on the recalled images (Li and Hoiem
@@ -100,18 +101,21 @@ def learn(
     parts = parts or Parts()
     batches = _batches(images, labels + old, config, seed, device, parts)
     steps_per_epoch = config.steps_per_epoch or -(-len(images) // config.batch_size)
-    with runtime.seeded(seed, "incremental", "dropout", device=device) as dropout:
-        parts.stream("dropout", dropout)
-        fitting = parts.add("fit", Parts())
-        if rule == "new_outputs":
-            yield from _learn_new_outputs(student, old, batches, config, steps_per_epoch, fitting)
-        else:
-            loss = _sigmoid(student, old, teacher) if rule == "sigmoid" else _finetuning(student)
-            if recall is not None:
-                loss = _recalling(student, old, recall, config)
-            yield from fit(student, lambda: loss(*next(batches)), None, config, steps_per_epoch, STAGE, fitting)
+    draw_from(student, parts.stream("dropout", runtime.generator(seed, "incremental", "dropout", device=device)))
+    fitting = parts.add("fit", Parts())
+    if rule == "new_outputs":
+        yield from _learn_new_outputs(student, old, batches, config, steps_per_epoch, fitting)
+    else:
+        loss = _sigmoid(student, old, teacher) if rule == "sigmoid" else _finetuning(student)
+        if recall is not None:
+            loss = _recalling(student, old, recall, config)
+        yield from fit_steps(student, lambda: loss(*next(batches)), None, config, steps_per_epoch, STAGE, fitting)
     if recall is not None and config.scaling == "aligned":
         align(student, old)
+    draw_from(student, None)
+
+
+learn = reports(learn_steps)
 
 
 def logit_scale_loss(weights: Float[Tensor, "k d"], old: int) -> Float[Tensor, ""]:
@@ -199,7 +203,7 @@ def _learn_new_outputs(
     config: IncrementalConfig,
     steps_per_epoch: int,
     parts: Parts,
-) -> Iterator[Progress]:
+) -> Iterator[Progress | None]:
     """Train a small layer of the new rows alone, on what a frozen copy of the rest gives: nothing else can move."""
     student.eval()
     body, last = freeze(student), _last(student)
@@ -214,7 +218,7 @@ def _learn_new_outputs(
             known = last(features)[:, :old]
         return F.cross_entropy(torch.cat([known, rows(features)], dim=1), labels)
 
-    yield from fit(rows, loss, None, config, steps_per_epoch, STAGE, parts)
+    yield from fit_steps(rows, loss, None, config, steps_per_epoch, STAGE, parts)
     with torch.no_grad():
         for kept, learned in zip(last.parameters(), rows.parameters(), strict=True):
             kept[old:] = learned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -25,7 +24,7 @@ from degan_search.config import DistillConfig, TrialConfig, stable_hash
 from degan_search.data import proxies
 from degan_search.data.images import denormalise, split, to_input
 from degan_search.data.synthetic import Split
-from degan_search.distill import distill
+from degan_search.distill import distill_steps
 from degan_search.errors import UserError
 from degan_search.fit import Progress
 from degan_search.methods import METHODS, normalised
@@ -93,7 +92,8 @@ class Inputs:
 class Shared:
     """What trials on the same inputs share on a device: the frozen teacher, and images with its logits.
 
-    No trial changes any of it. Each part is made when it is first asked for.
+    No trial changes any of it. Each part is made when it is first asked for, and is there before it is given: trials
+    may run on streams of their own.
     """
 
     def __init__(self, inputs: Inputs, device: str) -> None:
@@ -102,23 +102,23 @@ class Shared:
     @cached_property
     def teacher(self) -> nn.Module:
         """The frozen network."""
-        return self.inputs.teacher.model(self.device)
+        return runtime.settled(self.inputs.teacher.model(self.device))
 
     @cached_property
     def fast_teacher(self) -> nn.Module:
         """The teacher with its norms folded."""
-        return freeze(self.teacher, fold_norms=True)
+        return runtime.settled(freeze(self.teacher, fold_norms=True))
 
     @cached_property
     def bank(self) -> Pair:
         """The bank's images and logits."""
         images = self.moved(self.inputs.bank)
-        return images, predict(self.teacher, images)
+        return runtime.settled((images, predict(self.teacher, images)))
 
     @cached_property
     def proxy(self) -> Tensor:
         """Every proxy image."""
-        return self.moved(self.inputs.proxy.images)
+        return runtime.settled(self.moved(self.inputs.proxy.images))
 
     @cached_property
     def proxy_logits(self) -> Pair:
@@ -146,7 +146,7 @@ class Shared:
         return torch.from_numpy(array).to(self.device)
 
     def _logits(self, parts: Pair) -> Pair:
-        return predict(self.teacher, parts[0]), predict(self.teacher, parts[1])
+        return runtime.settled((predict(self.teacher, parts[0]), predict(self.teacher, parts[1])))
 
 
 @lru_cache(maxsize=KEPT)
@@ -384,7 +384,7 @@ class Trial:
         self.gan_steps = 0
         self.metrics: dict[str, float] = {}
         self.parts = Parts()
-        self._can_be_cut = False
+        self._can_be_cut = self._at_event = False
         self.about = {
             "config": stable_hash(self.config),
             "teacher": inputs.teacher.hash,
@@ -417,21 +417,14 @@ class Trial:
         self.gan_steps, self.metrics = state["gan_steps"], dict(state["metrics"])
         self.parts = Parts(snapshot(state["parts"]))  # optimisers go on with the very tensors that they are given
 
-    def beside(self, config: TrialConfig) -> Trial:
-        """Return a trial of another seed and other lambdas on this one's teacher and bank, not begun yet."""
-        other = copy.copy(self)
-        other.config, other.metrics, other.parts = normalised(config), {}, Parts()
-        other.about = self.about | {"config": stable_hash(other.config)}
-        return other
-
     def state(self) -> dict[str, Any] | None:
         """Return a copy of all that the trial needs to go on after its last event, or None where it cannot be cut.
 
-        That is inside a probe, before the first event, once it is done, and once its iterator is closed (as by the
-        end of a `for` loop): take the state while it waits. It is for `checkpoint.state_bytes`:
+        That is between two events, inside a probe, before the first event, once it is done, and once its iterator is
+        closed (as by the end of a `for` loop): take the state while it waits. It is for `checkpoint.state_bytes`:
         tensors on the CPU, numbers, text, lists and dicts. The trial stays as it is.
         """
-        if not self._can_be_cut:
+        if not (self._can_be_cut and self._at_event):
             return None
         now = {"seconds": self._seconds(), "gan_steps": self.gan_steps, "metrics": self.metrics}
         copied: dict[str, Any] = snapshot(self.about | now | {"parts": self.parts.state_dict()})
@@ -439,13 +432,19 @@ class Trial:
 
     def __iter__(self) -> Iterator[Event]:
         """Run the trial, yielding its events; `outcome` is there after the last."""
+        return (event for event in self.steps() if event is not None)
+
+    def steps(self) -> Iterator[Event | None]:
+        """Run the trial, yielding its events, and None after the steps between them, so that others may take turns."""
         self._can_be_cut = True
         try:
-            yield from self._stages()
+            for event in self._stages():
+                self._at_event = event is not None
+                yield event
         finally:
-            self._can_be_cut = False  # a closed iterator has given torch's global generators back
+            self._can_be_cut = False
 
-    def _stages(self) -> Iterator[Event]:
+    def _stages(self) -> Iterator[Event | None]:
         generator = made = None
         if self.method.generates:
             generator = yield from self._train_gan()
@@ -455,21 +454,23 @@ class Trial:
         if self.config.task == "incremental":
             student, stage = self._learn(generator, parts)
         else:
-            student = self.student("student")
+            student = self._student("student")
             source, distilling = self._source(generator, made), distill_config(self.config)
             stage = self._distil(student, source, distilling, "distill", parts)
         self.metrics.setdefault("distill_steps", 0)
         for progress in stage:
-            yield self.distill_event(progress)
+            if progress is not None:
+                self.metrics["distill_steps"] = progress.step
+            yield self._event(progress)
         self._can_be_cut = False
-        yield self.end(student, generator, made)
+        yield self._end(student, generator, made)
 
-    def end(self, student: nn.Module, generator: nn.Module | None, made: Tensor | None = None) -> Event:
+    def _end(self, student: nn.Module, generator: nn.Module | None, made: Tensor | None = None) -> Event:
         """Set the outcome from the trained networks, or from the images `made`; returns the last event."""
         metrics = self.metrics
         metrics["distill_seconds"] = self._seconds() - metrics.get("gan_seconds", 0.0)
         metrics["gan_steps"] = self.gan_steps
-        metrics |= self.compare(student)
+        metrics |= self._compare(student)
         metrics["seconds"] = self._seconds()
         self.outcome = Outcome(metrics, student, samples=None if made is None else made[:SAMPLES].cpu())
         if generator is not None:
@@ -477,11 +478,11 @@ class Trial:
             self.outcome.samples = self._samples(generator)
         return Event("done", 1, 1, self._seconds(), self.gan_steps, metrics)
 
-    def build_gan(self) -> degan.Gan:
+    def _build_gan(self) -> degan.Gan:
         """Return the untrained GAN."""
         config, student = self.config, None
         if config.gan.lambda_s:
-            student = self.student("rival"), config.distill
+            student = self._student("rival"), config.distill
         return degan.build(
             config.gan,
             self.inputs.teacher.channels,
@@ -493,7 +494,7 @@ class Trial:
             self.precision,
         )
 
-    def _synthesise(self) -> Generator[Event, None, Tensor]:
+    def _synthesise(self) -> Generator[Event | None, None, Tensor]:
         """Make images from the teacher alone; returns them."""
         made = Values(self.device, images=None)
         if not self.parts.saved("made"):
@@ -506,16 +507,16 @@ class Trial:
         images: Tensor = self.parts.add("made", made).images
         return images
 
-    def _events(self, stage: Generator[Progress, None, Tensor]) -> Generator[Event, None, Tensor]:
+    def _events(self, stage: Generator[Progress, None, Tensor]) -> Generator[Event | None, None, Tensor]:
         """Yield the stage's progress as events; returns what the stage returns."""
         while True:
             try:
-                yield self.event(next(stage))
+                yield self._event(next(stage))
             except StopIteration as end:
                 images: Tensor = end.value
                 return images
 
-    def _learn(self, generator: nn.Module | None, parts: Parts) -> tuple[nn.Module, Iterator[Progress]]:
+    def _learn(self, generator: nn.Module | None, parts: Parts) -> tuple[nn.Module, Iterator[Progress | None]]:
         """Return the teacher grown by the new classes, and the training of these (Table 3)."""
         config, proxy = self.config, self.inputs.proxy
         assert self.method.rule is not None, "check() has seen that the method is one of this task"
@@ -539,7 +540,7 @@ class Trial:
                     return images, logits
                 return torch.cat([new[:mixed], images[mixed:]]), torch.cat([self.teacher(new[:mixed]), logits[mixed:]])
 
-        return student, incremental.learn(
+        return student, incremental.learn_steps(
             student,
             self.method.rule,
             images,
@@ -556,29 +557,28 @@ class Trial:
     def _with_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return images, self.teacher(images)
 
-    def _train_gan(self) -> Generator[Event, None, nn.Module]:
+    def _train_gan(self) -> Generator[Event | None, None, nn.Module]:
         """Train the GAN; returns its generator, of which alone the state is kept from then on."""
-        gan = self.build_gan()
+        gan = self._build_gan()
         if not self.parts.saved("generator"):
             yield from self._gan_events(gan)
-            self.end_gan()
+            self.metrics["gan_seconds"] = self._seconds()
             self.parts.drop("gan")
         return self.parts.add("generator", gan.generator)
 
-    def end_gan(self) -> None:
-        """Note when the GAN was trained."""
-        self.metrics["gan_seconds"] = self._seconds()
-
-    def _gan_events(self, gan: degan.Gan) -> Iterator[Event]:
+    def _gan_events(self, gan: degan.Gan) -> Iterator[Event | None]:
         config, proxy = self.config, self.shared.proxy
         rungs, parts = config.probe.at, self.parts.add("gan", Parts())
         set_images, seed = self.inputs.proxy.set_images, config.seed
-        for progress in degan.train(gan, config.gan, proxy, set_images, seed, rungs, parts, self.accelerate):
+        for progress in degan.train_steps(gan, config.gan, proxy, set_images, seed, rungs, parts, self.accelerate):
+            if progress is None:
+                yield None
+                continue
             self.gan_steps = progress.step
             score = (yield from self._probe(gan.generator, progress.step)) if progress.step in rungs else None
-            yield self.gan_event(gan.generator, progress, score)
+            yield self._gan_event(gan.generator, progress, score)
 
-    def gan_event(self, generator: nn.Module, progress: degan.GanProgress, score: float | None) -> Event:
+    def _gan_event(self, generator: nn.Module, progress: degan.GanProgress, score: float | None) -> Event:
         """Return the event of a step of the GAN, after which the generator may have been probed."""
         losses = {name: getattr(progress, name) for name in GAN_LOSSES}
         ended = progress.step == progress.of
@@ -590,28 +590,28 @@ class Trial:
             losses["score"] = score
         return Event("gan", progress.step, progress.of, self._seconds(), progress.step, losses)
 
-    def _probe(self, generator: nn.Module, step: int) -> Generator[Event, None, float]:
+    def _probe(self, generator: nn.Module, step: int) -> Generator[Event | None, None, float]:
         """Distil a fresh student shortly from the generator as it stands; returns its score.
 
         Its own seed streams leave the GAN's training untouched.
         """
         settings = probe_config(self.config)
         stage = f"probe at {step}"
-        student = self.student(stage)
+        student = self._student(stage)
         source = self._generated(generator, settings)
         self._can_be_cut = False
         for progress in self._distil(student, source, settings, stage):
-            yield self.event(progress)
+            yield self._event(progress)
         self._can_be_cut = True
-        return self.compare(student)["score"]
+        return self._compare(student)["score"]
 
     def _distil(
         self, student: nn.Module, source: Source, config: DistillConfig, stage: str, parts: Parts | None = None
-    ) -> Iterator[Progress]:
+    ) -> Iterator[Progress | None]:
         seed, device = self.config.seed, self.device
-        return distill(student, source, config, seed, device, stage, parts, self.precision, self.accelerate)
+        return distill_steps(student, source, config, seed, device, stage, parts, self.precision, self.accelerate)
 
-    def compare(self, student: nn.Module) -> dict[str, float]:
+    def _compare(self, student: nn.Module) -> dict[str, float]:
         """Return the bank's measures, and the objective among them as `score`."""
         measures = self.bank.compare(student)
         if self.inputs.oracle is not None:
@@ -619,7 +619,7 @@ class Trial:
             return measures | {"score": accuracy(predict(student, images), labels)}
         return measures | {"score": measures[self.config.objective]}
 
-    def student(self, stage: str) -> nn.Module:
+    def _student(self, stage: str) -> nn.Module:
         """Return an untrained student, its weights from this stage's stream."""
         student = self.config.student
         with runtime.seeded(self.config.seed, stage, "weights"):
@@ -682,13 +682,10 @@ class Trial:
         rng = runtime.generator(self.config.seed, "samples", device=self.device)
         return denormalise(source.make(SAMPLES, rng)[0]).cpu()
 
-    def distill_event(self, progress: Progress) -> Event:
-        """Return the event of an epoch of the last stage."""
-        self.metrics["distill_steps"] = progress.step
-        return self.event(progress)
-
-    def event(self, progress: Progress) -> Event:
-        """Return the event of any other stage's progress."""
+    def _event(self, progress: Progress | None) -> Event | None:
+        """Return the event of a stage's progress, if there is any."""
+        if progress is None:
+            return None
         return Event(progress.stage, progress.step, progress.of, self._seconds(), self.gan_steps)
 
     def _seconds(self) -> float:

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
+T = TypeVar("T")
 Precision = Literal["float32", "tf32", "bf16"]
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
@@ -77,6 +78,13 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL(None)
         for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
             libc.mallopt(parameter, value)
+
+
+def settled(made: T) -> T:
+    """Return it once the device has computed it, so that other streams may use it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.current_stream().synchronize()
+    return made
 
 
 def precision_of(setting: str, device: str) -> Precision:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from degan_search import runtime, untrusted
 from degan_search.atomic import write_bytes
+from degan_search.capture import chosen
 from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import TeacherConfig, stable_hash
 from degan_search.data import proxies
@@ -30,6 +31,7 @@ from degan_search.errors import UserError
 from degan_search.fit import DivergedError, Progress, fit
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.frozen import freeze
+from degan_search.networks.layers import draw_from
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.sources import IndexBatches
 
@@ -181,21 +183,32 @@ def train(
     batches = IndexBatches(len(images), config.fit.batch_size, rng)
     changes = runtime.generator(config.seed, "teacher", "augment", device=device)
 
-    def loss() -> Tensor:
+    def draw() -> tuple[Tensor, Tensor]:
         indices = next(batches)
         batch = normalise(images[indices])
-        logits = model(augment(batch, changes) if config.fit.augment else batch)
+        return augment(batch, changes) if config.fit.augment else batch, labels[indices]
+
+    def loss(batch: Tensor, wanted: Tensor) -> Tensor:
+        logits = model(batch)
         if config.loss == "cross_entropy":
-            return F.cross_entropy(logits, labels[indices])
-        return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels[indices], logits.shape[1]).to(logits))
+            return F.cross_entropy(logits, wanted)
+        return F.binary_cross_entropy_with_logits(logits, F.one_hot(wanted, logits.shape[1]).to(logits))
 
     steps_per_epoch = config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size)
-    with runtime.seeded(config.seed, "teacher", "dropout"):
-        for progress in fit(
-            model, loss, lambda: _held_out_accuracy(model, true, device), config.fit, steps_per_epoch, "teacher"
-        ):
-            if report:
-                report(progress)
+    draw_from(model, runtime.generator(config.seed, "teacher", "dropout", device=device))
+    for progress in fit(
+        model,
+        loss,
+        lambda: _held_out_accuracy(model, true, device),
+        config.fit,
+        steps_per_epoch,
+        "teacher",
+        draw=draw,
+        accelerate=chosen("graphs", device),
+    ):
+        if report:
+            report(progress)
+    draw_from(model, None)
     return model
 
 

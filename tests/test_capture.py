@@ -1,4 +1,4 @@
-"""Steps as they run on a GPU, on a CPU: networks compiled by a stand-in, graphs recorded by one that runs the step."""
+"""Steps as they run on a GPU, on a CPU: graphs recorded by a stand-in that runs the step."""
 
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from degan_search import capture, degan, fused_stages, runtime
-from degan_search.config import DistillConfig, GanConfig
+from degan_search import capture, degan, runtime
+from degan_search import teacher as teachers
+from degan_search.config import DistillConfig, GanConfig, TeacherConfig
 from degan_search.distill import distill
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.frozen import freeze
@@ -17,7 +18,7 @@ from degan_search.networks.layers import Dropout
 from degan_search.networks.table import build_classifier
 from degan_search.sources import GeneratorSource
 
-LATENT, BATCH, CLASSES, MEMBERS = 4, 4, 5, (0, 1)
+LATENT, BATCH, CLASSES = 4, 4, 5
 
 
 def network(seed, build, *arguments):
@@ -40,16 +41,6 @@ def train_gan(accelerate):
     return repr(progress), gan.generator.state_dict() | gan.discriminator.state_dict()
 
 
-def train_fused_gans(accelerate):
-    gan, roll = fused_stages.FusedGan({member: make_gan(member) for member in MEMBERS}), fused_stages.Roll({0, 1})
-    seeds, reports = dict.fromkeys(MEMBERS, 0), []
-    for report in fused_stages.train(gan, proxy(), 10, seeds, roll, (), accelerate):
-        reports.append(report)
-        if len(reports) == 3:
-            roll.live.discard(0)
-    return repr(reports), gan.generator.state_dict() | gan.discriminator.state_dict()
-
-
 def distilling():
     settings = {"steps": 8, "steps_per_epoch": 2, "score_images": 8, "pool": 10, "pool_refresh": 0.5}
     return DistillConfig(**settings, batch_size=BATCH, lr=0.01)
@@ -59,7 +50,7 @@ def student(member=0):
     return network(member, build_classifier, "alexnet_half", CLASSES, 4, 3)
 
 
-def distil_alone(accelerate):
+def distil(accelerate):
     generator, teacher = network(0, build_generator, 3, 2, LATENT), make_gan().teacher
     source, learner = GeneratorSource(generator, LATENT, teacher, distilling()), student()
     progress = list(distill(learner, source, distilling(), 0, "cpu", accelerate=accelerate))
@@ -67,20 +58,15 @@ def distil_alone(accelerate):
     return repr(progress), learner.state_dict()
 
 
-def distil_fused(accelerate):
-    generators = {member: network(member, build_generator, 3, 2, LATENT) for member in MEMBERS}
-    source = fused_stages.FusedSource(generators, LATENT, make_gan().teacher, distilling())
-    students, roll = {member: student(member) for member in MEMBERS}, fused_stages.Roll(set(MEMBERS))
-    stage = fused_stages.Distillation(students, source, distilling(), {0: 3, 1: 4}, roll, "cpu", accelerate=accelerate)
-    reports = []
-    for report in stage:
-        reports.append(report)
-        if len(reports) == 2:
-            roll.live.discard(0)
-    return repr(reports), stage.finished[1].state_dict()
+def train_teacher(accelerate):
+    fit = {"batch_size": 8, "steps": 12, "steps_per_epoch": 5}
+    config = TeacherConfig(dataset="digits", network="alexnet", width=4, count=44, fit=fit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teachers, "chosen", lambda setting, device: accelerate)
+        return "", teachers.train(config, teachers.true_images(config, None)).state_dict()
 
 
-STAGES = [train_gan, train_fused_gans, distil_alone, distil_fused]
+STAGES = [train_gan, distil, train_teacher]
 
 
 @cache
@@ -132,7 +118,7 @@ def recordings(monkeypatch):
     def accelerated(step, parts, accelerate):
         return Recorded(step, parts) if accelerate == "graphs" else step
 
-    for module in ("degan", "fit", "fused_stages"):
+    for module in ("degan", "fit"):
         monkeypatch.setattr(f"degan_search.{module}.accelerated", accelerated)
     return made
 
@@ -149,7 +135,7 @@ def test_recorded_steps_are_the_plain_ones_bit_for_bit(stage, recordings):
     assert not recordings
     assert_same(stage("graphs"), expected)
     assert sum(recorded.replayed for recorded in recordings) >= 5
-    assert len(recordings) > 1 or stage is train_gan  # another phase, or other members, are recorded anew
+    assert len(recordings) > 1 or stage is train_gan  # another phase is recorded anew
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -158,37 +144,9 @@ def test_on_a_cpu_nothing_is_recorded(stage, monkeypatch):
     assert_same(stage("graphs"), plain(stage))
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_compiled_networks_are_those_that_are_trained(stage, monkeypatch):
-    called = []
-
-    class Compiled(nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, *inputs):
-            called.append(type(self.model).__name__)
-            return self.model(*inputs)
-
-    expected = plain(stage)
-    monkeypatch.setattr(torch, "compile", Compiled)
-    assert_same(stage("compile"), expected)
-    assert len(called) >= 8
-
-
 def test_what_a_setting_means_on_a_device():
-    assert [capture.chosen(setting, "cpu") for setting in ("none", "compile", "graphs")] == ["none"] * 3
-    assert [capture.chosen(setting, "cuda:1") for setting in ("none", "compile", "graphs")] == [
-        "none",
-        "compile",
-        "graphs",
-    ]
-
-
-def test_torchscript_is_not_compiled():
-    script = torch.jit.script(nn.Linear(2, 2))
-    assert capture.compiled(script, "compile") is script
+    assert [capture.chosen(setting, "cpu") for setting in ("none", "graphs")] == ["none"] * 2
+    assert [capture.chosen(setting, "cuda:1") for setting in ("none", "graphs")] == ["none", "graphs"]
 
 
 def test_steps_that_draw_random_numbers_are_not_recorded(monkeypatch):
@@ -199,6 +157,13 @@ def test_steps_that_draw_random_numbers_are_not_recorded(monkeypatch):
     gan = make_gan()
     assert isinstance(gan.accelerated("graphs"), capture.Recorded)
     gan.rival = degan.Rival(student(), torch.optim.Adam([torch.zeros(1)]), 20.0)
+    assert gan.accelerated("graphs") == gan.step
+
+
+def test_torchscript_is_not_recorded(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    gan = make_gan()
+    gan.teacher = torch.jit.script(nn.Flatten())
     assert gan.accelerated("graphs") == gan.step
 
 

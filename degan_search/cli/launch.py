@@ -24,7 +24,7 @@ GpusPerTrial = Annotated[float, typer.Option(min=0, help="Share of a GPU for a t
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="Trials at a time; as many as fit.")]
 Fuse = Annotated[
     int | None,
-    typer.Option(min=1, help="Trials of a cell that run as one program; chosen by the GPU's load, 1 on a CPU."),
+    typer.Option(min=1, help="Trials of a cell side by side in one process; chosen by the GPU's load, 1 on a CPU."),
 ]
 Address = Annotated[str | None, typer.Option(help="An existing Ray cluster, host:port or auto.")]
 Track = Annotated[str | None, typer.Option(help="Log to mlflow, wandb or tensorboard as well.")]

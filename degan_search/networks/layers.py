@@ -25,7 +25,8 @@ class LocalResponseNorm2(nn.Module):
 
         The channel before the first counts as zero. Takes any values; keeps type and memory format.
         """
-        output: Tensor = _Response2.apply(x)
+        with torch.autocast(x.device.type, enabled=False):  # on a GPU it would turn roots into float32
+            output: Tensor = _Response2.apply(x)
         return output
 
 
@@ -59,7 +60,9 @@ class Dropout(nn.Module):
     """
 
     noise: Tensor | None = None
-    """What the next inputs are multiplied by; None: it is drawn from torch's global generator."""
+    """What the next inputs are multiplied by; None: it is drawn."""
+    rng: torch.Generator | None = None
+    """What draws it (`draw_from`); None: torch's global generator."""
 
     def __init__(self, p: float, features: int) -> None:
         super().__init__()
@@ -74,5 +77,16 @@ class Dropout(nn.Module):
         """Multiply by the noise in train mode; keeps the type."""
         if not self.training:
             return x
-        noise = self.draw(len(x), x.device) if self.noise is None else self.noise
+        noise = self.draw(len(x), x.device, self.rng) if self.noise is None else self.noise
         return x * noise.to(x.dtype)
+
+
+def dropouts(model: nn.Module) -> list[Dropout]:
+    """Return the network's dropout layers."""
+    return [layer for layer in model.modules() if isinstance(layer, Dropout)]
+
+
+def draw_from(model: nn.Module, rng: torch.Generator | None) -> None:
+    """Let the network's dropout draw from this generator; None: from torch's global one, which all share."""
+    for layer in dropouts(model):
+        layer.rng = rng

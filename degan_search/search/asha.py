@@ -63,7 +63,7 @@ class CellAsha(FIFOScheduler):  # type: ignore[misc]
         self.reasons: dict[str, str] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Stop a trial that its rung does not keep; of several in one program, let the others go on."""
+        """Stop a trial that its rung does not keep; of several in one process, let the others go on."""
         going = [(one, told) for one, told in jobs.results(trial.config, result) if told["state"] is None]
         stopped = [one["id"] for one, told in going if not self._goes_on(one, told)]
         if not stopped:

@@ -25,9 +25,8 @@ from degan_search.data import proxies
 from degan_search.errors import IncompleteError, UserError
 from degan_search.search.connect import check_nodes, connect, watched
 from degan_search.search.options import Options
+from degan_search.turns import side_by_side_on_gpu
 
-FUSED_IMAGES, MOST_FUSED = 2048, 16
-"""Generated images of a step that keep a GPU busy: trials with smaller batches run in one program, up to so many."""
 SNAPSHOT_SECONDS = 10**9
 """Between two of Tune's own snapshots, which nobody reads: the ledger is what a run is rebuilt from."""
 
@@ -120,14 +119,14 @@ def slots(options: Options, resources: Mapping[str, float]) -> int:
 
 
 def together(options: Options, config: TrialConfig) -> int:
-    """Return how many trials like this one run as one program: one on a CPU, where fusing them costs time."""
+    """Return how many trials like this one run in one process: one on a CPU, where turns gain nothing."""
     if options.fuse:
         return options.fuse
     if not options.gpus_per_trial:
         return 1
     share = 1.0 if config.count else proxies.share(config.proxy)
     batch = degan.scaled_batch(config.gan.batch_size, config.gan.batch_of, round(share * 50_000), 50_000)
-    return min(MOST_FUSED, max(1, FUSED_IMAGES // batch))
+    return side_by_side_on_gpu(batch)
 
 
 def fill(options: Options, resources: Mapping[str, float]) -> bool:

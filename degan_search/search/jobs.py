@@ -28,7 +28,7 @@ def job(phase: Phase, number: int, cell: str, config: dict[str, Any], chosen_by:
 
 
 def pack(together: Sequence[Job]) -> Job:
-    """Return what a worker is given to run several trials as one program: the first one's job, with all in it."""
+    """Return what a worker is given to run several trials in one process: the first one's job, with all in it."""
     return {**together[0], "pack": list(together)} if len(together) > 1 else together[0]
 
 

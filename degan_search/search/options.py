@@ -25,7 +25,7 @@ class Options:
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
     fuse: int | None = None
-    """Trials of a cell that run as one program (`degan_search.fused`), at most; None: `cluster.together` chooses."""
+    """Trials of a cell that take turns in one process (`degan_search.turns`); None: `cluster.together` chooses."""
     address: str | None = None
     track: str | None = None
     retries: int = 2

@@ -86,7 +86,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.over: list[Trial] = []
         """Tune's trials that ended, whose results nobody looks at any more from the next step on."""
         self.last: dict[str, Mapping[str, Any]] = {}
-        """The last results of trials that run in one program with others; of one alone, Tune has it."""
+        """The last results of trials that run in one process with others; of one alone, Tune has it."""
         self.ended = dict.fromkeys(State, 0)
         self.faulty: dict[str, str] = {}
         """Trials that failed by a fault, and their reasons."""
@@ -157,7 +157,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     ) -> None:
         """Keep the curves; a trial that goes on from a checkpoint tells anew what came after it.
 
-        Of several in one program, write the rows of those that ended or were stopped.
+        Of several in one process, write the rows of those that ended or were stopped.
         """
         for one, told in jobs_file.results(trial.config, result):
             curve = self.curves.setdefault(one["id"], [])

@@ -15,7 +15,6 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from degan_search.config import TrialConfig, stable_hash
-from degan_search.fused import fusion_key
 from degan_search.records import Phase, State
 from degan_search.search import jobs
 from degan_search.search import study as studies
@@ -44,7 +43,7 @@ class Past:
 
 
 Together = Callable[[TrialConfig], int]
-"""Of a trial: how many like it run as one program."""
+"""Of a trial: how many like it run in one process."""
 
 
 def _nothing() -> None:
@@ -54,6 +53,12 @@ def _nothing() -> None:
 def alone(config: TrialConfig) -> int:
     """Let every trial run by itself."""
     return 1
+
+
+def likeness(config: TrialConfig) -> str:
+    """Return what trials have in common that differ in `lambda_e`, `lambda_d` and the seed alone."""
+    gan = config.gan.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})
+    return stable_hash(config.model_copy(update={"gan": gan, "seed": 0}))
 
 
 class Jobs(Searcher):  # type: ignore[misc]
@@ -70,7 +75,7 @@ class Jobs(Searcher):  # type: ignore[misc]
         self.out: dict[str, Job] = {}
         """What workers have been given, by Tune's trial id."""
         self.aside: deque[Job] = deque()
-        """Jobs that did not fit into the program for which they were drawn."""
+        """Jobs that did not fit to those for which they were drawn."""
         self.back: list[tuple[float, Job]] = []
         """Jobs to run again, each from a moment of the monotonic clock on."""
         self.look: Callable[[], None] = _nothing
@@ -113,15 +118,17 @@ class Jobs(Searcher):  # type: ignore[misc]
         return self.aside.popleft() if self.aside else self.next_job()
 
     def _companions(self, one: Job) -> Iterator[Job]:
-        """Yield the jobs that run in one program with this one: as many of its cell as fit, and only its like."""
+        """Yield the jobs that run in one process with this one: as many of its cell as fit, and only its like.
+
+        Trials of another length would leave the others waiting, and of another size they may not fit.
+        """
         config = TrialConfig.model_validate(one["config"])
         count = 1 if one.get("faults") else self.together(config)  # after a fault, such as a full memory, alone
-        key = fusion_key(config) if count > 1 else None
-        for _ in range(count - 1 if key else 0):
+        for _ in range(count - 1):
             other = self.next_job(one["cell"])
             if other is None:
                 return
-            if fusion_key(TrialConfig.model_validate(other["config"])) != key:
+            if likeness(TrialConfig.model_validate(other["config"])) != likeness(config):
                 self.aside.append(other)
                 return
             yield other

@@ -183,7 +183,7 @@ def foresee(space: spaces.Space, search: CellSearcher, run: Run, begun: float) -
 
 
 def at_a_time(options: Options, work: Jobs, resources: Mapping[str, float]) -> int:
-    """Return how many trials run at a time, those of one program counted each."""
+    """Return how many trials run at a time, those of one process counted each."""
     fused = max((together(options, config) for config in work.examples()), default=1)
     return slots(options, resources) * fused
 

@@ -18,7 +18,6 @@ from ray import tune
 from degan_search import pipeline, runtime
 from degan_search.config import TrialConfig, stable_hash
 from degan_search.errors import UserError
-from degan_search.fused import Pack
 from degan_search.methods import METHODS
 from degan_search.pipeline import Event, Inputs, Trial
 from degan_search.records import Cause, State
@@ -26,14 +25,14 @@ from degan_search.search import checkpoints, faults, jobs
 from degan_search.search.cluster import all_cpus_are_rays
 from degan_search.search.jobs import Job
 from degan_search.storage import Place
+from degan_search.turns import Turns
 
 
 class DeganTrainable(tune.Trainable):  # type: ignore[misc]
     """Runs `pipeline.Trial` a score at a time; reused from trial to trial, so torch starts once a slot.
 
     Whatever goes wrong in a trial becomes the result of its last step, so that the process lives on. A trial that has
-    checkpoints in its folder goes on from the last whole one. A job with a pack is several trials that run as one
-    program; they have no checkpoints.
+    checkpoints in its folder goes on from the last whole one. A job with a pack is several trials that take turns.
     """
 
     def setup(
@@ -66,19 +65,19 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         runtime.set_up_torch(threads)
         self.threads, self.job, self.references = threads, config, inputs
         self.jobs = jobs.of(config)
-        self.folders, self.place = place, place.at(config["id"])
+        self.folders = place
         self.checkpoint_every, self.time_limit = checkpoint_every, time_limit
         self.started, self.begun = time.time(), time.monotonic()
-        self.saved = self.begun
         self.inputs: Inputs | None = None
-        self.running: Trial | None = None
-        self.pack: Pack | None = None
-        self.events: Iterator[Any] | None = None
+        self.trials: dict[str, Trial] = {}
+        self.turns: Turns[Event] | None = None
+        self.events: Iterator[dict[int, Event]] | None = None
         self.reports: dict[str, list[dict[str, Any]]] = {one["id"]: [] for one in self.jobs}
         self.told = dict.fromkeys(self.reports, 0)
         """Reports that the driver has."""
         self.left = [one["id"] for one in self.jobs]
-        """Trials of a pack that have not ended."""
+        """Trials that have not ended."""
+        self.saved = dict.fromkeys(self.reports, self.begun)
 
     def step(self) -> dict[str, Any]:
         """Go on to the next score and return it with the curve since the last; `state` is set at the end.
@@ -87,20 +86,21 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         """
         with self._watched():
             try:
-                if len(self.jobs) > 1:
-                    return self._advance_pack()
-                if self.events is None:
-                    self.events = iter(self._begin())
-                return self._advance(self.events)
+                if self.turns is None:
+                    self._begin()
+                return self._together(self._advance())
             except Exception as error:
-                return self._failed(error)
+                left = [one for one in self.jobs if one["id"] in self.left]
+                results = [self._failure(one, error) for one in left]
+                self.cleanup()
+                return self._together(results)
 
     def drop(self, ids: Sequence[str]) -> None:
         """Run these trials of the pack no further."""
-        assert self.pack is not None
+        assert self.turns is not None
         for name in ids:
             self.left.remove(name)
-            self.pack.drop([one["id"] for one in self.jobs].index(name))
+            self.turns.drop([one["id"] for one in self.jobs].index(name))
 
     def reset_config(self, new_config: Job) -> bool:
         """Take the next job in the same process."""
@@ -108,57 +108,49 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         return True
 
     def cleanup(self) -> None:
-        """Close a stopped trial's iterator, so that its seeded blocks end."""
-        self.running = self.pack = self.events = None
+        """Let go of the trials."""
+        self.turns, self.events, self.trials = None, None, {}
 
-    def _begin(self) -> Trial:
-        """Return the trial, begun or taken up from its last checkpoint."""
-        config = TrialConfig.model_validate(self.job["config"])
-        self.inputs = _fetched(self.references[inputs_key(config)])
-        self.cleanup()  # of the trial before, should it have been stopped
-        found = checkpoints.load(self.place)
-        if found:
+    def _begin(self) -> None:
+        """Make the trials ready, each anew or from its last checkpoint."""
+        configs = [TrialConfig.model_validate(one["config"]) for one in self.jobs]
+        self.inputs = _fetched(self.references[inputs_key(configs[0])])
+        self.cleanup()  # of the trials before, should they have been stopped
+        for one, config in zip(self.jobs, configs, strict=True):
+            self.trials[one["id"]] = self._trial(one, config, self.inputs)
+        self.turns = Turns(dict(enumerate(trial.steps() for trial in self.trials.values())), self.device)
+        self.events = iter(self.turns)
+
+    def _trial(self, one: Job, config: TrialConfig, inputs: Inputs) -> Trial:
+        if found := checkpoints.load(self.folders.at(one["id"])):
             with contextlib.suppress(UserError):  # of another version: begun anew
-                self.running = Trial(config, self.inputs, self.device, found["trial"])
-                self.reports[self.job["id"]] = found["reports"]
-        if self.running is None:
-            self.running = Trial(config, self.inputs, self.device)
-        return self.running
+                trial = Trial(config, inputs, self.device, found["trial"])
+                self.reports[one["id"]] = found["reports"]
+                return trial
+        return Trial(config, inputs, self.device)
 
-    def _advance(self, events: Iterator[Event]) -> dict[str, Any]:
-        assert self.running is not None
-        for event in events:
-            result = self._heard(self.job, event, self.running.outcome if event.stage == "done" else None)
-            if result is None and time.monotonic() - self.saved >= self.checkpoint_every:
-                self._checkpoint()
-            if result is not None:
-                return result
-        raise RuntimeError("a trial ended without its last event")
-
-    def _advance_pack(self) -> dict[str, Any]:
-        if self.pack is None:
-            configs = [TrialConfig.model_validate(one["config"]) for one in self.jobs]
-            self.inputs = _fetched(self.references[inputs_key(configs[0])])
-            self.pack = Pack(configs, self.inputs, self.device)
-            self.events = iter(self.pack)
+    def _advance(self) -> list[dict[str, Any]]:
+        """Go on until there is a result to tell; returns the results."""
+        assert self.turns is not None
         assert self.events is not None
         for events in self.events:
-            results = [
-                self._heard(self.jobs[member], event, self.pack.outcomes.get(member))
-                for member, event in events.items()
-            ]
-            if told := [result for result in results if result] + self._diverged(self.pack):
-                return self._together(told)
-        return self._together(self._diverged(self.pack))
+            results = [self._heard(self.jobs[member], event) for member, event in events.items()]
+            if told := [result for result in results if result] + self._diverged():
+                return told
+        return self._diverged()
 
-    def _diverged(self, pack: Pack) -> list[dict[str, Any]]:
-        """Return the results of the trials of a pack that diverged since the last step."""
-        failed = [(self.jobs[member], error) for member, error in pack.failed.items()]
+    def _diverged(self) -> list[dict[str, Any]]:
+        """Return the results of the trials that diverged since the last step."""
+        assert self.turns is not None
+        failed = [(self.jobs[member], error) for member, error in self.turns.failed.items()]
         return [self._failure(one, error) for one, error in failed if one["id"] in self.left]
 
     def _together(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return what Tune is told: of a pack, all results in one."""
         ended = {result["id"] for result in results if result["state"] is not None}
         self.left = [name for name in self.left if name not in ended]
+        if len(self.jobs) == 1:
+            return results[0]
         return {
             "score": max((result["score"] for result in results), default=math.nan),
             "pack": results,
@@ -166,39 +158,32 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             tune.result.DONE: not self.left,
         }
 
-    def _heard(self, one: Job, event: Event, outcome: pipeline.Outcome | None) -> dict[str, Any] | None:
+    def _heard(self, one: Job, event: Event) -> dict[str, Any] | None:
         """Keep what an event measured, and a finished trial's files; return what the driver is told, if anything."""
         if event.metrics:
             self.reports[one["id"]].append(_report(event))
         if event.stage == "done":
-            assert outcome is not None
-            for name, data in pipeline.files(outcome).items():
+            for name, data in pipeline.files(self.trials[one["id"]].outcome).items():
                 self.folders.at(one["id"]).write(name, data)
             return self._result(one, event, State.COMPLETE)
-        return self._result(one, event, None) if math.isfinite(event.metrics.get("score", math.nan)) else None
+        if math.isfinite(event.metrics.get("score", math.nan)):
+            return self._result(one, event, None)
+        if time.monotonic() - self.saved[one["id"]] >= self.checkpoint_every:
+            self._checkpoint(one)
+        return None
 
-    def _checkpoint(self) -> None:
-        assert self.running is not None
-        state = self.running.state()
+    def _checkpoint(self, one: Job) -> None:
+        state = self.trials[one["id"]].state()
         if state is None:  # amid a probe
             return
         # A disk that takes none costs nothing but time, should the trial be cut short.
         with contextlib.suppress(OSError):
-            checkpoints.save(self.place, {"trial": state, "reports": self.reports[self.job["id"]]})
-        self.saved = time.monotonic()
-
-    def _failed(self, error: Exception) -> dict[str, Any]:
-        if len(self.jobs) > 1:
-            results = [self._failure(one, error) for one in self.jobs if one["id"] in self.left]
-            self.cleanup()
-            return self._together(results)
-        result = self._failure(self.job, error)
-        self.cleanup()
-        return result
+            checkpoints.save(self.folders.at(one["id"]), {"trial": state, "reports": self.reports[one["id"]]})
+        self.saved[one["id"]] = time.monotonic()
 
     def _failure(self, one: Job, error: Exception) -> dict[str, Any]:
         cause = faults.cause_of(error)
-        trial = self._trial()
+        trial = self.trials.get(one["id"])
         last = Event("failed", 0, None, time.monotonic() - self.begun, trial.gan_steps if trial else 0)
         if cause is Cause.DIVERGED:
             reason = str(error).splitlines()[0]
@@ -207,10 +192,6 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             with contextlib.suppress(OSError):
                 self.folders.at(one["id"]).write("error.txt", traceback.format_exc().encode())
         return self._result(one, last, State.FAIL, reason, cause)
-
-    def _trial(self) -> Trial | None:
-        """Return the trial that runs, of a pack the first."""
-        return self.pack.first if self.pack else self.running
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -230,7 +211,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
     ) -> dict[str, Any]:
         reports = self.reports[one["id"]]
         told, self.told[one["id"]] = self.told[one["id"]], len(reports)
-        teacher, trial = self.inputs.teacher if self.inputs else None, self._trial()
+        teacher, trial = self.inputs.teacher if self.inputs else None, self.trials.get(one["id"])
         return {
             "id": one["id"],
             "score": event.metrics.get("score", math.nan),

@@ -1,0 +1,215 @@
+"""Every pair of weights of a grid on one GPU, side by side, without Ray: recorded for `benchmarks.search`, and timed.
+
+With `--halving`, as the paper's cells are searched: at each rung the better half goes on. The choice by score is then
+trained again over the space's final seeds. True images held out from the teacher's training judge; the test split is
+not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import isfinite, nan
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from benchmarks.measure import Figures
+from benchmarks.record import FOLDER, SMALL, rungs
+from degan_search import cross, pipeline, runtime
+from degan_search import teacher as teachers
+from degan_search.config import TrialConfig, merge, trial_config
+from degan_search.metrics import predict
+from degan_search.pipeline import Event, Trial
+from degan_search.records import State
+from degan_search.turns import Turns, side_by_side_on_gpu
+
+SPACES = Path(__file__).parents[1] / "search_spaces"
+WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
+
+
+@dataclass
+class Ran:
+    """A trial, and its reports with a score or a loss: seconds are its share of those of the trials beside it."""
+
+    config: TrialConfig
+    trial: Trial
+    curve: list[dict[str, float]] = field(default_factory=list)
+    state: State = State.FAIL
+    beside: int = 1
+    """Trials that ran side by side, itself among them."""
+
+    @property
+    def score(self) -> float:
+        """The finished trial's; NaN for another."""
+        return self.trial.outcome.metrics["score"] if self.state is State.COMPLETE else nan
+
+
+class Grid:
+    """A space of one cell, and what its trials are given."""
+
+    def __init__(self, space: dict[str, Any], data: Path | None, cache: Path, device: str, figures: Figures) -> None:
+        cell = {key: values[0] for key, values in space["cells"].items()}
+        self.device, self.figures, self.cell = device, figures, merge(space["trial"], cell)
+        self.points = [
+            dict(zip(WEIGHTS, pair, strict=True)) for pair in product(*map(space["parameters"].get, WEIGHTS))
+        ]
+        self.seeds = (space.get("finals") or {}).get("seeds", ())
+        config = trial_config(self.cell)
+        self.true = teachers.true_images(config.teacher, data)
+        begun = time.perf_counter()
+        self.teacher = teachers.obtain(config.teacher, self.true, cache, device=device)
+        figures.add("grid_teacher_seconds", time.perf_counter() - begun)
+        figures.add("grid_teacher_held_out_accuracy", 100 * self.teacher.held_out_accuracy)
+        proxy = pipeline.load_proxy(config, data)
+        begun = time.perf_counter()
+        self.inputs = pipeline.prepare(config, proxy, self.true, self.teacher, cache, device)
+        figures.add("grid_bank_seconds", time.perf_counter() - begun)
+
+    def searched(self) -> list[TrialConfig]:
+        """Return a trial at each point."""
+        return [trial_config(self.cell, point) for point in self.points]
+
+    def run(self, configs: Sequence[TrialConfig], together: int, halving: bool = False) -> Iterator[list[Ran]]:
+        """Run trials, so many side by side; yields those that were, ended."""
+        for start in range(0, len(configs), together):
+            some = configs[start : start + together]
+            ran = [Ran(config, Trial(config, self.inputs, self.device), beside=len(some)) for config in some]
+            turns = Turns(dict(enumerate(one.trial.steps() for one in ran)), self.device)
+            for events in turns:
+                for member, event in events.items():
+                    self._heard(ran[member], event)
+                scored = {member: event.metrics.get("score", nan) for member, event in events.items()}
+                if halving and all(event.stage == "gan" for event in events.values()):
+                    halve(turns, ran, {member: score for member, score in scored.items() if isfinite(score)})
+            yield ran
+
+    def _heard(self, one: Ran, event: Event) -> None:
+        if event.stage == "done":
+            one.state = State.COMPLETE
+        elif event.metrics:
+            score = event.metrics.get("score", nan)
+            one.curve.append({"budget": event.budget, "score": score, "seconds": event.seconds / one.beside})
+
+    def row(self, one: Ran, agreements: dict[str, cross.Scores]) -> dict[str, Any]:
+        """Return a trial's row of a recorded table."""
+        config, done = one.config, one.state is State.COMPLETE
+        right = self.right(one).double() if done else torch.full((2,), nan)
+        about = runtime.provenance()
+        return {
+            "lambda_e": config.gan.lambda_e,
+            "lambda_d": config.gan.lambda_d,
+            "state": str(one.state),
+            "score": one.score,
+            "oracle_accuracy": right.mean().item(),
+            "oracle_half_1": right[0::2].mean().item(),
+            "oracle_half_2": right[1::2].mean().item(),
+            "cross_soft_agreement": agreements.get(named(config), {}).get("cross_soft_agreement", nan),
+            "gan_steps": config.gan.steps,
+            "seconds": one.trial.metrics.get("seconds", nan) / one.beside,
+            "device": self.device,
+            "hardware": about["hardware"],
+            "git_commit": about["git_commit"],
+            "rungs": rungs(pd.DataFrame(one.curve)),
+        }
+
+    def right(self, one: Ran) -> torch.Tensor:
+        """Return for each held-out true image whether the student is right."""
+        images, labels = (torch.from_numpy(part[self.true.held_out]) for part in (self.true.images, self.true.labels))
+        return predict(one.trial.outcome.student, images.to(self.device)).argmax(1).cpu() == labels
+
+    def agreements(self, ran: Sequence[Ran]) -> dict[str, cross.Scores]:
+        """Return how the finished trials' students agree with the teacher across generators."""
+        competitors = []
+        for one in ran:
+            if one.state is State.COMPLETE:
+                outcome, gan = one.trial.outcome, one.config.gan
+                competitors.append(
+                    cross.Competitor(named(one.config), outcome.student, outcome.generator, gan.latent, one.config.seed)
+                )
+        held_out = torch.from_numpy(self.inputs.bank[: self.inputs.bank_proxy_images]).to(self.device)
+        return cross.agreements(competitors, held_out, self.teacher.model(self.device))
+
+
+def named(config: TrialConfig) -> str:
+    """Return a name of a grid's point."""
+    return f"{config.gan.lambda_e:g},{config.gan.lambda_d:g}"
+
+
+def halve(turns: Turns[Event], ran: Sequence[Ran], scores: dict[int, float]) -> None:
+    """Drop the worse half at a rung."""
+    for member in sorted(scores, key=lambda member: -scores[member])[-(-len(scores) // 2) :]:
+        turns.drop(member)
+        ran[member].state = State.PRUNED
+
+
+def main() -> None:
+    """Run the grid, record it, and print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("space", help="a name in search_spaces/, or a file")
+    parser.add_argument("--data", type=Path, help="folder of the image sets; default DATA_DIR")
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="of teachers and banks")
+    parser.add_argument("--together", type=int, help="trials side by side; default as in a sweep")
+    parser.add_argument("--halving", action="store_true", help="drop the worse half at each rung; nothing is recorded")
+    parser.add_argument("--out", type=Path, help="default benchmarks/recorded/SPACE.parquet")
+    parser.add_argument("--pictures", type=Path, help="folder for a sample grid of each finished trial")
+    parser.add_argument("--json", type=Path, help="where to write the figures as well")
+    given = parser.parse_args()
+    device = runtime.choose_device()
+    runtime.set_up_torch(os.cpu_count() or 1)
+    figures = Figures()
+    file = Path(given.space) if given.space.endswith(".yaml") else SPACES / f"{given.space}.yaml"
+    space = yaml.safe_load(file.read_text())
+    grid = Grid(space, given.data, given.cache, device, figures)
+    together = given.together or side_by_side_on_gpu(grid.searched()[0].gan.batch_size)
+    begun, everyone, rows = time.perf_counter(), list[Ran](), list[dict[str, Any]]()
+    for ran in grid.run(grid.searched(), together, given.halving):
+        figures.add("grid_seconds_so_far", time.perf_counter() - begun)
+        everyone += ran
+        agreements = grid.agreements(everyone)
+        rows = [grid.row(one, agreements) for one in everyone]
+        for row in rows[-len(ran) :]:
+            about = f"{row['state']}, score {row['score']:.3f}, held-out accuracy {100 * row['oracle_accuracy']:.1f}"
+            scores = ", ".join(f"{rung['score']:.3f}" for rung in row["rungs"])
+            print(f"{row['lambda_e']:g}, {row['lambda_d']:g}: {about}, rungs {scores}", flush=True)
+        if given.pictures:
+            for one in (one for one in ran if one.state is State.COMPLETE):
+                pipeline.save(one.trial.outcome, given.pictures / named(one.config))
+        if not given.halving:
+            pd.DataFrame(rows).to_parquet(given.out or FOLDER / f"{file.stem}.parquet", index=False, **SMALL)
+    figures.add("grid_search_seconds", time.perf_counter() - begun)
+    done = [(one, row) for one, row in zip(everyone, rows, strict=True) if one.state is State.COMPLETE]
+    best, row = max(done, key=lambda pair: pair[0].score)
+    figures.add("grid_chosen_lambda_e", best.config.gan.lambda_e)
+    figures.add("grid_chosen_lambda_d", best.config.gan.lambda_d)
+    figures.add("grid_chosen_accuracy", 100 * row["oracle_accuracy"])
+    if grid.seeds:
+        finals(grid, best.config, figures)
+    figures.save(given.json)
+
+
+def finals(grid: Grid, chosen: TrialConfig, figures: Figures) -> None:
+    """Train the choice, and after it DCGAN, with the final seeds."""
+    weights: dict[str, dict[str, Any]] = {"degan": {}, "dcgan": {"lambda_e": 0.0, "lambda_d": 0.0}}
+    for name, own in weights.items():
+        begun = time.perf_counter()
+        gan = chosen.gan.model_copy(update=own)
+        configs = [chosen.model_copy(update={"seed": seed, "gan": gan}) for seed in grid.seeds]
+        (ran,) = grid.run(configs, len(configs))
+        figures.add(f"grid_finals_{name}_seconds", time.perf_counter() - begun)
+        done = [one for one in ran if one.state is State.COMPLETE]
+        accuracies = [100 * grid.right(one).double().mean().item() for one in done]
+        figures.add(f"grid_finals_{name}_accuracy", mean(accuracies))
+        figures.add(f"grid_finals_{name}_standard_deviation", stdev(accuracies))
+
+
+if __name__ == "__main__":
+    main()
