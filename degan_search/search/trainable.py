@@ -115,7 +115,6 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         """Make the trials ready, each anew or from its last checkpoint."""
         configs = [TrialConfig.model_validate(one["config"]) for one in self.jobs]
         self.inputs = _fetched(self.references[inputs_key(configs[0])])
-        self.cleanup()  # of the trials before, should they have been stopped
         for one, config in zip(self.jobs, configs, strict=True):
             self.trials[one["id"]] = self._trial(one, config, self.inputs)
         self.turns = Turns(dict(enumerate(trial.steps() for trial in self.trials.values())), self.device)
