@@ -100,11 +100,12 @@ class Span:
 _inputs: pipeline.Inputs
 
 
-def _set_up(inputs: pipeline.Inputs, threads: int) -> None:
+def _set_up(inputs: pipeline.Inputs, threads: int, ready: Any) -> None:
     global _inputs
     _inputs = inputs
     runtime.pin(threads)
     runtime.set_up_torch(threads)
+    ready.wait()
 
 
 def _run(config: TrialConfig) -> Span:
@@ -114,15 +115,20 @@ def _run(config: TrialConfig) -> Span:
 
 
 def bare(trials: Sequence[TrialConfig], inputs: pipeline.Inputs, processes: int, threads: int) -> list[Span]:
-    """Run trials in processes that are given the inputs once."""
+    """Run trials in processes that are given the inputs once, and begin when all of them are ready."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, _set_up, (inputs, threads)) as pool:
+    with ProcessPoolExecutor(processes, spawn, _set_up, (inputs, threads, spawn.Barrier(processes))) as pool:
         return list(pool.map(_run, trials))
 
 
 def wall(spans: Sequence[Span | Told]) -> float:
     """Return the seconds from the first start to the last end."""
     return max(one.ended for one in spans) - min(one.begun for one in spans)
+
+
+def seconds_a_trial(spans: Sequence[Span], processes: int) -> float:
+    """Return how often so many processes end a trial, once each has ended its first."""
+    return median(one.ended - one.begun for one in spans[processes:]) / processes
 
 
 # The same under Ray Tune
@@ -268,12 +274,12 @@ def compare(trials: int, gan_steps: int, repetitions: int, inputs: pipeline.Inpu
     """Compare, in turns, one thread a trial with all threads, and Ray Tune with a bare loop."""
     searched = space(trials, gan_steps)
     wanted = configs(searched)
-    few = wanted[: 2 * SLOTS]
+    few = wanted[: 3 * SLOTS]
     walls = defaultdict(list)
     swept: list[Swept] = []
     for _ in range(repetitions):
-        walls["one thread"].append(wall(bare(few, inputs, SLOTS, threads=1)))
-        walls["all threads"].append(wall(bare(few, inputs, 1, threads=SLOTS)))
+        walls["one thread"].append(seconds_a_trial(bare(few, inputs, SLOTS, threads=1), SLOTS))
+        walls["all threads"].append(seconds_a_trial(bare(few[: 1 + SLOTS], inputs, 1, threads=SLOTS), 1))
         walls["bare"].append(wall(bare(wanted, inputs, SLOTS, threads=1)))
         swept.append(under_ray(searched, inputs, SLOTS))
         walls["ray"].append(wall(swept[-1].told))
