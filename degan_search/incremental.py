@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from degan_search import runtime
 from degan_search.checkpoint import Parts
@@ -208,7 +209,8 @@ def _learn_new_outputs(
     student.eval()
     body, last = freeze(student), _last(student)
     _replace_last(body, nn.Identity())
-    rows = nn.Linear(last.in_features, last.out_features - old, bias=last.bias is not None).to(last.weight)
+    size = last.in_features, last.out_features - old
+    rows = skip_init(nn.Linear, *size, bias=last.bias is not None, device=last.weight.device, dtype=last.weight.dtype)
     rows.load_state_dict({name: value[old:] for name, value in last.state_dict().items()})
 
     def loss() -> Tensor:

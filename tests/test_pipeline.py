@@ -152,13 +152,13 @@ def test_few_true_images_are_of_each_class_and_drawn_by_the_seed():
 @pytest.fixture
 def sources(monkeypatch):
     """The sources that trials distil from, in their order."""
-    seen, plain = [], pipeline.distill
+    seen, plain = [], pipeline.distill_steps
 
     def spy(student, source, *rest, **named):
         seen.append(source)
         return plain(student, source, *rest, **named)
 
-    monkeypatch.setattr(pipeline, "distill", spy)
+    monkeypatch.setattr(pipeline, "distill_steps", spy)
     return seen
 
 
@@ -279,13 +279,13 @@ def test_statistics_of_batchnorm_can_be_sought(tiny, store):
 
 @pytest.mark.parametrize("profile", ["paper", "sgd_augmented"])
 def test_a_probe_distils_in_its_own_way_whatever_the_profile(profile, tiny, prepare, monkeypatch):
-    seen, plain = {}, pipeline.distill
+    seen, plain = {}, pipeline.distill_steps
 
     def spy(student, source, config, seed, device, stage="distill", parts=None, *rest):
         seen[stage] = (type(source), config)
         return plain(student, source, config, seed, device, stage, parts, *rest)
 
-    monkeypatch.setattr(pipeline, "distill", spy)
+    monkeypatch.setattr(pipeline, "distill_steps", spy)
     config = tiny({"probe.at": [3], "distill.profile": profile, "distill.lr": 0.01, "distill.mix_proxy": 0.25})
     pipeline.run(config, prepare(config))
     source, probing = seen["probe at 3"]
@@ -437,7 +437,7 @@ def test_new_classes_without_labels_are_refused(method, ready):
 @pytest.mark.parametrize("generated", [8, 3])
 def test_recalled_images_are_the_generators_and_its_batch_the_new_ones(generated, ready, monkeypatch):
     config, inputs = ready({"incremental.batch_size": generated, "distill.pool_refresh": 1, "precision": "float32"})
-    batches, plain = [], pipeline.incremental.learn
+    batches, plain = [], pipeline.incremental.learn_steps
 
     def spy(student, rule, images, labels, teacher, recall, *rest):
         def heard(batch):
@@ -447,7 +447,7 @@ def test_recalled_images_are_the_generators_and_its_batch_the_new_ones(generated
 
         return plain(student, rule, images, labels, teacher, heard, *rest)
 
-    monkeypatch.setattr(pipeline.incremental, "learn", spy)
+    monkeypatch.setattr(pipeline.incremental, "learn_steps", spy)
     pipeline.run(config, inputs)
     assert len(batches) == 8
     for made, logits, expected in batches:

@@ -44,10 +44,10 @@ SPACE = {
         "student": {"network": "lenet", "width": 4},
         "gan": {"width": 2, "latent": 8, "steps": 61, "batch_size": 16, "batch_of": "used"},
         "distill": {"steps": 60, "steps_per_epoch": 30, "score_images": 64, "pool": 128, "lr": 0.003},
-        "probe": {"at": [60], "steps": 60, "batch_size": 32},
+        "probe": {"at": [60], "steps": 200, "batch_size": 32},
         "bank": {"proxy_images": 40, "generators": [[0, 0]], "generated_images": 40},
     },
-    "cells": {"proxy": ["digits"], "method": ["degan"]},
+    "cells": {"proxy": ["glyphs/[K-Z]"], "method": ["degan"]},
     "parameters": {"gan.lr": [0.002, DIVERGES], "probe.lr": [0.003, UNTRAINED], "distill.lr": [0.003, 0.002]},
     # In one slot and in this order: a trial that ends, one whose probe is far worse, one that diverges, and
     # one as good as the first, whose files cannot be saved.
@@ -179,7 +179,7 @@ def test_columns_hold_the_configuration_that_ran(frame):
         assert row["config_gan_lr"] == config.gan.lr == (DIVERGES if name == "search-0002" else 0.002)
         assert row["config_probe_lr"] == (UNTRAINED if name == "search-0001" else 0.003)
         assert row["config_seed"] == (5 if row["phase"] == "final" else 0)
-        assert row["cell"] == "proxy=digits method=degan"
+        assert row["cell"] == "proxy=glyphs/[K-Z] method=degan"
 
 
 def test_the_final_is_the_searchs_best_with_another_seed(frame):
@@ -222,7 +222,7 @@ def test_the_folder_is_whole(done):
         assert names == {"student.safetensors", "generator.safetensors", "samples.png"}
     tidy = pd.read_csv(done.folder / "table.csv")
     assert tidy[["proxy", "method", "n", "trials", "pruned", "failed"]].to_numpy().tolist() == [
-        ["digits", "degan", 1, 5, 1, 2]
+        ["glyphs/[K-Z]", "degan", 1, 5, 1, 2]
     ]
     assert "degan" in (done.folder / "table.md").read_text()
 

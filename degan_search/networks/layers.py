@@ -1,5 +1,6 @@
 """Layers that torch has only in a slow form, or with random numbers that nobody else can draw."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ class LocalResponseNorm2(nn.Module):
 
         The channel before the first counts as zero. Takes any values; keeps type and memory format.
         """
-        with torch.autocast(x.device.type, enabled=False):  # on a GPU it would turn roots into float32
+        off = torch.autocast(x.device.type, enabled=False)  # on a GPU it would turn roots into float32
+        with off if torch.is_autocast_enabled(x.device.type) else nullcontext():
             output: Tensor = _Response2.apply(x)
         return output
 
