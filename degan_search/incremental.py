@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from degan_search import runtime
 from degan_search.checkpoint import Parts
@@ -209,8 +208,8 @@ def _learn_new_outputs(
     student.eval()
     body, last = freeze(student), _last(student)
     _replace_last(body, nn.Identity())
-    size = last.in_features, last.out_features - old
-    rows = skip_init(nn.Linear, *size, bias=last.bias is not None, device=last.weight.device, dtype=last.weight.dtype)
+    rows = nn.Linear(last.in_features, last.out_features - old, bias=last.bias is not None, device="meta")
+    rows = rows.to_empty(device=last.weight.device).to(last.weight.dtype)  # no weights are drawn
     rows.load_state_dict({name: value[old:] for name, value in last.state_dict().items()})
 
     def loss() -> Tensor:
