@@ -6,6 +6,9 @@ import os
 import secrets
 from pathlib import Path
 
+HIDDEN = ".tmp-"
+"""What the name of a file begins with until it is whole."""
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically and durably: a hidden file beside it, fsync, rename.
@@ -15,7 +18,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, so that the replacement is atomic; readers pass over names that begin with a dot.
-    hidden = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+    hidden = path.with_name(f"{HIDDEN}{secrets.token_hex(4)}-{path.name}")
     try:
         with hidden.open("xb") as file:
             file.write(data)
@@ -29,3 +32,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove the hidden files below a folder that a killed process was writing; nobody may write there meanwhile."""
+    for file in folder.rglob(f"{HIDDEN}*"):
+        file.unlink(missing_ok=True)

@@ -98,6 +98,17 @@ class TestPlace:
         assert there.names() == {"a/seen": 1}
         assert there.read(".folder/x") == b"x"
 
+    def test_remove_torn_leaves_whole_files(self, there):
+        there.remove_torn()  # nothing is there yet
+        for name in ("a/.tmp-1234-x", ".tmp-5678-y", "a/whole", ".hidden"):
+            there.write(name, b"x")
+        there.remove_torn()
+        assert there.names() == {"a/whole": 1}
+        assert there.read(".hidden") == b"x"
+        for name in ("a/.tmp-1234-x", ".tmp-5678-y"):
+            with pytest.raises(FileNotFoundError):
+                there.read(name)
+
     def test_missing(self, there):
         for name in ("none", "a/none"):
             with pytest.raises(FileNotFoundError):

@@ -36,9 +36,10 @@ def load(place: Place) -> dict[str, Any] | None:
 
 
 def clear(place: Place) -> None:
-    """Delete a trial's checkpoints."""
+    """Delete a trial's checkpoints, and what is left of one that a killed process was writing."""
     for name in _names(place):
         place.delete(name)
+    place.remove_torn()
 
 
 def _names(place: Place) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from degan_search import ledger, runtime
+from degan_search.atomic import remove_torn
 from degan_search.errors import UserError
 from degan_search.records import Phase
 from degan_search.search import jobs, run_folder
@@ -54,7 +55,7 @@ def resume(
         raise UserError(f"no run at {where.folder}")
     with opened(where, console) as run:
         run.copy.pull()
-        _remove_torn(where.folder)
+        remove_torn(where.folder)
         found = run_folder.begun(where.folder, file)
         if found.changed and not allow_changed:
             raise UserError(
@@ -112,12 +113,6 @@ def _with_budget(options: Options, new: bool, trials: int | None) -> Options:
         if any(one["phase"] == Phase.FINAL for one in jobs.read(options.folder)[0].values()):
             left = 0.0
     return replace(options, budget=left, budget_begun=time.time())
-
-
-def _remove_torn(folder: Path) -> None:
-    """Remove the hidden files that a killed process was writing."""
-    for file in folder.rglob(".tmp-*"):
-        file.unlink(missing_ok=True)
 
 
 def _say_versions(before: Mapping[str, Any], console: Console) -> None:

@@ -10,6 +10,7 @@ import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from degan_search.atomic import HIDDEN
 from degan_search.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def write(files: pafs.FileSystem, path: str, data: bytes) -> None:
             stream.write(data)
         return
     folder, _, name = path.rpartition("/")
-    hidden = f"{folder}/.tmp-{secrets.token_hex(4)}-{name}"
+    hidden = f"{folder}/{HIDDEN}{secrets.token_hex(4)}-{name}"
     files.create_dir(folder, recursive=True)
     try:
         with files.open_output_stream(hidden) as stream:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from degan_search.atomic import write_bytes
+from degan_search.atomic import HIDDEN, remove_torn, write_bytes
 from degan_search.errors import UserError, close_matches
 from degan_search.storage import filesystems
 
@@ -59,6 +59,9 @@ class Place(Protocol):
     def delete(self, name: str) -> None:
         """Delete a file if it is there."""
 
+    def remove_torn(self) -> None:
+        """Delete what a killed process was writing; nobody may write here meanwhile."""
+
     def at(self, name: str) -> Place:
         """Return the place of a folder in this one."""
 
@@ -99,6 +102,10 @@ class LocalPlace:
         """Delete a file if it is there."""
         with contextlib.suppress(NotADirectoryError):
             (self.folder / checked(name)).unlink(missing_ok=True)
+
+    def remove_torn(self) -> None:
+        """Delete what a killed process was writing."""
+        remove_torn(self.folder)
 
     def at(self, name: str) -> LocalPlace:
         """Return the place of a folder in this one."""
@@ -151,6 +158,12 @@ class RemotePlace:
         """Delete a file if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self._do("delete", name, lambda files, path: files.delete_file(path))
+
+    def remove_torn(self) -> None:
+        """Delete what a killed process was writing; an object store keeps nothing of it."""
+        for name in self._do("list", "", filesystems.stamps):
+            if name.rpartition("/")[2].startswith(HIDDEN):
+                self.delete(name)
 
     def at(self, name: str) -> RemotePlace:
         """Return the place of a folder in this one."""

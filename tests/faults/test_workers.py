@@ -41,6 +41,7 @@ def test_killed_workers_go_on_from_the_checkpoint_and_divergence_is_a_result(tmp
     run = tmp_path / "runs" / "tiny"
     driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, "--checkpoint-every", "0")
     kill_when(driver, lambda: checkpoints(run))
+    (run / "trials" / "search-0000" / ".tmp-1234-checkpoint-000009").write_bytes(b"as if killed while it wrote")
     assert driver.wait() == 0, driver.text
     assert "search-0000 is tried again in 5 s" in driver.text
     frame = check(run, failed=["search-0001"]).set_index("trial_id")
