@@ -155,8 +155,8 @@ class DistillConfig(FitConfig):
     """Freshly generated images on which agreement picks the student's best weights."""
     pool_refresh: Annotated[float, Field(ge=1e-4, le=1)] = 0.0625
     """New images made for each generated image used: the pool is made anew once each of its images was used
-    1 / pool_refresh times. 1: fresh noise at each step, as in the paper; no difference of accuracy to the default shows
-    (BENCHMARKS.md), which saves most of a step's time."""
+    1 / pool_refresh times. 1: fresh noise at each step, as in the paper. The default saves most of a step's time, and
+    no difference in accuracy shows (docs/results/2026-11-26-precision-and-pool.md)."""
     pool: Number = 4096
     """Generated images held at a time."""
     mix_proxy: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -267,7 +267,7 @@ class TrialConfig(Model):
     """Of GAN steps, probes and distillation (`runtime.precision_of`); teachers and scores are float32 always."""
     accelerate: Literal["none", "graphs"] = "graphs"
     """On a GPU, how GAN and distillation steps are run: each recorded as a CUDA graph, which is several times as fast
-    (BENCHMARKS.md), or plain. On a CPU it has no effect."""
+    (docs/results/2026-11-26-gpu.md), or plain. On a CPU it has no effect."""
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
     gan: GanConfig = GanConfig()

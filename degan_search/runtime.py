@@ -91,7 +91,8 @@ def precision_of(setting: str, device: str) -> Precision:
     """Return what a trial's `precision` means on a device.
 
     `auto` is bf16 where the hardware multiplies it (AVX512-BF16 or AMX, GPUs from compute capability 8.0), as no
-    difference of final accuracy shows (BENCHMARKS.md); else float32, on a GPU TF32. TF32 is float32 on a CPU.
+    difference in final accuracy shows (docs/results/2026-11-26-precision-and-pool.md); else float32, on a GPU TF32.
+    TF32 is float32 on a CPU.
     """
     cuda = torch.device(device).type == "cuda"
     if setting == "auto":

@@ -1,0 +1,47 @@
+"""What single pages promise: a short README, and tables that name everything the code has."""
+
+import pytest
+from documents import ROOT, code
+
+from degan_search.methods import METHODS
+from degan_search.records import METRICS, score_schema, trial_schema
+from degan_search.relatedness import MEASURES
+from degan_search.search.space import shipped
+
+
+def names_in(page):
+    return set(code((ROOT / page).read_text()))
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_metrics_page_names_every_column_of_the_ledger():
+    columns = {name for schema in (trial_schema(), score_schema()) for name in schema.names}
+    settings = {name for name in columns if name.startswith("config_")} - {"config_hash", "config_json"}
+    reports = {field.name for field in trial_schema().field("reports").type.value_type}
+    assert (columns - settings) | reports <= names_in("docs/metrics.md")
+
+
+def test_metrics_page_says_which_way_is_better():
+    lines = (ROOT / "docs/metrics.md").read_text().splitlines()
+    for name, direction in METRICS.items():
+        line = next(line for line in lines if line.startswith(f"| `{name}` |"))
+        assert line.split("|")[2].strip() == {"max": "higher", "min": "lower"}[direction], name
+
+
+@pytest.mark.parametrize(
+    ("page", "table"),
+    [("docs/methods.md", METHODS), ("docs/metrics.md", MEASURES), ("docs/methods.md", shipped())],
+    ids=["methods", "relatedness", "spaces"],
+)
+def test_every_entry_of_a_table_has_its_line(page, table):
+    assert set(table) <= names_in(page)
+
+
+def test_every_result_is_in_the_index():
+    index = (ROOT / "docs/results/README.md").read_text()
+    pages = [page.name for page in (ROOT / "docs/results").glob("*.md") if page.name != "README.md"]
+    assert pages
+    assert all(f"({page})" in index for page in pages)
