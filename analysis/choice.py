@@ -29,8 +29,7 @@ CRITERIA = (
 )
 """Measures that need no true data; `records.METRICS` says which way is better."""
 DEFAULT = "cross_soft_agreement"
-"""What chooses after a search: of CRITERIA the best of those that know every trial
-(docs/results/2026-11-22-choice-without-data.md)."""
+"""What chooses after a search: of CRITERIA the one with the least regret in BENCHMARKS.md."""
 TRUE = "oracle_accuracy"
 """The one measure to choose by that needs true data."""
 PROXY = ("run", "config_task", "config_teacher_dataset", "config_proxy", "config_count")

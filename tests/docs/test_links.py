@@ -37,6 +37,17 @@ def _elsewhere(symbol):
     return f"; {symbol} is defined in {', '.join(map(name, found))}" if found else ""
 
 
+def test_documents_that_code_cites_are_there():
+    cited = re.compile(r"docs/[\w/-]+\.md|\b[A-Z]{4,}\.md")
+    files = [file for folder in ("degan_search", "analysis", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    assert not [
+        f"{name(file)}: {found}"
+        for file in files
+        for found in cited.findall(file.read_text())
+        if not (ROOT / found).exists()
+    ]
+
+
 def test_a_wrong_line_and_a_moved_file_are_mended(tmp_path):
     right = f'[a]({os.path.relpath(ROOT / "tests/docs/documents.py", tmp_path)}#L{{}} "line_of")'
     line = line_of(ROOT / "tests/docs/documents.py", "line_of")

@@ -7,6 +7,7 @@ from degan_search.methods import METHODS
 from degan_search.records import METRICS, score_schema, trial_schema
 from degan_search.relatedness import MEASURES
 from degan_search.search.space import shipped
+from degan_search.settings.criteria import CRITERIA, DATA_FREE
 
 
 def names_in(page):
@@ -25,10 +26,19 @@ def test_metrics_page_names_every_column_of_the_ledger():
 
 
 def test_metrics_page_says_which_way_is_better():
-    lines = (ROOT / "docs/metrics.md").read_text().splitlines()
     for name, direction in METRICS.items():
-        line = next(line for line in lines if line.startswith(f"| `{name}` |"))
-        assert line.split("|")[2].strip() == {"max": "higher", "min": "lower"}[direction], name
+        assert cells(name)[1] == {"max": "higher", "min": "lower"}[direction], name
+
+
+def test_metrics_page_says_what_a_criterion_needs():
+    assert {name: cells(name)[2] for name in DATA_FREE} == {name: CRITERIA[name].needs for name in DATA_FREE}
+
+
+def cells(name):
+    """Return the cells of the line of a table of docs/metrics.md that begins with this name."""
+    lines = (ROOT / "docs/metrics.md").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(f"| `{name}` |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 @pytest.mark.parametrize(
