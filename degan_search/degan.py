@@ -28,7 +28,7 @@ from degan_search.losses import (
 )
 from degan_search.networks.dcgan import build_discriminator, build_generator
 from degan_search.networks.layers import draw_from
-from degan_search.settings.gan_losses import GAN_LOSSES
+from degan_search.records import GAN_LOSSES
 from degan_search.sources import IndexBatches
 
 COLLAPSED = 1e-3

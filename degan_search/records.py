@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Required, TypedDict, Union, get_args, get_origin, get_type_hints
 
 import pandas as pd
 import pyarrow as pa
@@ -17,7 +17,6 @@ from degan_search.config import TrialConfig, flatten, parse, stable_hash
 from degan_search.errors import UserError
 from degan_search.settings import criteria
 from degan_search.settings.criteria import Direction
-from degan_search.settings.gan_losses import GanLosses
 
 SCHEMA_VERSION = 5
 
@@ -52,22 +51,32 @@ class Phase(StrEnum):
     FINAL = "final"
 
 
-class _Moment(TypedDict):
-    budget: int
-    score: float
-    seconds: float
-
-
-class Report(_Moment, GanLosses, total=False):
+class Report(TypedDict, total=False):
     """A point of a trial's curve; what is absent is null.
 
     budget is in GAN steps, score the rung score (higher is better), seconds count from the trial's start;
     losses, entropy, diversity and divergence are in nats, effective_classes is exp(entropy of the mean output).
     """
 
+    budget: Required[int]
+    score: Required[float]
+    seconds: Required[float]
+    d_loss: float | None
+    g_loss: float | None
+    adversarial: float | None
+    entropy: float | None
+    diversity: float | None
+    divergence: float | None
+    bn_loss: float | None
     effective_classes: float | None
     stage: str | None
 
+
+GAN_LOSSES = tuple(
+    name for name in Report.__annotations__ if name not in ("budget", "score", "seconds", "effective_classes", "stage")
+)
+"""What a GAN's step returns of its losses, in this order. A loss is entered in `Report`, once: the step, its progress
+and a trial's events take their names from here."""
 
 TRIAL_METRICS: dict[str, Direction] = {
     "score": "max",
