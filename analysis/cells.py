@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import choice
 from analysis.statistics import interval
 from degan_search.errors import UserError
 from degan_search.methods import METHODS, TUNED
 from degan_search.records import Phase, State
+from degan_search.selection.choose import best, chosen_by
+from degan_search.settings import criteria
 
 TEST = "test"
 HELD_OUT = "held-out 20%"
@@ -48,7 +49,7 @@ class Chosen:
 def choose(trials: pd.DataFrame, objective: str) -> Chosen:
     """Return the configuration with the best mean score of the finished finals, else the search's best trial.
 
-    The search's is picked by `choice.chosen_by`. A seed that two runs repeat counts once.
+    The search's is picked by `chosen_by`. A seed that two runs repeat counts once.
 
     Args:
         trials: of one cell, from `ledger.load`.
@@ -56,7 +57,7 @@ def choose(trials: pd.DataFrame, objective: str) -> Chosen:
     """
     complete = trials[trials["state"] == State.COMPLETE]
     finals = complete[complete["phase"] == Phase.FINAL]
-    measure = choice.chosen_by(complete)
+    measure = chosen_by(complete)
     runs = _best_configuration(finals) if len(finals) else _best_trial(complete, measure)
     return Chosen(runs, TEST if len(finals) else HELD_OUT, _chosen_by(runs, measure, objective))
 
@@ -150,7 +151,7 @@ def grouped(tidy: pd.DataFrame, column: str, names: Sequence[str]) -> Iterator[t
 def _best_trial(complete: pd.DataFrame, measure: str) -> pd.DataFrame:
     if complete[measure].isna().all():
         return complete.head(0)
-    return choice.best(complete, measure, per=())
+    return best(complete, measure, per=())
 
 
 def _best_configuration(finals: pd.DataFrame) -> pd.DataFrame:
@@ -174,4 +175,4 @@ def _chosen_by(chosen: pd.DataFrame, measure: str, objective: str) -> str | None
 
 
 def _needs(measure: str) -> str:
-    return f"oracle: {measure}" if measure == choice.TRUE else f"data-free: {measure}"
+    return f"oracle: {measure}" if measure == criteria.TRUE else f"data-free: {measure}"

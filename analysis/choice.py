@@ -1,8 +1,7 @@
-"""Choosing a configuration without true data, and what that costs: its regret to the choice with true data."""
+"""What choosing without true data costs: the regret of each criterion to the choice with true data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import nan
 from typing import Any
 
@@ -10,76 +9,14 @@ import pandas as pd
 from tabulate import tabulate
 
 from analysis.statistics import interval
-from degan_search.errors import UserError, close_matches
-from degan_search.records import METRICS, Phase, State
+from degan_search.errors import UserError
+from degan_search.selection.choose import PROXY, finished
+from degan_search.settings.criteria import CRITERIA, DATA_FREE, TRUE
 
-CRITERIA = (
-    "balanced_soft_agreement",
-    "balanced_agreement",
-    "soft_agreement",
-    "agreement",
-    "holdout_agreement",
-    "cross_soft_agreement",
-    "cross_agreement",
-    "own_agreement",
-    "infomax",
-    "snd",
-    "mcc",
-    "bn_distance",
-)
-"""Measures that need no true data; `records.METRICS` says which way is better."""
-DEFAULT = "cross_soft_agreement"
-"""What chooses after a search: of CRITERIA the one with the least regret in BENCHMARKS.md."""
-TRUE = "oracle_accuracy"
-"""The one measure to choose by that needs true data."""
-PROXY = ("run", "config_task", "config_teacher_dataset", "config_proxy", "config_count")
-"""What trials that compete for one choice share: the run, task, true data, proxy, and how many images of it. In the
-task `incremental` the true data are the old classes and the proxy is the new ones: a class order."""
 FIXED = (0.0, 5.0)
 """(lambda_e, lambda_d) of the released code."""
 PLACE = ["run", "task", "dataset", "proxy", "count"]
 COLUMNS = [*PLACE, "criterion", "trials", "accuracy", "regret", "rank_correlation"]
-
-
-def best(
-    frame: pd.DataFrame, by: str = "score", per: Sequence[str] = (*PROXY, "config_method"), top: int = 1
-) -> pd.DataFrame:
-    """Return the `top` finished search trials of each group by a criterion, the best first.
-
-    Args:
-        frame: from `ledger.load`.
-        by: one of CRITERIA, `score` (what the search maximised), or `oracle_accuracy`, which needs true data.
-        per: columns that make the groups; () for one group of all.
-        top: trials of each group, 1 or more; fewer where a group has fewer.
-
-    Raises:
-        UserError: an unknown criterion or column, `top` below 1, or no finished trial that has the measure.
-    """
-    known = ("score", *CRITERIA, TRUE)
-    if by not in known:
-        raise UserError(f"criterion {by!r} is unknown; {close_matches(by, known)}")
-    for column in per:
-        if column not in frame:
-            raise UserError(f"no column {column!r} to choose within; {close_matches(column, map(str, frame.columns))}")
-    if top < 1:
-        raise UserError(f"top = {top}: 1 or more is needed")
-    done = _finished(frame).dropna(subset=by)
-    if done.empty:
-        raise UserError(f"no finished search trial has a value of {by!r}: there is nothing to choose from")
-    # Stable: of equal trials the first run is taken.
-    ordered = done.sort_values(by, ascending=METRICS[by] == "min", kind="stable")
-    return ordered.groupby(list(per), sort=False, dropna=False).head(top) if per else ordered.head(top)
-
-
-def chosen_by(trials: pd.DataFrame, by: str | None = None) -> str:
-    """Return the measure that chooses among finished search trials of one objective.
-
-    It is `by` if given; else `score` where the objective is the oracle's accuracy, as the user asked for true
-    data, or where no trial has DEFAULT; else DEFAULT.
-    """
-    done = _finished(trials)
-    without = (done["config_objective"] == TRUE).any() or done[DEFAULT].isna().all()
-    return by or ("score" if without else DEFAULT)
 
 
 def regret(frame: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +37,7 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         UserError: no finished trial with an accuracy.
     """
-    done = _finished(frame)
+    done = finished(frame)
     done = done[(done["config_method"] == "degan") & done["oracle_half_1"].notna()]
     if done.empty:
         raise UserError("no finished search trial with an accuracy: `degan-search evaluate RUN` fills them in")
@@ -109,8 +46,8 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
         accuracy = trials[TRUE] * 100
         oracle = 100 * cross_fitted(trials)
         picks = [
-            (criterion, *_judge(trials[criterion], accuracy, METRICS[criterion] == "min"))
-            for criterion in CRITERIA
+            (criterion, *_judge(trials[criterion], accuracy, CRITERIA[criterion].direction == "min"))
+            for criterion in DATA_FREE
             if trials[criterion].notna().any()
         ]
         weights = trials["config_gan_lambda_e"], trials["config_gan_lambda_d"]
@@ -157,10 +94,6 @@ def render(table: pd.DataFrame) -> str:
     return (
         str(tabulate(table.to_dict("list"), headers="keys", tablefmt="github", floatfmt=digits, missingval="")) + "\n"
     )
-
-
-def _finished(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[(frame["phase"] == Phase.SEARCH) & (frame["state"] == State.COMPLETE)]
 
 
 def _judge(values: pd.Series[Any], accuracy: pd.Series[Any], less_is_better: bool) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Final runs compared seed by seed: DeGAN's chosen configuration beside each other one, and who cannot win."""
+"""Final runs compared seed by seed: DeGAN's chosen configuration beside each other one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, Literal
 import pandas as pd
 from tabulate import tabulate
 
-from analysis.statistics import interval, paired
+from analysis.statistics import interval
 from analysis.styles import csv
 from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.methods import TUNED
 from degan_search.records import Phase, State, config_of
+from degan_search.selection.paired_test import paired
 
 COLUMNS = ["dataset", "proxy", "count", "method", "lambda_e", "lambda_d", "gan_steps", "distill_steps"]
 COLUMNS += ["accuracy", "low", "high", "n", "difference", "difference_low", "difference_high", "p", "pairs"]
@@ -56,37 +57,6 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
             f"no finished final run of a method with weights ({', '.join(TUNED)}): `degan-search finals RUN` makes them"
         )
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def losers(scores: pd.DataFrame, level: float = 0.05) -> list[str]:
-    """Return the configurations that cannot win any more: those that the leader beats beyond chance.
-
-    The leader has the highest mean score. Another one cannot win where the one-sided paired t-test over the seeds
-    of leader minus it has p < `level` after Holm's correction (1979) for the number of others. The figure must be
-    the finals' `score`, which needs no true image: stopping by test or oracle accuracy would choose by true
-    data and make the survivor's accuracy look better than it is. As the leader is chosen by the same scores and
-    the test is repeated after each seed, some more than `level` of stops are wrong; a stop saves compute, it
-    proves nothing.
-
-    Args:
-        scores: one row a seed, one column a configuration, higher is better; null where a run failed.
-        level: chance of a wrong stop over all comparisons of one look, in (0, 1).
-    """
-    scores = scores.dropna(axis="columns", how="all")
-    if scores.shape[1] < 2:
-        return []
-    leader = scores.mean().idxmax()
-    p_values = []
-    for name in scores.columns[scores.columns != leader]:
-        test = paired(scores[leader], scores[name])
-        if not isnan(test.p):
-            p_values.append((test.p / 2 if test.difference > 0 else 1 - test.p / 2, str(name)))
-    beaten = []
-    for rank, (p, name) in enumerate(sorted(p_values)):
-        if p * (scores.shape[1] - 1 - rank) >= level:
-            break
-        beaten.append(name)
-    return beaten
 
 
 def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -> str:

@@ -1,4 +1,4 @@
-"""Intervals, paired comparisons and correlations, each with the number of values behind it; scipy does the sums."""
+"""Intervals and correlations, each with the number of values behind it; scipy does the sums."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from degan_search.selection.paired_test import finite_pairs
+
 RESAMPLES = 9_999
 BATCH = 1_000_000
 """Values resampled at a time, which bounds the memory."""
-ROUNDING = 1e-12
-"""Differences that vary by less than this share of the values vary by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,6 @@ class Interval:
     high: float
     n: int
     level: float = 0.95
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Mean difference over pairs with its interval, and the two-sided p value of no difference."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -73,25 +62,6 @@ def interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
     return Interval(float(kept.mean()), float(low), float(high), len(kept), level)
 
 
-def paired(ours: ArrayLike, theirs: ArrayLike, level: float = 0.95) -> Paired:
-    """Return the paired t-test of two methods over the same seeds, in the order given.
-
-    Pairs with a value that is not finite are left out. With fewer than two pairs, or where all differences are
-    equal up to rounding, there is no test: bounds are NaN, and p is NaN.
-
-    Raises:
-        ValueError: not as many of ours as of theirs.
-    """
-    pairs = _pairs(ours, theirs)
-    first, second = pairs.T
-    differences = first - second
-    if len(differences) < 2 or np.ptp(differences) <= ROUNDING * np.abs(pairs).max():
-        return Paired(float(differences.mean()) if len(differences) else nan, nan, nan, nan, len(differences))
-    test = stats.ttest_rel(first, second)
-    low, high = test.confidence_interval(level)
-    return Paired(float(differences.mean()), float(low), float(high), float(test.pvalue), len(differences))
-
-
 def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, seed: int = 0) -> Correlation:
     """Return Spearman's correlation of pairs of finite values, permutations and resamples drawn from `seed`.
 
@@ -101,7 +71,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, s
     Raises:
         ValueError: the two are not equally long.
     """
-    pairs = _pairs(first, second)
+    pairs = finite_pairs(first, second)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         return Correlation(nan, nan, nan, nan, len(pairs))
     x, y = pairs.T
@@ -145,12 +115,6 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, s
 def _finite(values: ArrayLike) -> np.ndarray:
     given: np.ndarray = np.asarray(values, float)
     return np.asarray(given[np.isfinite(given)])
-
-
-def _pairs(first: ArrayLike, second: ArrayLike) -> np.ndarray:
-    """Return an N x 2 array of the pairs in which both values are finite."""
-    pairs = np.column_stack([np.asarray(first, float), np.asarray(second, float)])
-    return np.asarray(pairs[np.isfinite(pairs).all(axis=1)])
 
 
 def _rng(seed: int) -> np.random.Generator:

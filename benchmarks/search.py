@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from analysis import choice
-from analysis.choice import TRUE
 from analysis.figures import look
 from analysis.statistics import interval, rank_correlation
 from benchmarks import record
@@ -33,6 +32,7 @@ from degan_search.errors import UserError
 from degan_search.records import State
 from degan_search.search import space as spaces
 from degan_search.search.asha import Rungs
+from degan_search.settings.criteria import TRUE
 
 SHARES = np.linspace(0, 1, 201)
 """Compute at which regret is read off."""

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.statistics import paired
 from benchmarks import reference
 from benchmarks.measure import Figures, arguments, interleaved
 from degan_search import degan, pipeline, runtime
@@ -28,6 +27,7 @@ from degan_search.data.sets import data_folder
 from degan_search.errors import UserError
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
+from degan_search.selection.paired_test import paired
 from degan_search.sources import IndexBatches
 
 DISTILL_STEPS = 25_600 / 5_000

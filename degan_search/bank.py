@@ -22,17 +22,10 @@ from degan_search.config import BankConfig, GanConfig, stable_hash
 from degan_search.data.images import denormalise
 from degan_search.fit import DivergedError
 from degan_search.methods import UNTUNED
-from degan_search.metrics import (
-    agreement,
-    balanced_agreement,
-    balanced_soft_agreement,
-    class_certainty,
-    infomax,
-    predict,
-    soft_agreement,
-    soft_neighbourhood_density,
-)
+from degan_search.metrics import measured, predict
 from degan_search.networks.frozen import freeze
+from degan_search.settings import criteria
+from degan_search.settings.criteria import Needs
 from degan_search.sources import GeneratorSource
 
 Images = UInt8[np.ndarray, "n c h w"]
@@ -54,23 +47,17 @@ class Bank:
         `agreement` counts every image of the bank once, `balanced_agreement` every class that the teacher
         predicts; the soft forms compare probabilities rather than classes; `balanced_soft_agreement` is the
         default objective. `holdout_agreement` takes the proxy's images alone; so do `infomax`, `snd` and `mcc`,
-        which look at the student alone. These four are NaN where the bank has no proxy images.
+        which look at the student alone. These are NaN where the bank has no proxy images.
         """
         logits = predict(student, self.images)
         held_out, teacher = logits[: self.proxy_images], self.logits[: self.proxy_images]
-        criteria: dict[str, Callable[[], float]] = {
-            "holdout_agreement": lambda: agreement(held_out, teacher),
-            "infomax": lambda: infomax(held_out),
-            "snd": lambda: soft_neighbourhood_density(held_out),
-            "mcc": lambda: class_certainty(held_out),
-        }
-        return {
-            "agreement": agreement(logits, self.logits),
-            "balanced_agreement": balanced_agreement(logits, self.logits),
-            "balanced_soft_agreement": balanced_soft_agreement(logits, self.logits),
-            "soft_agreement": soft_agreement(logits, self.logits),
-            **{name: measure() if self.proxy_images else nan for name, measure in criteria.items()},
-        }
+        found: dict[str, float] = {}
+        for criterion in criteria.in_ledger(after_search=False):
+            if criterion.needs == Needs.BANK:
+                found[criterion.name] = measured(criterion, logits, self.logits)
+            elif criterion.needs == Needs.HELD_OUT_PROXY:
+                found[criterion.name] = measured(criterion, held_out, teacher) if self.proxy_images else nan
+        return found
 
 
 def one_by_one(tasks: list[Callable[[], Images]]) -> list[Images]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from degan_search.errors import UserError, visible
+from degan_search.settings.criteria import OBJECTIVES
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -276,17 +277,7 @@ class TrialConfig(Model):
     """Distillation from images rather than from a generator, as the released code budgets it."""
     zskd: ZskdConfig = ZskdConfig()
     incremental: IncrementalConfig = IncrementalConfig()
-    objective: Literal[
-        "balanced_soft_agreement",
-        "balanced_agreement",
-        "soft_agreement",
-        "agreement",
-        "holdout_agreement",
-        "infomax",
-        "snd",
-        "mcc",
-        "oracle_accuracy",
-    ] = "balanced_soft_agreement"
+    objective: Literal[*OBJECTIVES] = "balanced_soft_agreement"  # type: ignore[valid-type]
     """What the search maximises. All but `oracle_accuracy` need no true data."""
     probe: ProbeConfig = ProbeConfig()
     bank: BankConfig = BankConfig()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from degan_search import runtime
 from degan_search.data.images import denormalise
-from degan_search.metrics import agreement, balanced_agreement, balanced_soft_agreement, predict
+from degan_search.metrics import measured, predict
+from degan_search.settings.criteria import Needs, in_ledger
 from degan_search.sources import GeneratorSource
 
 OWN_IMAGES = 1024
@@ -51,29 +52,30 @@ def agreements(
     """
     competitors = list(competitors)
     share = max(1, POOL // max(1, sum(one.generator is not None for one in competitors)))
-    own: dict[str, float] = {}
+    own: dict[str, Scores] = {}
     device = held_out.device
     images, owner = [held_out], [torch.full((len(held_out),), -1, device=device)]
     for index, one in enumerate(competitors):
-        own[one.trial_id] = nan
+        own[one.trial_id] = _scores(Needs.OWN_GENERATOR, None)
         if one.generator is None:
             continue
         source = GeneratorSource(one.generator, one.latent, teacher)
         made, logits = source.make(OWN_IMAGES, runtime.generator(one.seed, "cross", device=str(device)))
         shown = denormalise(made)
-        own[one.trial_id] = agreement(predict(one.student, shown), logits)
+        own[one.trial_id] = _scores(Needs.OWN_GENERATOR, (predict(one.student, shown), logits))
         images.append(shown[:share])
         owner.append(torch.full((len(images[-1]),), index, device=device))
     pool, owners = torch.cat(images), torch.cat(owner)
     truth = predict(teacher, pool)
     scores: dict[str, Scores] = {}
     for index, one in enumerate(competitors):
-        scores[one.trial_id] = {"own_agreement": own[one.trial_id], "cross_agreement": nan, "cross_soft_agreement": nan}
         others = owners != index
-        if others.any():
-            pair = predict(one.student, pool[others]), truth[others]
-            scores[one.trial_id] |= {
-                "cross_agreement": balanced_agreement(*pair),
-                "cross_soft_agreement": balanced_soft_agreement(*pair),
-            }
+        pair = (predict(one.student, pool[others]), truth[others]) if others.any() else None
+        scores[one.trial_id] = own[one.trial_id] | _scores(Needs.OTHER_TRIALS, pair)
     return scores
+
+
+def _scores(needs: Needs, logits: tuple[Tensor, Tensor] | None) -> Scores:
+    """Return what is measured here with these needs, of a student's and the teacher's logits; NaN without them."""
+    criteria = [criterion for criterion in in_ledger(after_search=True) if criterion.needs == needs]
+    return {criterion.name: measured(criterion, *logits) if logits else nan for criterion in criteria}

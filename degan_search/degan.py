@@ -28,6 +28,7 @@ from degan_search.losses import (
 )
 from degan_search.networks.dcgan import build_discriminator, build_generator
 from degan_search.networks.layers import draw_from
+from degan_search.records import GAN_LOSSES
 from degan_search.sources import IndexBatches
 
 COLLAPSED = 1e-3
@@ -104,7 +105,7 @@ class Gan:
             z: standard normal noise, as many as real images.
 
         Returns:
-            Tensor of 8, detached: what `GanProgress` holds after `of`, in its order.
+            Tensor of 8, detached: `GAN_LOSSES` in their order, then the spread of the generator's images.
         """
         with runtime.arithmetic(self.precision, str(z.device)):
             return self._step(real, z)
@@ -120,13 +121,13 @@ class Gan:
         fake = self.generator(z)
         d_loss = self._discriminator_step(real, fake.detach())
         others = [model for model in (self.discriminator, self.rival and self.rival.student) if model]
-        losses = self._generator_losses(fake)
+        losses = self._generator_losses(fake) | {"d_loss": d_loss}
         self.adam_g.zero_grad()
-        losses[0].backward()  # type: ignore[no-untyped-call]
+        losses["g_loss"].backward()  # type: ignore[no-untyped-call]
         self.adam_g.step()
         for model in others:
             model.requires_grad_(True)
-        return torch.stack([d_loss, *losses, fake.float().std(0).mean()]).detach()
+        return torch.stack([*(losses[name] for name in GAN_LOSSES), fake.float().std(0).mean()]).detach()
 
     def _discriminator_step(self, real: Tensor, fake: Tensor) -> Tensor:
         if self.discriminator is None or self.adam_d is None:
@@ -137,29 +138,30 @@ class Gan:
         self.adam_d.step()
         return loss
 
-    def _generator_losses(self, fake: Tensor) -> tuple[Tensor, ...]:
-        """Return the total, then adversarial, entropy, diversity, divergence and BatchNorm losses."""
-        config, nothing = self.config, _nothing(fake)
-        divergence = bn_loss = nothing
+    def _generator_losses(self, fake: Tensor) -> dict[str, Tensor]:
+        """Return the generator's of `GAN_LOSSES` by name, NaN for those that have no part."""
+        config, losses = self.config, dict.fromkeys(GAN_LOSSES, _nothing(fake))
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
         fake_logits = None if self.discriminator is None else self.discriminator(fake)
         if not any((config.lambda_e, config.lambda_d, config.lambda_s, config.lambda_bn)) and fake_logits is not None:
             adversarial = generator_loss(fake_logits)  # the DCGAN ablation needs no classifier
-            return adversarial, adversarial, nothing, nothing, nothing, nothing
+            return losses | {"g_loss": adversarial, "adversarial": adversarial}
         with ExitStack() as stack:
             sums = stack.enter_context(watched(self.teacher)) if config.lambda_bn else {}
             class_logits = self.teacher(fake)
-        total, *parts = degan_generator_loss(fake_logits, class_logits, config.lambda_e, config.lambda_d)
+        found = degan_generator_loss(fake_logits, class_logits, config.lambda_e, config.lambda_d)
+        losses |= {"adversarial": found.adversarial, "entropy": found.entropy, "diversity": found.diversity}
+        total = found.total
         if self.rival:
             self.rival.step(fake, class_logits)
             self.rival.student.requires_grad_(False)
-            divergence = divergence_loss(self.rival.student(fake), class_logits)
-            total = total - config.lambda_s * divergence
+            losses["divergence"] = divergence_loss(self.rival.student(fake), class_logits)
+            total = total - config.lambda_s * losses["divergence"]
         if config.lambda_bn:
-            bn_loss = distances(sums).mean()
-            total = total + config.lambda_bn * bn_loss
-        return total, *parts, divergence, bn_loss
+            losses["bn_loss"] = distances(sums).mean()
+            total = total + config.lambda_bn * losses["bn_loss"]
+        return losses | {"g_loss": total}
 
 
 def _nothing(fake: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
 from degan_search.losses import diversity_loss, entropy_loss
+from degan_search.settings.criteria import Criterion
 
 Logits = Float[Tensor, "n k"]
 
@@ -139,6 +140,12 @@ def class_certainty(logits: Logits, temperature: float = 2.5) -> float:
     correlation = (outputs * (weights / weights.mean())[:, None]).T @ outputs
     shares = correlation.diagonal() / correlation.sum(dim=1).clamp_min(torch.finfo(correlation.dtype).tiny)
     return _mean(shares)
+
+
+def measured(criterion: Criterion, student_logits: Logits, teacher_logits: Logits) -> float:
+    """Return a criterion of a student's logits for some images, by the function that its row in the table names."""
+    function = globals()[criterion.function]
+    return float(function(student_logits, teacher_logits) if criterion.compares else function(student_logits))
 
 
 def _mean(values: Tensor) -> float:

@@ -15,6 +15,8 @@ from pydantic import BaseModel
 
 from degan_search.config import TrialConfig, flatten, parse, stable_hash
 from degan_search.errors import UserError
+from degan_search.settings import criteria
+from degan_search.settings.criteria import Direction
 
 SCHEMA_VERSION = 5
 
@@ -70,19 +72,15 @@ class Report(TypedDict, total=False):
     stage: str | None
 
 
-Direction = Literal["max", "min"]
+GAN_LOSSES = tuple(
+    name for name in Report.__annotations__ if name not in ("budget", "score", "seconds", "effective_classes", "stage")
+)
+"""What a GAN's step returns of its losses, in this order. A loss is entered in `Report`, once: the step, its progress
+and a trial's events take their names from here."""
 
 TRIAL_METRICS: dict[str, Direction] = {
     "score": "max",
-    "agreement": "max",
-    "balanced_agreement": "max",
-    "balanced_soft_agreement": "max",
-    "soft_agreement": "max",
-    "holdout_agreement": "max",
-    "infomax": "max",
-    "snd": "max",
-    "mcc": "max",
-    "bn_distance": "min",
+    **{criterion.name: criterion.direction for criterion in criteria.in_ledger(after_search=False)},
     "gan_seconds": "min",
     "distill_seconds": "min",
     "seconds": "min",
@@ -95,13 +93,11 @@ TRIAL_METRICS: dict[str, Direction] = {
 }
 """Measured by the trial itself, without true labels but for the teacher's own. Rates are in [0, 1]."""
 
+_ORACLE: dict[str, Direction] = {criteria.TRUE: "max", "oracle_half_1": "max", "oracle_half_2": "max"}
+_AFTERWARDS = {criterion.name: criterion.direction for criterion in criteria.in_ledger(after_search=True)}
 SCORE_METRICS: dict[str, Direction] = {
-    "oracle_accuracy": "max",
-    "oracle_half_1": "max",
-    "oracle_half_2": "max",
-    "own_agreement": "max",
-    "cross_agreement": "max",
-    "cross_soft_agreement": "max",
+    **_ORACLE,
+    **_AFTERWARDS,
     "test_accuracy": "max",
     "teacher_oracle_accuracy": "max",
     "teacher_test_accuracy": "max",

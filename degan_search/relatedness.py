@@ -32,7 +32,7 @@ from degan_search.data import proxies as proxy_sets
 from degan_search.data.images import ImageSet, normalise, to_input
 from degan_search.errors import UserError
 from degan_search.metrics import coverage, effective_classes, mean_entropy, predict
-from degan_search.records import Direction
+from degan_search.settings.criteria import Direction
 
 Features = Float[Tensor, "n d"]
 

@@ -7,6 +7,8 @@ import pytest
 
 from analysis import choice
 from degan_search.errors import UserError
+from degan_search.selection import choose
+from degan_search.settings import criteria
 
 WEIGHTS = [(0.0, 0.0), (0.0, 5.0), (1.0, 5.0)]
 
@@ -30,7 +32,7 @@ def trials(accuracies, agreements, proxy="photos", method="degan", phase="search
             "config_count": 100,
         }
     )
-    for criterion in choice.CRITERIA:
+    for criterion in criteria.DATA_FREE:
         frame[criterion] = agreements
     frame["agreement"] = agreements[::-1]
     return frame
@@ -104,7 +106,7 @@ class TestBest:
     FRAME = trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4]).assign(score=[0.3, 0.2, 0.1], trial_id=["a", "b", "c"])
 
     def picked(self, frame=FRAME, **options):
-        return list(choice.best(frame, **options)["trial_id"])
+        return list(choose.best(frame, **options)["trial_id"])
 
     def test_the_score_decides_unless_told_otherwise(self):
         assert self.picked() == ["a"]
@@ -141,11 +143,11 @@ class TestBest:
     )
     def test_what_cannot_be_chosen_by(self, options, says):
         with pytest.raises(UserError, match=says):
-            choice.best(self.FRAME, **options)
+            choose.best(self.FRAME, **options)
 
     def test_nothing_finished(self):
         with pytest.raises(UserError, match="nothing to choose"):
-            choice.best(self.FRAME.assign(state="FAIL"))
+            choose.best(self.FRAME.assign(state="FAIL"))
 
 
 def test_the_oracle_is_scored_on_the_half_it_did_not_pick_by():
@@ -189,7 +191,7 @@ def test_tasks_are_judged_apart():
     first = trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4]).assign(config_task="distillation", score=[0.1, 0.3, 0.4])
     second = trials([0.9, 0.5, 0.4], [0.1, 0.3, 0.4]).assign(config_task="incremental", score=[0.9, 0.8, 0.7])
     both = pd.concat([first, second])
-    assert choice.best(both)[["config_task", "oracle_accuracy"]].to_numpy().tolist() == [
+    assert choose.best(both)[["config_task", "oracle_accuracy"]].to_numpy().tolist() == [
         ["incremental", 0.9],
         ["distillation", 0.4],
     ]
@@ -202,4 +204,4 @@ def test_without_agreement_across_trials_the_score_chooses():
     frame = trials([0.2, 0.5, 0.4], [0.1, 0.3, 0.4]).assign(
         config_objective="balanced_soft_agreement", cross_soft_agreement=math.nan
     )
-    assert choice.chosen_by(frame) == "score"
+    assert choose.chosen_by(frame) == "score"

@@ -16,6 +16,7 @@ from analysis.styles import STYLES, WIDTH
 from analysis.tables import render, save, table
 from degan_search import ledger
 from degan_search.errors import UserError
+from degan_search.selection import choose
 
 PAPERS = ["finetuning", "fixed_representation", "lwf_mc", "proxy", "degan"]
 
@@ -239,7 +240,7 @@ def test_nothing_to_show(run):
 
 def test_choices_and_their_regret_are_made_within_a_class_order(run):
     frame = ledger.load(class_orders(run.folder.parent / "orders"))
-    rows = choice.best(frame, choice.chosen_by(frame))
+    rows = choose.best(frame, choose.chosen_by(frame))
     assert sorted(rows["config_proxy"]) == ["cifar100/order_1993_next_20", "cifar100/order_1994_next_20"]
     assert (rows["config_gan_lambda_e"] == 2).all()
     regret = choice.regret(frame)

@@ -30,6 +30,8 @@ def test_every_module_has_a_layer():
     [
         ("degan_search.cli.main", ["torch", "ray", "optuna", "pandas", "numpy"]),
         ("degan_search.pipeline, degan_search.foreground, degan_search.evaluate", ["ray", "optuna"]),
+        ("degan_search.search.trainable", ["analysis", "plotly", "matplotlib", "jinja2"]),
+        ("degan_search.search.sweep, degan_search.search.finals", ["analysis", "plotly", "matplotlib", "jinja2"]),
         ("analysis.tables", ["torch", "ray", "optuna"]),
     ],
 )

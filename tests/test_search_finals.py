@@ -69,8 +69,8 @@ def said_and_table(folder, store, request=REQUEST):
     (folder.parent / "cache").symlink_to(store)
     out = io.StringIO()
     options = Options(folder.parent, str(folder), max_concurrent=1)
-    table = finals(request, options, Console(file=out, width=200))
-    return out.getvalue(), table
+    finals(request, options, Console(file=out, width=200))
+    return out.getvalue(), paired.compare(ledger.load(folder))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def before(tmp_path_factory, tiny):
 def done(before, store, teacher):
     """After the call: what it said, its table, the rows; the second of the two is stopped after three seeds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.paired, "losers", lambda scores: list(scores.columns[1:]))
+        patch.setattr(module.paired_test, "losers", lambda scores: list(scores.columns[1:]))
         said, table = said_and_table(before[0], store)
     return said, table, ledger.load(before[0]).set_index("trial_id")
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics import Correlation, Interval, Paired, interval, paired, rank_correlation
+from analysis.statistics import Correlation, Interval, interval, rank_correlation
+from degan_search.selection.paired_test import Paired, paired
 
 
 @pytest.fixture(autouse=True)

@@ -66,10 +66,10 @@ def trials(frame: pd.DataFrame, grids: list[Grid]) -> dict[str, Any]:
         numbers = all(value is None or isinstance(value, int | float) for value in column)
         add(name, name.removeprefix("gan."), "number" if numbers else "text", True, column)
     for name, label in MEASURES.items():
-        add(name, label, "number", True, plain(_percent(frame, name)))
+        add(name, label, "number", True, plain(in_percent(frame, name)))
     for name in MORE:
         label = name.replace("_", " ") + (", %" if is_accuracy(name) else "")
-        add(name, label, "number", name in OF_NEW_CLASSES, plain(_percent(frame, name)))
+        add(name, label, "number", name in OF_NEW_CLASSES, plain(in_percent(frame, name)))
     add("started", "started", "time", False, _moments(frame["started"]))
     return {
         "columns": columns,
@@ -112,7 +112,8 @@ def is_accuracy(name: str) -> bool:
     return "accuracy" in name or name.startswith("oracle_half")
 
 
-def _percent(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+def in_percent(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """Return a column as it is shown: accuracies in percent."""
     return frame[name].astype(float) * (100 if is_accuracy(name) else 1)
 
 

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis.figures.look import COLOURS, GRAY, method_look
-from analysis.report.data import is_accuracy, plain
-from degan_search.methods import METHODS, TUNED
+from analysis.figures.look import COLOURS, GRAY
+from analysis.report.axes import (
+    ACCURACY,
+    AXES,
+    CROSS,
+    KINDS,
+    LINES,
+    RANKS,
+    SCALE,
+    as_text,
+    complete,
+    log_axis,
+    method_lines,
+    method_names,
+    method_points,
+    parallel_axis,
+    parallel_categories,
+    parallel_log_axis,
+    pareto_front,
+    scatter,
+    weighted_points,
+)
+from analysis.report.data import in_percent, plain
+from degan_search.methods import TUNED
 from degan_search.records import Phase, State
-
-SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "D": "diamond",
-    "^": "triangle-up",
-    "v": "triangle-down",
-    "P": "cross",
-    "X": "x",
-}
-"""Plotly's names of the figures' marks."""
-ACCURACY = {"oracle_accuracy": "held-out accuracy (%)", "test_accuracy": "test accuracy (%)", "score": "score"}
-"""What a figure may show, the first that was measured at first."""
-KINDS = {"old_accuracy": "accuracy on old classes (%)", "new_accuracy": "accuracy on new classes (%)"}
-"""What there is to show beside that of students that learned new classes."""
-RANKS = [[0, COLOURS[5]], [0.5, GRAY], [1, COLOURS[0]]]
-"""From worst to best, readable on light and dark ground."""
-LINES = 100
-"""Trials drawn as curves: so many of the best, and so many of the latest."""
-SCALE = "Cividis"
-"""Readable in gray and by the colour-blind."""
-CROWDED = 200
-"""Points of a method from which they are drawn small."""
-AXES = 10
-"""Parallel axes at most."""
 
 View = dict[str, Any]
 
@@ -92,11 +86,11 @@ def figures(frame: pd.DataFrame, curves: pd.DataFrame, importances: pd.DataFrame
 
 def by_proxy(frame: pd.DataFrame) -> Iterator[View]:
     """Yield finished trials' accuracies, and scores, by proxy and method."""
-    done = _complete(frame)
-    proxies, methods = list(done["config_proxy"].unique()), _methods(frame)
+    done = complete(frame)
+    proxies, methods = list(done["config_proxy"].unique()), method_names(frame)
     step = min(0.22, 0.9 / max(len(methods), 1))
     for measure, label in (ACCURACY | KINDS).items():
-        values = _measure(done, measure)
+        values = in_percent(done, measure)
         if not values.notna().any():
             continue
         data = []
@@ -107,12 +101,12 @@ def by_proxy(frame: pd.DataFrame) -> Iterator[View]:
             # Side by side, spread evenly so that points of one value stay apart.
             spread = 0.7 * step * ((here.groupby("config_proxy").cumcount() * 0.618) % 1 - 0.5)
             place = here["config_proxy"].map(proxies.index) + (index - (len(methods) - 1) / 2) * step + spread
-            data.append(_points(method, place, values[here.index], here["trial_id"]))
+            data.append(method_points(method, place, values[here.index], here["trial_id"]))
         layout = {
             "xaxis": {
                 "title": {"text": "proxy images"},
                 "tickvals": list(range(len(proxies))),
-                "ticktext": [_text(proxy) for proxy in proxies],
+                "ticktext": [as_text(proxy) for proxy in proxies],
                 "range": [-0.5, len(proxies) - 0.5],
                 "showgrid": False,
                 "zeroline": False,
@@ -126,11 +120,11 @@ def weights(frame: pd.DataFrame) -> Iterator[View]:
     """Yield the weighted methods' search trials over lambda_e x lambda_d, coloured by accuracy, else by score."""
     search = frame[frame["config_method"].isin(TUNED) & (frame["phase"] == Phase.SEARCH)]
     for measure in ("oracle_accuracy", "score"):
-        values = _measure(_complete(search), measure)
+        values = in_percent(complete(search), measure)
         if search.empty or not values.notna().any():
             continue
         # One scale for all proxies, with a place for 0.
-        (x, xaxis), (y, yaxis) = (_log_axis(search[f"config_gan_{name}"]) for name in ("lambda_e", "lambda_d"))
+        (x, xaxis), (y, yaxis) = (log_axis(search[f"config_gan_{name}"]) for name in ("lambda_e", "lambda_d"))
         xaxis["title"], yaxis["title"] = {"text": "lambda_e"}, {"text": "lambda_d"}
         for proxy, here in search.groupby("config_proxy", sort=False):
             known = values.reindex(here.index).dropna()
@@ -139,8 +133,10 @@ def weights(frame: pd.DataFrame) -> Iterator[View]:
             marker = {"size": 13, "color": plain(known), "colorscale": SCALE, "colorbar": bar}
             marker["line"] = {"width": 1, "color": GRAY}  # the scale's dark end on dark ground
             data = [
-                _weighted("not finished", here.loc[stopped], x, y, {"symbol": "x-thin", "size": 9, "line": _CROSS}),
-                _weighted("finished", here.loc[known.index], x, y, marker, plain(known)),
+                weighted_points(
+                    "not finished", here.loc[stopped], x, y, {"symbol": "x-thin", "size": 9, "line": CROSS}
+                ),
+                weighted_points("finished", here.loc[known.index], x, y, marker, plain(known)),
             ]
             layout = {"xaxis": xaxis, "yaxis": yaxis, "showlegend": False}
             yield {"label": f"{proxy}: {ACCURACY[measure]}", "data": data, "layout": layout}
@@ -157,32 +153,32 @@ def steps(frame: pd.DataFrame, curves: pd.DataFrame) -> Iterator[View]:
     for proxy, here in rows.groupby("config_proxy", sort=False):
         data = []
         for method, points in here.groupby("config_method", sort=False):
-            data.append(_lines(str(method), points))
+            data.append(method_lines(str(method), points))
         ends = here[here["state"] == State.PRUNED].drop_duplicates("trial_id", keep="last")
-        cross = {"symbol": "x-thin", "size": 9, "line": _CROSS}
-        data.append(_scatter("stopped early", ends["budget"], ends["score"], ends["trial_id"], marker=cross))
+        cross = {"symbol": "x-thin", "size": 9, "line": CROSS}
+        data.append(scatter("stopped early", ends["budget"], ends["score"], ends["trial_id"], marker=cross))
         axes = {"xaxis": {"title": {"text": "GAN steps"}, "rangemode": "tozero"}, "yaxis": {"title": {"text": "score"}}}
         yield {"label": str(proxy), "data": data, "layout": axes}
 
 
 def parallel(frame: pd.DataFrame) -> Iterator[View]:
     """Yield the searched settings, what they cost and what they gave on parallel axes."""
-    done = _complete(frame)
+    done = complete(frame)
     done = done[(done["phase"] == Phase.SEARCH) & done["score"].notna()]
     if len(done) < 2:
         return
     axes: list[dict[str, Any] | None] = [
-        _category("proxy", done["config_proxy"]),
-        _category("method", done["config_method"]),
+        parallel_categories("proxy", done["config_proxy"]),
+        parallel_categories("method", done["config_method"]),
     ]
     for name in [name for name in done if str(name).startswith("config_")]:
         column = done[name]
         if pd.api.types.is_numeric_dtype(column) and column.nunique() > 1 and name != "config_seed":
             label = str(name).removeprefix("config_").removeprefix("gan_")
-            axes.append(_parallel_log(label, column) if "lambda" in label else _axis(label, column))
+            axes.append(parallel_log_axis(label, column) if "lambda" in label else parallel_axis(label, column))
     axes = axes[: AXES - 3]
-    axes += [_axis("seconds", done["seconds"]), _axis("score", done["score"])]
-    axes.append(_axis("held-out %", _measure(done, "oracle_accuracy")))
+    axes += [parallel_axis("seconds", done["seconds"]), parallel_axis("score", done["score"])]
+    axes.append(parallel_axis("held-out %", in_percent(done, "oracle_accuracy")))
     # Scores on different proxies do not compare, their ranks do.
     rank = done.groupby("config_proxy")["score"].rank(pct=True)
     line = {"color": plain(rank), "colorscale": RANKS, "cmin": 0, "cmax": 1, "showscale": False}
@@ -196,24 +192,24 @@ def parallel(frame: pd.DataFrame) -> Iterator[View]:
 
 def pareto(frame: pd.DataFrame) -> Iterator[View]:
     """Yield finished trials' accuracy, else score, against seconds, with the front of those that none beats."""
-    done = _complete(frame)
+    done = complete(frame)
     done = done[done["seconds"].notna()]
     for measure, label in ACCURACY.items():
-        values = _measure(done, measure).dropna()
+        values = in_percent(done, measure).dropna()
         if values.empty:
             continue
         proxies = list(done.loc[values.index, "config_proxy"].unique())
         for proxy in [None, *proxies] if len(proxies) > 1 else proxies:
             here = done.loc[values.index]
             here = here if proxy is None else here[here["config_proxy"] == proxy]
-            front = _front(here["seconds"], values[here.index])
+            front = pareto_front(here["seconds"], values[here.index])
             line = {"shape": "hv", "width": 1.5, "dash": "dot", "color": GRAY}
             data = [
-                _scatter("front", here.loc[front, "seconds"], values[front], here.loc[front, "trial_id"], "lines")
+                scatter("front", here.loc[front, "seconds"], values[front], here.loc[front, "trial_id"], "lines")
                 | {"line": line, "hoverinfo": "skip", "hovertemplate": None}
             ]
             for method, points in here.groupby("config_method", sort=False):
-                data.append(_points(str(method), points["seconds"], values[points.index], points["trial_id"]))
+                data.append(method_points(str(method), points["seconds"], values[points.index], points["trial_id"]))
             axes = {
                 "xaxis": {"title": {"text": "seconds, GAN and distillation"}, "rangemode": "tozero"},
                 "yaxis": {"title": {"text": label}},
@@ -227,136 +223,8 @@ def important(importances: pd.DataFrame | None) -> Iterator[View]:
         return
     for cell, rows in importances.groupby("cell", sort=False):
         rows = rows.sort_values("importance")
-        names = [_text(name) for name in rows["parameter"]]
+        names = [as_text(name) for name in rows["parameter"]]
         bars: View = {"type": "bar", "orientation": "h", "x": plain(rows["importance"]), "y": names}
         bars |= {"marker": {"color": COLOURS[0]}, "hovertemplate": "%{y}: %{x:.2f}<extra></extra>"}
         layout = {"xaxis": {"title": {"text": "importance"}, "range": [0, 1]}, "yaxis": {"type": "category"}}
         yield {"label": str(cell), "data": [bars], "layout": layout | {"height": 160 + 40 * len(names)}}
-
-
-_CROSS = {"width": 2, "color": GRAY}
-
-
-def _complete(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["state"] == State.COMPLETE]
-
-
-def _methods(frame: pd.DataFrame) -> list[str]:
-    present = list(frame["config_method"].dropna().unique())
-    return [*(name for name in METHODS if name in present), *sorted(name for name in present if name not in METHODS)]
-
-
-def _measure(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
-    return frame[name].astype(float) * (100 if is_accuracy(name) else 1)
-
-
-def _text(value: Any) -> str:
-    """Return text as Plotly shows it, which reads some tags."""
-    return html.escape(str(value), quote=False)
-
-
-def _scatter(
-    name: str,
-    x: pd.Series[Any],
-    y: pd.Series[Any],
-    trials: pd.Series[Any],
-    mode: str = "markers",
-    **style: Any,
-) -> dict[str, Any]:
-    trace = {"type": "scatter", "mode": mode, "name": _text(name), "x": plain(x), "y": plain(y)}
-    hover = f"%{{customdata}}<br>%{{y:.4~g}}<extra>{_text(name)}</extra>"
-    return trace | {"customdata": plain(trials), "hovertemplate": hover} | style
-
-
-def _points(method: str, x: pd.Series[Any], y: pd.Series[Any], trials: pd.Series[Any]) -> dict[str, Any]:
-    return _scatter(method, x, y, trials, marker=_style(method) | {"size": 8 if len(x) < CROWDED else 5})
-
-
-def _style(method: str) -> dict[str, Any]:
-    look = method_look(method)
-    return {"color": look["color"], "symbol": SYMBOLS[look["marker"]]}
-
-
-def _lines(method: str, points: pd.DataFrame) -> dict[str, Any]:
-    """Return a method's curves as one trace, with a gap after each trial: hundreds of traces would be slow."""
-    x: list[Any] = []
-    y: list[Any] = []
-    trials: list[Any] = []
-    for trial, curve in points.groupby("trial_id", sort=False):
-        x += [*plain(curve["budget"]), None]
-        y += [*plain(curve["score"]), None]
-        trials += [trial] * (len(curve) + 1)
-    style = _style(method)
-    trace = _scatter(method, pd.Series(dtype=float), pd.Series(dtype=float), pd.Series(dtype=str), "lines+markers")
-    trace |= {"x": x, "y": y, "customdata": trials, "opacity": 0.7}
-    return trace | {"marker": style | {"size": 6}, "line": {"color": style["color"], "width": 1.2}}
-
-
-def _weighted(
-    name: str,
-    trials: pd.DataFrame,
-    x: pd.Series[Any],
-    y: pd.Series[Any],
-    marker: dict[str, Any],
-    shown: list[Any] | None = None,
-) -> dict[str, Any]:
-    trace = _scatter(name, x[trials.index], y[trials.index], trials["trial_id"], marker=marker)
-    pairs = zip(trials["config_gan_lambda_e"], trials["config_gan_lambda_d"], strict=True)
-    values = shown or [None] * len(trials)
-    about = [
-        f"({e:.3g}, {d:.3g})" + (f": {v:.4g}" if v is not None else "") for (e, d), v in zip(pairs, values, strict=True)
-    ]
-    return trace | {"text": about, "hovertemplate": f"%{{customdata}}<br>%{{text}}<extra>{name}</extra>"}
-
-
-def _log_axis(values: pd.Series[Any]) -> tuple[pd.Series[Any], dict[str, Any]]:
-    """Return places on a logarithmic axis that has a place for 0, one step below its lowest decade."""
-    numbers = values.astype(float)
-    positive = numbers[(numbers > 0) & np.isfinite(numbers)]
-    low, high = (
-        (int(np.floor(np.log10(positive.min()))), int(np.ceil(np.log10(positive.max())))) if len(positive) else (0, 0)
-    )
-    places = pd.Series(np.log10(numbers.where(numbers > 0, 10.0 ** (low - 1))), index=values.index)
-    decades = list(range(low, max(high, low + 1) + 1))
-    axis: dict[str, Any] = {
-        "tickvals": [low - 1, *decades],
-        "ticktext": ["0", *(f"{10.0**decade:g}" for decade in decades)],
-        "range": [low - 1.4, decades[-1] + 0.3],
-        "zeroline": False,
-    }
-    return places, axis
-
-
-def _axis(label: str, values: pd.Series[Any]) -> dict[str, Any] | None:
-    known = values.dropna()
-    return (
-        {"label": _text(label), "values": plain(values), "tickformat": ".3~g"}
-        if len(known) and known.nunique() > 1
-        else None
-    )
-
-
-def _parallel_log(label: str, values: pd.Series[Any]) -> dict[str, Any]:
-    places, axis = _log_axis(values)
-    return {
-        "label": label,
-        "values": plain(places),
-        "tickvals": axis["tickvals"],
-        "ticktext": axis["ticktext"],
-        "range": [axis["tickvals"][0], axis["tickvals"][-1]],
-    }
-
-
-def _category(label: str, values: pd.Series[Any]) -> dict[str, Any] | None:
-    names = list(values.unique())
-    if len(names) < 2:
-        return None
-    places = [names.index(value) for value in values]
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [_text(name) for name in names]}
-    return {"label": label, "values": places, **ticks}
-
-
-def _front(seconds: pd.Series[Any], values: pd.Series[Any]) -> list[Any]:
-    """Return the trials that are better than every faster one, fastest first."""
-    ordered = values[seconds.sort_values(kind="stable").index]
-    return list(ordered.index[ordered > ordered.cummax().shift(fill_value=-np.inf)])

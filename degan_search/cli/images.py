@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from degan_search.cli import stored
-from degan_search.cli.app import DataDir, RunWithNetworks, app, console, speaks, tell
-from degan_search.cli.launch import read_trial
+from degan_search.cli.app import DataDir, RunWithNetworks, console, speaks, tell
+from degan_search.cli.trial import read_trial
 from degan_search.errors import UserError, visible
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ Trial = Annotated[
 ]
 
 
-@app.command()
 @speaks
 def generate(
     run: RunWithNetworks,
@@ -61,7 +60,6 @@ def generate(
         tell(f"Short of images, although {draws} were drawn for each one wanted (--draws): {', '.join(made.short)}")
 
 
-@app.command()
 @speaks
 def export_student(
     run: RunWithNetworks,
@@ -79,7 +77,6 @@ def export_student(
     tell(f"{_trial(export(run, trial, out, softmax, data_dir))}: student saved in {out}")
 
 
-@app.command()
 @speaks
 def relatedness(
     teacher: Annotated[

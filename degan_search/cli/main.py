@@ -1,7 +1,28 @@
-"""The command line with all its commands."""
+"""The command line with all its commands, in the order of `--help`."""
 
-from degan_search.cli import images, launch, results  # noqa: F401  (each adds its commands to the app)
+from degan_search.cli import finals, images, results, sweep, trial
 from degan_search.cli.app import app
+
+COMMANDS = (
+    results.table,
+    results.evaluate,
+    results.best,
+    results.regret,
+    results.report,
+    results.export,
+    results.figures,
+    sweep.sweep,
+    sweep.resume,
+    finals.finals,
+    trial.run,
+    trial.incremental,
+    sweep.spaces,
+    images.generate,
+    images.export_student,
+    images.relatedness,
+)
+for _command in COMMANDS:
+    app.command()(_command)
 
 
 def main() -> None:

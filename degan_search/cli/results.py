@@ -15,7 +15,6 @@ from degan_search.cli.app import (
     RunsWithNetworks,
     RunWithNetworks,
     RunWithSamples,
-    app,
     console,
     speaks,
     tell,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from degan_search.config import TrialConfig
 
 
-@app.command()
 @speaks
 def table(
     runs: Runs,
@@ -50,7 +48,6 @@ def table(
     tables.save(tidy, runs[0])
 
 
-@app.command()
 @speaks
 def evaluate(
     run: RunWithNetworks,
@@ -69,7 +66,7 @@ def evaluate(
 
 
 PER = {"proxy": (), "method": ("config_method",), "cell": ("cell",)}
-"""What `--per` takes, and the ledger columns it adds to `choice.PROXY`: trials on two proxies never compete."""
+"""What `--per` takes, and the ledger columns it adds to `choose.PROXY`: trials on two proxies never compete."""
 
 
 def grouping(per: str) -> tuple[str, ...]:
@@ -78,14 +75,13 @@ def grouping(per: str) -> tuple[str, ...]:
     Raises:
         UserError: none of PER.
     """
-    from analysis.choice import PROXY
+    from degan_search.selection.choose import PROXY
 
     if per not in PER:
         raise UserError(f"--per {per!r} must be one of {', '.join(PER)}")
     return (*PROXY, *PER[per])
 
 
-@app.command()
 @speaks
 def best(
     runs: Runs,
@@ -103,14 +99,15 @@ def best(
     import pandas as pd
     from tabulate import tabulate
 
-    from analysis import choice
     from degan_search import ledger
     from degan_search.records import config_of
+    from degan_search.selection import choose
+    from degan_search.settings import criteria
 
     columns = list(grouping(per))
     frame = ledger.load(runs)
-    by = choice.chosen_by(frame, by)
-    rows = choice.best(frame, by, columns, top)
+    by = choose.chosen_by(frame, by)
+    rows = choose.best(frame, by, columns, top)
     rows = pd.concat([group for _, group in rows.groupby(columns, sort=False, dropna=False)])
     names = {"run": "run", "trial_id": "trial", "cell": "cell"}
     names |= {f"config_gan_{name}": name for name in ("lambda_e", "lambda_d")} | {by: by, "score": "score"}
@@ -123,7 +120,7 @@ def best(
         typer.echo(json.dumps(found, indent=1))
         return
     tell(tabulate(table.to_dict("list"), headers="keys", floatfmt=".4g"))
-    if by == choice.TRUE:
+    if by == criteria.TRUE:
         tell("Chosen with true data: held-out true images and their labels.")
     if yaml_:
         for row, config in zip(table.to_dict("records"), configs, strict=True):
@@ -147,7 +144,6 @@ def _write_settings(file: Path, title: str, config: TrialConfig) -> None:
     file.write_text(f"# {title}\n" + yaml.safe_dump(settings, sort_keys=False))
 
 
-@app.command()
 @speaks
 def regret(runs: Runs) -> None:
     """Print what choosing the weights without true data cost, per proxy and criterion, as Markdown."""
@@ -159,7 +155,6 @@ def regret(runs: Runs) -> None:
         console.print(choice.render(part), highlight=False, markup=False, soft_wrap=True)
 
 
-@app.command()
 @speaks
 def report(
     run: RunWithSamples,
@@ -190,7 +185,6 @@ def _importances(run: Path) -> pd.DataFrame | None:
         return None
 
 
-@app.command()
 @speaks
 def export(
     run: Run,
@@ -209,7 +203,6 @@ def export(
         tell(f"{exporting.to_tensorboard(run, tensorboard)} trials. Look at them: tensorboard --logdir {tensorboard}")
 
 
-@app.command()
 @speaks
 def figures(
     runs: RunsWithNetworks,
@@ -282,12 +275,12 @@ def _samples(
     """Yield for the best DeGAN trial on each proxy its figure's name and parts."""
     import re
 
-    from analysis import choice
     from degan_search import show
     from degan_search.foreground import CACHE
+    from degan_search.selection import choose
 
     folders = {run.resolve().name: run for run in runs}
-    for _, row in choice.best(frame[frame["config_method"] == "degan"], per=choice.PROXY).iterrows():
+    for _, row in choose.best(frame[frame["config_method"] == "degan"], per=choose.PROXY).iterrows():
         run, trial = folders[row["run"]], row["trial_id"]
         parts = show.class_samples(run, trial, data_dir, (storage or run.resolve().parent) / CACHE)
         where = f"{row['run']}_{row['config_proxy']}" if len(runs) > 1 else row["config_proxy"]

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Literal
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits, load_sample_images
@@ -63,6 +62,8 @@ def photographs() -> tuple[Image.Image, ...]:
 @cache
 def glyph_mask(face: str, character: str) -> Image.Image:
     """One character, gray 0..255 on a RASTER square, its ink centred and 3/4 of the square high or wide."""
+    import matplotlib  # for its font files alone; a worker, which draws no glyph, does without
+
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
     trial = ImageFont.truetype(path, RASTER).getbbox(character)
     extent = max(trial[2] - trial[0], trial[3] - trial[1])

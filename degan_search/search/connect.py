@@ -23,7 +23,6 @@ from ray._private.services import find_node_ids
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import analysis
 import degan_search
 from degan_search.errors import IncompleteError, UserError
 
@@ -185,12 +184,11 @@ def _line(error: BaseException) -> str:
 
 
 def _environment() -> dict[str, Any]:
-    """Return what machines of a cluster get from here: this project's packages, and who we are to an object store.
+    """Return what machines of a cluster get from here: this project's package, and who we are to an object store.
 
     Theirs may be none, or another version; torch and the other libraries must be there.
     """
-    packages = [str(Path(str(package.__file__)).parent) for package in (degan_search, analysis)]
     return {
-        "py_modules": packages,
+        "py_modules": [str(Path(str(degan_search.__file__)).parent)],
         "env_vars": {name: value for name, value in os.environ.items() if name.startswith("AWS_")},
     }

@@ -14,7 +14,6 @@ import pandas as pd
 import ray
 from rich.console import Console
 
-from analysis import choice, paired
 from degan_search import ledger, pipeline, runtime
 from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig, stable_hash, trial_config
@@ -32,6 +31,7 @@ from degan_search.search.run_folder import check_writable
 from degan_search.search.searcher import GivenJobs
 from degan_search.search.sweep import check_slots, opened, read_jobs, run_phase, score
 from degan_search.search.trainable import inputs_key
+from degan_search.selection import choose, paired_test
 
 LOG = "finals.json"
 BUDGETS = ("as-is", "paper")
@@ -53,11 +53,11 @@ class Request:
     """What to run: whose configurations, how many seeds, at which budget, beside what."""
 
     top: int = 1
-    per: tuple[str, ...] = choice.PROXY
+    per: tuple[str, ...] = choose.PROXY
     """Ledger columns; the best `top` of each group are chosen."""
     seeds: int = 5
     by: str | None = None
-    """The measure that chooses; None: `choice.chosen_by`."""
+    """The measure that chooses; None: `choose.chosen_by`."""
     budget: str = BUDGETS[0]
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Settings over the budget's, such as `{"gan.steps": 5000}`."""
@@ -84,15 +84,14 @@ class Entrant:
         return f"{self.source or 'baseline'}: {self.config.proxy}, {self.config.method}{weights}"
 
 
-def finals(request: Request, options: Options, console: Console) -> pd.DataFrame:
-    """Run the chosen configurations and their baselines with fresh seeds; return `paired.compare` of all finals.
+def finals(request: Request, options: Options, console: Console) -> None:
+    """Run the chosen configurations and their baselines with fresh seeds.
 
     Rows of phase `final` go into the run's own folder, `options.folder`, with trial ids after the last. What is
     finished there already is not run again: a call that was cut short takes its own seeds up again. Seeds come
-    in rounds; from the third on, of the configurations on one bank those stop that `paired.losers` says cannot
+    in rounds; from the third on, of the configurations on one bank those stop that `paired_test.losers` says cannot
     win by `score`, the search's objective, which needs no true data unless the user asked for one that does.
-    Baselines never stop. `finals.json` says what each call ran, `finals.csv` and `.md` hold the
-    comparison.
+    Baselines never stop. `finals.json` says what each call ran.
 
     Raises:
         UserError: a wrong request, a run without finished search trials, data or a folder that do not serve,
@@ -138,7 +137,6 @@ def finals(request: Request, options: Options, console: Console) -> pd.DataFrame
                 f"{len(opened_run.faulty)} final runs failed by a fault, such as {name} ({reason}); the same command "
                 "again runs what is missing"
             )
-    return paired.compare(ledger.load(run))
 
 
 def check(request: Request) -> None:
@@ -170,9 +168,9 @@ def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
         UserError: no finished search trial with weights, an unknown criterion, or settings that do not fit.
     """
     tuned = frame[frame["config_method"].isin([name for name, method in METHODS.items() if method.tuned])]
-    by = choice.chosen_by(tuned, request.by)
+    by = choose.chosen_by(tuned, request.by)
     chosen: dict[str, Entrant] = {}
-    for _, row in choice.best(tuned, by, request.per, request.top).iterrows():
+    for _, row in choose.best(tuned, by, request.per, request.top).iterrows():
         config = final_config(config_of(row), request)
         chosen.setdefault(stable_hash(config), Entrant(config, str(row["cell"]), str(row["trial_id"]), by))
     leaders = {inputs_key(entrant.config): entrant.config for entrant in reversed(chosen.values())}
@@ -263,7 +261,7 @@ def stops(lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame) 
             ]
             for entrant in group
         }
-        names = paired.losers(pd.DataFrame(scores, index=list(seeds)))
+        names = paired_test.losers(pd.DataFrame(scores, index=list(seeds)))
         beaten += [entrant for entrant in group if entrant.source in names]
     return beaten
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import choice
 from degan_search.errors import UserError
 from degan_search.records import Phase, State
+from degan_search.selection import choose
 
 NETWORKS = ("student.safetensors", "generator.safetensors")
 
@@ -26,9 +26,9 @@ def needless(run: Path, frame: pd.DataFrame, keep: int | None, by: str | None) -
     files: list[Path] = []
     for _, trials in done.groupby("cell"):
         kept: set[str] = set()
-        for measure in {choice.chosen_by(trials, by), "score"} if keep else ():
+        for measure in {choose.chosen_by(trials, by), "score"} if keep else ():
             with contextlib.suppress(UserError):  # no trial has it
-                kept |= set(choice.best(trials, measure, per=(), top=keep)["trial_id"])
+                kept |= set(choose.best(trials, measure, per=(), top=keep)["trial_id"])
         folders = [run / "trials" / str(name) for name in trials["trial_id"] if name not in kept]
         files += [file for folder in folders for name in NETWORKS if (file := folder / name).is_file()]
     return files

@@ -18,7 +18,7 @@ from degan_search.search import jobs, run_folder
 from degan_search.search import options as saved_options
 from degan_search.search import space as spaces
 from degan_search.search.options import Options
-from degan_search.search.sweep import carry_out, check_slots, opened
+from degan_search.search.sweep import Conclude, carry_out, check_slots, opened
 from degan_search.search.track import tracking
 
 
@@ -30,6 +30,7 @@ def resume(
     file: str | None = None,
     allow_changed: bool = False,
     retry_failed: bool = False,
+    conclude: Conclude | None = None,
 ) -> Path:
     """Do what of a run is not done yet, and return its folder.
 
@@ -45,6 +46,7 @@ def resume(
         file: a space to go on with; the run's own by default.
         allow_changed: take a space that differs from the one that the run was begun with.
         retry_failed: run those again that failed by a fault, not those that diverged.
+        conclude: as `sweep` takes it.
 
     Raises:
         UserError: no run there, another process writing it, a changed space, or as `sweep`.
@@ -78,7 +80,7 @@ def resume(
         run_folder.start(space, run.options)
         done = len(ledger.load(where.folder))
         console.print(f"Going on with {where.folder}: {done} trials have ended", highlight=False, soft_wrap=True)
-        carry_out(space, run, retry_failed)
+        carry_out(space, run, conclude, retry_failed)
     return where.folder
 
 

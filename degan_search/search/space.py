@@ -14,11 +14,11 @@ import optuna
 import yaml
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
-from analysis.choice import CRITERIA, TRUE
 from degan_search import pipeline, settings_file
 from degan_search.config import Count, Model, Seed, TrialConfig, flatten, merge, parse, trial_config
 from degan_search.errors import UserError, close_matches
 from degan_search.methods import UNTUNED, WITHOUT_PROXY, normalised
+from degan_search.settings.criteria import CRITERIA
 
 Scalar = bool | int | float | str | None
 SHARED = ("proxy", "count", "method", "objective", "teacher.", "bank.")
@@ -113,8 +113,8 @@ class FinalsConfig(Model):
     """Runs of each cell's chosen configuration over several seeds; the only ones that see the test split."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
-    by: Literal["score", *CRITERIA, TRUE] | None = None  # type: ignore[valid-type]
-    """What chooses each cell's configuration; None: `analysis.choice.chosen_by`."""
+    by: Literal["score", *CRITERIA] | None = None  # type: ignore[valid-type]
+    """What chooses each cell's configuration; None: `choose.chosen_by`."""
 
 
 class Space(Model):

@@ -1,11 +1,11 @@
-"""The sweep: teacher, inputs, search, oracle accuracy, finals, table. From the start, or from where a run stands."""
+"""The sweep: teacher, inputs, search, oracle accuracy, finals. From the start, or from where a run stands."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,13 +19,12 @@ import torch
 from ray import tune
 from rich.console import Console
 
-from analysis import choice, report, tables
 from degan_search import evaluate, ledger, runtime
 from degan_search.config import TrialConfig, stable_hash, trial_config
 from degan_search.errors import IncompleteError, UserError
 from degan_search.foreground import CACHE
 from degan_search.records import Cause, Phase, config_of
-from degan_search.search import checkpoints, estimate, jobs, keep, run_folder, study
+from degan_search.search import checkpoints, estimate, jobs, keep, run_folder
 from degan_search.search import space as spaces
 from degan_search.search.asha import CellAsha, Rungs
 from degan_search.search.cluster import fill, ray_cluster, slots, together
@@ -40,6 +39,7 @@ from degan_search.search.remote import Copy
 from degan_search.search.searcher import CellSearcher, GivenJobs, Jobs, Past
 from degan_search.search.track import tracking
 from degan_search.search.trainable import DeganTrainable
+from degan_search.selection import choose
 
 RAY = "ray"
 """Folder of Tune's own files in a run: tracebacks of lost workers; nothing is read back from it."""
@@ -68,8 +68,13 @@ class Run:
         return self.options.folder
 
 
-def sweep(space: spaces.Space, options: Options, console: Console) -> Path:
-    """Run a sweep to its end and return its folder.
+Conclude = Callable[[Run, float], None]
+"""What is made of a run once its trials have ended, before it is closed and sent to its store: tables and a page. Takes
+the run, and when this process began with it in seconds of `time.monotonic`."""
+
+
+def sweep(space: spaces.Space, options: Options, console: Console, conclude: Conclude | None = None) -> Path:
+    """Run a sweep to its end, conclude it, and return its folder.
 
     Raises:
         UserError: anything wrong with the space, the data or the folder, before a trial starts.
@@ -89,7 +94,7 @@ def sweep(space: spaces.Space, options: Options, console: Console) -> Path:
         run.copy.check_new()
         run_folder.start(space, options)
         try:
-            carry_out(space, run)
+            carry_out(space, run, conclude)
         except UserError:
             run_folder.remove_if_empty(options.folder)
             raise
@@ -115,8 +120,8 @@ def opened(options: Options, console: Console, command: str = "degan-search resu
         yield Run(options, console, interruption, copy)
 
 
-def carry_out(space: spaces.Space, run: Run, retry_failed: bool = False) -> None:
-    """Do what of a sweep is not done yet: search, accuracies, finals, table.
+def carry_out(space: spaces.Space, run: Run, conclude: Conclude | None = None, retry_failed: bool = False) -> None:
+    """Do what of a sweep is not done yet: search, accuracies, finals, and what `conclude` makes of them.
 
     Raises: as `sweep`.
     """
@@ -159,7 +164,14 @@ def carry_out(space: spaces.Space, run: Run, retry_failed: bool = False) -> None
             score(run)
     by = space.finals.by if space.finals else None
     run.copy.delete(keep.needless(run.folder, ledger.load(run.folder), options.keep, by))
-    conclude(run, begun)
+    if conclude:
+        conclude(run, begun)
+    if run.faulty:
+        name, reason = next(iter(run.faulty.items()))
+        raise IncompleteError(
+            f"{len(run.faulty)} trials failed by a fault, such as {name} ({reason}); "
+            f"`degan-search resume {run.options.where()} --retry-failed` tries them again"
+        )
 
 
 def foresee(space: spaces.Space, search: CellSearcher, run: Run, begun: float) -> None:
@@ -205,31 +217,6 @@ def score(run: Run) -> None:
     except OSError as error:
         raise IncompleteError(f"{error}; go on with: degan-search resume {run.options.where()}") from None
     evaluate.evaluate(run.folder, run.options.data_dir, run.options.storage / CACHE)
-
-
-def conclude(run: Run, begun: float) -> None:
-    """Print and write the table and the report, and say what is missing.
-
-    Raises:
-        IncompleteError: trials failed by a fault.
-    """
-    folder, console = run.folder, run.console
-    tidy = tables.table(ledger.load(folder))
-    console.print(tables.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
-    tables.save(tidy, folder)
-    console.print(
-        f"\nResults: {folder} ({(time.monotonic() - begun) / 60:.1f} min). Table again: degan-search table {folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    page = report.write(folder, importances=study.importances(folder))
-    console.print(f"Everything to look at: {page}", highlight=False, soft_wrap=True)
-    if run.faulty:
-        name, reason = next(iter(run.faulty.items()))
-        raise IncompleteError(
-            f"{len(run.faulty)} trials failed by a fault, such as {name} ({reason}); "
-            f"`degan-search resume {run.options.where()} --retry-failed` tries them again"
-        )
 
 
 def remaining_search(
@@ -307,9 +294,9 @@ def chosen(cell: spaces.Cell, frame: pd.DataFrame, by: str | None) -> tuple[Tria
     if not cell.varies():
         return cell.example(), None
     trials = frame[frame["cell"] == cell.label]
-    measure = choice.chosen_by(trials, by)
+    measure = choose.chosen_by(trials, by)
     try:
-        best = choice.best(trials, measure, per=())
+        best = choose.best(trials, measure, per=())
     except UserError:  # none finished
         return None
     return config_of(best.iloc[0]), measure

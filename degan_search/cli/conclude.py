@@ -1,0 +1,33 @@
+"""What a sweep ends with: the table of proxies by methods, and the page with everything to look at."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from degan_search.search.sweep import Run
+
+
+def conclude(run: Run, begun: float) -> None:
+    """Print and write the table and the report of a run whose trials have ended.
+
+    Args:
+        run: still open, so that what is written also goes to its store.
+        begun: when this process began with it, in seconds of `time.monotonic`.
+    """
+    from analysis import report, tables
+    from degan_search import ledger
+    from degan_search.search import study
+
+    folder, console = run.folder, run.console
+    tidy = tables.table(ledger.load(folder))
+    console.print(tables.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
+    tables.save(tidy, folder)
+    console.print(
+        f"\nResults: {folder} ({(time.monotonic() - begun) / 60:.1f} min). Table again: degan-search table {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    page = report.write(folder, importances=study.importances(folder))
+    console.print(f"Everything to look at: {page}", highlight=False, soft_wrap=True)

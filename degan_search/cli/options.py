@@ -1,0 +1,221 @@
+"""The options that decide how trials are run, each declared once, for every command that runs a sweep's trials.
+
+A command takes them with `@run_options(...)` as one argument, `given`; `Given.options` makes of them the search's
+`Options`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from degan_search.errors import UserError
+
+if TYPE_CHECKING:
+    from degan_search.search.options import Options
+
+
+def seconds(option: str, text: str) -> float:
+    """Return the seconds of a time such as 90s, 30min or 2h.
+
+    Raises:
+        UserError: it is none.
+    """
+    import pandas as pd
+
+    try:
+        found = pd.Timedelta(text if not text.replace(".", "").isdecimal() else f"{text}s").total_seconds()
+    except ValueError:
+        found = -1.0
+    if not found >= 0:
+        raise UserError(f"{option} {text!r} is no time; give such as 90s, 30min or 2h")
+    return float(found)
+
+
+def _some_time(option: str, text: str) -> float:
+    found = seconds(option, text)
+    if found == 0:
+        raise UserError(f"{option} {text!r} is no time at all; give such as 30min or 2h")
+    return found
+
+
+def _kept(option: str, text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise UserError(f"{option} {text!r} must be a whole number, or all")
+    return int(text)
+
+
+def _as_given(option: str, value: Any) -> Any:
+    return value
+
+
+def _or_none(option: str, text: str) -> str | None:
+    return text or None
+
+
+@dataclass(frozen=True)
+class RunOption:
+    """One option: its name is that of the field of `search.options.Options` that it sets."""
+
+    name: str
+    kind: type
+    """Its type on the command line."""
+    help: str
+    default: Any = None
+    """None: that of `Options`."""
+    minimum: int | None = None
+    help_of_resume: str | None = None
+    """Where it differs."""
+    read: Callable[[str, Any], Any] = _as_given
+    """Takes `--name` and what was given; returns the field's value."""
+
+    @property
+    def flag(self) -> str:
+        """The option as it is typed."""
+        return "--" + self.name.replace("_", "-")
+
+    def parameter(self, again: bool) -> inspect.Parameter:
+        """Return the command's parameter; `again`: one that goes on with a run, whose own value is the default."""
+        told = (self.help_of_resume if again else None) or self.help
+        default = None if again else self.default
+        kind = self.kind if default is not None else self.kind | None
+        option = typer.Option(min=self.minimum, help=told)
+        annotation = Annotated[kind, option]  # type: ignore[valid-type]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+RUN_OPTIONS = (
+    RunOption("cpus_per_trial", int, "CPUs, and torch threads, of a trial.", default=1, minimum=1),
+    RunOption(
+        "gpus_per_trial",
+        float,
+        "Share of a GPU for a trial, such as 0.25.",
+        default=0.0,
+        minimum=0,
+        help_of_resume="Share of a GPU for a trial.",
+    ),
+    RunOption("max_concurrent", int, "Trials at a time; as many as fit.", minimum=1),
+    RunOption(
+        "fuse",
+        int,
+        "Trials of a cell side by side in one process; chosen by the GPU's load, 1 on a CPU.",
+        minimum=1,
+    ),
+    RunOption(
+        "address",
+        str,
+        "An existing Ray cluster, host:port or auto.",
+        help_of_resume="An existing Ray cluster; '' for none.",
+        read=_or_none,
+    ),
+    RunOption("track", str, "Log to mlflow, wandb or tensorboard as well."),
+    RunOption(
+        "retries",
+        int,
+        "Further attempts of a trial whose worker, memory or disk failed.",
+        default=2,
+        minimum=0,
+        help_of_resume="Further attempts of a broken trial.",
+    ),
+    RunOption("time_limit", str, "End a trial that takes longer, such as 30min or 2h.", read=seconds),
+    RunOption(
+        "checkpoint_every",
+        str,
+        "Time between two checkpoints of a trial, such as 60s.",
+        default="60s",
+        help_of_resume="Time between two checkpoints.",
+        read=seconds,
+    ),
+    RunOption(
+        "keep",
+        str,
+        "Search trials of each cell whose networks are kept: the best few, or all.",
+        default="5",
+        help_of_resume="Trials of each cell whose networks are kept, or all.",
+        read=_kept,
+    ),
+    RunOption(
+        "budget",
+        str,
+        "Time for all of it, such as 2h: it decides how many search trials there are.",
+        help_of_resume="Time from now, such as 1h; by default what is left of the run's own, if it has one.",
+        read=_some_time,
+    ),
+)
+"""In the order of `--help`."""
+
+
+class Given(dict[str, Any]):
+    """The run options of one call by name, as they were typed; None where nothing was."""
+
+    def read(self, name: str) -> Any:
+        """Return the value that one of them stands for, None where it was not given.
+
+        Raises:
+            UserError: it makes no sense.
+        """
+        (option,) = (option for option in RUN_OPTIONS if option.name == name)
+        return None if self[name] is None else option.read(option.flag, self[name])
+
+    def settings(self) -> dict[str, Any]:
+        """Return by name the fields of `Options` that were given.
+
+        Raises:
+            UserError: one makes no sense.
+        """
+        return {name: self.read(name) for name, value in self.items() if value is not None}
+
+    def options(self, **where: Any) -> Options:
+        """Return the search's options, with those that say where the run is.
+
+        Raises:
+            UserError: one makes no sense.
+        """
+        from degan_search.search.options import Options
+
+        return Options(**where, **self.settings())
+
+
+def run_options(but: Sequence[str] = (), again: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that puts the run options in the place of a command's parameter `given`.
+
+    Args:
+        but: those that the command does not take.
+        again: the command goes on with a run: what is not given is as the run was begun.
+    """
+    taken = [option for option in RUN_OPTIONS if option.name not in but]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def called(**arguments: Any) -> None:
+            given = Given({option.name: arguments.pop(option.name) for option in taken})
+            command(**arguments, given=given)
+
+        signature = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            if parameter.name == "given":
+                parameters += [option.parameter(again) for option in taken]
+            else:
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return called
+
+    return decorate
+
+
+def stored_in(storage: str) -> dict[str, Any]:
+    """Return the options that say where runs are kept: of an object store, a working copy is."""
+    if "://" not in storage:
+        return {"storage": Path(storage)}
+    from degan_search import storage as storages
+
+    return {"storage": storages.working_copy(storage), "remote": storage}

@@ -1,0 +1,85 @@
+"""Commands that run a sweep, go on with one, and list what there is to sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from degan_search.cli.app import DataDir, console, speaks
+from degan_search.cli.conclude import conclude
+from degan_search.cli.dry_run import describe
+from degan_search.cli.options import Given, run_options, stored_in
+
+
+@speaks
+@run_options()
+def sweep(
+    space: Annotated[str, typer.Argument(help="A shipped space (see `spaces`) or a path to your own .yaml file.")],
+    *,
+    name: Annotated[str | None, typer.Option(help="Name of the run; the space's name by default.")] = None,
+    storage: Annotated[
+        str, typer.Option(help="Folder, or object store such as s3://bucket/runs, of runs, teachers and images.")
+    ] = "runs",
+    data_dir: DataDir = None,
+    given: Given,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved settings, trials and time; run nothing.")] = False,
+) -> None:
+    """Search the weights for every cell of a space, run the finals, and print the table of proxies by methods.
+
+    What is cut short goes on with `resume`.
+    """
+    from degan_search.search import space as spaces
+
+    loaded = spaces.load(space)
+    budget = given.read("budget")
+    if dry_run:
+        describe(loaded, given["max_concurrent"], given["cpus_per_trial"], data_dir, budget)
+        return
+    from degan_search.search.sweep import sweep as run_sweep
+
+    folder = data_dir and data_dir.absolute()  # `resume` may be called from elsewhere
+    options = given.options(**stored_in(storage), name=name or Path(space).stem, data_dir=folder)
+    run_sweep(loaded, options, console, conclude)
+
+
+@speaks
+@run_options(again=True)
+def resume(
+    run: Annotated[str, typer.Argument(help="A run's folder, or s3://bucket/runs/name.")],
+    *,
+    trials: Annotated[int | None, typer.Option(min=1, help="Search trials of each cell in all, to add some.")] = None,
+    space: Annotated[str | None, typer.Option(help="Another .yaml to go on with, by --allow-changed.")] = None,
+    allow_changed: Annotated[bool, typer.Option(help="Go on with a space that was changed since.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Run trials again that failed by a fault.")] = False,
+    data_dir: DataDir = None,
+    given: Given,
+) -> None:
+    """Go on with a run that was cut short, or add trials to it; what is not said is done as it was begun.
+
+    Finished trials stay; unfinished ones go on from their checkpoints. `space.yaml` in the run's folder may not have
+    changed, unless --allow-changed.
+    """
+    from degan_search.search.options import Options
+    from degan_search.search.resume import resume as run_resume
+
+    if "://" in run:
+        from degan_search.storage import split_run
+
+        parent, name = split_run(run)
+        where = Options(**stored_in(parent), name=name)
+    else:
+        where = Options(storage=Path(run).resolve().parent, name=Path(run).resolve().name)
+    changes = given.settings() | ({"data_dir": data_dir.absolute()} if data_dir else {})
+    run_resume(where, console, changes, trials, space, allow_changed, retry_failed, conclude)
+
+
+@speaks
+def spaces() -> None:
+    """List the space files that come with the package."""
+    from degan_search.search import space as spaces_
+
+    for name in spaces_.shipped():
+        description = " ".join(spaces_.load(name).description.split())
+        console.print(f"{name:24s} {description}", highlight=False, soft_wrap=True)

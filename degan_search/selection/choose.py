@@ -1,0 +1,63 @@
+"""Choosing a configuration without true data, from the rows of finished search trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from degan_search.errors import UserError, close_matches
+from degan_search.records import METRICS, Phase, State
+from degan_search.settings.criteria import CRITERIA, TRUE
+
+DEFAULT = "cross_soft_agreement"
+"""What chooses after a search: of the data-free criteria the one with the least regret in BENCHMARKS.md."""
+PROXY = ("run", "config_task", "config_teacher_dataset", "config_proxy", "config_count")
+"""What trials that compete for one choice share: the run, task, true data, proxy, and how many images of it. In the
+task `incremental` the true data are the old classes and the proxy is the new ones: a class order."""
+
+
+def best(
+    frame: pd.DataFrame, by: str = "score", per: Sequence[str] = (*PROXY, "config_method"), top: int = 1
+) -> pd.DataFrame:
+    """Return the `top` finished search trials of each group by a criterion, the best first.
+
+    Args:
+        frame: from `ledger.load`.
+        by: one of CRITERIA, of which `oracle_accuracy` alone needs true data, or `score` (what the search maximised).
+        per: columns that make the groups; () for one group of all.
+        top: trials of each group, 1 or more; fewer where a group has fewer.
+
+    Raises:
+        UserError: an unknown criterion or column, `top` below 1, or no finished trial that has the measure.
+    """
+    known = ("score", *CRITERIA)
+    if by not in known:
+        raise UserError(f"criterion {by!r} is unknown; {close_matches(by, known)}")
+    for column in per:
+        if column not in frame:
+            raise UserError(f"no column {column!r} to choose within; {close_matches(column, map(str, frame.columns))}")
+    if top < 1:
+        raise UserError(f"top = {top}: 1 or more is needed")
+    done = finished(frame).dropna(subset=by)
+    if done.empty:
+        raise UserError(f"no finished search trial has a value of {by!r}: there is nothing to choose from")
+    # Stable: of equal trials the first run is taken.
+    ordered = done.sort_values(by, ascending=METRICS[by] == "min", kind="stable")
+    return ordered.groupby(list(per), sort=False, dropna=False).head(top) if per else ordered.head(top)
+
+
+def chosen_by(trials: pd.DataFrame, by: str | None = None) -> str:
+    """Return the measure that chooses among finished search trials of one objective.
+
+    It is `by` if given; else `score` where the objective is the oracle's accuracy, as the user asked for true
+    data, or where no trial has DEFAULT; else DEFAULT.
+    """
+    done = finished(trials)
+    without = (done["config_objective"] == TRUE).any() or done[DEFAULT].isna().all()
+    return by or ("score" if without else DEFAULT)
+
+
+def finished(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of finished search trials."""
+    return frame[(frame["phase"] == Phase.SEARCH) & (frame["state"] == State.COMPLETE)]

@@ -1,0 +1,188 @@
+"""The table of criteria: every measure by which a search can be steered or a configuration chosen.
+
+A criterion is entered here, once: settings, bank, ledger, choice and regret take their lists from this table. Its
+function in `metrics` is named, not imported, as commands that read settings and results would load torch with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Direction = Literal["max", "min"]
+"""Which way is better."""
+
+
+class Needs(StrEnum):
+    """What must be there before a criterion can be measured, beside the student and the teacher."""
+
+    BANK = "bank"
+    """The fixed images, proxy and generated ones, on which students of all trials are compared."""
+    HELD_OUT_PROXY = "held-out proxy"
+    """Proxy images on which no student trains; those of the bank are taken."""
+    OWN_GENERATOR = "own generator"
+    """Fresh images from the trial's generator."""
+    OTHER_TRIALS = "other trials"
+    """Images from the generators of all other trials, and held-out proxy images."""
+    TRUE_DATA = "true data"
+    """Held-out true images and their labels."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One measure of a student or its generator."""
+
+    name: str
+    """Its ledger column, and its name in settings and options."""
+    function: str
+    """Of `metrics`: takes logits [N, K] of the student, and if `compares` those of the teacher. `bn_distance` is of
+    images: `batchnorm`'s."""
+    direction: Direction
+    needs: Needs
+    column: int
+    """Place among the criteria's columns in the ledger, where files of all versions keep one order; the next free
+    number for a new one."""
+    help: str
+    compares: bool = True
+    """With the teacher's outputs, or for `accuracy` with labels; else it looks at the student alone."""
+    after_search: bool = False
+    """Measured once the search is over, as it needs other trials or shall not be seen by a searcher."""
+
+
+_TABLE = (
+    Criterion(
+        "balanced_soft_agreement",
+        "balanced_soft_agreement",
+        "max",
+        Needs.BANK,
+        column=2,
+        help="student's and teacher's probabilities on the bank, each class that the teacher predicts counted once",
+    ),
+    Criterion(
+        "balanced_agreement",
+        "balanced_agreement",
+        "max",
+        Needs.BANK,
+        column=1,
+        help="share of the bank on which both predict the same class, each of the teacher's classes counted once",
+    ),
+    Criterion(
+        "soft_agreement",
+        "soft_agreement",
+        "max",
+        Needs.BANK,
+        column=3,
+        help="student's and teacher's probabilities on the bank",
+    ),
+    Criterion(
+        "agreement",
+        "agreement",
+        "max",
+        Needs.BANK,
+        column=0,
+        help="share of the bank on which both predict the same class",
+    ),
+    Criterion(
+        "holdout_agreement",
+        "agreement",
+        "max",
+        Needs.HELD_OUT_PROXY,
+        column=4,
+        help="share of held-out proxy images on which both predict the same class",
+    ),
+    Criterion(
+        "cross_soft_agreement",
+        "balanced_soft_agreement",
+        "max",
+        Needs.OTHER_TRIALS,
+        column=12,
+        help="as balanced_soft_agreement, on images of all other trials' generators and held-out proxy images",
+        after_search=True,
+    ),
+    Criterion(
+        "cross_agreement",
+        "balanced_agreement",
+        "max",
+        Needs.OTHER_TRIALS,
+        column=11,
+        help="as balanced_agreement, on images of all other trials' generators and held-out proxy images",
+        after_search=True,
+    ),
+    Criterion(
+        "own_agreement",
+        "agreement",
+        "max",
+        Needs.OWN_GENERATOR,
+        column=10,
+        help="share of the own generator's images on which both predict the same class (DeGAN's rule, section 5.1)",
+        after_search=True,
+    ),
+    Criterion(
+        "infomax",
+        "infomax",
+        "max",
+        Needs.HELD_OUT_PROXY,
+        column=5,
+        help="mutual information of image and predicted class, in nats (Bridle et al. 1991)",
+        compares=False,
+    ),
+    Criterion(
+        "snd",
+        "soft_neighbourhood_density",
+        "max",
+        Needs.HELD_OUT_PROXY,
+        column=6,
+        help="how densely the student's outputs lie together (SND, Saito et al. 2021)",
+        compares=False,
+    ),
+    Criterion(
+        "mcc",
+        "class_certainty",
+        "max",
+        Needs.HELD_OUT_PROXY,
+        column=7,
+        help="how seldom one class is taken for another (MCC, Jin et al. 2020)",
+        compares=False,
+    ),
+    Criterion(
+        "bn_distance",
+        "statistics_distance",
+        "min",
+        Needs.OWN_GENERATOR,
+        column=8,
+        help="distance of generated images' statistics to those that the teacher's BatchNorm layers keep",
+        compares=False,
+    ),
+    Criterion(
+        "oracle_accuracy",
+        "accuracy",
+        "max",
+        Needs.TRUE_DATA,
+        column=9,
+        help="accuracy on the held-out share of the true training images",
+        after_search=True,
+    ),
+)
+
+CRITERIA: dict[str, Criterion] = {criterion.name: criterion for criterion in _TABLE}
+"""By name, in the order in which they are shown."""
+TRUE = "oracle_accuracy"
+"""The one criterion that needs true data."""
+DATA_FREE = tuple(name for name in CRITERIA if name != TRUE)
+"""The others."""
+
+
+def names(*needs: Needs) -> tuple[str, ...]:
+    """Return the criteria that need one of these, in the order in which they are shown."""
+    return tuple(criterion.name for criterion in _TABLE if criterion.needs in needs)
+
+
+OBJECTIVES = names(Needs.BANK, Needs.HELD_OUT_PROXY, Needs.TRUE_DATA)
+"""What a search may maximise: measured of any student, as soon as its trial or a probe ends."""
+
+
+def in_ledger(after_search: bool) -> list[Criterion]:
+    """Return the criteria in the order of the ledger's columns: those of trials, or those measured afterwards."""
+    ordered = sorted(_TABLE, key=lambda criterion: criterion.column)
+    return [criterion for criterion in ordered if criterion.after_search == after_search]
