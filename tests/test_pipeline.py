@@ -29,6 +29,9 @@ from degan_search.methods import METHODS, normalised
 from degan_search.metrics import accuracy, agreement, class_certainty, infomax, predict, soft_neighbourhood_density
 from degan_search.networks.table import build_classifier
 from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource
+from degan_search.trial import checks
+from degan_search.trial.checks import HELD_OUT_OBJECTIVES
+from degan_search.trial.images import few_of_each, load_proxy
 
 GAN_STEPS, DISTILL_STEPS = 12, 8
 DISTILLING = [name for name, method in METHODS.items() if method.distils]
@@ -100,7 +103,7 @@ def test_weights_count_only_where_the_method_uses_them(method, tiny):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_only_the_oracle_gets_labels_and_only_true_methods_true_images(method, objective, tiny, prepare, true):
     config = tiny({"method": method, "objective": objective})
-    pipeline.check(config)
+    checks.check(config)
     inputs = prepare(config)
     assert (inputs.oracle is not None) == (objective == "oracle_accuracy")
     uses_true = METHODS[method].source in ("true", "few_true")
@@ -138,15 +141,15 @@ def test_dcgan_is_degan_with_both_weights_0(run):
 
 def test_few_true_images_are_of_each_class_and_drawn_by_the_seed():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), (9, 5, 7, 3)))
-    draws = [pipeline.few_of_each(labels, 3, seed) for seed in range(20)]
+    draws = [few_of_each(labels, 3, seed) for seed in range(20)]
     for drawn in draws:
         assert len(set(drawn.tolist())) == 12
         assert np.bincount(labels[drawn]).tolist() == [3, 3, 3, 3]
     assert len({tuple(sorted(drawn)) for drawn in draws}) > 15
-    assert np.array_equal(draws[4], pipeline.few_of_each(labels, 3, 4))
+    assert np.array_equal(draws[4], few_of_each(labels, 3, 4))
     assert set(np.concatenate(draws).tolist()) == set(range(len(labels)))
     with pytest.raises(UserError, match=r"shots = 4 .*a class has 3; lower shots"):
-        pipeline.few_of_each(labels, 4, 0)
+        few_of_each(labels, 4, 0)
 
 
 @pytest.fixture
@@ -267,8 +270,8 @@ def test_statistics_of_batchnorm_can_be_sought(tiny, store):
     before, found = teacher.data, []
     for weight in (0.0, 5.0, 5.0):
         changed = tiny(config.model_dump(mode="json"), {"gan.lambda_bn": weight})
-        pipeline.check(changed)
-        inputs = pipeline.prepare(changed, pipeline.load_proxy(changed, None), true, teacher, store)
+        checks.check(changed)
+        inputs = pipeline.prepare(changed, load_proxy(changed, None), true, teacher, store)
         found.append(pipeline.run(changed, inputs))
     assert math.isnan(found[0].metrics["bn_loss"])
     assert found[1].metrics["bn_loss"] > 0
@@ -317,9 +320,9 @@ def ready(tiny, old_true, old_teacher, store):
 
     def made(changes=None, **more):
         config = tiny(NEW, changes or {}, more)
-        pipeline.check(config)
-        proxy = pipeline.load_proxy(config, None)
-        pipeline.check_size(config, proxy)
+        checks.check(config)
+        proxy = load_proxy(config, None)
+        checks.check_size(config, proxy)
         return config, pipeline.prepare(config, proxy, old_true, old_teacher, store)
 
     return made
@@ -577,19 +580,19 @@ def test_a_loss_that_is_not_finite_ends_the_trial(method, stage, tiny, prepare):
         ({"student.network": "lenet_hal"}, "unknown classifier 'lenet_hal'"),
         *(
             ({"objective": objective, "bank.proxy_images": 0}, "raise bank.proxy_images")
-            for objective in pipeline.HELD_OUT_OBJECTIVES
+            for objective in HELD_OUT_OBJECTIVES
         ),
     ],
 )
 def test_what_can_be_seen_to_be_wrong_is_refused_at_once(change, said, tiny):
     with pytest.raises(UserError) as error:
-        pipeline.check(tiny(change))
+        checks.check(tiny(change))
     assert said in str(error.value)
 
 
 @pytest.mark.parametrize("change", [{"method": "dcgan"}, {"method": "proxy"}, {"teacher.network": "resnet32"}])
 def test_a_weight_that_has_no_effect_is_not_refused(change, tiny):
-    pipeline.check(tiny({"gan.lambda_bn": 2}, change))
+    checks.check(tiny({"gan.lambda_bn": 2}, change))
 
 
 @pytest.fixture(scope="module")
@@ -613,13 +616,13 @@ def script(teacher, true, tiny, tmp_path_factory):
 def test_a_teacher_that_cannot_be_looked_into_is_refused_before_training(change, said, script, tiny, true):
     config = normalised(tiny(script[0], change))
     with pytest.raises(UserError, match=said):  # some of it shows before the file is read
-        pipeline.check(config)
-        pipeline.check_inputs(config, pipeline.load_proxy(config, None), true, script[1])
+        checks.check(config)
+        checks.check_inputs(config, load_proxy(config, None), true, script[1])
 
 
 def test_a_torchscript_teacher_is_fought_with_a_rival(script, tiny, true, store):
     config = tiny(script[0], {"gan.lambda_s": 2})
-    inputs = pipeline.prepare(config, pipeline.load_proxy(config, None), true, script[1], store)
+    inputs = pipeline.prepare(config, load_proxy(config, None), true, script[1], store)
     assert pipeline.run(config, inputs).metrics["divergence"] >= 0
 
 
@@ -686,7 +689,7 @@ def make_bank(tiny, true, teacher, tmp_path):
 
         inputs = pipeline.prepare(
             tiny(changes),
-            pipeline.load_proxy(tiny(changes), None),
+            load_proxy(tiny(changes), None),
             true,
             teacher,
             tmp_path / cache,
@@ -779,7 +782,7 @@ def test_a_bank_without_proxy_images(make_bank, tiny):
     inputs, *_ = make_bank(changes)
     assert inputs.bank.shape == (16, 1, 32, 32)
     metrics = pipeline.run(tiny(changes), inputs).metrics
-    assert all(math.isnan(metrics[name]) for name in pipeline.HELD_OUT_OBJECTIVES)
+    assert all(math.isnan(metrics[name]) for name in HELD_OUT_OBJECTIVES)
     assert math.isfinite(metrics["score"])
 
 
@@ -793,7 +796,7 @@ def test_a_collapsed_generator_adds_nothing_to_the_bank(tiny, true, teacher, tmp
         return gan
 
     monkeypatch.setattr(degan, "build", first_collapsed)
-    inputs = pipeline.prepare(tiny(), pipeline.load_proxy(tiny(), None), true, teacher, tmp_path)
+    inputs = pipeline.prepare(tiny(), load_proxy(tiny(), None), true, teacher, tmp_path)
     assert len(inputs.bank) == 8 + 8
 
 
@@ -915,7 +918,7 @@ def test_the_tiny_teacher_and_generator_are_worth_learning_from(teacher, run):
 def test_new_classes_that_are_known_already_are_refused(tiny, true, teacher):
     config = normalised(tiny({"task": "incremental", "method": "finetuning", "proxy": "digits/[5,6]"}))
     with pytest.raises(UserError, match=r"5, 6 of proxy .* are classes of 'digits' already"):
-        pipeline.check_inputs(config, pipeline.load_proxy(config, None), true, teacher)
+        checks.check_inputs(config, load_proxy(config, None), true, teacher)
 
 
 # What trials on the same inputs share
