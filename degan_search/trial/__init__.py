@@ -1,1 +1,1 @@
-"""One trial, start to end; it knows nothing of Ray or of ledgers."""
+"""A trial: what it is given, the order of its stages, and what it leaves."""
