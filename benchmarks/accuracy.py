@@ -17,13 +17,13 @@ from scipy.stats import ttest_rel
 
 from benchmarks.measure import Figures, arguments
 from degan_search import pipeline, runtime
-from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, trial_config
 from degan_search.metrics import accuracy, predict
+from degan_search.trial.inputs import Inputs, gather, load
 from degan_search.turns import Turns
 
 
-def trial_with(config: TrialConfig, inputs: pipeline.Inputs, device: str, generator: Any = None) -> pipeline.Trial:
+def trial_with(config: TrialConfig, inputs: Inputs, device: str, generator: Any = None) -> pipeline.Trial:
     """Return the trial; given a generator's state, one whose GAN is done."""
     trial = pipeline.Trial(config, inputs, device)
     if generator is None:
@@ -52,10 +52,8 @@ def main() -> None:
         return trial_config(space["trial"], base, {options.setting: value, "seed": seed})
 
     config = configured(values[0], options.first_seed)
-    proxy = pipeline.load_proxy(config, options.data_dir)
-    true = teachers.true_images(config.teacher, options.data_dir)
-    teacher = teachers.obtain(config.teacher, true, options.cache, device=device)
-    inputs = pipeline.prepare(config, proxy, true, teacher, options.cache, device)
+    (loaded,) = load([config], options.data_dir, options.cache, device)
+    inputs, true = gather(loaded, options.cache, device), loaded.true
     judged = torch.from_numpy(true.images[true.held_out]).to(device)
     labels = torch.from_numpy(true.labels[true.held_out]).to(device)
     found: dict[Any, list[float]] = {value: [] for value in values}

@@ -24,12 +24,15 @@ import yaml
 
 from benchmarks.measure import Figures
 from benchmarks.record import FOLDER, SMALL, rungs
-from degan_search import cross, pipeline, runtime
+from degan_search import cross, runtime
 from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, merge, trial_config
 from degan_search.metrics import predict
-from degan_search.pipeline import Event, Trial
+from degan_search.pipeline import Trial
 from degan_search.records import State
+from degan_search.trial import outcome as outcomes
+from degan_search.trial.inputs import gather, load
+from degan_search.trial.outcome import Event
 from degan_search.turns import Turns, side_by_side_on_gpu
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -69,9 +72,9 @@ class Grid:
         self.teacher = teachers.obtain(config.teacher, self.true, cache, device=device)
         figures.add("grid_teacher_seconds", time.perf_counter() - begun)
         figures.add("grid_teacher_held_out_accuracy", 100 * self.teacher.held_out_accuracy)
-        proxy = pipeline.load_proxy(config, data)
+        (loaded,) = load([config], data, cache, device)
         begun = time.perf_counter()
-        self.inputs = pipeline.prepare(config, proxy, self.true, self.teacher, cache, device)
+        self.inputs = gather(loaded, cache, device)
         figures.add("grid_bank_seconds", time.perf_counter() - begun)
 
     def searched(self) -> list[TrialConfig]:
@@ -182,7 +185,7 @@ def main() -> None:
             print(f"{row['lambda_e']:g}, {row['lambda_d']:g}: {about}, rungs {scores}", flush=True)
         if given.pictures:
             for one in (one for one in ran if one.state is State.COMPLETE):
-                pipeline.save(one.trial.outcome, given.pictures / named(one.config))
+                outcomes.save(one.trial.outcome, given.pictures / named(one.config))
         if not given.halving:
             pd.DataFrame(rows).to_parquet(given.out or FOLDER / f"{file.stem}.parquet", index=False, **SMALL)
     figures.add("grid_search_seconds", time.perf_counter() - begun)

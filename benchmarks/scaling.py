@@ -23,7 +23,6 @@ from rich.console import Console
 from benchmarks import measure
 from benchmarks.load import Stub, stub_space
 from degan_search import degan, ledger, pipeline, runtime
-from degan_search import teacher as teachers
 from degan_search.bank import Bank
 from degan_search.config import DistillConfig, GanConfig, TrialConfig, trial_config
 from degan_search.losses import distillation_loss
@@ -37,6 +36,8 @@ from degan_search.search.asha import CellAsha
 from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
 from degan_search.sources import GeneratorSource
+from degan_search.trial.images import load_proxy
+from degan_search.trial.inputs import gather, load, prepare
 from tests.made_ledger import made_ledger
 
 TRIAL = {
@@ -74,16 +75,11 @@ def images(folder: Path, sizes: Sequence[int]) -> Once:
     def config(count: int) -> TrialConfig:
         return trial_config(TRIAL, {"proxy": "noise/uniform", "count": count, "distill.mix_proxy": 0.25})
 
-    true, teacher = _teacher(folder)
-
-    def prepare(count: int, proxy: pipeline.Proxy) -> pipeline.Inputs:
-        return pipeline.prepare(config(count), proxy, true, teacher, folder)
-
-    proxies = {count: pipeline.load_proxy(config(count), None) for count in sizes}
-    inputs = {count: prepare(count, proxy) for count, proxy in proxies.items()}  # the bank is made here, once
+    loaded = dict(zip(sizes, load([config(count) for count in sizes], None, folder), strict=True))
+    inputs = {count: gather(one, folder) for count, one in loaded.items()}  # the bank is made here, once
     return lambda count: timed(
-        load=lambda: pipeline.load_proxy(config(count), None),
-        prepare=lambda: prepare(count, proxies[count]),
+        load=lambda: load_proxy(config(count), None),
+        prepare=lambda: gather(loaded[count], folder),
         trial=lambda: pipeline.run(config(count), inputs[count]),
     )
 
@@ -119,9 +115,7 @@ def classes(folder: Path, sizes: Sequence[int]) -> Once:
 
 def steps(folder: Path, sizes: Sequence[int]) -> Once:
     """Measure GAN steps: whole trials, their distillation of one length."""
-    true, teacher = _teacher(folder)
-    proxy = pipeline.load_proxy(trial_config(TRIAL), None)
-    inputs = pipeline.prepare(trial_config(TRIAL), proxy, true, teacher, folder)
+    inputs = prepare(trial_config(TRIAL), None, folder)
     known = {count: trial_config(TRIAL, {"gan.steps": count}) for count in sizes}
     return lambda count: {"": timed(trial=lambda: pipeline.run(known[count], inputs))[""]}
 
@@ -211,12 +205,6 @@ def slots(folder: Path, sizes: Sequence[int]) -> Once:
             return {"": time.process_time() - cpu, "clock": time.perf_counter() - begun}
 
     return once
-
-
-def _teacher(folder: Path) -> tuple[teachers.TrueImages, teachers.Teacher]:
-    config = trial_config(TRIAL).teacher
-    true = teachers.true_images(config, None)
-    return true, teachers.obtain(config, true, folder)
 
 
 AXES: dict[str, tuple[Callable[[Path, Sequence[int]], Once], tuple[int, ...]]] = {

@@ -22,7 +22,6 @@ from rich.console import Console
 
 from benchmarks.measure import Figures, arguments
 from degan_search import degan, pipeline, runtime
-from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, merge
 from degan_search.foreground import CACHE
 from degan_search.records import Phase
@@ -32,7 +31,8 @@ from degan_search.search import sweep as module
 from degan_search.search.asha import CellAsha
 from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
-from degan_search.search.trainable import DeganTrainable, inputs_key
+from degan_search.search.trainable import DeganTrainable
+from degan_search.trial.inputs import Inputs, inputs_key, prepare
 
 SLOTS = len(os.sched_getaffinity(0))
 LONG_SECONDS = 60
@@ -78,12 +78,9 @@ def configs(searched: spaces.Space) -> list[TrialConfig]:
     return [example.model_copy(update={"gan": example.gan.model_copy(update={"lambda_e": one})}) for one in weights]
 
 
-def prepared(config: TrialConfig, storage: Path) -> pipeline.Inputs:
+def prepared(config: TrialConfig, storage: Path) -> Inputs:
     """Return the inputs of these trials, with the teacher and bank cached where a sweep looks for them."""
-    cache = storage / CACHE
-    true = teachers.true_images(config.teacher, None)
-    teacher = teachers.obtain(config.teacher, true, cache)
-    return pipeline.prepare(config, pipeline.load_proxy(config, None), true, teacher, cache)
+    return prepare(config, None, storage / CACHE)
 
 
 # A bare loop: processes that take the next trial, and nothing else
@@ -97,10 +94,10 @@ class Span:
     ended: float
 
 
-_inputs: pipeline.Inputs
+_inputs: Inputs
 
 
-def _set_up(inputs: pipeline.Inputs, threads: int, ready: Any) -> None:
+def _set_up(inputs: Inputs, threads: int, ready: Any) -> None:
     global _inputs
     _inputs = inputs
     runtime.pin(threads)
@@ -114,7 +111,7 @@ def _run(config: TrialConfig) -> Span:
     return Span(begun, time.time())
 
 
-def bare(trials: Sequence[TrialConfig], inputs: pipeline.Inputs, processes: int, threads: int) -> list[Span]:
+def bare(trials: Sequence[TrialConfig], inputs: Inputs, processes: int, threads: int) -> list[Span]:
     """Run trials in processes that are given the inputs once, and begin when all of them are ready."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn, _set_up, (inputs, threads, spawn.Barrier(processes))) as pool:
@@ -203,7 +200,7 @@ class Telling(DeganTrainable):
         return result
 
 
-def under_ray(searched: spaces.Space, inputs: pipeline.Inputs, slots: int) -> Swept:
+def under_ray(searched: spaces.Space, inputs: Inputs, slots: int) -> Swept:
     """Run a search under Ray Tune in a process of its own, Ray's start and end included."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -212,7 +209,7 @@ def under_ray(searched: spaces.Space, inputs: pipeline.Inputs, slots: int) -> Sw
         return pool.submit(_sweep, searched, inputs, Options(Path(folder), max_concurrent=slots)).result()
 
 
-def _sweep(searched: spaces.Space, inputs: pipeline.Inputs, options: Options) -> Swept:
+def _sweep(searched: spaces.Space, inputs: Inputs, options: Options) -> Swept:
     module.DeganTrainable = Telling  # type: ignore[attr-defined]
     handed: list[float] = []
     begun = time.time()
@@ -270,7 +267,7 @@ def share(swept: Swept) -> float:
     return sum(waits(swept)) / sum(swept.between(lambda one, other: other.begun - one.begun)) + swept.cpu_share
 
 
-def compare(trials: int, gan_steps: int, repetitions: int, inputs: pipeline.Inputs, figures: Figures) -> None:
+def compare(trials: int, gan_steps: int, repetitions: int, inputs: Inputs, figures: Figures) -> None:
     """Compare, in turns, one thread a trial with all threads, and Ray Tune with a bare loop."""
     searched = space(trials, gan_steps)
     wanted = configs(searched)

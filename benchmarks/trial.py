@@ -29,6 +29,7 @@ from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
 from degan_search.selection.paired_test import paired
 from degan_search.sources import IndexBatches
+from degan_search.trial.inputs import Inputs, gather, load
 
 DISTILL_STEPS = 25_600 / 5_000
 """The paper's for each GAN step: 100 epochs of distillation, 200 of the GAN."""
@@ -69,7 +70,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "student": {"network": "lenet", "width": 6},
     },
 }
-Procedure = Callable[[TrialConfig, pipeline.Inputs], tuple[nn.Module, float]]
+Procedure = Callable[[TrialConfig, Inputs], tuple[nn.Module, float]]
 
 
 def settings(task: str, gan_steps: int) -> TrialConfig:
@@ -78,23 +79,19 @@ def settings(task: str, gan_steps: int) -> TrialConfig:
     return trial_config(COMMON, TASKS[task], steps)
 
 
-def prepared(config: TrialConfig, storage: Path) -> tuple[pipeline.Inputs, teachers.TrueImages]:
+def prepared(config: TrialConfig, storage: Path) -> tuple[Inputs, teachers.TrueImages]:
     """Return what trials are given, its teacher from the cache or trained now, and the true images."""
-    pipeline.check(config)
-    proxy = pipeline.load_proxy(config, None)
-    pipeline.check_size(config, proxy)
-    true = teachers.true_images(config.teacher, None)
-    teacher = teachers.obtain(config.teacher, true, storage)
-    return pipeline.prepare(config, proxy, true, teacher, storage), true
+    (loaded,) = load([config], None, storage)
+    return gather(loaded, storage), loaded.true
 
 
-def ours(config: TrialConfig, inputs: pipeline.Inputs) -> tuple[nn.Module, float]:
+def ours(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     """Run a trial of the package's; return the student, and the seconds of the GAN."""
     outcome = pipeline.run(config, inputs)
     return outcome.student, outcome.metrics["gan_seconds"]
 
 
-def released(config: TrialConfig, inputs: pipeline.Inputs) -> tuple[nn.Module, float]:
+def released(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     """Run the released procedure from the same numbers; return the student, and the seconds of the GAN."""
     begun, seed, images = time.perf_counter(), config.seed, inputs.proxy.images
     teacher = reference.plain(inputs.teacher.model())
@@ -133,7 +130,7 @@ class Case:
 
     run: Procedure
     config: TrialConfig
-    inputs: pipeline.Inputs
+    inputs: Inputs
     students: list[nn.Module] = field(default_factory=list)
     gan_seconds: list[float] = field(default_factory=list)
 

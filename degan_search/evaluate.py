@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from degan_search import cross, ledger, pipeline
+from degan_search import cross, ledger
 from degan_search import teacher as teachers
 from degan_search.config import TeacherConfig, TrialConfig
 from degan_search.data import proxies
@@ -22,6 +22,7 @@ from degan_search.finished import has_student, load_generator, load_student
 from degan_search.methods import METHODS
 from degan_search.metrics import predict
 from degan_search.records import Phase, State, config_of, score_schema
+from degan_search.trial.images import Proxy, banked, load_proxy
 
 TOGETHER = ["config_task", "config_teacher_dataset", "teacher_hash", "config_proxy", "config_count"]
 """What search trials share that are compared with each other."""
@@ -97,7 +98,7 @@ def _has_test(config: TrialConfig) -> bool:
 
 def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, cross.Scores]:
     first = config_of(trials.iloc[0])
-    proxy = pipeline.load_proxy(first, panels.data_dir)
+    proxy = load_proxy(first, panels.data_dir)
     panel = panels[first.teacher]
     competitors = []
     for _, row in trials.iterrows():
@@ -137,7 +138,7 @@ class _Panel:
         self.teacher = teachers.obtain(teachers.recorded(config), self.true, cache).model()
         self.test: _Judge | None = None
         self.accuracies: dict[str, float] = {}
-        self.proxies: dict[tuple[str, int | None, Split], pipeline.Proxy] = {}
+        self.proxies: dict[tuple[str, int | None, Split], Proxy] = {}
 
     def outputs(self, config: TrialConfig) -> int:
         """Return how many classes a trial's student knows."""
@@ -155,11 +156,7 @@ class _Panel:
         judges = [self._true(name)]
         if config.task == "incremental":
             proxy = self._proxy(config, "test" if name == "test" else "train")
-            kept = (
-                np.arange(len(proxy.images))
-                if name == "test"
-                else proxy.held_out[len(pipeline.banked(config, proxy)) :]
-            )
+            kept = np.arange(len(proxy.images)) if name == "test" else proxy.held_out[len(banked(config, proxy)) :]
             judges.append(_Judge(proxy.images[kept], len(self.true.classes) + proxy.labels_of(kept)))
         return judges
 
@@ -171,10 +168,10 @@ class _Panel:
             self.test = _Judge(test.images, test.labels)
         return self.test
 
-    def _proxy(self, config: TrialConfig, part: Split) -> pipeline.Proxy:
+    def _proxy(self, config: TrialConfig, part: Split) -> Proxy:
         key = config.proxy, config.count, part
         if key not in self.proxies:
-            self.proxies[key] = pipeline.load_proxy(config, self.data_dir, part)
+            self.proxies[key] = load_proxy(config, self.data_dir, part)
         return self.proxies[key]
 
 

@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from degan_search import finished, pipeline, runtime
+from degan_search import finished, runtime
 from degan_search import teacher as teachers
 from degan_search.data.images import normalise
 from degan_search.data.write import check_new, whole
 from degan_search.errors import UserError
 from degan_search.records import config_of
+from degan_search.trial.images import load_proxy
 
 ABOUT = "about.json"
 """The extra file in the archive: classes, input, output, accuracy, configuration."""
@@ -63,7 +64,7 @@ def export_student(
     config = config_of(row)
     classes = teachers.true_images(config.teacher, data_dir).classes
     if config.task == "incremental":
-        classes += pipeline.load_proxy(config, data_dir).classes
+        classes += load_proxy(config, data_dir).classes
     student = finished.load_student(run, str(row["trial_id"]), config, len(classes))
     shape = (teachers.channels(config.teacher), 32, 32)
     about: dict[str, Any] = {

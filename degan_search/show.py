@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from degan_search import finished, pipeline, runtime
+from degan_search import finished, runtime
 from degan_search import teacher as teachers
 from degan_search.config import TeacherConfig
 from degan_search.data.images import denormalise
@@ -18,6 +18,7 @@ from degan_search.errors import UserError
 from degan_search.metrics import predict
 from degan_search.records import config_of
 from degan_search.sources import GeneratorSource
+from degan_search.trial.images import load_proxy
 
 
 class Samples(NamedTuple):
@@ -57,7 +58,7 @@ def class_samples(run: Path, trial_id: str, data_dir: Path | None, cache: Path, 
     generator = finished.load_generator(run, trial_id, config, teacher.channels)
     source = GeneratorSource(generator, config.gan.latent, model)
     made = denormalise(source.make(images, runtime.generator(config.seed, "show"))[0])
-    proxy = pipeline.load_proxy(config, data_dir).images
+    proxy = load_proxy(config, data_dir).images
     drawn = proxy[np.random.default_rng(config.seed).permutation(len(proxy))[:images]]
     classes = [predict(model, part).argmax(dim=1).numpy() for part in (made, torch.from_numpy(drawn))]
     return Samples(made.numpy(), classes[0], drawn, classes[1], class_names)

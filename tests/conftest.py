@@ -9,12 +9,15 @@ import torch
 from hypothesis import settings
 from s3_server import s3, s3_server  # noqa: F401  (fixtures)
 
-from degan_search import ledger, pipeline
+from degan_search import ledger
 from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, trial_config
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.table import build_classifier
 from degan_search.records import config_columns
+from degan_search.trial import inputs
+from degan_search.trial import outcome as outcomes
+from degan_search.trial.outcome import Outcome
 
 settings.register_profile("project", deadline=None)  # no test asserts a time
 settings.load_profile("project")
@@ -75,16 +78,9 @@ def teacher(tiny, true, store) -> teachers.Teacher:
 
 
 @pytest.fixture(scope="session")
-def prepare(true, teacher, store) -> Callable[[TrialConfig], pipeline.Inputs]:
-    """What a trial with the tiny teacher is given."""
-
-    def made(config: TrialConfig) -> pipeline.Inputs:
-        proxy = pipeline.load_proxy(config, None)
-        pipeline.check_size(config, proxy)
-        pipeline.check_inputs(config, proxy, true, teacher)
-        return pipeline.prepare(config, proxy, true, teacher, store)
-
-    return made
+def prepare(store) -> Callable[[TrialConfig], inputs.Inputs]:
+    """What a trial is given."""
+    return lambda config: inputs.prepare(config, None, store)
 
 
 @pytest.fixture(scope="session")
@@ -112,9 +108,9 @@ def finished_run(tiny, teacher, store, tmp_path_factory) -> Path:
         about = {"trial_id": trial_id, "attempt": 1, "phase": "search", "state": state, "score": score}
         ledger.write(run, about | {"teacher_hash": teacher.hash} | config_columns(tiny({"method": method})))
         if state == "COMPLETE":
-            outcome = pipeline.Outcome({}, student)
+            outcome = Outcome({}, student)
             if method == "degan":
                 outcome.generator, outcome.samples = generator, torch.zeros(4, 1, 32, 32, dtype=torch.uint8)
-            pipeline.save(outcome, run / "trials" / trial_id)
+            outcomes.save(outcome, run / "trials" / trial_id)
     ledger.write_scores(run, {"trial_id": "search-0000", "oracle_accuracy": 0.25})
     return run

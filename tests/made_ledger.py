@@ -20,8 +20,8 @@ import search_spaces
 from analysis.tables import table
 from degan_search import ledger
 from degan_search.config import trial_config
-from degan_search.pictures import sample_grid
 from degan_search.records import SCORE_METRICS, TRIAL_METRICS, Phase, State, config_columns
+from degan_search.trial.outcome import sample_grid
 
 RELATED = {"glyphs/[K-Z]": 0.9, "digits": 0.6, "photos": 0.35, "noise/uniform": 0.05}
 """Proxies, and how good a student each could give."""

@@ -5,13 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from degan_search import evaluate, ledger, pipeline
+from degan_search import evaluate, ledger
 from degan_search import teacher as teachers
 from degan_search.data import proxies
 from degan_search.methods import normalised
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
 from degan_search.records import config_columns
+from degan_search.trial import outcome as outcomes
+from degan_search.trial.images import banked, load_proxy
+from degan_search.trial.outcome import Outcome
 
 NEW = {
     "task": "incremental",
@@ -36,7 +39,7 @@ def row(run, teacher_hash, trial_id, config, student):
     """Write a finished trial."""
     about = {"trial_id": trial_id, "attempt": 1, "phase": trial_id.split("-")[0], "state": "COMPLETE", "score": 0.5}
     ledger.write(run, about | {"teacher_hash": teacher_hash} | config_columns(normalised(config)))
-    pipeline.save(pipeline.Outcome({}, student), run / "trials" / trial_id)
+    outcomes.save(Outcome({}, student), run / "trials" / trial_id)
 
 
 @pytest.fixture
@@ -77,8 +80,8 @@ def test_a_final_student_of_new_classes_is_scored_on_both_kinds(learned, store, 
     assert ("digits/[5-9]", "test") in asked
     old, new = proxies.load("digits/[0-4]", "test").labels, proxies.load("digits/[5-9]", "test").labels + 5
     both = np.concatenate([old, new])
-    proxy = pipeline.load_proxy(config, None)
-    unseen = proxy.held_out[len(pipeline.banked(config, proxy)) :]  # the score was measured on the others
+    proxy = load_proxy(config, None)
+    unseen = proxy.held_out[len(banked(config, proxy)) :]  # the score was measured on the others
     assert 0 < len(unseen) < len(proxy.held_out)
     kept = np.concatenate([true.labels[true.held_out], 5 + proxy.labels[unseen]])
     for trial_id, digit in (("final-0000", DIGIT), ("final-0001", 2)):
@@ -105,8 +108,8 @@ def test_a_search_student_of_new_classes_never_sees_test_images(learned, store, 
     row(tmp_path, teacher.hash, "search-0001", config, sure_student(digit=2))
     assert evaluate.evaluate(tmp_path, None, store) == 2
     assert {split for _, split in asked} == {"train"}
-    proxy = pipeline.load_proxy(config, None)
-    unseen = proxy.held_out[len(pipeline.banked(config, proxy)) :]
+    proxy = load_proxy(config, None)
+    unseen = proxy.held_out[len(banked(config, proxy)) :]
     old, new = true.labels[true.held_out], 5 + proxy.labels[unseen]
     for trial_id, digit in (("search-0000", DIGIT), ("search-0001", 2)):
         found = scores(tmp_path).loc[trial_id]

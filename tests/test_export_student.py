@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from degan_search import finished, ledger, pipeline
+from degan_search import finished, ledger
 from degan_search.cli.main import app
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
@@ -16,6 +16,8 @@ from degan_search.export_student import ABOUT, export_student
 from degan_search.metrics import predict
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.records import config_columns, config_of
+from degan_search.trial import outcome as outcomes
+from degan_search.trial.outcome import Outcome
 
 
 def images(count):
@@ -41,7 +43,7 @@ def test_gives_the_students_logits_for_any_number_of_bytes(network, finished_run
     about = {"trial_id": "final-0000", "attempt": 1, "phase": "final", "state": "COMPLETE", "score": 1.0}
     ledger.write(run, about | config_columns(config))
     student = build_classifier(network, 10, 2, 1)
-    pipeline.save(pipeline.Outcome({}, student), run / "trials" / "final-0000")
+    outcomes.save(Outcome({}, student), run / "trials" / "final-0000")
     export_student(run, "final-0000", tmp_path / "s.pt2")
     program, _ = read(tmp_path / "s.pt2")
     loaded = program.module()

@@ -1,49 +1,29 @@
-"""A whole trial: every method, the same bits again, its events, the bank, what it saves, and no Ray."""
+"""A whole trial: every method, the same bits again, its events."""
 
 import dataclasses
-import gc
-import json
 import math
 import random
-import subprocess
-import sys
-import weakref
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
+from same_bits import bits
 from torch import nn
 
-from degan_search import bank as banks
-from degan_search import degan, foreground, pipeline, runtime
+from degan_search import degan, pipeline
 from degan_search import teacher as teachers
 from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import TrialConfig, stable_hash
-from degan_search.data import proxies
-from degan_search.errors import UserError
 from degan_search.fit import DivergedError
 from degan_search.methods import METHODS, normalised
-from degan_search.metrics import accuracy, agreement, class_certainty, infomax, predict, soft_neighbourhood_density
-from degan_search.networks.table import build_classifier
+from degan_search.metrics import accuracy, predict
 from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource
 
 GAN_STEPS, DISTILL_STEPS = 12, 8
 DISTILLING = [name for name, method in METHODS.items() if method.distils]
 OBJECTIVES = get_args(TrialConfig.model_fields["objective"].annotation)
 DROPOUT = {"student.network": "alexnet_half"}  # a student whose training needs torch's global generator
-
-
-def bits(outcome):
-    """All that a trial ends with, but for the time that it took."""
-    metrics = {name: value for name, value in outcome.metrics.items() if not name.endswith("seconds")}
-    tensors = {f"student.{name}": value for name, value in outcome.student.state_dict().items()}
-    if outcome.generator is not None:
-        tensors |= {f"generator.{name}": value for name, value in outcome.generator.state_dict().items()}
-        tensors["samples"] = outcome.samples
-    return repr(sorted(metrics.items())), tensors_bytes(tensors)
 
 
 @pytest.fixture(scope="module")
@@ -96,21 +76,6 @@ def test_weights_count_only_where_the_method_uses_them(method, tiny):
         assert all((config.gan.lambda_e, config.gan.lambda_d) == (0, 0) for config in configs)
 
 
-@pytest.mark.parametrize("method", DISTILLING)
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_only_the_oracle_gets_labels_and_only_true_methods_true_images(method, objective, tiny, prepare, true):
-    config = tiny({"method": method, "objective": objective})
-    pipeline.check(config)
-    inputs = prepare(config)
-    assert (inputs.oracle is not None) == (objective == "oracle_accuracy")
-    uses_true = METHODS[method].source in ("true", "few_true")
-    assert (inputs.true_labels is not None) == (METHODS[method].source == "few_true")
-    assert (inputs.true_train is not None) == (inputs.true_held_out is not None) == uses_true
-    if uses_true:
-        assert np.array_equal(inputs.true_train, true.images[true.train])
-        assert np.array_equal(inputs.true_held_out, true.images[true.held_out])
-
-
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_score_is_the_objective(objective, run, true):
     outcome = run(objective=objective, method="proxy")
@@ -134,19 +99,6 @@ def test_dcgan_is_degan_with_both_weights_0(run):
 
 
 # Few true images, and settings that are not the paper's
-
-
-def test_few_true_images_are_of_each_class_and_drawn_by_the_seed():
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), (9, 5, 7, 3)))
-    draws = [pipeline.few_of_each(labels, 3, seed) for seed in range(20)]
-    for drawn in draws:
-        assert len(set(drawn.tolist())) == 12
-        assert np.bincount(labels[drawn]).tolist() == [3, 3, 3, 3]
-    assert len({tuple(sorted(drawn)) for drawn in draws}) > 15
-    assert np.array_equal(draws[4], pipeline.few_of_each(labels, 3, 4))
-    assert set(np.concatenate(draws).tolist()) == set(range(len(labels)))
-    with pytest.raises(UserError, match=r"shots = 4 .*a class has 3; lower shots"):
-        pipeline.few_of_each(labels, 4, 0)
 
 
 @pytest.fixture
@@ -260,21 +212,18 @@ def test_losses_are_measured_where_they_have_a_part(run):
     assert all(math.isnan(outcome.metrics["bn_loss"]) for outcome in (plain, rival, alone))
 
 
-def test_statistics_of_batchnorm_can_be_sought(tiny, store):
+def test_statistics_of_batchnorm_can_be_sought(tiny, prepare):
     config = tiny(NORMED, {"teacher.fit.steps": 10, "teacher.count": 100, "bank.generators": []})
-    true = teachers.true_images(config.teacher, None)
-    teacher = teachers.obtain(config.teacher, true, store)
-    before, found = teacher.data, []
+    before, found = prepare(config).teacher.data, []
     for weight in (0.0, 5.0, 5.0):
         changed = tiny(config.model_dump(mode="json"), {"gan.lambda_bn": weight})
-        pipeline.check(changed)
-        inputs = pipeline.prepare(changed, pipeline.load_proxy(changed, None), true, teacher, store)
+        inputs = prepare(changed)
         found.append(pipeline.run(changed, inputs))
     assert math.isnan(found[0].metrics["bn_loss"])
     assert found[1].metrics["bn_loss"] > 0
     assert bits(found[0])[1] != bits(found[1])[1]
     assert bits(found[1]) == bits(found[2])
-    assert teacher.data == before
+    assert inputs.teacher.data == before
 
 
 @pytest.mark.parametrize("profile", ["paper", "sgd_augmented"])
@@ -312,15 +261,12 @@ def old_teacher(tiny, old_true, store):
 
 
 @pytest.fixture(scope="module")
-def ready(tiny, old_true, old_teacher, store):
+def ready(tiny, prepare):
     """The configuration and the inputs of a trial that learns new digits."""
 
     def made(changes=None, **more):
         config = tiny(NEW, changes or {}, more)
-        pipeline.check(config)
-        proxy = pipeline.load_proxy(config, None)
-        pipeline.check_size(config, proxy)
-        return config, pipeline.prepare(config, proxy, old_true, old_teacher, store)
+        return config, prepare(config)
 
     return made
 
@@ -413,25 +359,6 @@ def test_a_bank_without_proxy_images_judges_old_classes_alone(ready):
     config, inputs = ready(method="finetuning", **{"bank.proxy_images": 0})
     assert pipeline.Trial(config, inputs).bank.logits.argmax(1).max() < 5
     assert 0 <= pipeline.run(config, inputs).metrics["score"] <= 1
-
-
-def test_the_oracle_of_new_classes_has_images_of_both_kinds(ready, old_true):
-    config, inputs = ready(method="finetuning", objective="oracle_accuracy")
-    images, labels = inputs.oracle
-    old, new = old_true.held_out, inputs.proxy.held_out[inputs.bank_proxy_images :]
-    assert np.array_equal(images, np.concatenate([old_true.images[old], inputs.proxy.images[new]]))
-    assert np.array_equal(labels, np.concatenate([old_true.labels[old], 5 + inputs.proxy.labels[new]]))
-    outcome = pipeline.run(config, inputs)
-    assert outcome.metrics["score"] == accuracy(
-        predict(outcome.student, torch.from_numpy(images)), torch.from_numpy(labels)
-    )
-
-
-@pytest.mark.parametrize("method", ["finetuning", "degan"])
-def test_new_classes_without_labels_are_refused(method, ready):
-    for proxy in ("noise/uniform", "digits/[7]"):
-        with pytest.raises(UserError, match="it must be labelled, with at least two"):
-            ready(method=method, proxy=proxy, count=40)
 
 
 @pytest.mark.parametrize("generated", [8, 3])
@@ -561,416 +488,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(method, stage, tiny, prepare):
         pipeline.run(config, broken)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"method": "degann"}, "method 'degann' is unknown; did you mean degan or dcgan? known: true, "),
-        ({"method": "lwf_mc"}, "method 'lwf_mc' is none of task 'distillation'; its methods: true, "),
-        ({"method": "zskd", "task": "incremental"}, "is none of task 'incremental'; its methods: finetuning, "),
-        ({"task": "incremental", "probe.at": [3]}, "probe.at = [3]: task incremental has no rungs"),
-        ({"gan.lambda_bn": 2}, "gan.lambda_bn = 2 needs a teacher with BatchNorm layers"),
-        ({"gan.lambda_bn": 2, "method": "classifier_only", "task": "incremental"}, "lenet has none: set it to 0"),
-        ({"proxy": "noise"}, "no image set or subset 'noise'"),
-        ({"proxy": "glyphs/[?]"}, "glyphs has no class '?'"),
-        ({"teacher.dataset": "mnist"}, "'mnist'"),
-        ({"teacher.network": "vgg"}, "'vgg' is unknown"),
-        ({"student.network": "lenet_hal"}, "unknown classifier 'lenet_hal'"),
-        *(
-            ({"objective": objective, "bank.proxy_images": 0}, "raise bank.proxy_images")
-            for objective in pipeline.HELD_OUT_OBJECTIVES
-        ),
-    ],
-)
-def test_what_can_be_seen_to_be_wrong_is_refused_at_once(change, said, tiny):
-    with pytest.raises(UserError) as error:
-        pipeline.check(tiny(change))
-    assert said in str(error.value)
-
-
-@pytest.mark.parametrize("change", [{"method": "dcgan"}, {"method": "proxy"}, {"teacher.network": "resnet32"}])
-def test_a_weight_that_has_no_effect_is_not_refused(change, tiny):
-    pipeline.check(tiny({"gan.lambda_bn": 2}, change))
-
-
-@pytest.fixture(scope="module")
-def script(teacher, true, tiny, tmp_path_factory):
-    """The tiny teacher as a TorchScript file; returns its settings and what `teachers.obtain` makes of it."""
-    file = tmp_path_factory.mktemp("script") / "teacher.pt"
-    torch.jit.trace(teacher.model(), torch.zeros(2, 1, 32, 32)).save(file)
-    settings = {"teacher.path": str(file), "teacher.trusted": True}
-    return settings, teachers.obtain(tiny(settings).teacher, true, file.parent)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"method": "zskd"}, "cannot look into a TorchScript teacher"),
-        ({"method": "zskd_matched"}, "cannot look into a TorchScript teacher"),
-        ({"gan.lambda_bn": 2}, r"gan\.lambda_bn = 2 needs .*teacher\.pt has none"),
-        ({"task": "incremental", "method": "finetuning"}, "TorchScript network cannot learn new classes"),
-    ],
-)
-def test_a_teacher_that_cannot_be_looked_into_is_refused_before_training(change, said, script, tiny, true):
-    config = normalised(tiny(script[0], change))
-    with pytest.raises(UserError, match=said):  # some of it shows before the file is read
-        pipeline.check(config)
-        pipeline.check_inputs(config, pipeline.load_proxy(config, None), true, script[1])
-
-
-def test_a_torchscript_teacher_is_fought_with_a_rival(script, tiny, true, store):
-    config = tiny(script[0], {"gan.lambda_s": 2})
-    inputs = pipeline.prepare(config, pipeline.load_proxy(config, None), true, script[1], store)
-    assert pipeline.run(config, inputs).metrics["divergence"] >= 0
-
-
-@pytest.mark.parametrize("method", ["few_shot", "few_shot_matched"])
-def test_more_shots_than_there_are_images_are_refused(method, tiny, prepare, true):
-    fewest = int(np.bincount(true.labels[true.train]).min())
-    with pytest.raises(UserError, match=f"shots = {fewest + 1} .* a class has {fewest}; lower shots"):
-        prepare(tiny({"method": method, "shots": fewest + 1}))
-    assert prepare(tiny({"method": method, "shots": fewest})).true_labels is not None
-
-
-def test_too_few_images_to_hold_some_out_are_refused_before_training(tiny, prepare):
-    with pytest.raises(UserError, match="of 1 images leaves"):
-        prepare(tiny({"method": "zskd", "zskd.images": 1}))
-
-
-def test_a_proxy_with_too_few_images_is_refused(tiny, prepare):
-    with pytest.raises(UserError, match=r"the proxy has 60 images, fewer than gan\.batch_size = 64"):
-        prepare(tiny({"gan.batch_size": 64}))
-    with pytest.raises(UserError, match=r"leaves 48 images for distillation.*distill_images\.batch_size"):
-        prepare(tiny({"method": "proxy", "distill_images.batch_size": 70}))
-
-
-@pytest.mark.parametrize("proxy", ["glyphs/[A-C]", "noise/uniform"])
-def test_proxies_of_other_kinds_are_turned_to_the_teachers_channels(proxy, tiny, prepare, run):
-    config = tiny({"proxy": proxy, "count": 40})
-    inputs = prepare(config)
-    assert inputs.proxy.images.shape == (40, 1, 32, 32)
-    assert inputs.proxy.set_images == 40
-    assert sorted([*inputs.proxy.train, *inputs.proxy.held_out]) == list(range(40))
-    assert 0 <= pipeline.run(config, inputs).metrics["score"] <= 1
-
-
-def test_the_batch_is_counted_in_the_whole_set(tiny, prepare):
-    assert prepare(tiny({"proxy": "digits/[0-2]", "count": None})).proxy.set_images == 1437
-
-
-# The bank
-
-
-@pytest.fixture
-def own_proxy(tmp_path):
-    """Write a proxy of the user's own; returns its name."""
-    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
-
-    def write(change=0):
-        images[3, 4, 5] ^= change
-        np.savez(tmp_path / "own.npz", images=images)
-        return f"npz:{tmp_path / 'own.npz'}"
-
-    return write
-
-
-@pytest.fixture
-def make_bank(tiny, true, teacher, tmp_path):
-    """Prepare inputs with a cache of their own; returns them, how many generators were trained, and the files."""
-
-    def make(changes, cache="banks"):
-        trained = []
-
-        def backwards(tasks):  # as side by side: in any order
-            trained.extend(tasks)
-            return [task() for task in tasks[::-1]][::-1]
-
-        inputs = pipeline.prepare(
-            tiny(changes),
-            pipeline.load_proxy(tiny(changes), None),
-            true,
-            teacher,
-            tmp_path / cache,
-            run_all=backwards,
-        )
-        return (
-            inputs,
-            len(trained),
-            {path: path.stat().st_mtime_ns for path in (tmp_path / cache).glob("*.safetensors")},
-        )
-
-    return make
-
-
-def test_the_bank_is_held_out_proxy_images_then_generated_ones(make_bank):
-    inputs, trained, files = make_bank({})
-    assert trained == 2
-    assert len(files) == 1
-    assert inputs.bank_proxy_images == 8
-    assert inputs.bank.shape == (8 + 2 * 8, 1, 32, 32)
-    assert np.array_equal(inputs.bank[:8], inputs.proxy.images[inputs.proxy.held_out][:8])
-    proxy = {image.tobytes() for image in inputs.proxy.images}
-    assert not any(image.tobytes() in proxy for image in inputs.bank[8:])
-    assert not np.array_equal(inputs.bank[8:16], inputs.bank[16:])
-
-
-def test_the_bank_is_made_once_and_the_same_anew(make_bank):
-    first, trained, files = make_bank({})
-    again, trained_again, files_again = make_bank({})
-    assert trained > 0
-    assert trained_again == 0
-    assert files_again == files
-    anew, trained_anew, _ = make_bank({}, cache="other")
-    assert trained_anew == trained
-    assert first.bank.tobytes() == again.bank.tobytes() == anew.bank.tobytes()
-
-
-def test_the_order_in_which_generators_train_does_not_matter(make_bank, prepare, tiny):
-    assert make_bank({})[0].bank.tobytes() == prepare(tiny()).bank.tobytes()
-
-
-def test_trials_share_a_bank_whatever_their_seed_and_weights(make_bank):
-    first, *_ = make_bank({})
-    for change in ({"seed": 1}, {"gan.lambda_d": 1}, {"gan.lambda_e": 2, "seed": 3}, {"method": "proxy"}):
-        inputs, trained, files = make_bank(change)
-        assert trained == 0
-        assert len(files) == 1
-        assert inputs.bank.tobytes() == first.bank.tobytes()
-
-
-def test_other_seeds_weights_or_images_make_another_bank(make_bank, own_proxy):
-    banks_made = [
-        make_bank(change) for change in ({}, {"bank.seed": 1}, {"bank.generators": [[0, 0], [1, 5]]}, {"bank.steps": 3})
-    ]
-    assert all(trained > 0 for _, trained, _ in banks_made)
-    assert len({inputs.bank[8:].tobytes() for inputs, *_ in banks_made}) == 4
-    name = own_proxy()
-    one, trained, files = make_bank({"proxy": name, "count": None})
-    other, trained_too, files_too = make_bank({"proxy": own_proxy(change=1), "count": None})
-    assert trained == trained_too > 0
-    assert len(files_too) == len(files) + 1
-    assert (one.proxy.images != other.proxy.images).any()
-
-
-def test_the_banks_generators_are_not_a_trials(make_bank, run):
-    # Even with the trial's own seed and weights.
-    inputs, *_ = make_bank({"bank.seed": 0, "bank.generators": [[0, 5]], "bank.generated_images": 64})
-    outcome = run({"seed": 0, "gan.lambda_d": 5})
-    assert not {image.tobytes() for image in inputs.bank[8:]} & {image.numpy().tobytes() for image in outcome.samples}
-    assert TrialConfig().bank.seed != TrialConfig().seed
-
-
-def test_a_bank_of_proxy_images_alone(make_bank, tiny):
-    changes = {"bank.generators": []}
-    inputs, trained, _ = make_bank(changes)
-    assert trained == 0
-    assert inputs.bank.shape == (8, 1, 32, 32)
-    metrics = pipeline.run(tiny(changes), inputs).metrics
-    assert metrics["agreement"] == metrics["holdout_agreement"]
-
-
-def test_a_bank_has_no_more_proxy_images_than_are_held_out(make_bank):
-    inputs, *_ = make_bank({"bank.proxy_images": 2000})
-    assert inputs.bank_proxy_images == len(inputs.proxy.held_out) == 12
-    assert len(inputs.bank) == 12 + 16
-
-
-def test_a_bank_without_proxy_images(make_bank, tiny):
-    changes = {"bank.proxy_images": 0}
-    inputs, *_ = make_bank(changes)
-    assert inputs.bank.shape == (16, 1, 32, 32)
-    metrics = pipeline.run(tiny(changes), inputs).metrics
-    assert all(math.isnan(metrics[name]) for name in pipeline.HELD_OUT_OBJECTIVES)
-    assert math.isfinite(metrics["score"])
-
-
-def test_a_collapsed_generator_adds_nothing_to_the_bank(tiny, true, teacher, tmp_path, monkeypatch):
-    build = degan.build
-
-    def first_collapsed(config, *rest, **named):
-        gan = build(config, *rest, **named)
-        if config.lambda_d == 0:
-            nn.init.zeros_(gan.generator[-2].weight)
-        return gan
-
-    monkeypatch.setattr(degan, "build", first_collapsed)
-    inputs = pipeline.prepare(tiny(), pipeline.load_proxy(tiny(), None), true, teacher, tmp_path)
-    assert len(inputs.bank) == 8 + 8
-
-
-def test_the_bank_compares_students_on_the_images_that_each_measure_takes(teacher, make_bank):
-    inputs, *_ = make_bank({})
-    images = torch.from_numpy(inputs.bank)
-    model = teacher.model()
-    bank = banks.Bank(images, predict(model, images), inputs.bank_proxy_images)
-    assert {value for name, value in bank.compare(model).items() if "agreement" in name} == {1.0}
-    with runtime.seeded(3, "student"):
-        student = build_classifier("lenet_half", 10, 2)
-    logits, measured = predict(student, images), bank.compare(student)
-    assert measured["agreement"] == agreement(logits, bank.logits)
-    assert measured["holdout_agreement"] == agreement(logits[:8], bank.logits[:8])
-    assert measured["infomax"] == infomax(logits[:8])
-    assert measured["snd"] == soft_neighbourhood_density(logits[:8])
-    assert measured["mcc"] == class_certainty(logits[:8])
-    assert measured["agreement"] < 1
-
-
-# In the foreground
-
-
-def test_a_trial_is_saved_and_its_folder_not_taken_twice(tiny, tmp_path, monkeypatch):
-    asked, load = [], proxies.load
-    monkeypatch.setattr(
-        proxies,
-        "load",
-        lambda name, split="train", *rest, **named: asked.append(split) or load(name, split, *rest, **named),
-    )
-    config, shown = tiny({"gan.lambda_e": 0.5}), []
-    out = tmp_path / "out"
-    metrics = foreground.run(config, out, tmp_path / "runs", show=lambda *what: shown.append(what))
-    assert sorted(path.name for path in out.iterdir()) == [
-        "generator.safetensors",
-        "result.json",
-        "samples.png",
-        "student.safetensors",
-    ]
-    assert set(asked) == {"train"}  # the test split is for the final evaluation alone
-    about = json.loads((out / "result.json").read_text())
-    assert TrialConfig.model_validate(about["config"]) == normalised(config)
-    assert about["metrics"] == metrics
-    assert "torch" in about["about"]["versions"]
-    student = build_classifier("lenet_half", 10, 2, 1)
-    student.load_state_dict(load_file(out / "student.safetensors"))
-    generator = degan.build_generator(1, 2, 4)
-    generator.load_state_dict(load_file(out / "generator.safetensors"))
-    with Image.open(out / "samples.png") as picture:
-        assert picture.format == "PNG"
-        picture.load()
-        assert picture.size == (2 * (8 * 34 + 2), 2 * (8 * 34 + 2))
-    assert {stage for stage, *_ in shown} == {"teacher", "comparison images", "gan", "distill", "done"}
-
-    files = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    with pytest.raises(UserError, match=r"out is already there"):
-        foreground.run(config, out, tmp_path / "runs")
-    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == files
-
-    (tmp_path / "empty").mkdir()
-    cached = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors")}
-    assert len(cached) == 2  # a teacher and a bank
-    shown.clear()
-    again = foreground.run(config, tmp_path / "empty", tmp_path / "runs", show=lambda *what: shown.append(what))
-    assert {stage for stage, *_ in shown} == {"comparison images", "gan", "distill", "done"}  # the teacher is there
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors")} == cached
-    assert again["score"] == metrics["score"]
-    for name in ("student.safetensors", "generator.safetensors", "samples.png"):
-        assert (tmp_path / "empty" / name).read_bytes() == (out / name).read_bytes()
-
-
-def test_a_student_of_images_has_no_generator_to_save(tiny, tmp_path):
-    foreground.run(tiny({"method": "proxy", "bank.generators": []}), tmp_path / "out", tmp_path / "runs")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["result.json", "student.safetensors"]
-
-
-def test_a_folder_that_is_a_file_is_refused(tiny, tmp_path):
-    (tmp_path / "out").write_text("mine")
-    with pytest.raises(UserError, match="already there"):
-        foreground.run(tiny(), tmp_path / "out", tmp_path / "runs")
-    assert (tmp_path / "out").read_text() == "mine"
-
-
-def test_a_failed_trial_speaks_to_the_user_and_saves_nothing(tiny, tmp_path):
-    config = tiny({"gan.lr": 10, "gan.lambda_e": 1e6, "bank.generators": []})
-    with pytest.raises(UserError, match="the trial failed: gan: "):
-        foreground.run(config, tmp_path / "out", tmp_path / "runs")
-    assert not (tmp_path / "out").exists()
-
-
-ALONE = """
-import sys
-sys.modules["ray"] = sys.modules["optuna"] = None
-from pathlib import Path
-from degan_search import foreground
-from degan_search.config import TrialConfig
-metrics = foreground.run(TrialConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
-print(metrics["score"], metrics["gan_steps"])
-"""
-
-
-def test_a_trial_runs_without_ray_and_optuna_and_gives_the_same(tiny, tmp_path):
-    config = tiny()
-    command = [sys.executable, "-c", ALONE, config.model_dump_json(), str(tmp_path / "out"), str(tmp_path / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    here = foreground.run(config, tmp_path / "here", tmp_path / "here-runs")
-    assert done.stdout.split() == [str(here["score"]), str(GAN_STEPS)]
-    for name in ("student.safetensors", "generator.safetensors", "samples.png"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
-
-
 def test_the_tiny_teacher_and_generator_are_worth_learning_from(teacher, run):
     # So that what the other tests compare is not one class for every image.
     assert teacher.held_out_accuracy > 0.5
     assert run().samples.float().std(0).mean() > 1  # nor one image
-
-
-def test_new_classes_that_are_known_already_are_refused(tiny, true, teacher):
-    config = normalised(tiny({"task": "incremental", "method": "finetuning", "proxy": "digits/[5,6]"}))
-    with pytest.raises(UserError, match=r"5, 6 of proxy .* are classes of 'digits' already"):
-        pipeline.check_inputs(config, pipeline.load_proxy(config, None), true, teacher)
-
-
-# What trials on the same inputs share
-
-
-def everything(shared):
-    """The bytes of all that trials share."""
-    teachers_ = {
-        f"{name}.{key}": value
-        for name in ("teacher", "fast_teacher")
-        for key, value in getattr(shared, name).state_dict().items()
-    }
-    images, logits = shared.bank
-    named = {"bank": images, "bank_logits": logits, "proxy": shared.proxy}
-    for name in ("proxy_logits", "true_logits"):
-        named |= {f"{name}_{part}": value for part, value in enumerate(getattr(shared, name))}
-    return tensors_bytes(teachers_ | named)
-
-
-def test_trials_share_what_none_of_them_changes_and_give_the_same_bits(tiny, prepare):
-    inputs = prepare(tiny({"method": "true"}))
-    configs = [
-        tiny({"method": "true"}),
-        tiny({"method": "proxy"}),
-        tiny({"distill.mix_proxy": 0.5, "distill.augment": True, "gan.lambda_s": 1}),
-    ]
-    first = [bits(pipeline.run(config, inputs)) for config in configs]
-    shared = pipeline.shared(inputs, "cpu")
-    before = everything(shared)
-    assert [bits(pipeline.run(config, inputs)) for config in configs] == first
-    assert everything(shared) == before
-    for config, expected in zip(configs, first, strict=True):
-        alone = dataclasses.replace(inputs)  # the same arrays, but nothing made of them yet
-        assert bits(pipeline.run(config, alone)) == expected
-
-
-def test_trials_on_the_same_inputs_hold_one_copy(tiny, prepare):
-    inputs = prepare(tiny())
-    one, other = pipeline.Trial(tiny(), inputs), pipeline.Trial(tiny({"seed": 1}), inputs)
-    assert one.teacher is other.teacher
-    assert one.fast_teacher is other.fast_teacher
-    assert one.bank.images is other.bank.images
-    assert one.bank.logits is other.bank.logits
-    assert one.shared.proxy is other.shared.proxy
-    another = pipeline.Trial(tiny(), dataclasses.replace(inputs))
-    assert another.teacher is not one.teacher
-
-
-def test_only_the_last_inputs_are_kept(tiny, prepare):
-    inputs = prepare(tiny())
-    given = [dataclasses.replace(inputs) for _ in range(pipeline.KEPT + 1)]
-    kept = [weakref.ref(pipeline.Trial(tiny(), one).shared) for one in given]
-    gc.collect()
-    assert [reference() is not None for reference in kept] == [False] + [True] * pipeline.KEPT
-    pipeline.Trial(tiny(), given[1])
-    pipeline.Trial(tiny(), inputs)
-    gc.collect()
-    assert [reference() is not None for reference in kept] == [False, True, False] + [True] * (pipeline.KEPT - 2)

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 from typer.testing import CliRunner
 
-from degan_search import ledger, pipeline, relatedness, runtime
+from degan_search import ledger, relatedness, runtime
 from degan_search import teacher as teachers
 from degan_search.cli.main import app
 from degan_search.data import proxies as proxy_sets
@@ -21,6 +21,7 @@ from degan_search.networks.table import build_classifier
 from degan_search.records import config_columns
 from degan_search.relatedness import DISTANCES, FEWEST, MEASURES, ORDER, look, random_network
 from degan_search.search import space as spaces
+from degan_search.trial.images import load_proxy
 
 PROXIES = [("noise/uniform", None), ("digits", 300)]
 BLIND = [name for name, measure in MEASURES.items() if not measure.true]
@@ -175,7 +176,7 @@ class TestRelatedness:
 
     def test_images_are_those_of_a_trial_with_this_count(self, tiny):
         config = tiny({"proxy": "digits", "count": 300})
-        expected = pipeline.load_proxy(config, None).images
+        expected = load_proxy(config, None).images
         assert (relatedness._load("digits", 300, 5000, None, 1) == expected).all()
 
     def test_ranking_sees_no_true_image(self, measure, measured, true, teacher, monkeypatch):

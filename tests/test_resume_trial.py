@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from degan_search import pipeline
-from degan_search import teacher as teachers
 from degan_search.checkpoint import MAGIC, Parts, Values, read_state, snapshot, state_bytes
 from degan_search.errors import UserError
 from degan_search.methods import METHODS
+from degan_search.trial import outcome as outcomes
+from degan_search.trial.inputs import prepare
 
 FITTING = {"steps": 12, "steps_per_epoch": 3}  # four events, the last of which in the second phase
 SHORT = {"distill": FITTING, "distill_images": FITTING, "incremental": FITTING, "gan.steps": 6}
@@ -52,10 +53,7 @@ def given(tiny, store):
 
     def made(*changes):
         config = tiny(SHORT, *changes)
-        pipeline.check(config)
-        true = teachers.true_images(config.teacher, None)
-        teacher = teachers.obtain(config.teacher, true, store)
-        return config, pipeline.prepare(config, pipeline.load_proxy(config, None), true, teacher, store)
+        return config, prepare(config, None, store)
 
     return made
 
@@ -69,7 +67,7 @@ def plain(event):
 def finish(trial):
     """Run a trial to its end; returns its events and what it leaves."""
     events = [plain(event) for event in trial]
-    return events, pipeline.files(trial.outcome)
+    return events, outcomes.files(trial.outcome)
 
 
 def states_of(config, inputs):
@@ -79,7 +77,7 @@ def states_of(config, inputs):
         events.append(plain(event))
         state = trial.state()
         states.append(None if state is None else state_bytes(state))
-    return events, pipeline.files(trial.outcome), states
+    return events, outcomes.files(trial.outcome), states
 
 
 def resumed(config, inputs, data):
@@ -122,7 +120,7 @@ def test_a_trial_is_cut_again_and_again(case, given):
         else:
             break
         del trial, steps
-    assert (seen, pipeline.files(trial.outcome)) == (events, files)
+    assert (seen, outcomes.files(trial.outcome)) == (events, files)
 
 
 def test_a_state_is_the_same_however_often_it_is_taken_and_however_the_trial_goes_on(given):

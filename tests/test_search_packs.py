@@ -10,7 +10,6 @@ from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from degan_search import ledger, pipeline, runtime
-from degan_search import teacher as teachers
 from degan_search.config import TrialConfig
 from degan_search.records import TRIAL_METRICS, config_of
 from degan_search.search import jobs, trainable
@@ -21,6 +20,7 @@ from degan_search.search.options import Options
 from degan_search.search.searcher import CellSearcher, GivenJobs, Searcher
 from degan_search.search.sweep import final_jobs, sweep
 from degan_search.storage import LocalPlace
+from degan_search.trial.inputs import inputs_key, prepare
 
 WEIGHTS = {"gan.lambda_e": [0, 1, 2, 30], "gan.lambda_d": [0, 5]}
 FIRST = [{"gan.lambda_e": weight, "gan.lambda_d": 5} for weight in (0, 1, 2, 30)]
@@ -164,7 +164,7 @@ def test_what_a_worker_leaves_of_a_pack_goes_on_alone(tiny, prepare, tmp_path, m
 
     def worker(*some):
         one = trainable.DeganTrainable.__new__(trainable.DeganTrainable)
-        references = {trainable.inputs_key(configs[0]): None}
+        references = {inputs_key(configs[0]): None}
         one.setup(jobs.pack(some), references, LocalPlace(tmp_path), checkpoint_every=0)
         return one
 
@@ -222,9 +222,7 @@ def test_rows_are_those_of_the_trials_alone(done):
     for name in ("search-0000", "search-0001", "search-0002", "search-0003", "final-0003"):
         row = rows.loc[name]
         config = config_of({**row, "trial_id": name})
-        true = teachers.true_images(config.teacher, None)
-        teacher = teachers.obtain(config.teacher, true, folder.parent / "cache")
-        inputs = pipeline.prepare(config, pipeline.load_proxy(config, None), true, teacher, folder.parent / "cache")
+        inputs = prepare(config, None, folder.parent / "cache")
         events = list(pipeline.Trial(config, inputs))
         measured = [event for event in events if event.metrics]
         own = curves[curves["trial_id"] == name]

@@ -10,10 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from degan_search import pipeline, settings_file
+from degan_search import settings_file
 from degan_search.errors import UserError
 from degan_search.search import space as spaces
 from degan_search.search.space import Cell, Range, Space
+from degan_search.trial import checks
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 NUMBERS = ("width", "latent", "epochs")
@@ -78,7 +79,7 @@ class TestShipped:
     def test_draws_are_valid(self, name):
         for cell in spaces.cells(shipped(name))[:12]:
             for config in draws(cell, 5):
-                pipeline.check(config)
+                checks.check(config)
                 flat = spaces._flat(config)
                 assert {key: flat[key] for key in cell.settings} == cell.settings
 

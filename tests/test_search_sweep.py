@@ -16,7 +16,6 @@ import yaml
 from rich.console import Console
 
 from degan_search import checkpoint, ledger, pipeline, runtime
-from degan_search import teacher as teachers
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.records import TRIAL_METRICS, Phase, config_of
@@ -27,7 +26,7 @@ from degan_search.search.options import Options
 from degan_search.search.recorder import Recorder, Rules
 from degan_search.search.searcher import GivenJobs
 from degan_search.search.sweep import final_jobs
-from degan_search.search.trainable import inputs_key
+from degan_search.trial.inputs import prepare
 
 GOOD = {"gan.lr": 0.002, "probe.lr": 0.003, "distill.lr": 0.003}
 UNTRAINED, DIVERGES = 1e-9, 10
@@ -230,11 +229,9 @@ def test_the_folder_is_whole(done):
 def test_the_same_trial_without_ray_gives_the_same_bits(done, frame):
     config = config_of({**frame.loc["search-0000"], "trial_id": "search-0000"})
     runtime.set_up_torch(1)
-    true = teachers.true_images(config.teacher, None)
-    teacher = teachers.obtain(config.teacher, true, done.cache)
-    assert teacher.hash == frame.loc["search-0000", "teacher_hash"]
-    proxy = pipeline.load_proxy(config, None)
-    outcome = pipeline.run(config, pipeline.prepare(config, proxy, true, teacher, done.cache))
+    inputs = prepare(config, None, done.cache)
+    assert inputs.teacher.hash == frame.loc["search-0000", "teacher_hash"]
+    outcome = pipeline.run(config, inputs)
     assert outcome.metrics["score"] == frame.loc["search-0000", "score"]
     for name, model in (("student", outcome.student), ("generator", outcome.generator)):
         file = done.folder / "trials" / "search-0000" / f"{name}.safetensors"
@@ -386,12 +383,3 @@ def test_slots(options, resources, fit):
 )
 def test_whether_trials_take_everything(options, resources, full):
     assert fill(Options(**options), resources) == full
-
-
-def test_trials_share_inputs_unless_they_need_others():
-    base = TrialConfig()
-    weights = base.model_copy(update={"gan": base.gan.model_copy(update={"lambda_e": 3.0}), "seed": 9})
-    assert inputs_key(weights) == inputs_key(base)
-    assert inputs_key(base.model_copy(update={"gan": base.gan.model_copy(update={"lr": 0.1})})) == inputs_key(base)
-    others = [{"proxy": "digits"}, {"count": 10}, {"method": "true"}, {"objective": "oracle_accuracy"}]
-    assert len({inputs_key(base.model_copy(update=change)) for change in [{}, *others]}) == 5

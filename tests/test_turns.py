@@ -70,22 +70,13 @@ def together(trials, drop=lambda member, event: False):
     return events, turns
 
 
-def inputs_of(config, prepare, store):
-    """What a trial is given: the tiny teacher's, or those of its own old classes."""
-    if config.task == "distillation":
-        return prepare(config)
-    true = pipeline.teachers.true_images(config.teacher, None)
-    teacher = pipeline.teachers.obtain(config.teacher, true, store)
-    return pipeline.prepare(config, pipeline.load_proxy(config, None), true, teacher, store)
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_trial_beside_others_has_the_bits_of_itself_alone(kind, tiny, prepare, store):
+def test_a_trial_beside_others_has_the_bits_of_itself_alone(kind, tiny, prepare):
     configs = [
         tiny(SHORT, KINDS[kind], {"seed": seed, "gan.lambda_e": weight}) for seed, weight in ((3, 0.5), (1, 2.0))
     ]
     other = tiny(SHORT, DROPOUT, {"seed": 9})  # draws noise between the others' steps
-    inputs = [inputs_of(config, prepare, store) for config in (*configs, other)]
+    inputs = [prepare(config) for config in (*configs, other)]
     before = torch.get_rng_state()
     trials = [pipeline.Trial(config, given) for config, given in zip((*configs, other), inputs, strict=True)]
     events, turns = together(trials)

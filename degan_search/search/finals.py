@@ -14,7 +14,8 @@ import pandas as pd
 import ray
 from rich.console import Console
 
-from degan_search import ledger, pipeline, runtime
+from degan_search import ledger
+from degan_search import runtime
 from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig, stable_hash, trial_config
 from degan_search.errors import IncompleteError, UserError, close_matches
@@ -30,8 +31,10 @@ from degan_search.search.prepare import prepare
 from degan_search.search.run_folder import check_writable
 from degan_search.search.searcher import GivenJobs
 from degan_search.search.sweep import check_slots, opened, read_jobs, run_phase, score
-from degan_search.search.trainable import inputs_key
-from degan_search.selection import choose, paired_test
+from degan_search.selection import choose
+from degan_search.selection import paired_test
+from degan_search.trial import checks
+from degan_search.trial.inputs import inputs_key
 
 LOG = "finals.json"
 BUDGETS = ("as-is", "paper")
@@ -181,7 +184,7 @@ def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
     ]
     lineup = [*chosen.values(), *baselines]
     for entrant in lineup:
-        pipeline.check(entrant.config)
+        checks.check(entrant.config)
     return lineup
 
 

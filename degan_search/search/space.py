@@ -14,11 +14,12 @@ import optuna
 import yaml
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
-from degan_search import pipeline, settings_file
+from degan_search import settings_file
 from degan_search.config import Count, Model, Seed, TrialConfig, flatten, merge, parse, trial_config
 from degan_search.errors import UserError, close_matches
 from degan_search.methods import UNTUNED, WITHOUT_PROXY, normalised
 from degan_search.settings.criteria import CRITERIA
+from degan_search.trial import checks
 
 Scalar = bool | int | float | str | None
 SHARED = ("proxy", "count", "method", "objective", "teacher.", "bank.")
@@ -360,7 +361,7 @@ def _check_cell(cell: Cell) -> None:
 
 
 def _check_trial(space: Space, config: TrialConfig) -> None:
-    pipeline.check(config)
+    checks.check(config)
     if space.finals and config.seed in space.finals.seeds:
         raise UserError(f"finals.seeds must not hold the search's own seed {config.seed}")
 

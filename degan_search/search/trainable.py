@@ -15,17 +15,22 @@ from typing import Any
 import ray
 from ray import tune
 
-from degan_search import pipeline, runtime
-from degan_search.config import TrialConfig, stable_hash
+from degan_search import runtime
+from degan_search.config import TrialConfig
 from degan_search.errors import UserError
-from degan_search.methods import METHODS
-from degan_search.pipeline import Event, Inputs, Trial
+from degan_search.pipeline import Trial
 from degan_search.records import Cause, State
 from degan_search.search import checkpoints, faults, jobs
 from degan_search.search.cluster import all_cpus_are_rays
 from degan_search.search.jobs import Job
 from degan_search.storage import Place
+from degan_search.trial import outcome as outcomes
+from degan_search.trial.inputs import Inputs, inputs_key
+from degan_search.trial.outcome import Event
 from degan_search.turns import Turns
+
+INPUTS_KEPT = 4
+"""Inputs that a worker keeps: the cells of a sweep take turns."""
 
 
 class DeganTrainable(tune.Trainable):  # type: ignore[misc]
@@ -162,7 +167,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         if event.metrics:
             self.reports[one["id"]].append(_report(event))
         if event.stage == "done":
-            for name, data in pipeline.files(self.trials[one["id"]].outcome).items():
+            for name, data in outcomes.files(self.trials[one["id"]].outcome).items():
                 self.folders.at(one["id"]).write(name, data)
             return self._result(one, event, State.COMPLETE)
         if math.isfinite(event.metrics.get("score", math.nan)):
@@ -234,21 +239,14 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         }
 
 
-@lru_cache(maxsize=pipeline.KEPT)
+@lru_cache(maxsize=INPUTS_KEPT)
 def _fetched(reference: ray.ObjectRef) -> Inputs:
-    """Return inputs as the very object that earlier trials of this process had: they share what was made of it."""
+    """Return inputs as the very object that earlier trials of this process had: they share what was made of it.
+
+    With inputs that are let go, goes what their trials shared on the device.
+    """
     fetched: Inputs = ray.get(reference)
     return fetched
-
-
-def inputs_key(config: TrialConfig) -> str:
-    """Return the name of the inputs that a trial needs: trials of one key share them.
-
-    GAN settings that vary from trial to trial are no part of it: all are compared on one bank.
-    """
-    source = METHODS[config.method].source
-    true = source if source in ("true", "few_true") else None
-    return stable_hash(config.task, config.teacher, config.proxy, config.count, config.bank, true, config.objective)
 
 
 def _report(event: Event) -> dict[str, Any]:

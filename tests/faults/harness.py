@@ -12,10 +12,10 @@ from pathlib import Path
 import yaml
 
 from degan_search import ledger, pipeline, runtime
-from degan_search import teacher as teachers
 from degan_search.records import Phase, State, config_of
 from degan_search.search import space as spaces
-from degan_search.search.trainable import inputs_key
+from degan_search.trial import outcome as outcomes
+from degan_search.trial.inputs import inputs_key, prepare
 
 MAIN = "from degan_search.cli.main import main; main()"
 TRIAL = {
@@ -162,13 +162,10 @@ def same_as_uninterrupted(run, frame, most=100):
     for cell in spaces.cells(spaces.load(str(run / "space.yaml"))):
         for config in cell.shared():  # the images to compare on are made with the first one's settings
             if inputs_key(config) not in known:
-                true = teachers.true_images(config.teacher, None)
-                teacher = teachers.obtain(config.teacher, true, cache)
-                proxy = pipeline.load_proxy(config, None)
-                known[inputs_key(config)] = pipeline.prepare(config, proxy, true, teacher, cache)
+                known[inputs_key(config)] = prepare(config, None, cache)
     for _, row in frame[frame["state"] == State.COMPLETE].head(most).iterrows():
         config = config_of(row)
         outcome = pipeline.run(config, known[inputs_key(config)])
         assert outcome.metrics["score"] == row["score"], row["trial_id"]
         saved = (run / "trials" / row["trial_id"] / "student.safetensors").read_bytes()
-        assert pipeline.files(outcome)["student.safetensors"] == saved, row["trial_id"]
+        assert outcomes.files(outcome)["student.safetensors"] == saved, row["trial_id"]

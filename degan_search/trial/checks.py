@@ -1,0 +1,94 @@
+"""What is wrong with a trial is said before anything is trained: in its settings, its images, or its teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from degan_search import degan, incremental, zskd
+from degan_search import teacher as teachers
+from degan_search.batchnorm import norms
+from degan_search.config import TrialConfig
+from degan_search.data import proxies
+from degan_search.data.images import split
+from degan_search.errors import UserError
+from degan_search.methods import METHODS, normalised
+from degan_search.networks.table import build_classifier
+from degan_search.trial.images import Proxy, few_of_each, image_batch
+
+HELD_OUT_OBJECTIVES = ("holdout_agreement", "infomax", "snd", "mcc")
+"""Objectives that are measured on held-out proxy images alone."""
+
+
+def check(config: TrialConfig) -> None:
+    """Refuse what can be seen to be wrong before anything is loaded.
+
+    Raises:
+        UserError: unknown method, network, data set, proxy or class; a student that takes other images; settings
+            that the method, the task or the teacher cannot have.
+    """
+    config = normalised(config)
+    if config.objective in HELD_OUT_OBJECTIVES and not config.bank.proxy_images:
+        raise UserError(f"objective {config.objective!r} needs proxy images in the bank; raise bank.proxy_images")
+    if config.task == "incremental" and config.probe.at:
+        raise UserError(f"probe.at = {list(config.probe.at)}: task incremental has no rungs, it must be []")
+    proxies.check(config.proxy)
+    proxies.check(config.teacher.dataset)
+    channels = teachers.channels(config.teacher)
+    with torch.device("meta"):  # no weights are drawn
+        teacher = build_classifier(config.teacher.network, 2, config.teacher.width)
+        build_classifier(config.student.network, 2, config.student.width, channels)
+    _check_norms(config, teacher)
+
+
+def check_size(config: TrialConfig, proxy: Proxy) -> None:
+    """Refuse a proxy with too few images for a batch of what the method trains on it.
+
+    Raises:
+        UserError: says how many there are and how many are needed; or that new classes have no labels.
+    """
+    method = METHODS[config.method]
+    if method.generates:
+        degan.lengths(config.gan, len(proxy.images), proxy.set_images)
+    if config.task == "incremental":
+        proxy.labels_of(proxy.train)
+    elif method.source == "proxy":
+        batch = image_batch(config, proxy)
+        if len(proxy.train) < batch:
+            raise UserError(
+                f"proxy {config.proxy!r} leaves {len(proxy.train)} images for distillation, "
+                f"fewer than a batch of {batch}; lower distill_images.batch_size"
+            )
+
+
+def check_inputs(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages, teacher: teachers.Teacher) -> None:
+    """Refuse what shows in the teacher and in the images' classes alone.
+
+    Raises:
+        UserError: new classes that the teacher knows already, a teacher that the method cannot look into, fewer true
+            images of a class than `shots`, or too few images to hold some out.
+    """
+    config = normalised(config)
+    method = METHODS[config.method]
+    if config.gan.lambda_bn:
+        _check_norms(config, teacher.model())
+    if config.task == "incremental":
+        incremental.expand(teacher.model(), 1, 0)
+        if known := sorted(set(true.classes) & set(proxy.classes)):
+            raise UserError(
+                f"{', '.join(known)} of proxy {config.proxy!r} are classes of {config.teacher.dataset!r} already: "
+                "task incremental learns new ones"
+            )
+    if method.source == "zskd":
+        zskd.class_similarity(teacher.model())
+        split(config.zskd.images, config.teacher.holdout, 0)
+    if method.source == "few_true":
+        split(len(few_of_each(true.labels[true.train], config.shots, 0)), config.teacher.holdout, 0)
+
+
+def _check_norms(config: TrialConfig, teacher: nn.Module) -> None:
+    if config.gan.lambda_bn and not norms(teacher):
+        raise UserError(
+            f"gan.lambda_bn = {config.gan.lambda_bn:g} needs a teacher with BatchNorm layers that can be looked into; "
+            f"{config.teacher.path or config.teacher.network} has none: set it to 0"
+        )

@@ -1,0 +1,96 @@
+"""The images of a trial: the proxy, turned to what the teacher takes, and the parts of it that have a role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from degan_search import bank as banks
+from degan_search import degan, runtime
+from degan_search import teacher as teachers
+from degan_search.config import TrialConfig
+from degan_search.data import proxies
+from degan_search.data.images import split, to_input
+from degan_search.data.synthetic import Split
+from degan_search.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Proxy:
+    """Proxy images as the teacher takes them, and their 80/20 split."""
+
+    images: banks.Images
+    set_images: int
+    """Images of the whole set, before class filtering."""
+    train: np.ndarray
+    held_out: np.ndarray
+    """No student trains on these; a GAN does."""
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    """The new classes of the task `incremental`, which alone looks at labels."""
+
+    def labels_of(self, indices: np.ndarray) -> np.ndarray:
+        """Return the labels of some images.
+
+        Raises:
+            UserError: the proxy has none, or one class only.
+        """
+        if self.labels is None or len(self.classes) < 2:
+            raise UserError("task incremental learns the proxy's classes: it must be labelled, with at least two")
+        picked: np.ndarray = self.labels[indices]
+        return picked
+
+
+def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train") -> Proxy:
+    """Load a trial's proxy images, turned to what the teacher takes.
+
+    `part` is "test" for the final evaluation of new classes alone, which takes all of them.
+
+    Raises:
+        UserError: they are not there, broken, or fewer than `count`.
+    """
+    images = proxies.load(config.proxy, part, data_dir, config.count if part == "train" else None, seed=0)
+    ready = to_input(images.images, teachers.channels(config.teacher))
+    set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
+    train, held_out = split(len(ready), config.teacher.holdout, seed=0)
+    return Proxy(ready, set_images, train, held_out, images.labels, images.classes)
+
+
+def banked(config: TrialConfig, proxy: Proxy) -> Int64[np.ndarray, " n"]:
+    """Return the held-out proxy images of the bank; of new classes half at most, the others are the oracle's."""
+    held_out = proxy.held_out if config.task == "distillation" else proxy.held_out[: len(proxy.held_out) // 2]
+    return held_out[: config.bank.proxy_images]
+
+
+def few_of_each(labels: Int64[np.ndarray, " n"], shots: int, seed: int) -> Int64[np.ndarray, " k"]:
+    """Return the indices of `shots` images of each class, drawn without replacement.
+
+    Raises:
+        UserError: a class has fewer.
+    """
+    rng = np.random.default_rng(runtime.stream_seed(seed, "few_shot"))
+    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if (fewest := min(map(len, rows))) < shots:
+        raise UserError(f"shots = {shots} true images of each class, but a class has {fewest}; lower shots")
+    return np.concatenate([rng.choice(own, shots, replace=False) for own in rows])
+
+
+def oracle_images(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages) -> tuple[banks.Images, np.ndarray]:
+    """Return the held-out true images with their labels; of the task `incremental` also those of the new classes."""
+    images, labels = true.images[true.held_out], true.labels[true.held_out]
+    if config.task == "distillation":
+        return images, labels
+    kept = proxy.held_out[len(banked(config, proxy)) :]
+    new = len(true.classes) + proxy.labels_of(kept)
+    return np.concatenate([images, proxy.images[kept]]), np.concatenate([labels, new])
+
+
+def image_batch(config: TrialConfig, proxy: Proxy) -> int:
+    """Return how many proxy images a step of the distillation takes, scaled to the proxy's share of its set."""
+    from degan_search.pipeline import distill_config
+
+    distilling = distill_config(config)
+    return degan.scaled_batch(distilling.batch_size, distilling.batch_of, len(proxy.images), proxy.set_images)

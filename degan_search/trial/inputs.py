@@ -1,0 +1,201 @@
+"""What a trial is given, and how it is prepared: images loaded, the teacher obtained, all checked, the bank made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from degan_search import bank as banks
+from degan_search import teacher as teachers
+from degan_search.config import TeacherConfig, TrialConfig, stable_hash
+from degan_search.fit import Progress
+from degan_search.methods import METHODS
+from degan_search.teacher import Teacher, TrueImages
+from degan_search.trial.checks import check, check_inputs, check_size
+from degan_search.trial.images import Proxy, banked, load_proxy, oracle_images
+from degan_search.trial.shared import Shared
+
+Show = Callable[[str, int, int | None], None]
+"""Is told the stage, its steps done, and how many there are, if that is known."""
+Train = Callable[[Callable[[], nn.Module]], nn.Module]
+"""Trains a network, here or elsewhere, and returns it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a trial is given: arrays that trials share, no file, and a true label for few methods alone."""
+
+    teacher: Teacher
+    proxy: Proxy
+    bank: banks.Images
+    bank_proxy_images: int
+    true_train: banks.Images | None = None
+    true_held_out: banks.Images | None = None
+    """True images, for the methods that distil from them."""
+    true_labels: np.ndarray | None = None
+    """Of `true_train`, for the method that takes some of each class."""
+    oracle: tuple[banks.Images, np.ndarray] | None = None
+    """Held-out true images and labels, for the objective `oracle_accuracy` alone."""
+    _on: dict[str, Shared] = field(default_factory=dict, init=False, repr=False)
+
+    def on(self, device: str) -> Shared:
+        """Return what trials on these inputs share on a device, made once and kept as long as the inputs."""
+        if device not in self._on:
+            true = self.true_train, self.true_held_out
+            self._on[device] = Shared(self.teacher, self.proxy, self.bank, true, device)
+        return self._on[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what lies on a device: another process makes its own."""
+        return self.__dict__ | {"_on": {}}
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """The images and the teacher of a configuration, which fit it and each other."""
+
+    config: TrialConfig
+    proxy: Proxy
+    true: TrueImages
+    teacher: Teacher
+
+
+def prepare(
+    config: TrialConfig,
+    data_dir: Path | None,
+    cache: Path,
+    device: str = "cpu",
+    run_all: banks.RunAll = banks.one_by_one,
+    show: Show = lambda stage, step, of: None,
+) -> Inputs:
+    """Return what a trial of this configuration is given.
+
+    Args:
+        config: the trial's.
+        data_dir: folder of the image sets.
+        cache: folder of trained teachers and of banks; what is missing is made and kept there.
+        device: where the teacher and the bank's generators train.
+        run_all: makes the parts of the bank, one after the other or side by side.
+        show: is told what takes time.
+
+    Raises:
+        UserError: a wrong configuration, or data that are not there or do not fit.
+    """
+    (loaded,) = load([config], data_dir, cache, device, report=lambda at: show("teacher", at.step, at.of))
+    show("comparison images", 0, None)
+    return gather(loaded, cache, device, run_all)
+
+
+def load(
+    configs: Sequence[TrialConfig],
+    data_dir: Path | None,
+    cache: Path,
+    device: str = "cpu",
+    show: Callable[[str], None] = lambda text: None,
+    report: Callable[[Progress], None] | None = None,
+    train: Train | None = None,
+) -> list[Loaded]:
+    """Return the images and teachers of configurations, all checked; what several share is loaded or trained once.
+
+    No teacher trains before all images are loaded and their numbers checked.
+
+    Args:
+        configs: of the trials.
+        data_dir: folder of the image sets.
+        cache: folder of trained teachers.
+        device: where teachers train.
+        show: is told in words what is done.
+        report: is told how the training of a teacher goes.
+        train: if given, several teachers train by it, side by side.
+
+    Raises:
+        UserError: a wrong configuration, or data that are not there or do not fit.
+    """
+    for config in configs:
+        check(config)
+    show("Loading images")
+    proxies: dict[str, Proxy] = {}
+    for config in configs:
+        key = _proxy_key(config)
+        if key not in proxies:
+            proxies[key] = load_proxy(config, data_dir)
+        check_size(config, proxies[key])
+    wanted = list(dict.fromkeys(config.teacher for config in configs))
+    show(f"Loading {', '.join(dict.fromkeys(teacher.dataset for teacher in wanted))}")
+    true = {teacher: teachers.true_images(teacher, data_dir) for teacher in wanted}
+    if len(wanted) == 1 or train is None:
+        trained = {one: teachers.obtain(one, images, cache, report, device) for one, images in true.items()}
+    else:
+        show(f"Training {len(wanted)} teachers")
+        trained = _side_by_side(true, cache, device, train)
+    loaded = [
+        Loaded(config, proxies[_proxy_key(config)], true[config.teacher], trained[config.teacher]) for config in configs
+    ]
+    for one in loaded:
+        check_inputs(one.config, one.proxy, one.true, one.teacher)
+    return loaded
+
+
+def gather(loaded: Loaded, cache: Path, device: str = "cpu", run_all: banks.RunAll = banks.one_by_one) -> Inputs:
+    """Make the bank, and gather what trials on these images are given."""
+    config, proxy, true, teacher = loaded.config, loaded.proxy, loaded.true, loaded.teacher
+    digest = hashlib.sha256(proxy.images.tobytes()).hexdigest()[:16]
+    bank, bank_proxy_images = banks.obtain(
+        config.bank,
+        config.gan,
+        proxy.images,
+        proxy.images[banked(config, proxy)],
+        proxy.set_images,
+        teacher.model(device),
+        stable_hash(teacher.hash, digest),
+        cache,
+        device,
+        run_all,
+    )
+    source = METHODS[config.method].source
+    uses_true = source in ("true", "few_true")
+    return Inputs(
+        teacher,
+        proxy,
+        bank,
+        bank_proxy_images,
+        true_train=true.images[true.train] if uses_true else None,
+        true_held_out=true.images[true.held_out] if uses_true else None,
+        true_labels=true.labels[true.train] if source == "few_true" else None,
+        oracle=oracle_images(config, proxy, true) if config.objective == "oracle_accuracy" else None,
+    )
+
+
+def inputs_key(config: TrialConfig) -> str:
+    """Return the name of the inputs that a trial needs: trials of one key share them.
+
+    GAN settings that vary from trial to trial are no part of it: all are compared on one bank.
+    """
+    source = METHODS[config.method].source
+    true = source if source in ("true", "few_true") else None
+    return stable_hash(config.task, config.teacher, config.proxy, config.count, config.bank, true, config.objective)
+
+
+def _proxy_key(config: TrialConfig) -> str:
+    """Return what decides a trial's `Proxy`: name, count, the teacher's channels, and the share held out."""
+    return f"{config.proxy} {config.count} {teachers.channels(config.teacher)} {config.teacher.holdout}"
+
+
+def _side_by_side(
+    true: Mapping[TeacherConfig, TrueImages], cache: Path, device: str, train: Train
+) -> dict[TeacherConfig, Teacher]:
+    def obtain(config: TeacherConfig) -> Teacher:
+        return teachers.obtain(config, true[config], cache, None, device, train)
+
+    pool = ThreadPoolExecutor(len(true))
+    try:
+        return dict(zip(true, pool.map(obtain, true), strict=True))
+    finally:  # an interruption does not wait for teachers
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,67 @@
+"""What a trial reports while it runs, and what it leaves: its measures, its networks, and their files."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import UInt8
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from degan_search.atomic import write_bytes
+from degan_search.checkpoint import tensors_bytes
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a trial reports: its stage, the step, and what was measured there, if anything."""
+
+    stage: str
+    step: int
+    of: int | None
+    seconds: float
+    budget: int = 0
+    """GAN steps done."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """With `score` (higher is better) at a rung and at the end."""
+
+
+@dataclass
+class Outcome:
+    """A finished trial: its measures, the student, where there is one the generator, and samples of images made."""
+
+    metrics: dict[str, float]
+    student: nn.Module
+    generator: nn.Module | None = None
+    samples: UInt8[Tensor, "n c h w"] | None = None
+
+
+def files(outcome: Outcome) -> dict[str, bytes]:
+    """Return what is kept of an outcome by file name: the student, and if any the generator and a grid of samples."""
+    kept = {"student.safetensors": tensors_bytes(outcome.student.state_dict())}
+    if outcome.generator is not None:
+        kept["generator.safetensors"] = tensors_bytes(outcome.generator.state_dict())
+    if outcome.samples is not None:
+        kept["samples.png"] = sample_grid(outcome.samples)
+    return kept
+
+
+def save(outcome: Outcome, folder: Path) -> None:
+    """Write an outcome's files, each atomically.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    for name, data in files(outcome).items():
+        write_bytes(folder / name, data)
+
+
+def sample_grid(images: UInt8[Tensor, "n c h w"], columns: int = 8, zoom: int = 2) -> bytes:
+    """Return a PNG with the images in rows."""
+    grid = to_pil_image(make_grid(images, nrow=columns, padding=2, pad_value=255))
+    buffer = io.BytesIO()
+    grid.resize((grid.width * zoom, grid.height * zoom), resample=0).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,87 @@
+"""What trials share on a device, so that each process holds it once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from degan_search import bank as banks
+from degan_search import runtime
+from degan_search import teacher as teachers
+from degan_search.metrics import predict
+from degan_search.networks.frozen import freeze
+from degan_search.trial.images import Proxy
+
+Pair = tuple[Tensor, Tensor]
+"""Images with the teacher's logits, or training images with held-out ones."""
+
+
+class Shared:
+    """What trials on the same inputs share on a device: the frozen teacher, and images with its logits.
+
+    No trial changes any of it. Each part is made when it is first asked for, and is there before it is given: trials
+    may run on streams of their own. It holds no `Inputs`, so that it is freed with those that hold it.
+    """
+
+    def __init__(
+        self,
+        teacher: teachers.Teacher,
+        proxy: Proxy,
+        bank: banks.Images,
+        true: tuple[banks.Images | None, banks.Images | None],
+        device: str,
+    ) -> None:
+        self.device = device
+        self._teacher, self._proxy, self._bank, self._true = teacher, proxy, bank, true
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The frozen network."""
+        return runtime.settled(self._teacher.model(self.device))
+
+    @cached_property
+    def fast_teacher(self) -> nn.Module:
+        """The teacher with its norms folded."""
+        return runtime.settled(freeze(self.teacher, fold_norms=True))
+
+    @cached_property
+    def bank(self) -> Pair:
+        """The bank's images and logits."""
+        images = self.moved(self._bank)
+        return runtime.settled((images, predict(self.teacher, images)))
+
+    @cached_property
+    def proxy(self) -> Tensor:
+        """Every proxy image."""
+        return runtime.settled(self.moved(self._proxy.images))
+
+    @cached_property
+    def proxy_logits(self) -> Pair:
+        """The logits of `proxy_parts`."""
+        return self._logits(self.proxy_parts())
+
+    @cached_property
+    def true_logits(self) -> Pair:
+        """The logits of `true_parts`."""
+        return self._logits(self.true_parts())
+
+    def proxy_parts(self) -> Pair:
+        """Return copies of the proxy's training and held-out images, which nobody keeps."""
+        train, held_out = (self.moved(rows) for rows in (self._proxy.train, self._proxy.held_out))
+        return self.proxy[train], self.proxy[held_out]
+
+    def true_parts(self) -> Pair:
+        """Return the true training and held-out images."""
+        train, held_out = self._true
+        assert train is not None and held_out is not None, "prepare() gives them for this method"
+        return self.moved(train), self.moved(held_out)
+
+    def moved(self, array: np.ndarray) -> Tensor:
+        """Return an array on the device."""
+        return torch.from_numpy(array).to(self.device)
+
+    def _logits(self, parts: Pair) -> Pair:
+        return runtime.settled((predict(self.teacher, parts[0]), predict(self.teacher, parts[1])))

@@ -1,0 +1,27 @@
+"""What a worker keeps of the inputs that it was given."""
+
+import dataclasses
+import gc
+import weakref
+
+from degan_search import pipeline
+from degan_search.search import trainable
+
+
+def test_only_the_last_inputs_are_kept(tiny, prepare, monkeypatch):
+    inputs, kept_at_once = prepare(tiny()), trainable.INPUTS_KEPT
+    monkeypatch.setattr(trainable.ray, "get", lambda reference: dataclasses.replace(inputs))
+    trainable._fetched.cache_clear()
+
+    def begun(reference):
+        """A trial on the inputs of a reference, as a worker begins it."""
+        return pipeline.Trial(tiny(), trainable._fetched(reference))
+
+    kept = [weakref.ref(begun(number).shared) for number in range(kept_at_once + 1)]
+    gc.collect()
+    assert [reference() is not None for reference in kept] == [False] + [True] * kept_at_once
+    begun(1)
+    begun("another")
+    gc.collect()
+    assert [reference() is not None for reference in kept] == [False, True, False] + [True] * (kept_at_once - 2)
+    trainable._fetched.cache_clear()

@@ -1,0 +1,53 @@
+"""A trial's images: the proxy as the teacher takes it, a few of each class, and those of the oracle."""
+
+import numpy as np
+import pytest
+import torch
+
+from degan_search import pipeline
+from degan_search import teacher as teachers
+from degan_search.errors import UserError
+from degan_search.metrics import accuracy, predict
+from degan_search.trial.images import few_of_each
+
+NEW = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digits/[5-9]"}
+
+
+def test_few_true_images_are_of_each_class_and_drawn_by_the_seed():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), (9, 5, 7, 3)))
+    draws = [few_of_each(labels, 3, seed) for seed in range(20)]
+    for drawn in draws:
+        assert len(set(drawn.tolist())) == 12
+        assert np.bincount(labels[drawn]).tolist() == [3, 3, 3, 3]
+    assert len({tuple(sorted(drawn)) for drawn in draws}) > 15
+    assert np.array_equal(draws[4], few_of_each(labels, 3, 4))
+    assert set(np.concatenate(draws).tolist()) == set(range(len(labels)))
+    with pytest.raises(UserError, match=r"shots = 4 .*a class has 3; lower shots"):
+        few_of_each(labels, 4, 0)
+
+
+def test_the_oracle_of_new_classes_has_images_of_both_kinds(tiny, prepare):
+    config = tiny(NEW, {"method": "finetuning", "objective": "oracle_accuracy"})
+    inputs, old_true = prepare(config), teachers.true_images(config.teacher, None)
+    images, labels = inputs.oracle
+    old, new = old_true.held_out, inputs.proxy.held_out[inputs.bank_proxy_images :]
+    assert np.array_equal(images, np.concatenate([old_true.images[old], inputs.proxy.images[new]]))
+    assert np.array_equal(labels, np.concatenate([old_true.labels[old], 5 + inputs.proxy.labels[new]]))
+    outcome = pipeline.run(config, inputs)
+    assert outcome.metrics["score"] == accuracy(
+        predict(outcome.student, torch.from_numpy(images)), torch.from_numpy(labels)
+    )
+
+
+@pytest.mark.parametrize("proxy", ["glyphs/[A-C]", "noise/uniform"])
+def test_proxies_of_other_kinds_are_turned_to_the_teachers_channels(proxy, tiny, prepare, run):
+    config = tiny({"proxy": proxy, "count": 40})
+    inputs = prepare(config)
+    assert inputs.proxy.images.shape == (40, 1, 32, 32)
+    assert inputs.proxy.set_images == 40
+    assert sorted([*inputs.proxy.train, *inputs.proxy.held_out]) == list(range(40))
+    assert 0 <= pipeline.run(config, inputs).metrics["score"] <= 1
+
+
+def test_the_batch_is_counted_in_the_whole_set(tiny, prepare):
+    assert prepare(tiny({"proxy": "digits/[0-2]", "count": None})).proxy.set_images == 1437
