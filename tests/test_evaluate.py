@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from degan_search import evaluate, ledger
+from degan_search import cross
+from degan_search import evaluate
+from degan_search import ledger
 from degan_search import teacher as teachers
 from degan_search.data import proxies
+from degan_search.data.images import denormalise
 from degan_search.methods import normalised
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
@@ -155,6 +159,47 @@ def test_students_of_both_tasks_are_compared_with_their_own_kind(learned, tiny, 
     frame = scores(tmp_path)
     assert np.isnan(frame.loc["search-0000", "cross_agreement"])
     assert frame["oracle_accuracy"].notna().all()
+
+
+@pytest.fixture
+def passed_forward(monkeypatch):
+    """The images, as bytes, that networks were trained on, and those on which agreement across trials was measured."""
+    trained, measured, plain = set(), set(), cross.predict
+
+    def forward(module, given):
+        first = given[0] if given else None
+        if module.training and isinstance(first, torch.Tensor) and first.shape[1:] == (1, 32, 32):
+            trained.update(image.tobytes() for image in denormalise(first).contiguous().numpy())
+
+    def measure(model, images, *rest):
+        measured.update(image.tobytes() for image in images.contiguous().numpy())
+        return plain(model, images, *rest)
+
+    monkeypatch.setattr(cross, "predict", measure)
+    handle = register_module_forward_pre_hook(forward)
+    yield trained, measured
+    handle.remove()
+
+
+def test_agreement_across_trials_is_measured_on_no_image_that_a_student_learned(
+    tiny, prepare, teacher, store, tmp_path, passed_forward
+):
+    """From the training of the students to the comparison of their networks, through all that lies between."""
+    (trained, measured), learned_from = passed_forward, set()
+    for number, method in enumerate(("proxy", "proxy_matched")):
+        config = tiny({"method": method, "seed": number, "bank.proxy_images": 2000})
+        inputs = prepare(config)
+        trained.clear()  # the bank's generators are trained on the whole proxy, and they teach no student
+        row(tmp_path, teacher.hash, f"search-000{number}", config, pipeline.run(config, inputs).student)
+        learned_from |= trained
+    proxy = inputs.proxy
+    assert learned_from == {image.tobytes() for image in proxy.images[proxy.train]}
+    assert evaluate.evaluate(tmp_path, None, store) == 2
+    assert measured == {image.tobytes() for image in proxy.images[proxy.held_out]}
+    assert not measured & learned_from
+    # Nor is the bank, on which the search compares them.
+    assert not {image.tobytes() for image in inputs.bank} & learned_from
+    assert scores(tmp_path)["cross_agreement"].notna().all()
 
 
 def test_the_teacher_is_scored_once_however_many_students_there_are(tiny, teacher, store, tmp_path, monkeypatch):

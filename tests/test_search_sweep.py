@@ -55,13 +55,19 @@ SPACE = {
     "asha": {"reduction_factor": 2},
     "finals": {"seeds": [5]},
 }
-# The command, whose workers say after each step in which process they are and what it may use.
+# The command, whose workers say after each step in which process they are and what it may use. They take CPUs under a
+# name that no other sweep on this machine uses: whether a worker finds one free shall not depend on those.
 MAIN = """
 import json, os
+from degan_search import runtime
 from degan_search.cli.main import main
 from degan_search.search import cluster, sweep
 
 class Telling(sweep.DeganTrainable):
+    def setup(self, *given, **named):
+        runtime.CPU_NAME = os.environ["CPU_NAME"]
+        super().setup(*given, **named)
+
     def step(self):
         result = super().step()
         about = {"trial": self.job["id"], "process": os.getpid(), "inputs": id(self.inputs), "niceness": os.nice(0)}
@@ -81,6 +87,7 @@ def run_sweep(folder, space, spoil=None, options=("--max-concurrent", "1")):
     file.write_text(yaml.safe_dump(space, sort_keys=False))
     command = [sys.executable, "-c", MAIN, "sweep", str(file), "--storage", str(folder / "runs")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TOLD": str(folder / "told")}
+    environment["CPU_NAME"] = f"degan-search/test/{os.getpid()}"
     with (folder / "stderr").open("w+") as stderr:
         process = subprocess.Popen(
             [*command, *options], stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -99,6 +100,21 @@ class TestPaired:
         assert isinstance(paired([1, 2], [2, 4]), Paired)
 
 
+def of_spearman(first, second, *levels):
+    """SciPy's own percentile bootstrap of its own correlation, from the same resamples."""
+
+    def rho(x, y):
+        return stats.spearmanr(x, y).statistic
+
+    drawn = stats.bootstrap(
+        (first, second), rho, paired=True, vectorized=False, method="percentile", rng=np.random.default_rng(0)
+    )
+    again = partial(stats.bootstrap, (first, second), rho, paired=True, vectorized=False, method="percentile")
+    return [
+        again(n_resamples=0, bootstrap_result=drawn, confidence_level=level).confidence_interval for level in levels
+    ]
+
+
 class TestRankCorrelation:
     """`rank_correlation`: Spearman's, p by permutation."""
 
@@ -122,6 +138,18 @@ class TestRankCorrelation:
         assert result.rho == pytest.approx(expected.statistic)
         assert result.p == pytest.approx(expected.pvalue, abs=0.02)
         assert -1 <= result.low < result.rho < result.high <= 1
+
+    def test_the_interval_is_scipys_bootstrap_at_the_level(self):
+        rng = np.random.default_rng(6)
+        first = rng.normal(size=25)
+        second = 0.6 * first + rng.normal(size=25)
+        expected = of_spearman(first, second, 0.95, 0.9, 0.5)
+        default, half = rank_correlation(first, second), rank_correlation(first, second, level=0.5)
+        assert (default.low, default.high) == pytest.approx(expected[0], abs=1e-9)
+        assert (half.low, half.high) == pytest.approx(expected[2], abs=1e-9)
+        lows, highs = zip(*expected, strict=True)
+        assert min(np.diff(lows)) > 0.01  # so that another level is noticed
+        assert max(np.diff(highs)) < -0.01
 
     def test_only_the_order_counts(self):
         rng = np.random.default_rng(3)
