@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,14 @@ from degan_search.methods import METHODS, UNTUNED, normalised
 from degan_search.records import Phase, State, config_of
 from degan_search.search import jobs as job_files
 from degan_search.search.asha import CellAsha
-from degan_search.search.cluster import ray_cluster
+from degan_search.search.cluster import ray_cluster, together
 from degan_search.search.jobs import Job
 from degan_search.search.options import Options
 from degan_search.search.outbox import Outbox
 from degan_search.search.prepare import prepare
 from degan_search.search.run_folder import check_writable
 from degan_search.search.searcher import GivenJobs
-from degan_search.search.sweep import check_slots, opened, read_jobs, run_phase, score
+from degan_search.search.sweep import Prepared, check_slots, opened, read_jobs, run_phase, score
 from degan_search.search.trainable import inputs_key
 
 LOG = "finals.json"
@@ -112,14 +113,14 @@ def finals(request: Request, options: Options, console: Console) -> pd.DataFrame
         ray_cluster(options, console, opened_run.interruption.listen),
     ):
         inputs = prepare([entrant.config for entrant in lineup], options, console)
-        references = {key: ray.put(value) for key, value in inputs.items()}
+        prepared = Prepared({key: ray.put(value) for key, value in inputs.items()})
         log.begin()
         running = lineup
         for done, batch in rounds(log.seeds, bool(competing(lineup))):
             jobs = waiting(running, batch, ledger.load(run), read_jobs(opened_run), run)
             if jobs:
-                name, work = f"final-from-{jobs[0]['id']}", GivenJobs(jobs, Outbox())
-                run_phase(Phase.FINAL, len(jobs), opened_run, references, CellAsha(None), work, name)
+                name, work = f"final-from-{jobs[0].id}", GivenJobs(jobs, Outbox(), partial(together, options))
+                run_phase(Phase.FINAL, opened_run, prepared, CellAsha(None), work, name)
             left = log.seeds[len(done) :]
             beaten = stops(running, done, ledger.load(run)) if left else []
             running = [entrant for entrant in running if entrant not in beaten]
@@ -232,7 +233,7 @@ def waiting(
     Those that began keep their names, and with them their checkpoints; the others are numbered after the last.
     """
     done = final_scores(frame)
-    begun = {stable_hash(one["config"]): one for one in job_files.unfinished(known, frame, Phase.FINAL)}
+    begun = {stable_hash(one.config): one for one in job_files.unfinished(known, frame, Phase.FINAL)}
     numbers = count(job_files.next_number(run, known, frame, Phase.FINAL))
     jobs: list[Job] = []
     for seed in seeds:
@@ -240,9 +241,8 @@ def waiting(
             config = entrant.config.model_copy(update={"seed": seed})
             name = stable_hash(config)
             if name not in done:
-                fresh = config.model_dump(mode="json")
                 jobs.append(
-                    begun.get(name) or job_files.job(Phase.FINAL, next(numbers), entrant.cell, fresh, entrant.by)
+                    begun.get(name) or job_files.job(Phase.FINAL, next(numbers), entrant.cell, config, entrant.by)
                 )
     return jobs
 
