@@ -262,8 +262,8 @@ def test_a_run_is_recorded_and_read_back(tmp_path):
     told = timelines(record.read(tmp_path / "grid.parquet"), 0.25)
     assert told == {
         (weight, 3.0): [
-            (5.0, {"score": 0.4, "budget": 30, "state": None}),
-            (9.0, {"score": 0.6, "budget": 60, "state": "COMPLETE"}),
+            (5.0, TrialResult(id="", score=0.4, budget=30)),
+            (9.0, TrialResult(id="", score=0.6, budget=60, state="COMPLETE")),
         ]
         for weight in (0.0, 1.0)
     }

@@ -1,4 +1,4 @@
-"""All that this project uses of Ray's private parts, checked with Ray 2.60; `tests/test_ray_patches.py` checks it anew.
+"""All that this project uses of Ray's private parts; `tests/test_ray_patches.py` says which of it a new Ray breaks.
 
 Each function says why it is needed and which public behaviour it stands in for. No other file may import a private
 module of Ray's or read a private attribute of its objects.
@@ -21,6 +21,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from rich.console import Console
+
+CHECKED = "2.60"
+"""The minor version of Ray that all of this was checked with."""
 
 
 class PatientManager(RayActorManager):  # type: ignore[misc]
