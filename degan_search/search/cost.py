@@ -83,18 +83,6 @@ class CostModel:
         self.hoped: dict[tuple[Kind, int], float] = defaultdict(float)
         """Trials that would have gone on from each rung by chance."""
 
-    def run_at_a_time(self, slots: int) -> None:
-        """Take so many trials to run at a time from now on."""
-        self.slots = slots
-
-    def expect(self, kind: Kind, prior: Prior) -> None:
-        """Take what is expected of a kind of trial that nothing was known of."""
-        self.priors.setdefault(kind, prior)
-
-    def begin_last_phase(self) -> None:
-        """Note that what came `after` begins now."""
-        self.after = []
-
     def begin(self, trial: str, kind: Kind, now: float, whole: bool = True) -> None:
         """Note that a trial began; `whole`: from its beginning, not from a checkpoint."""
         self.running[trial] = _Running(kind, now, whole=whole)
@@ -168,6 +156,18 @@ class CostModel:
     def left_after(self) -> float:
         """Return the seconds that what comes `after` will take, once the phase has ended."""
         return max(makespans([], self._each(self.after), self.slots))
+
+    def run_at_a_time(self, slots: int) -> None:
+        """Take so many trials to run at a time from now on."""
+        self.slots = slots
+
+    def expect(self, kind: Kind, prior: Prior) -> None:
+        """Take what is expected of a kind of trial that nothing was known of."""
+        self.priors.setdefault(kind, prior)
+
+    def begin_last_phase(self) -> None:
+        """Note that what came `after` begins now."""
+        self.after = []
 
     def text(self, waiting: Sequence[Kind], now: float) -> str:
         """Return such as `about 12 min left, 20 min with the finals`; `roughly` until a trial has ended."""

@@ -125,7 +125,7 @@ def finals(request: Request, options: Options, console: Console) -> pd.DataFrame
             beaten = stops(running, done, ledger.load(run)) if left else []
             running = [entrant for entrant in running if entrant not in beaten]
             for entrant in beaten:
-                log.stopped[str(entrant.source)] = {"after": done, "not_run": left}
+                log.stop(entrant, done, left)
                 console.print(
                     f"{entrant.label} cannot win by score after seeds {_listed(done)}; not run: seeds {_listed(left)}",
                     highlight=False,
@@ -302,6 +302,10 @@ class Log:
     def begin(self) -> None:
         """Write which seeds are run, before the first trial."""
         self._write(None)
+
+    def stop(self, entrant: Entrant, done: Sequence[int], left: Sequence[int]) -> None:
+        """Note that a configuration was stopped: after which seeds, and which are not run."""
+        self.stopped[str(entrant.source)] = {"after": list(done), "not_run": list(left)}
 
     def end(self) -> None:
         """Write that all is done, and which configurations were stopped."""

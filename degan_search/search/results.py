@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, field_validator
 
@@ -102,20 +102,23 @@ class Curve:
         """Return the scores at rungs by GAN step."""
         return {report.budget: report.score for report in self.reports if not math.isnan(report.score)}
 
-    def state_dict(self) -> list[dict[str, Any]]:
+    def saved(self) -> list[dict[str, Any]]:
         """Return the reports as plain values for a checkpoint."""
         return [asdict(report) for report in self.reports]
 
-    def load_state_dict(self, state: Iterable[Mapping[str, Any]]) -> None:
-        """Take the reports of a checkpoint; the driver is told all of them again.
+    @classmethod
+    def of(cls, state: Iterable[Mapping[str, Any]]) -> Self:
+        """Return the curve of a checkpoint, none of which the driver has been told.
 
         Raises:
-            UserError: they are of another version.
+            UserError: its reports are of another version.
         """
+        curve = cls()
         try:
-            self.reports = [Report(**report) for report in state]
+            curve.reports = [Report(**report) for report in state]
         except (TypeError, ValueError):
             raise UserError("the checkpoint's reports are of another version; start the trial anew") from None
+        return curve
 
 
 @dataclass(frozen=True)

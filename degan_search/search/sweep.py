@@ -262,10 +262,9 @@ def remaining_search(
 
 
 def _rung_scores(checkpoint: dict[str, Any] | None) -> dict[int, float]:
-    curve = Curve()
     with suppress(UserError):  # of another version: the trial begins anew
-        curve.load_state_dict(checkpoint["reports"] if checkpoint else ())
-    return curve.scores()
+        return Curve.of(checkpoint["reports"] if checkpoint else ()).scores()
+    return {}
 
 
 def remaining_finals(

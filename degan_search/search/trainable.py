@@ -119,9 +119,10 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
     def _trial(self, one: Job, inputs: Inputs) -> Trial:
         if found := checkpoints.load(self.folders.at(one.id)):
             with contextlib.suppress(UserError):  # of another version: begun anew
-                self.curves[one.id].load_state_dict(found["reports"])
-                return Trial(one.config, inputs, self.device, found["trial"])
-            self.curves[one.id] = Curve()
+                curve = Curve.of(found["reports"])
+                trial = Trial(one.config, inputs, self.device, found["trial"])
+                self.curves[one.id] = curve
+                return trial
         return Trial(one.config, inputs, self.device)
 
     def _advance(self) -> list[TrialResult]:
@@ -159,7 +160,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             return
         # A disk that takes none costs nothing but time, should the trial be cut short.
         with contextlib.suppress(OSError):
-            reports = self.curves[one.id].state_dict()
+            reports = self.curves[one.id].saved()
             checkpoints.save(self.folders.at(one.id), {"trial": state, "reports": reports})
         self.saved[one.id] = time.monotonic()
 
