@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import tempfile
@@ -17,13 +18,14 @@ from ray import tune
 from rich.console import Console
 
 from degan_search import ledger
-from degan_search.config import TrialConfig
-from degan_search.records import Phase, State
+from degan_search.records import Phase, Report, State
 from degan_search.search import space as spaces
 from degan_search.search import sweep as module
+from degan_search.search import tune_dicts
 from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
 from degan_search.search.recorder import Recorder
+from degan_search.search.results import TrialResult
 
 RUNGS = (100, 200, 300, 400, 500)
 CELLS = ("digits", "photos", "glyphs/[K-Z]", "noise/uniform", "noise/gaussian")
@@ -36,7 +38,7 @@ class Stub(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], **given: Any) -> None:
         """Take a job."""
-        self.config_, self.rung = TrialConfig.model_validate(config["config"]), 0
+        (self.job,), self.rung = tune_dicts.from_config(config), 0
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next one."""
@@ -48,19 +50,22 @@ class Stub(tune.Trainable):  # type: ignore[misc]
         self.rung += 1
         done = self.rung > len(RUNGS)
         budget = RUNGS[-1] if done else RUNGS[self.rung - 1]
-        gan = self.config_.gan
+        gan = self.job.config.gan
         score = 1 / (1 + abs(gan.lambda_e - 3) + abs(gan.lambda_d - 7)) + 0.001 * self.rung
-        report = {"stage": "done" if done else "gan", "budget": budget, "seconds": 1.0, "score": score}
-        curve = [report | {"budget": budget - step, "score": float("nan")} for step in (80, 60, 40, 20)]
-        return {
-            "score": score,
-            "budget": budget,
-            "state": str(State.COMPLETE) if done else None,
-            "reports": [*curve, report],
-            "metrics": {"score": score},
-            "seconds": 1.0,
-            tune.result.DONE: done,
-        }
+        steps = [budget - step for step in (80, 60, 40, 20)]
+        curve = [Report(budget=step, score=math.nan, seconds=1.0, stage="gan") for step in steps]
+        curve.append(Report(budget=budget, score=score, seconds=1.0, stage="done" if done else "gan"))
+        told = TrialResult(
+            id=self.job.id,
+            score=score,
+            budget=budget,
+            state=State.COMPLETE if done else None,
+            reports=tuple(curve),
+            reports_from=len(curve) * (self.rung - 1),
+            metrics={"score": score},
+            seconds=1.0,
+        )
+        return tune_dicts.to_result([told], [] if done else [self.job.id], 1)
 
 
 def stub_space(trials: int) -> spaces.Space:
@@ -90,12 +95,12 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
         class Counting(Recorder):
             def on_trial_complete(self, *given: Any, **named: Any) -> None:
                 super().on_trial_complete(*given, **named)
-                if sum(self.ended.values()) % WINDOW == 0:
+                if self.bar.done % WINDOW == 0:
                     windows.append((time.process_time(), driver.memory_info().rss / 1e6))
 
         module.Recorder = Counting  # type: ignore[misc]
         begun, cpu, memory = time.monotonic(), time.process_time(), driver.memory_info().rss / 1e6
-        module.run_phase(Phase.SEARCH, work.total, run, {}, module.CellAsha(rungs), work)
+        module.run_phase(Phase.SEARCH, run, module.Prepared({}), module.CellAsha(rungs), work)
         wall, cpu_spent = time.monotonic() - begun, time.process_time() - cpu
         memory_grown = driver.memory_info().rss / 1e6 - memory
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

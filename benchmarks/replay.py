@@ -13,12 +13,14 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from degan_search.config import TrialConfig
+from degan_search.config import TrialConfig, trial_config
 from degan_search.records import Phase, State
 from degan_search.search import jobs as job_files
 from degan_search.search import space as spaces
+from degan_search.search import tune_dicts
 from degan_search.search.asha import Rungs
 from degan_search.search.jobs import Job
+from degan_search.search.results import TrialResult
 from degan_search.search.searcher import CellSearcher, GivenJobs, Jobs
 
 SLOTS = 2
@@ -31,8 +33,8 @@ ROUNDING = 1e-9
 
 Point = tuple[float, float]
 """(lambda_e, lambda_d)."""
-Timeline = list[tuple[float, dict[str, Any]]]
-"""What a trial tells, as Tune would have it, each with the seconds from its start."""
+Timeline = list[tuple[float, TrialResult]]
+"""What a trial tells, each with the seconds from its start; the results are of no trial in particular."""
 
 
 def timelines(frame: pd.DataFrame, grace: float | None, objective: str = "score") -> dict[Point, Timeline]:
@@ -54,8 +56,9 @@ def _timeline(row: Mapping[Any, Any], grace: float | None, objective: str) -> Ti
         if grace is None or not grace * row["gan_steps"] <= rung["step"] <= LAST * row["gan_steps"]:
             saved += rung["probe_seconds"]
         else:
-            told.append((rung["seconds"] - saved, {"score": rung["score"], "budget": int(rung["step"]), "state": None}))
-    end = {"score": row[objective], "budget": int(row["gan_steps"]), "state": row["state"]}
+            at_rung = TrialResult(id="", score=rung["score"], budget=int(rung["step"]))
+            told.append((rung["seconds"] - saved, at_rung))
+    end = TrialResult(id="", score=row[objective], budget=int(row["gan_steps"]), state=row["state"])
     return [*told, (row["seconds"] - saved, end)]
 
 
@@ -92,7 +95,8 @@ def in_random_order(frame: pd.DataFrame, seed: int) -> GivenJobs:
     """Return the recorded trials as jobs, each once."""
     points = frame[list(WEIGHTS)].to_dict("records")
     order = np.random.default_rng(seed).permutation(len(points))
-    return GivenJobs(job_files.job(Phase.SEARCH, n, "grid", {"gan": points[place]}) for n, place in enumerate(order))
+    configs = [trial_config({"gan": points[place]}) for place in order]
+    return GivenJobs(job_files.job(Phase.SEARCH, n, "grid", config) for n, config in enumerate(configs))
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class _Running:
     name: str
     job: Job
     begun: float
-    told: Iterator[tuple[float, dict[str, Any]]]
+    told: Iterator[tuple[float, TrialResult]]
 
 
 def replay(
@@ -135,7 +139,7 @@ def replay(
         until: end also when this point's trial has come to its end; with the grid's best one no later trial can change
             what is chosen.
     """
-    queue: list[tuple[float, int, _Running, dict[str, Any]]] = []
+    queue: list[tuple[float, int, _Running, TrialResult]] = []
     ended: list[Ended] = []
     begun: set[Point] = set()
     numbers = itertools.count()
@@ -143,12 +147,14 @@ def replay(
 
     def listen(trial: _Running) -> None:
         seconds, result = next(trial.told)
-        heapq.heappush(queue, (trial.begun + seconds, next(numbers), trial, result))
+        own = result.model_copy(update={"id": trial.job.id})
+        heapq.heappush(queue, (trial.begun + seconds, next(numbers), trial, own))
 
     def start() -> None:
         name = f"trial-{next(numbers)}"
-        one = jobs.suggest(name) if len(begun) < len(told) else None
-        if isinstance(one, dict):
+        suggested = jobs.suggest(name) if len(begun) < len(told) else None
+        if isinstance(suggested, dict):
+            (one,) = tune_dicts.from_config(suggested)
             begun.add(_point(one))
             listen(_Running(name, one, clock, iter(told[_point(one)])))
 
@@ -160,11 +166,11 @@ def replay(
         clock, spent = when, spent + running * (when - clock)
         if spent > budget * (1 + ROUNDING):
             break
-        if result["state"] is None and _goes_on(rungs, trial.job, result):
-            jobs.on_trial_result(trial.name, result)
+        if result.state is None and _goes_on(rungs, trial.job, result):
+            jobs.on_trial_result(trial.name, tune_dicts.to_result([result], [result.id], 1))
             listen(trial)
             continue
-        state = State(result["state"] or State.PRUNED)
+        state = result.state or State.PRUNED
         jobs.ended(trial.job, state, result)
         jobs.on_trial_complete(trial.name)
         ended.append(Ended(_point(trial.job), state, spent, clock))
@@ -174,9 +180,9 @@ def replay(
     return ended
 
 
-def _goes_on(rungs: Rungs | None, one: Job, result: Mapping[str, Any]) -> bool:
-    return rungs is None or rungs.record(one["cell"], result["budget"], result["score"], one["id"]) is None
+def _goes_on(rungs: Rungs | None, one: Job, result: TrialResult) -> bool:
+    return rungs is None or rungs.record(one.cell, result.budget, result.score, one.id) is None
 
 
 def _point(one: Job) -> Point:
-    return one["config"]["gan"]["lambda_e"], one["config"]["gan"]["lambda_d"]
+    return one.config.gan.lambda_e, one.config.gan.lambda_d

@@ -201,7 +201,7 @@ def slots(folder: Path, sizes: Sequence[int]) -> Once:
             run_folder.start(space, options)
             work, rungs = sweep.remaining_search(space, spaces.cells(space), run)
             begun, cpu = time.perf_counter(), time.process_time()
-            sweep.run_phase(Phase.SEARCH, work.total, run, {}, CellAsha(rungs), work)
+            sweep.run_phase(Phase.SEARCH, run, sweep.Prepared({}), CellAsha(rungs), work)
             return {"": time.process_time() - cpu, "clock": time.perf_counter() - begun}
 
     return once

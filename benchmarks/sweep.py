@@ -25,7 +25,7 @@ from degan_search import degan, pipeline, runtime
 from degan_search.config import TrialConfig, merge
 from degan_search.foreground import CACHE
 from degan_search.records import Phase
-from degan_search.search import run_folder
+from degan_search.search import run_folder, tune_dicts
 from degan_search.search import space as spaces
 from degan_search.search import sweep as module
 from degan_search.search.asha import CellAsha
@@ -193,10 +193,10 @@ class Telling(DeganTrainable):
         result = super().step()
         ended = time.time()
         self.inside += ended - begun
-        if result["state"]:
+        if not tune_dicts.running(result):
             megabytes = psutil.Process().memory_info().rss / 1e6
             told = Told(os.getpid(), self.began, self.first_step, ended, self.inside, megabytes)
-            self.folders.at(self.job["id"]).write("told.json", json.dumps(vars(told)).encode())
+            self.folders.at(self.job.id).write("told.json", json.dumps(vars(told)).encode())
         return result
 
 
@@ -226,7 +226,7 @@ def _sweep(searched: spaces.Space, inputs: Inputs, options: Options) -> Swept:
         work.next_job = noted  # type: ignore[method-assign, assignment]
         references = {inputs_key(spaces.cells(searched)[0].example()): ray.put(inputs)}
         before = _cpu_seconds()
-        module.run_phase(Phase.SEARCH, work.total, run, references, CellAsha(rungs), work)
+        module.run_phase(Phase.SEARCH, run, module.Prepared(references), CellAsha(rungs), work)
         after = _cpu_seconds()
     files = sorted((options.folder / "trials").glob("*/told.json"))
     named = {file.parent.name: Told(**json.loads(file.read_text())) for file in files}

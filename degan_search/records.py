@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Required, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pandas as pd
 import pyarrow as pa
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+from pydantic.dataclasses import dataclass
 
 from degan_search.config import TrialConfig, flatten, parse, stable_hash
 from degan_search.errors import UserError
@@ -51,25 +52,27 @@ class Phase(StrEnum):
     FINAL = "final"
 
 
-class Report(TypedDict, total=False):
-    """A point of a trial's curve; what is absent is null.
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Report:
+    """A point of a trial's curve; what is None is null.
 
     budget is in GAN steps, score the rung score (higher is better), seconds count from the trial's start;
     losses, entropy, diversity and divergence are in nats, effective_classes is exp(entropy of the mean output).
     """
 
-    budget: Required[int]
-    score: Required[float]
-    seconds: Required[float]
-    d_loss: float | None
-    g_loss: float | None
-    adversarial: float | None
-    entropy: float | None
-    diversity: float | None
-    divergence: float | None
-    bn_loss: float | None
-    effective_classes: float | None
-    stage: str | None
+    budget: int
+    score: float
+    """NaN where none was measured."""
+    seconds: float
+    d_loss: float | None = None
+    g_loss: float | None = None
+    adversarial: float | None = None
+    entropy: float | None = None
+    diversity: float | None = None
+    divergence: float | None = None
+    bn_loss: float | None = None
+    effective_classes: float | None = None
+    stage: str | None = None
 
 
 GAN_LOSSES = tuple(

@@ -24,9 +24,13 @@ from benchmarks.search import (
     to_within,
     whole,
 )
+from degan_search.config import trial_config
 from degan_search.errors import UserError
 from degan_search.records import State
+from degan_search.search import tune_dicts
 from degan_search.search.asha import Rungs
+from degan_search.search.jobs import job
+from degan_search.search.results import TrialResult
 from degan_search.search.searcher import CellSearcher, GivenJobs
 
 E, D = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0), (0.0, 1.0, 3.0, 6.0, 12.0, 30.0)
@@ -95,8 +99,10 @@ def test_a_grid_without_probes_costs_its_seconds_and_ends_at_its_best():
 
 
 def test_two_slots_share_the_work():
-    told = {(0.0, float(n)): [(seconds, {"score": 0.5, "budget": 1, "state": "COMPLETE"})] for n, seconds in SECONDS}
-    jobs = [{"id": str(n), "cell": "a", "config": {"gan": {"lambda_e": 0.0, "lambda_d": float(n)}}} for n, _ in SECONDS]
+    end = TrialResult(id="", score=0.5, budget=1, state="COMPLETE")
+    told = {(0.0, float(n)): [(seconds, end)] for n, seconds in SECONDS}
+    weights = [trial_config({"gan": {"lambda_e": 0.0, "lambda_d": float(n)}}) for n, _ in SECONDS]
+    jobs = [job("search", n, "a", config) for n, config in enumerate(weights)]
     ended = replay(GivenJobs(jobs), told, None)
     # 4 and 1 begin; 2 follows 1 at 1 and ends at 3; 6 follows at 3 and ends at 9, alone from 4 on.
     assert [(one.point[1], one.clock, one.spent) for one in ended] == [(1, 1, 2), (2, 3, 6), (0, 4, 8), (3, 9, 13)]
@@ -114,9 +120,9 @@ def test_probes_that_are_not_made_cost_nothing():
     seconds = [rung["seconds"] for rung in row["rungs"]]
     # Neither those before the first rung nor those after the last.
     assert [when for when, _ in timelines(TABLE, 0.5)[point]] == pytest.approx([seconds[2] - 2, row["seconds"] - 3])
-    assert [result["budget"] for _, result in timelines(TABLE, 0.125)[point]] == [*AT[:3], STEPS]
+    assert [result.budget for _, result in timelines(TABLE, 0.125)[point]] == [*AT[:3], STEPS]
     assert timelines(TABLE, None, "oracle_accuracy")[point] == [
-        (row["seconds"] - 4, {"score": row["oracle_accuracy"], "budget": STEPS, "state": "COMPLETE"})
+        (row["seconds"] - 4, TrialResult(id="", score=row["oracle_accuracy"], budget=STEPS, state="COMPLETE"))
     ]
 
 
@@ -146,8 +152,8 @@ def test_suggestions_are_moved_to_the_nearest_ratio(value, point):
 def test_the_search_is_the_packages_own_on_the_grid(sampler):
     jobs = search(TABLE, sampler, True, 0)
     assert type(jobs) is CellSearcher
-    points = [jobs.suggest(str(n))["config"]["gan"] for n in range(12)]
-    points = [(gan["lambda_e"], gan["lambda_d"]) for gan in points]
+    (points,) = zip(*(tune_dicts.from_config(jobs.suggest(str(n))) for n in range(12)), strict=True)
+    points = [(one.config.gan.lambda_e, one.config.gan.lambda_d) for one in points]
     assert points[:5] == [(0, 0), (0, 6), (1, 6), (1, 12), (3, 30)]  # the shipped ones: (0, 0), (0, 5) and so on
     assert set(points) <= set(GRID)
     assert len(set(points)) == 12  # what was tried is turned down
@@ -256,8 +262,8 @@ def test_a_run_is_recorded_and_read_back(tmp_path):
     told = timelines(record.read(tmp_path / "grid.parquet"), 0.25)
     assert told == {
         (weight, 3.0): [
-            (5.0, {"score": 0.4, "budget": 30, "state": None}),
-            (9.0, {"score": 0.6, "budget": 60, "state": "COMPLETE"}),
+            (5.0, TrialResult(id="", score=0.4, budget=30)),
+            (9.0, TrialResult(id="", score=0.6, budget=60, state="COMPLETE")),
         ]
         for weight in (0.0, 1.0)
     }

@@ -6,9 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from degan_search import cross
-from degan_search import evaluate
-from degan_search import ledger
+from degan_search import cross, evaluate, ledger
 from degan_search import teacher as teachers
 from degan_search.data import proxies
 from degan_search.data.images import denormalise

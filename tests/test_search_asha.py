@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import TrialScheduler
 
+from degan_search.config import TrialConfig
+from degan_search.records import Phase
+from degan_search.search import tune_dicts
 from degan_search.search.asha import CellAsha, Rungs
+from degan_search.search.jobs import job
+from degan_search.search.results import TrialResult
 
 SCORES = st.floats(0, 1)
 
@@ -63,28 +68,30 @@ def test_reason_says_score_budget_and_cutoff():
 
 
 def trial(name, cell="a"):
-    return SimpleNamespace(config={"id": name, "cell": cell})
+    one = job(Phase.SEARCH, 0, cell, TrialConfig()).changed(id=name)
+    return SimpleNamespace(config=tune_dicts.to_config([one]))
 
 
-def result(score, state=None, budget=10):
-    return {"score": score, "state": state, "budget": budget}
+def say(scheduler, trial, score, state=None):
+    told = TrialResult(id=trial.config["id"], score=score, state=state, budget=10)
+    result = tune_dicts.to_result([told], [] if state else [told.id], 1)
+    return scheduler.on_trial_result(None, trial, result)
 
 
 def test_ray_is_told_to_stop_at_rungs_only():
     scheduler = CellAsha(Rungs(2))
-    say = scheduler.on_trial_result
-    assert say(None, trial("good"), result(0.9)) == TrialScheduler.CONTINUE
-    assert say(None, trial("poor"), result(0.1)) == TrialScheduler.STOP
-    assert say(None, trial("elsewhere", "b"), result(0.1)) == TrialScheduler.CONTINUE
+    assert say(scheduler, trial("good"), 0.9) == TrialScheduler.CONTINUE
+    assert say(scheduler, trial("poor"), 0.1) == TrialScheduler.STOP
+    assert say(scheduler, trial("elsewhere", "b"), 0.1) == TrialScheduler.CONTINUE
     # A final score is none of a rung's: it neither stops the trial nor raises the bar for others.
     before = {key: list(scores) for key, scores in scheduler.rungs.scores.items()}
-    assert say(None, trial("last"), result(0.0, "COMPLETE")) == TrialScheduler.CONTINUE
+    assert say(scheduler, trial("last"), 0.0, "COMPLETE") == TrialScheduler.CONTINUE
     assert dict(scheduler.rungs.scores) == before
     assert list(scheduler.reasons) == ["poor"]
 
 
 def test_without_rungs_every_trial_goes_on():
     scheduler = CellAsha(None)
-    said = [scheduler.on_trial_result(None, trial(str(n)), result(-n)) for n in range(5)]
+    said = [say(scheduler, trial(str(n)), -n) for n in range(5)]
     assert set(said) == {TrialScheduler.CONTINUE}
     assert not scheduler.reasons

@@ -366,8 +366,8 @@ class TestBudget:
         while search.turns or running:
             while search.turns and len(running) < cost.slots:
                 one = search.next_job()
-                cost.begin(one["id"], module.kind(one), now)
-                heapq.heappush(running, (now + seconds, one["id"]))
+                cost.begin(one.id, one.kind, now)
+                heapq.heappush(running, (now + seconds, one.id))
             now, name = heapq.heappop(running)
             cost.end(name, State.COMPLETE, now)
             self.ends.append(now)
@@ -380,8 +380,8 @@ class TestBudget:
         made.plan(0.0)
         for _ in range(6):
             one = made.search.next_job()
-            made.cost.begin(one["id"], module.kind(one), 0.0)
-            made.cost.end(one["id"], State.COMPLETE, 100.0)
+            made.cost.begin(one.id, one.kind, 0.0)
+            made.cost.end(one.id, State.COMPLETE, 100.0)
         planned = made.search.trials
         said = made.correct(9400.0)
         assert said == f"Budget, by the times measured so far: no further search trials, not {planned}"
@@ -488,8 +488,8 @@ class TestResume:
     def run(self, folder, finished, phase="search"):
         options = Options(folder, "run", budget=3600.0, budget_begun=1_000_000.0)
         for number, moment in enumerate(finished):
-            one = jobs.job(phase, number, "all", TrialConfig().model_dump(mode="json"))
-            about = {"trial_id": one["id"], "attempt": 1, "phase": phase} | config_columns(TrialConfig())
+            one = jobs.job(phase, number, "all", TrialConfig())
+            about = {"trial_id": one.id, "attempt": 1, "phase": phase} | config_columns(TrialConfig())
             ledger.write(
                 options.folder, about | {"state": "COMPLETE", "finished": pd.Timestamp(moment, unit="s", tz="UTC")}
             )

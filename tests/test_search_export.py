@@ -20,8 +20,9 @@ from degan_search import ledger
 from degan_search.cli.main import app
 from degan_search.errors import UserError
 from degan_search.records import METRICS
-from degan_search.search import export, track
+from degan_search.search import export, track, tune_dicts
 from degan_search.search.options import Options
+from degan_search.search.results import TrialResult
 from degan_search.search.study import studies
 from degan_search.search.sweep import sweep
 
@@ -218,13 +219,17 @@ class TestTracking:
         assert look(tmp_path) == "mlflow ui --backend-store-uri http://localhost:5000"
 
     def test_numbers_are_plain_finite_and_at_their_gan_step(self):
-        result = {
-            **{"score": float("nan"), "seconds": 2.5, "budget": 40, "training_iteration": 3, "pid": 7},
-            "metrics": {"agreement": 0.5, "mcc": float("inf"), "bn_distance": None, "gan_steps": 40},
-            "reports": [{"budget": 1}],
-            "provenance": {"versions": {"ray": "2"}},
-            "config": {"number": 3},
-        }
+        told = TrialResult(
+            id="search-0000",
+            seconds=2.5,
+            budget=40,
+            state="COMPLETE",
+            metrics={"agreement": 0.5, "mcc": float("inf"), "bn_distance": float("nan"), "gan_steps": 40},
+            reports=[{"budget": 1, "score": 0.5, "seconds": 1.0}],
+            provenance={"versions": {"ray": "2"}},
+        )
+        added = {"training_iteration": 3, "pid": 7, "config": {"number": 3}}
+        result = tune_dicts.to_result([told], [], 1) | added
         numbers = {"agreement": 0.5, "gan_steps": 40, "seconds": 2.5}
         assert track.numbers(result) == numbers | {"timesteps_total": 40, "training_iteration": 3}
 
@@ -248,7 +253,7 @@ class TestTracking:
         for _ in range(2):  # two phases of a sweep
             given.setup()
             given.on_trial_start(0, [], None)
-            given.on_trial_result(0, [], None, {})
+            given.on_trial_result(0, [], None, tune_dicts.to_result([], [], 2))
             given.on_trial_complete(0, [], None)
             given.on_trial_error(0, [], None)
             given.on_experiment_end([])

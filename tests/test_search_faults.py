@@ -22,12 +22,13 @@ from degan_search.config import TrialConfig
 from degan_search.errors import IncompleteError, InterruptedRun, UserError
 from degan_search.fit import DivergedError
 from degan_search.records import Cause, Phase, State
-from degan_search.search import faults, jobs, keep, options, run_folder
+from degan_search.search import faults, jobs, keep, options, run_folder, tune_dicts
 from degan_search.search import space as spaces
 from degan_search.search.interrupt import Interruption
 from degan_search.search.jobs import job
 from degan_search.search.options import Options
 from degan_search.search.recorder import Recorder, Rules
+from degan_search.search.results import TrialResult
 from degan_search.search.searcher import GivenJobs
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -78,17 +79,31 @@ def test_a_death_has_its_cause():
     )
 
 
-def tune_trial(number=0, result=None, error_file=None, **about):
-    one = {**job(Phase.SEARCH, number, "all", TrialConfig().model_dump(mode="json")), **about}
+def tune_trial(number=0, error_file=None, **about):
+    one = job(Phase.SEARCH, number, "all", TrialConfig()).changed(**about)
     kept = _TrainingRunMetadata()
     return SimpleNamespace(
-        config=one, last_result=result, error_file=error_file, run_metadata=kept, evaluated_params={"a": 1}
+        config=tune_dicts.to_config([one]), error_file=error_file, run_metadata=kept, evaluated_params={"a": 1}
     )
+
+
+def tell(made, trial, **result):
+    """Tell the recorder a result, as Tune does before it says that a trial is complete."""
+    told = TrialResult(id=trial.config["id"], **result)
+    made.on_trial_result(0, [], trial, tune_dicts.to_result([told], [] if told.state else [told.id], 1))
+
+
+def end(made, trial, **result):
+    tell(made, trial, **result)
+    made.on_trial_complete(0, [], trial)
 
 
 def recorder(folder, **rules):
     work = GivenJobs([])
     return Recorder(folder, {}, work, Rules(**rules), 9, "Search", Console(file=io.StringIO())), work
+
+
+GOOD = {"score": 0.5, "budget": 4, "state": "COMPLETE"}
 
 
 def failed(cause, reason="it broke", **more):
@@ -98,10 +113,10 @@ def failed(cause, reason="it broke", **more):
 def test_a_fault_is_tried_again_without_a_row_then_fails_with_its_cause(tmp_path):
     made, work = recorder(tmp_path, retries=2)
     for attempt in (1, 2, 3):
-        trial = tune_trial(0, failed("disk"), attempt=attempt, faults=attempt - 1)
+        trial = tune_trial(0, attempt=attempt, faults=attempt - 1)
         made.on_trial_start(0, [], trial)
-        made.on_trial_complete(0, [], trial)
-        assert [(one["attempt"], one["faults"]) for _, one in work.back] == [
+        end(made, trial, **failed("disk"))
+        assert [(one.attempt, one.faults) for _, one in work.back] == [
             (n + 1, n) for n in range(1, min(attempt, 2) + 1)
         ]
         if attempt < 3:
@@ -114,15 +129,15 @@ def test_a_fault_is_tried_again_without_a_row_then_fails_with_its_cause(tmp_path
         "disk",
         "it broke",
     ]
-    assert made.faulty == {"search-0000": "it broke"}
+    assert made.patience.faulty == {"search-0000": "it broke"}
     assert jobs.faulty(ledger.load(tmp_path)).to_list() == [True]
 
 
 def test_divergence_is_no_fault(tmp_path):
     made, work = recorder(tmp_path)
-    made.on_trial_complete(0, [], tune_trial(0, failed("diverged")))
+    end(made, tune_trial(0), **failed("diverged"))
     assert not work.back
-    assert not made.faulty
+    assert not made.patience.faulty
     assert jobs.faulty(ledger.load(tmp_path)).to_list() == [False]
 
 
@@ -130,15 +145,9 @@ def test_a_curve_told_twice_is_kept_once(tmp_path):
     made, _ = recorder(tmp_path)
     points = [{"stage": "gan", "budget": step, "seconds": 1.0, "score": float(step)} for step in (1, 2, 3, 4)]
     for first, count in ((0, 3), (0, 2), (2, 2)):  # the second process begins after the second point
-        told = {
-            "score": 0.5,
-            "budget": 4,
-            "state": None,
-            "reports_from": first,
-            "reports": points[first : first + count],
-        }
-        made.on_trial_result(0, [], tune_trial(0), told)
-    made.on_trial_complete(0, [], tune_trial(0, {"score": 0.5, "budget": 4, "state": "COMPLETE"}))
+        told = {"reports_from": first, "reports": points[first : first + count]}
+        tell(made, tune_trial(0), score=0.5, budget=4, **told)
+    end(made, tune_trial(0), **GOOD, reports_from=4)
     assert list(ledger.curves(tmp_path)["budget"]) == [1, 2, 3, 4]
 
 
@@ -146,18 +155,18 @@ def test_trial_after_trial_that_fails_ends_the_sweep(tmp_path):
     made, _ = recorder(tmp_path, retries=0)
     for number in range(faults.HOPELESS):
         made.look()
-        made.on_trial_complete(0, [], tune_trial(number, failed("error")))
+        end(made, tune_trial(number), **failed("error"))
     with pytest.raises(IncompleteError, match="8 trials in a row failed, the last with: it broke"):
         made.look()
-    made.on_trial_complete(0, [], tune_trial(9, {"score": 0.5, "budget": 4, "state": "COMPLETE"}))
+    end(made, tune_trial(9), **GOOD)
     made.look()
 
 
 def test_what_tune_keeps_of_ended_trials_is_let_go(tmp_path):
     made, _ = recorder(tmp_path)
-    trial = tune_trial(0, {"score": 0.5, "budget": 4, "state": "COMPLETE"})
+    trial = tune_trial(0)
     trial.run_metadata.last_result = {"score": 0.5}
-    made.on_trial_complete(0, [], trial)
+    end(made, trial, **GOOD)
     made.look()
     assert trial.config == {"id": "search-0000"}
     assert trial.run_metadata.last_result == trial.evaluated_params == {}
@@ -167,11 +176,11 @@ def test_what_tune_keeps_of_ended_trials_is_let_go(tmp_path):
 def test_a_disk_that_takes_no_rows_is_waited_for_then_ends_the_sweep(tmp_path, monkeypatch):
     made, work = recorder(tmp_path)
     monkeypatch.setattr(ledger, "write_bytes", lambda path, data: (_ for _ in ()).throw(FULL))
-    made.on_trial_complete(0, [], tune_trial(0, {"score": 0.5, "budget": 4, "state": "COMPLETE"}))
+    end(made, tune_trial(0), **GOOD)
     assert list(work.outbox.unwritten) == ["search-0000"]
     made.look()
     monkeypatch.setattr(faults, "DISK_PATIENCE", -1)
-    monkeypatch.setattr(made, "tried", -100.0)
+    monkeypatch.setattr(made.patience, "tried", -100.0)
     with pytest.raises(IncompleteError, match=r"the disk takes no rows: search-0000: .*No space left"):
         made.look()
 
@@ -274,9 +283,8 @@ def test_the_networks_of_the_best_stay(tmp_path):
 
 
 def test_jobs_without_rows_are_unfinished_and_names_are_never_given_twice(tmp_path):
-    configs = TrialConfig().model_dump(mode="json")
     for number in (0, 1, 2, 10000):
-        jobs.write(tmp_path, job(Phase.SEARCH, number, "all", configs))
+        jobs.write(tmp_path, job(Phase.SEARCH, number, "all", TrialConfig()))
     (tmp_path / "trials" / "search-10007").mkdir(parents=True)
     known, broken = jobs.read(tmp_path)
     assert not broken
@@ -289,9 +297,9 @@ def test_jobs_without_rows_are_unfinished_and_names_are_never_given_twice(tmp_pa
         }
     )
     left = jobs.unfinished(known, frame, Phase.SEARCH)
-    assert [(one["id"], one["attempt"]) for one in left] == [("search-0000", 1), ("search-10000", 1)]
+    assert [(one.id, one.attempt) for one in left] == [("search-0000", 1), ("search-10000", 1)]
     left = jobs.unfinished(known, frame, Phase.SEARCH, failed_too=True)
-    assert [(one["id"], one["attempt"]) for one in left] == [
+    assert [(one.id, one.attempt) for one in left] == [
         ("search-0000", 1),
         ("search-0002", 3),
         ("search-10000", 1),

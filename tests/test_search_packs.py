@@ -12,11 +12,12 @@ from rich.console import Console
 from degan_search import ledger, pipeline, runtime
 from degan_search.config import TrialConfig
 from degan_search.records import TRIAL_METRICS, config_of
-from degan_search.search import jobs, trainable
+from degan_search.search import jobs, trainable, tune_dicts
 from degan_search.search import space as spaces
 from degan_search.search.asha import CellAsha, Rungs
 from degan_search.search.cluster import together
 from degan_search.search.options import Options
+from degan_search.search.results import TrialResult
 from degan_search.search.searcher import CellSearcher, GivenJobs, Searcher
 from degan_search.search.sweep import final_jobs, sweep
 from degan_search.storage import LocalPlace
@@ -52,13 +53,11 @@ SPACE = {
 
 
 def searcher(together=lambda config: 3, **changes):
-    given = CellSearcher(spaces.cells(spaces.Space.model_validate(SPACE | changes)))
-    given.together = together
-    return given
+    return CellSearcher(spaces.cells(spaces.Space.model_validate(SPACE | changes)), together=together)
 
 
 def names(given):
-    return [one["id"] for one in jobs.of(given)]
+    return [one.id for one in tune_dicts.from_config(given)]
 
 
 def test_trials_of_a_cell_go_together_and_the_rest_alone():
@@ -75,9 +74,9 @@ def test_trials_of_a_cell_go_together_and_the_rest_alone():
 def test_cells_are_not_mixed():
     proxies = {"proxy": ["digits", "photos"], "method": ["degan"]}
     given = searcher(cells=proxies)
-    assert [one["cell"] for one in jobs.of(given.suggest("a"))] == ["proxy=digits method=degan"] * 3
-    assert [one["cell"] for one in jobs.of(given.suggest("b"))] == ["proxy=photos method=degan"] * 3
-    assert [one["cell"] for one in jobs.of(given.suggest("c"))] == ["proxy=digits method=degan"]
+    assert [one.cell for one in tune_dicts.from_config(given.suggest("a"))] == ["proxy=digits method=degan"] * 3
+    assert [one.cell for one in tune_dicts.from_config(given.suggest("b"))] == ["proxy=photos method=degan"] * 3
+    assert [one.cell for one in tune_dicts.from_config(given.suggest("c"))] == ["proxy=digits method=degan"]
 
 
 def test_sizes_are_not_mixed_and_what_does_not_fit_comes_next():
@@ -93,7 +92,7 @@ def test_a_job_that_a_fault_cut_short_runs_alone():
     given = searcher()
     first = given.suggest("a")
     given.on_trial_complete("a")
-    for one in jobs.of(first):
+    for one in tune_dicts.from_config(first):
         given.take_back(one, 0)
     assert [names(given.suggest(name)) for name in "bcd"] == [["search-0000"], ["search-0001"], ["search-0002"]]
 
@@ -103,11 +102,11 @@ def test_final_runs_of_a_cell_that_differ_in_the_seed_go_together():
     row = {"trial_id": "t", "phase": "search", "cell": cells[1].label, "state": "COMPLETE", "score": 0.5}
     config = cells[1].example()
     row |= {"config_json": config.model_dump_json(), "config_objective": config.objective, "cross_soft_agreement": 0.5}
-    given = GivenJobs(final_jobs(cells, pd.DataFrame([row]), spaces.FinalsConfig(seeds=[5, 6])))
-    given.together = lambda config: 8
-    packs = [jobs.of(given.suggest(name)) for name in "ab"]
-    assert [[one["cell"].split("=")[-1] for one in pack] for pack in packs] == [["proxy", "proxy"], ["degan", "degan"]]
-    assert [[one["config"]["seed"] for one in pack] for pack in packs] == [[5, 6], [5, 6]]
+    finals = final_jobs(cells, pd.DataFrame([row]), spaces.FinalsConfig(seeds=[5, 6]))
+    given = GivenJobs(finals, together=lambda config: 8)
+    packs = [tune_dicts.from_config(given.suggest(name)) for name in "ab"]
+    assert [[one.cell.split("=")[-1] for one in pack] for pack in packs] == [["proxy", "proxy"], ["degan", "degan"]]
+    assert [[one.config.seed for one in pack] for pack in packs] == [[5, 6], [5, 6]]
 
 
 class Actor:
@@ -119,15 +118,13 @@ class Actor:
 
 
 def packed(*numbers):
-    made = [jobs.job("search", number, "a", {}) for number in numbers]
-    return SimpleNamespace(config=jobs.pack(made), temporary_state=SimpleNamespace(ray_actor=Actor()))
+    made = [jobs.job("search", number, "a", TrialConfig()) for number in numbers]
+    return SimpleNamespace(config=tune_dicts.to_config(made), temporary_state=SimpleNamespace(ray_actor=Actor()))
 
 
 def told(running, **scores):
-    pack = [
-        {"id": f"search-000{name[1:]}", "score": score, "state": None, "budget": 10} for name, score in scores.items()
-    ]
-    return {"pack": pack, "running": [f"search-000{number}" for number in running], "score": 0.5}
+    pack = [TrialResult(id=f"search-000{name[1:]}", score=score, budget=10) for name, score in scores.items()]
+    return tune_dicts.to_result(pack, [f"search-000{number}" for number in running], len(running))
 
 
 def test_a_rung_stops_some_of_a_pack_and_ends_it_with_the_last():
@@ -160,29 +157,28 @@ def test_what_a_worker_leaves_of_a_pack_goes_on_alone(tiny, prepare, tmp_path, m
     context = SimpleNamespace(get_accelerator_ids=dict)
     monkeypatch.setattr(trainable.ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(trainable, "_fetched", lambda reference: inputs)
-    made = [jobs.job("search", number, "a", config.model_dump(mode="json")) for number, config in enumerate(configs)]
+    made = [jobs.job("search", number, "a", config) for number, config in enumerate(configs)]
 
     def worker(*some):
         one = trainable.DeganTrainable.__new__(trainable.DeganTrainable)
         references = {inputs_key(configs[0]): None}
-        one.setup(jobs.pack(some), references, LocalPlace(tmp_path), checkpoint_every=0)
+        one.setup(tune_dicts.to_config(some), references, LocalPlace(tmp_path), checkpoint_every=0)
         return one
 
     lost = worker(*made)
     for _ in range(2):
         told = lost.step()
-    assert [result["id"] for result in told["pack"]] == ["search-0000", "search-0001"]
+    assert [result.id for result in tune_dicts.from_result(told)] == ["search-0000", "search-0001"]
     for config, one in zip(configs, made, strict=True):
         again = worker(one)
-        while (result := again.step())["state"] is None:
-            pass
+        result = None
+        while result is None or result.state is None:
+            (result,) = tune_dicts.from_result(again.step())
         alone = pipeline.run(config, inputs).metrics
-        assert again.trials[one["id"]].begun < again.begun  # it went on
+        assert again.trials[one.id].begun < again.begun  # it went on
         measured = {name: value for name, value in alone.items() if not name.endswith("seconds")}
-        assert {name: result["metrics"][name] for name in measured} == pytest.approx(
-            measured, rel=0, abs=0, nan_ok=True
-        )
-        assert [report["budget"] for report in again.reports[one["id"]]].count(3) == 1
+        assert {name: result.metrics[name] for name in measured} == pytest.approx(measured, rel=0, abs=0, nan_ok=True)
+        assert [report.budget for report in again.curves[one.id].reports].count(3) == 1
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from degan_search.config import TrialConfig
 from degan_search.records import METRICS, Phase, State, config_columns
 from degan_search.search import searcher as module
 from degan_search.search import space as spaces
+from degan_search.search import tune_dicts
 from degan_search.search.jobs import job
 from degan_search.search.outbox import Outbox
+from degan_search.search.results import TrialResult
 from degan_search.search.searcher import CellSearcher, GivenJobs, Past
 from degan_search.search.space import Space
 
@@ -34,18 +36,31 @@ def result(score, state=None, budget=10):
     return {"score": score, "state": state, "budget": budget}
 
 
+def tell(given, trial_id, last, name=None):
+    """Tell of a result as Tune does."""
+    told = TrialResult(id=name or given.out[trial_id][0].id, **last)
+    given.on_trial_result(trial_id, tune_dicts.to_result([told], [] if told.state else [told.id], 1))
+
+
 def end(given, trial_id, last=None, state=State.FAIL):
     """End a trial as the callbacks do; `state` is the last result's, if that has one."""
-    one = given.out[trial_id]
+    (one,) = given.out[trial_id]
+    told = TrialResult(id=one.id, **last) if last else None
     given.on_trial_complete(trial_id, last, error=not last)
-    given.ended(one, State(last["state"]) if last and last["state"] else state, last or {})
+    given.ended(one, told.state if told and told.state else state, told)
+
+
+def suggest(given, trial_id):
+    """Return the job that is suggested, or what else is."""
+    suggested = given.suggest(trial_id)
+    return tune_dicts.from_config(suggested)[0] if isinstance(suggested, dict) else suggested
 
 
 def run_all(given, score=lambda config: 0.5):
     """Finish every trial in order; returns the jobs."""
     jobs = []
-    while (suggested := given.suggest(str(len(jobs)))) != Searcher.FINISHED:
-        value = score(TrialConfig.model_validate(suggested["config"]))
+    while (suggested := suggest(given, str(len(jobs)))) != Searcher.FINISHED:
+        value = score(suggested.config)
         end(given, str(len(jobs)), result(value, "COMPLETE"))
         jobs.append(suggested)
     return jobs
@@ -54,26 +69,26 @@ def run_all(given, score=lambda config: 0.5):
 def test_cells_take_turns_and_jobs_say_what_to_do():
     given = searcher()
     jobs = run_all(given)
-    assert [job["cell"] for job in jobs] == ["proxy=digits", "proxy=photos"] * 6
-    assert [job["number"] for job in jobs] == [*range(12)]
-    assert [job["id"] for job in jobs[:2]] == ["search-0000", "search-0001"]
-    assert {job["phase"] for job in jobs} == {"search"}
+    assert [job.cell for job in jobs] == ["proxy=digits", "proxy=photos"] * 6
+    assert [job.number for job in jobs] == [*range(12)]
+    assert [job.id for job in jobs[:2]] == ["search-0000", "search-0001"]
+    assert {job.phase for job in jobs} == {"search"}
     for suggested in jobs:
-        config = TrialConfig.model_validate(suggested["config"])
-        assert suggested["cell"] == f"proxy={config.proxy}"
+        config = suggested.config
+        assert suggested.cell == f"proxy={config.proxy}"
         assert config.gan.lambda_e == 0 or 0.1 <= config.gan.lambda_e <= 10
-    assert given.suggest("more") == Searcher.FINISHED
+    assert suggest(given, "more") == Searcher.FINISHED
 
 
 def test_studies_are_told_how_each_trial_ended():
     given = searcher(cells={"proxy": ["digits"]})
     for name in ("good", "poor", "broken", "lost", "unmeasured", "removed"):
         assert isinstance(given.suggest(name), dict)
-    given.on_trial_result("good", result(0.25, budget=10))
-    given.on_trial_result("good", result(0.5, budget=20))
-    given.on_trial_result("good", result(0.1, budget=20))  # cut short and come by again
+    tell(given, "good", result(0.25, budget=10))
+    tell(given, "good", result(0.5, budget=20))
+    tell(given, "good", result(0.1, budget=20))  # cut short and come by again
     end(given, "good", result(0.75, "COMPLETE", budget=30))
-    given.on_trial_result("poor", result(0.2, budget=10))
+    tell(given, "poor", result(0.2, budget=10))
     # Tune does not tell of the result at which ASHA stops a trial before its end.
     end(given, "poor", result(0.1, budget=20), State.PRUNED)
     end(given, "broken", result(math.nan, "FAIL"))
@@ -91,9 +106,9 @@ def test_studies_are_told_how_each_trial_ended():
 
 def test_a_final_result_is_no_rung_and_an_unknown_trial_is_nobodys():
     given = searcher()
-    given.suggest("a")
-    given.on_trial_result("a", result(0.9, "COMPLETE"))
-    given.on_trial_result("unknown", result(0.9))
+    suggest(given, "a")
+    tell(given, "a", result(0.9, "COMPLETE"))
+    tell(given, "unknown", result(0.9), "search-0009")
     given.on_trial_complete("unknown", result(0.9, "COMPLETE"))
     end(given, "a", result(0.9, "COMPLETE"))
     told = given.studies["proxy=digits"].get_trials()
@@ -113,13 +128,13 @@ def test_equal_seeds_and_order_give_equal_suggestions(sampler):
     assert first != jobs(2)
     # Cells draw from streams of their own.
     digits, photos = first[::2], first[1::2]
-    assert [job["config"]["gan"] for job in digits] != [job["config"]["gan"] for job in photos]
+    assert [job.config.gan for job in digits] != [job.config.gan for job in photos]
 
 
 def test_tpe_learns_from_scores():
     given = searcher(cells={"proxy": ["digits"]}, search={"trials": 30})
     jobs = run_all(given, lambda config: -abs(config.gan.lambda_d - 40))
-    drawn = [job["config"]["gan"]["lambda_d"] for job in jobs]
+    drawn = [job.config.gan.lambda_d for job in jobs]
     off = [abs(value - 40) for value in drawn]
     assert sum(off[-15:]) / 15 < 7 < sum(off[:5]) / 5
 
@@ -127,13 +142,13 @@ def test_tpe_learns_from_scores():
 def test_first_points_come_first_in_each_cell():
     first = [{"gan.lambda_e": 0, "gan.lambda_d": 5}, {"gan.lambda_e": 1, "gan.lambda_d": 10}]
     jobs = run_all(searcher(first=first))
-    weights = [(job["config"]["gan"]["lambda_e"], job["config"]["gan"]["lambda_d"]) for job in jobs]
+    weights = [(job.config.gan.lambda_e, job.config.gan.lambda_d) for job in jobs]
     assert weights[:4] == [(0, 5), (0, 5), (1, 10), (1, 10)]
 
 
 def test_the_search_grows_and_shrinks_but_not_below_what_has_begun():
     given = searcher()
-    begun = [given.suggest(str(number)) for number in range(5)]
+    begun = [suggest(given, str(number)) for number in range(5)]
     assert given.had == {"proxy=digits": 3, "proxy=photos": 2}
     assert given.total == 12
     given.set_trials(8)
@@ -150,18 +165,18 @@ def test_the_search_grows_and_shrinks_but_not_below_what_has_begun():
     given.set_trials(3)
     assert given.total == 6
     more = run_all(given)
-    assert [one["cell"] for one in [*begun, *more]] == ["proxy=digits", "proxy=photos"] * 3
-    assert [one["number"] for one in [*begun, *more]] == [*range(6)]
+    assert [one.cell for one in [*begun, *more]] == ["proxy=digits", "proxy=photos"] * 3
+    assert [one.number for one in [*begun, *more]] == [*range(6)]
 
 
 def test_what_waits_is_told_in_order():
     given = searcher(search={"trials": 1})
-    first = given.suggest("a")
+    first = suggest(given, "a")
     given.on_trial_complete("a", error=True)
     given.take_back(first, 99)
     assert given.waiting() == [("search", "proxy=digits"), ("search", "proxy=photos")]
-    finals = GivenJobs([job(Phase.FINAL, number, "all", {}) for number in range(2)])
-    finals.suggest("a")
+    finals = GivenJobs([job(Phase.FINAL, number, "all", TrialConfig()) for number in range(2)])
+    suggest(finals, "a")
     assert finals.waiting() == [("final", "all")]
 
 
@@ -180,9 +195,9 @@ def test_a_cell_without_parameters_has_one_trial_or_leaves_it_to_the_finals():
         "when": [{"if": {"method": "degan"}, "parameters": WEIGHTS}],
         "search": {"trials": 3},
     }
-    cells = [job["cell"] for job in run_all(searcher(**changes))]
+    cells = [job.cell for job in run_all(searcher(**changes))]
     assert cells == ["method=dcgan", "method=degan", "method=degan", "method=degan"]
-    cells = [job["cell"] for job in run_all(searcher(**changes, finals={"seeds": [1]}))]
+    cells = [job.cell for job in run_all(searcher(**changes, finals={"seeds": [1]}))]
     assert cells == ["method=degan"] * 3
     assert run_all(searcher(parameters={}, finals={"seeds": [1]})) == []
 
@@ -191,8 +206,8 @@ def test_a_grid_gives_every_combination_once():
     given = searcher(parameters={"gan.lambda_e": [0, 1], "gan.lambda_d": [0, 5, 10]}, search={"sampler": "grid"})
     jobs = run_all(given)
     for cell in given.studies:
-        gans = [job["config"]["gan"] for job in jobs if job["cell"] == cell]
-        weights = [(gan["lambda_e"], gan["lambda_d"]) for gan in gans]
+        gans = [job.config.gan for job in jobs if job.cell == cell]
+        weights = [(gan.lambda_e, gan.lambda_d) for gan in gans]
         assert weights == [(e, d) for e in (0, 1) for d in (0, 5, 10)]
 
 
@@ -204,30 +219,30 @@ def test_no_trial_is_left_running():
 
 
 def test_given_jobs_are_handed_out_in_order():
-    jobs = [job(Phase.FINAL, number, "all", {}) for number in range(3)]
+    jobs = [job(Phase.FINAL, number, "all", TrialConfig()) for number in range(3)]
     given = GivenJobs(jobs)
-    assert [given.suggest(str(n)) for n in range(4)] == [*jobs, None]
+    assert [suggest(given, str(n)) for n in range(4)] == [*jobs, None]
     for n in range(3):
         end(given, str(n), result(0.5, "COMPLETE"))
-    assert given.suggest("more") == Searcher.FINISHED
+    assert suggest(given, "more") == Searcher.FINISHED
     assert len(jobs) == given.total == 3
-    assert [one["id"] for one in jobs] == ["final-0000", "final-0001", "final-0002"]
+    assert [one.id for one in jobs] == ["final-0000", "final-0001", "final-0002"]
 
 
 def test_a_job_that_a_fault_cut_short_comes_again_after_a_while(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     given = searcher(cells={"proxy": ["digits"]}, search={"trials": 1})
-    first = given.suggest("a")
+    first = suggest(given, "a")
     given.on_trial_complete("a", error=True)
     given.take_back(first, 5)
-    assert given.suggest("b") is None
+    assert suggest(given, "b") is None
     now[0] += 5
-    again = given.suggest("b")
-    assert again == {**first, "attempt": 2, "faults": 1}
-    assert given.suggest("c") is None  # it may come back once more
+    again = suggest(given, "b")
+    assert again == first.changed(attempt=2, faults=1)
+    assert suggest(given, "c") is None  # it may come back once more
     end(given, "b", result(0.5, "COMPLETE"))
-    assert given.suggest("c") == Searcher.FINISHED
+    assert suggest(given, "c") == Searcher.FINISHED
     assert [trial.state for trial in given.studies["proxy=digits"].get_trials()] == [TrialState.COMPLETE]
 
 
@@ -238,15 +253,15 @@ def test_nothing_starts_while_the_disk_takes_no_rows():
         if full:
             raise OSError("No space left on device")
 
-    given = GivenJobs([job(Phase.FINAL, 0, "all", {})], outbox)
+    given = GivenJobs([job(Phase.FINAL, 0, "all", TrialConfig())], outbox)
     outbox.put("search-0000", write)
-    assert given.suggest("a") is None
+    assert suggest(given, "a") is None
     assert outbox.flush() == ["search-0000: No space left on device"]
     assert outbox.refused_for() > 0
     full.clear()
     assert outbox.flush() == []
     assert outbox.refused_for() == 0
-    assert given.suggest("a")["id"] == "final-0000"
+    assert suggest(given, "a").id == "final-0000"
 
 
 def rows_of(jobs, state="COMPLETE", score=0.5):
@@ -254,8 +269,8 @@ def rows_of(jobs, state="COMPLETE", score=0.5):
     about = dict.fromkeys(METRICS, math.nan) | {"score": score, "state": state, "started": moment, "finished": moment}
     return pd.DataFrame(
         [
-            {**about, **config_columns(TrialConfig.model_validate(one["config"])), "trial_id": one["id"]}
-            | {name: one[name] for name in ("cell", "phase", "number", "attempt")}
+            {**about, **config_columns(one.config), "trial_id": one.id}
+            | {name: getattr(one, name) for name in ("cell", "phase", "number", "attempt")}
             | {"reason": None}
             for one in jobs
         ]
@@ -267,9 +282,9 @@ def rows_of(jobs, state="COMPLETE", score=0.5):
 def test_a_search_that_goes_on_meets_its_budget_and_repeats_nothing(done, begun, more):
     first = [{"gan.lambda_e": 1, "gan.lambda_d": float(n)} for n in (1, 2, 3)]
     cut = searcher(first=first)
-    jobs = [cut.suggest(str(n)) for n in range(done + begun)]
-    frame = rows_of(jobs[:done]) if done else rows_of([job(Phase.SEARCH, 0, "a", TrialConfig().model_dump())])[:0]
-    rungs = {one["id"]: {10: 0.25} for one in jobs[done:]}
+    jobs = [suggest(cut, str(n)) for n in range(done + begun)]
+    frame = rows_of(jobs[:done]) if done else rows_of([job(Phase.SEARCH, 0, "a", TrialConfig())])[:0]
+    rungs = {one.id: {10: 0.25} for one in jobs[done:]}
     past = Past(frame, CURVES, jobs[done:], rungs, done + begun)
     space = cut.cells["proxy=digits"].space.model_copy(update={"search": spaces.SearchConfig(trials=6 + more)})
     on = CellSearcher(spaces.cells(space), past=past)
@@ -277,12 +292,12 @@ def test_a_search_that_goes_on_meets_its_budget_and_repeats_nothing(done, begun,
     later = run_all(on)
     assert later[:begun] == jobs[done:]
     everything = [*jobs[:done], *later]
-    assert [one["number"] for one in everything] == [*range(2 * (6 + more))]
+    assert [one.number for one in everything] == [*range(2 * (6 + more))]
     for cell in on.studies:
-        gans = [one["config"]["gan"] for one in everything if one["cell"] == cell]
-        assert [gan["lambda_d"] for gan in gans[:3]] == [1, 2, 3]
-        assert len({(gan["lambda_e"], gan["lambda_d"]) for gan in gans}) == 6 + more
+        gans = [one.config.gan for one in everything if one.cell == cell]
+        assert [gan.lambda_d for gan in gans[:3]] == [1, 2, 3]
+        assert len({(gan.lambda_e, gan.lambda_d) for gan in gans}) == 6 + more
         told = on.studies[cell].get_trials()
         assert len(told) == 6 + more
         assert {trial.state for trial in told} == {TrialState.COMPLETE}
-        assert sum(10 in trial.intermediate_values for trial in told) == sum(one["cell"] == cell for one in jobs[done:])
+        assert sum(10 in trial.intermediate_values for trial in told) == sum(one.cell == cell for one in jobs[done:])

@@ -22,8 +22,10 @@ from degan_search.records import Phase, config_columns
 from degan_search.search import space as spaces
 from degan_search.search import study as studies
 from degan_search.search import sweep as sweeps
+from degan_search.search import tune_dicts
 from degan_search.search.options import Options
 from degan_search.search.recorder import Recorder, Rules
+from degan_search.search.results import TrialResult
 from degan_search.search.searcher import CellSearcher
 
 CONDITIONAL = {
@@ -66,15 +68,23 @@ def drive(space, folder):
     recorder = Recorder(folder, {}, searcher, Rules(retries=0), searcher.total, "Search", Console(file=io.StringIO()))
     ends = ["complete", "pruned", "complete", "diverged", "unmeasured", "complete", "lost"]
     number = 0
-    while (job := searcher.suggest(str(number))) != Searcher.FINISHED:
+    while (config := searcher.suggest(str(number))) != Searcher.FINISHED:
         end, scores = ends[number % len(ends)], [0.1 + 0.02 * number, 0.2 + 0.01 * number]
-        trial = SimpleNamespace(config=job, last_result=None, error_file=None)
+        (job,) = tune_dicts.from_config(config)
+        trial = SimpleNamespace(config=config, error_file=None)
         recorder.on_trial_start(0, [], trial)
+        told = 0
+
+        def tell(curve, state=None, trial=trial, job=job, **result):
+            told = TrialResult(id=job.id, reports=curve, state=state, **result)
+            trial.last_result = tune_dicts.to_result([told], [] if state else [job.id], 1)
+            recorder.on_trial_result(0, [], trial, trial.last_result)
+
         for rung, score in enumerate(scores if end != "lost" else scores[:1], 1):
             report = {"stage": "gan", "budget": 10 * rung, "seconds": float(rung), "score": score}
             curve = [report | {"budget": 10 * rung - 5, "score": math.nan}, report]
-            trial.last_result = {"score": score, "budget": 10 * rung, "state": None, "reports": curve, "metrics": {}}
-            recorder.on_trial_result(0, [], trial, trial.last_result)
+            tell(curve, score=score, budget=10 * rung, reports_from=told)
+            told += len(curve)
             if not (end == "pruned" and rung == 2):  # Tune stops it there, and tells the searcher of its end alone
                 searcher.on_trial_result(str(number), trial.last_result)
         if end == "lost":
@@ -85,8 +95,7 @@ def drive(space, folder):
                 state = "FAIL" if end == "diverged" else "COMPLETE"
                 score = 0.5 + 0.01 * number if end == "complete" else math.nan
                 done = {"stage": "done", "budget": 30, "seconds": 3.0, "score": score}
-                trial.last_result = {"score": score, "budget": 30, "state": state, "reports": [done], "metrics": {}}
-                recorder.on_trial_result(0, [], trial, trial.last_result)
+                tell([done], state, score=score, budget=30, reports_from=told)
             searcher.on_trial_complete(str(number), trial.last_result)
             recorder.on_trial_complete(0, [], trial)
         number += 1

@@ -20,10 +20,12 @@ from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.records import TRIAL_METRICS, Phase, config_of
 from degan_search.search import space as spaces
+from degan_search.search import tune_dicts
 from degan_search.search.cluster import fill, slots
 from degan_search.search.jobs import job
 from degan_search.search.options import Options
 from degan_search.search.recorder import Recorder, Rules
+from degan_search.search.results import TrialResult
 from degan_search.search.searcher import GivenJobs
 from degan_search.search.sweep import final_jobs
 from degan_search.trial.inputs import prepare
@@ -61,7 +63,7 @@ MAIN = """
 import json, os
 from degan_search import runtime
 from degan_search.cli.main import main
-from degan_search.search import cluster, sweep
+from degan_search.search import sweep, trainable
 
 class Telling(sweep.DeganTrainable):
     def setup(self, *given, **named):
@@ -70,8 +72,8 @@ class Telling(sweep.DeganTrainable):
 
     def step(self):
         result = super().step()
-        about = {"trial": self.job["id"], "process": os.getpid(), "inputs": id(self.inputs), "niceness": os.nice(0)}
-        about |= {"cpus": sorted(os.sched_getaffinity(0)), "whole": cluster.all_cpus_are_rays()}
+        about = {"trial": self.job.id, "process": os.getpid(), "inputs": id(self.inputs), "niceness": os.nice(0)}
+        about |= {"cpus": sorted(os.sched_getaffinity(0)), "whole": trainable.all_cpus_are_rays()}
         with open(os.environ["TOLD"], "a") as file:
             file.write(json.dumps(about) + "\\n")
         return result
@@ -269,9 +271,11 @@ def test_when_every_trial_fails_the_sweep_still_ends_well(tmp_path):
 
 
 def ended_trial(number=0, error_file=None, **result):
-    work = job(Phase.SEARCH, number, "all", TrialConfig().model_dump(mode="json"))
+    work = job(Phase.SEARCH, number, "all", TrialConfig())
     last = {"score": 0.5, "budget": 10, "state": "COMPLETE", "reports": [{"budget": 10, "score": 0.5, "seconds": 1.0}]}
-    return SimpleNamespace(config=work, last_result=last | result, error_file=error_file)
+    told = TrialResult(id=work.id, **last | result)
+    plain = tune_dicts.to_result([told], [] if told.state else [work.id], 1)
+    return SimpleNamespace(config=tune_dicts.to_config([work]), last_result=plain, error_file=error_file)
 
 
 def recorder(folder, **reasons):
@@ -350,8 +354,8 @@ def test_finals_are_each_cells_choice(by, column, written):
         known = nothing | {"trial_id": "t", "config_json": config.model_dump_json(), "config_objective": "agreement"}
         rows.append(known | {"phase": "search", "cell": cells[cell].label, column: score, "state": state})
     jobs = final_jobs(cells, pd.DataFrame(rows), spaces.FinalsConfig(seeds=[7, 8], by=by))
-    assert {one["chosen_by"] for one in jobs} == {written}
-    assert [(one["cell"], one["config"]["seed"], one["config"]["gan"]["lambda_d"]) for one in jobs] == [
+    assert {one.chosen_by for one in jobs} == {written}
+    assert [(one.cell, one.config.seed, one.config.gan.lambda_d) for one in jobs] == [
         ("proxy=digits", 7, 2.0),
         ("proxy=digits", 8, 2.0),
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from degan_search.records import Phase
-from degan_search.search import jobs
+from degan_search.search import tune_dicts
+from degan_search.search.results import TrialResult
+from degan_search.search.workers import ray_patches
 
 
 class Rungs:
@@ -64,20 +65,23 @@ class CellAsha(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Stop a trial that its rung does not keep; of several in one process, let the others go on."""
-        going = [(one, told) for one, told in jobs.results(trial.config, result) if told["state"] is None]
-        stopped = [one["id"] for one, told in going if not self._goes_on(one, told)]
+        cells = {one.id: one.cell for one in tune_dicts.from_config(trial.config)}
+        told = tune_dicts.from_result(result)
+        stopped = [one.id for one in told if one.state is None and not self._goes_on(cells[one.id], one)]
         if not stopped:
             return str(TrialScheduler.CONTINUE)
-        if "pack" in trial.config and set(result["running"]) - set(stopped):
+        if tune_dicts.running(result) - set(stopped):
             # Heard before the next step, as Tune asks for that only now.
-            trial.temporary_state.ray_actor.drop.remote(stopped)
+            worker = ray_patches.worker_of(trial)
+            assert worker is not None, "its result has just come"
+            worker.drop.remote(stopped)
             return str(TrialScheduler.CONTINUE)
         return str(TrialScheduler.STOP)
 
-    def _goes_on(self, one: jobs.Job, result: Mapping[str, Any]) -> bool:
+    def _goes_on(self, cell: str, told: TrialResult) -> bool:
         if self.rungs is None:
             return True
-        reason = self.rungs.record(one["cell"], result["budget"], result["score"], one["id"])
+        reason = self.rungs.record(cell, told.budget, told.score, told.id)
         if reason is not None:
-            self.reasons[one["id"]] = reason
+            self.reasons[told.id] = reason
         return reason is None

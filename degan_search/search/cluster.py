@@ -5,17 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache, partial
 from typing import Any
 
 import ray
-from ray._private import worker as ray_worker
-from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.tune.execution import tune_controller
+from ray.exceptions import RayError
 from rich.console import Console
 
 from degan_search import bank as banks
@@ -25,6 +20,7 @@ from degan_search.data import proxies
 from degan_search.errors import IncompleteError, UserError
 from degan_search.search.connect import check_nodes, connect, watched
 from degan_search.search.options import Options
+from degan_search.search.workers import ray_patches
 from degan_search.turns import side_by_side_on_gpu
 
 SNAPSHOT_SECONDS = 10**9
@@ -33,16 +29,6 @@ SNAPSHOT_SECONDS = 10**9
 NICENESS = 0
 """What a worker adds to the command's own. By Ray's 15 it gets 4% of a CPU on which another program runs, and then Ray
 may take it for lost; `nice degan-search sweep ...` leaves others the machine, and the trials their equal shares."""
-
-
-class PatientManager(RayActorManager):  # type: ignore[misc]
-    """Takes whatever Ray says of a lost worker as that: Ray 2.60's ends the whole experiment on an OutOfMemoryError."""
-
-    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
-            first = (str(exception) or "no message").splitlines()[0]
-            exception = RayActorError(error_msg=f"{type(exception).__name__}: {first}")
-        super()._actor_task_failed(tracked_actor_task, exception)
 
 
 @contextlib.contextmanager
@@ -59,9 +45,9 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(SNAPSHOT_SECONDS))
     os.environ.setdefault("RAY_worker_niceness", str(NICENESS))
-    tune_controller.RayActorManager = PatientManager
+    ray_patches.outlive_lost_workers()
     # A failed trial is told of in one line; its traceback lies in the run's folder, under ray/.
-    ray_worker.print_to_stdstream = partial(_tell, console)
+    ray_patches.print_in_one_line(console)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if options.address:
         connect(options.address, quiet)
@@ -87,18 +73,6 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
         raise IncompleteError(f"Ray stopped ({lines[-1] if lines else type(error).__name__}); {hint}") from error
     finally:
         ray.shutdown()
-
-
-def _tell(console: Console, message: Mapping[str, Any], **options: Any) -> None:
-    """Print what Ray tells of the cluster, such as a lost machine, as one plain line."""
-    text = " ".join(" ".join(message["lines"]).split())
-    if "Raylet is terminated" in text:  # each worker of a lost machine says so
-        return
-    if lost := re.search(r"and address: (\S+) .*has been marked dead", text):
-        text = f"{lost[1]} of the cluster is lost; its trials are tried again"
-    else:
-        text = f"Ray: {text.partition('. ')[0]}"
-    console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def slots(options: Options, resources: Mapping[str, float]) -> int:
@@ -132,18 +106,6 @@ def together(options: Options, config: TrialConfig) -> int:
 def fill(options: Options, resources: Mapping[str, float]) -> bool:
     """Return whether trials take all these resources: `--max-concurrent` leaves none of them idle."""
     return slots(options, resources) >= slots(replace(options, max_concurrent=None), resources)
-
-
-@cache
-def all_cpus_are_rays() -> bool:
-    """Return whether Ray gives out each CPU that this process may use.
-
-    It may have fewer, as under a container's quota, whose processes could all crowd on the first CPUs of a machine, or
-    more than there are.
-    """
-    own = ray.get_runtime_context().get_node_id()
-    given = next(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == own)
-    return hasattr(os, "sched_getaffinity") and given == len(os.sched_getaffinity(0))
 
 
 def side_by_side(options: Options) -> banks.RunAll:

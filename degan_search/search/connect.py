@@ -18,13 +18,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray._private.services import find_node_ids
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import degan_search
 from degan_search.errors import IncompleteError, UserError
+from degan_search.search.workers import ray_patches
 
 KNOCK_SECONDS, ASK_SECONDS = 5.0, 20.0
 """For a connection to the address, and for an answer; `ray.init` tries both for minutes, and says little."""
@@ -33,6 +32,8 @@ GONE_SECONDS = 30.0
 NODE_SECONDS = 120.0
 """For a machine's first answer: until then it has fetched this project and started a Python process."""
 TOKEN = "set RAY_AUTH_MODE=token and copy its token file to ~/.ray/auth_token here, or name it by RAY_AUTH_TOKEN_PATH"
+WORKER = "degan_search.search.trainable"
+"""The module that each machine must be able to import; it is no import of this one."""
 JOIN = "run `ray start --address={address}` here first, or start the sweep on a machine of the cluster"
 
 
@@ -43,11 +44,11 @@ def connect(address: str, options: Mapping[str, Any]) -> None:
         UserError: why it does not take us, and what to do.
     """
     if address == "auto":  # as `ray.init`, which sends the token of the home directory to no other address unasked
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        ray_patches.use_token_of_home()
     else:
         _knock(address)
     _ask(address)
-    if not find_node_ids():
+    if not ray_patches.is_part_of_cluster():
         raise UserError(f"this machine is not part of the Ray cluster at {address!r}: {JOIN.format(address=address)}")
     try:
         ray.init(address=address, runtime_env=_environment(), **options)
@@ -155,7 +156,7 @@ def _ask(address: str) -> None:
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
 def _sees(file: Path | None) -> bool:
     """Run on a machine of the cluster: import what a trial needs, and look for the file."""
-    importlib.import_module("degan_search.search.trainable")
+    importlib.import_module(WORKER)
     return file is None or (file.exists() and os.access(file.parent, os.W_OK))
 
 

@@ -8,18 +8,17 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from degan_search.errors import UserError
 from degan_search.records import Phase, State
+from degan_search.search.jobs import Kind
 
 if TYPE_CHECKING:
     from degan_search.search.searcher import CellSearcher
 
-Kind = tuple[str, str]
-"""Phase and cell: trials of one kind are taken to be equally long."""
 DOUBT = 2.0
 """Trials that the chances of scores in no order count for, beside those that a rung has seen."""
 LATE = 0.05
@@ -63,10 +62,16 @@ class CostModel:
     back, such as `time.monotonic`.
     """
 
-    def __init__(self, slots: int = 1, reduction_factor: float | None = None) -> None:
+    def __init__(
+        self,
+        slots: int = 1,
+        reduction_factor: float | None = None,
+        priors: Mapping[Kind, Prior] | None = None,
+        after: Iterable[Kind] = (),
+    ) -> None:
         self.slots, self.reduction_factor = slots, reduction_factor
-        self.priors: dict[Kind, Prior] = {}
-        self.after: list[Kind] = []
+        self.priors = dict(priors or {})
+        self.after = list(after)
         """What runs once the phase has ended: the finals."""
         self.running: dict[str, _Running] = {}
         self.ended: Counter[Kind] = Counter()
@@ -121,6 +126,9 @@ class CostModel:
             for budget, seconds in rungs.get(name, []):
                 self.reach(name, int(budget), float(seconds))
             self.end(name, State(row["state"]), float(row["seconds"]))
+        for kind in frame.loc[frame["phase"] == Phase.FINAL, "cell"].map(lambda cell: (str(Phase.FINAL), str(cell))):
+            if kind in self.after:  # the others are of another space
+                self.after.remove(kind)
 
     def seconds(self, kind: Kind, passed: int = 0, elapsed: float = 0.0) -> float:
         """Return the seconds that a trial is expected to need still, `elapsed` after the last of the rungs passed."""
@@ -148,6 +156,18 @@ class CostModel:
     def left_after(self) -> float:
         """Return the seconds that what comes `after` will take, once the phase has ended."""
         return max(makespans([], self._each(self.after), self.slots))
+
+    def run_at_a_time(self, slots: int) -> None:
+        """Take so many trials to run at a time from now on."""
+        self.slots = slots
+
+    def expect(self, kind: Kind, prior: Prior) -> None:
+        """Take what is expected of a kind of trial that nothing was known of."""
+        self.priors.setdefault(kind, prior)
+
+    def begin_last_phase(self) -> None:
+        """Note that what came `after` begins now."""
+        self.after = []
 
     def text(self, waiting: Sequence[Kind], now: float) -> str:
         """Return such as `about 12 min left, 20 min with the finals`; `roughly` until a trial has ended."""
@@ -302,11 +322,6 @@ class Budget:
         ends = self.cost.ends(self.search.waiting(MOST), now)
         fitting = sum(1 for _ in itertools.takewhile(lambda end: end <= limit, ends)) - 1
         return bisect_right(range(MOST + 1), fitting, key=lambda trials: len(self.search.waiting(trials))) - 1
-
-
-def kind(one: Mapping[str, Any]) -> Kind:
-    """Return a job's kind."""
-    return one["phase"], one["cell"]
 
 
 def makespans(running: Iterable[float], waiting: Iterable[float], slots: int) -> Iterator[float]:

@@ -31,6 +31,7 @@ from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.records import Phase
 from degan_search.search.cost import CostModel, Prior
+from degan_search.search.jobs import Kind
 from degan_search.search.space import Space, cells
 
 SAMPLE_BATCH = 16
@@ -56,15 +57,16 @@ def sweep_seconds(
 
 def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> CostModel:
     """Return what the trials of a space should cost, its finals all to come."""
-    model = CostModel(reduction_factor=space.asha.reduction_factor if space.asha else None)
+    priors: dict[Kind, Prior] = {}
+    after: list[Kind] = []
     for cell in cells(space):
         config = cell.example()
         final = config.model_copy(update={"probe": ProbeConfig()})
-        model.priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
-        model.priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
+        priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
+        priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
     for _ in space.finals.seeds if space.finals else ():
-        model.after += [(Phase.FINAL, cell.label) for cell in cells(space)]
-    return model
+        after += [(Phase.FINAL, cell.label) for cell in cells(space)]
+    return CostModel(1, space.asha.reduction_factor if space.asha else None, priors, after)
 
 
 def prior(config: TrialConfig, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> Prior:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ import pandas as pd
 import ray
 from rich.console import Console
 
-from degan_search import ledger
-from degan_search import runtime
+from degan_search import ledger, runtime
 from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig, stable_hash, trial_config
 from degan_search.errors import IncompleteError, UserError, close_matches
@@ -23,16 +23,15 @@ from degan_search.methods import METHODS, UNTUNED, normalised
 from degan_search.records import Phase, State, config_of
 from degan_search.search import jobs as job_files
 from degan_search.search.asha import CellAsha
-from degan_search.search.cluster import ray_cluster
+from degan_search.search.cluster import ray_cluster, together
 from degan_search.search.jobs import Job
 from degan_search.search.options import Options
 from degan_search.search.outbox import Outbox
 from degan_search.search.prepare import prepare
 from degan_search.search.run_folder import check_writable
 from degan_search.search.searcher import GivenJobs
-from degan_search.search.sweep import check_slots, opened, read_jobs, run_phase, score
-from degan_search.selection import choose
-from degan_search.selection import paired_test
+from degan_search.search.sweep import Prepared, check_slots, opened, read_jobs, run_phase, score
+from degan_search.selection import choose, paired_test
 from degan_search.trial import checks
 from degan_search.trial.inputs import inputs_key
 
@@ -114,19 +113,19 @@ def finals(request: Request, options: Options, console: Console) -> None:
         ray_cluster(options, console, opened_run.interruption.listen),
     ):
         inputs = prepare([entrant.config for entrant in lineup], options, console)
-        references = {key: ray.put(value) for key, value in inputs.items()}
+        prepared = Prepared({key: ray.put(value) for key, value in inputs.items()})
         log.begin()
         running = lineup
         for done, batch in rounds(log.seeds, bool(competing(lineup))):
             jobs = waiting(running, batch, ledger.load(run), read_jobs(opened_run), run)
             if jobs:
-                name, work = f"final-from-{jobs[0]['id']}", GivenJobs(jobs, Outbox())
-                run_phase(Phase.FINAL, len(jobs), opened_run, references, CellAsha(None), work, name)
+                name, work = f"final-from-{jobs[0].id}", GivenJobs(jobs, Outbox(), partial(together, options))
+                run_phase(Phase.FINAL, opened_run, prepared, CellAsha(None), work, name)
             left = log.seeds[len(done) :]
             beaten = stops(running, done, ledger.load(run)) if left else []
             running = [entrant for entrant in running if entrant not in beaten]
             for entrant in beaten:
-                log.stopped[str(entrant.source)] = {"after": done, "not_run": left}
+                log.stop(entrant, done, left)
                 console.print(
                     f"{entrant.label} cannot win by score after seeds {_listed(done)}; not run: seeds {_listed(left)}",
                     highlight=False,
@@ -233,7 +232,7 @@ def waiting(
     Those that began keep their names, and with them their checkpoints; the others are numbered after the last.
     """
     done = final_scores(frame)
-    begun = {stable_hash(one["config"]): one for one in job_files.unfinished(known, frame, Phase.FINAL)}
+    begun = {stable_hash(one.config): one for one in job_files.unfinished(known, frame, Phase.FINAL)}
     numbers = count(job_files.next_number(run, known, frame, Phase.FINAL))
     jobs: list[Job] = []
     for seed in seeds:
@@ -241,9 +240,8 @@ def waiting(
             config = entrant.config.model_copy(update={"seed": seed})
             name = stable_hash(config)
             if name not in done:
-                fresh = config.model_dump(mode="json")
                 jobs.append(
-                    begun.get(name) or job_files.job(Phase.FINAL, next(numbers), entrant.cell, fresh, entrant.by)
+                    begun.get(name) or job_files.job(Phase.FINAL, next(numbers), entrant.cell, config, entrant.by)
                 )
     return jobs
 
@@ -303,6 +301,10 @@ class Log:
     def begin(self) -> None:
         """Write which seeds are run, before the first trial."""
         self._write(None)
+
+    def stop(self, entrant: Entrant, done: Sequence[int], left: Sequence[int]) -> None:
+        """Note that a configuration was stopped: after which seeds, and which are not run."""
+        self.stopped[str(entrant.source)] = {"after": list(done), "not_run": list(left)}
 
     def end(self) -> None:
         """Write that all is done, and which configurations were stopped."""

@@ -3,46 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from degan_search.atomic import write_bytes
-from degan_search.config import stable_hash
+from degan_search.config import Model, TrialConfig, stable_hash
 from degan_search.records import Cause, Phase, State
 
 JOBS = "jobs"
-Job = dict[str, Any]
+Kind = tuple[str, str]
+"""Phase and cell: trials of one kind are taken to be equally long."""
 
 
-def job(phase: Phase, number: int, cell: str, config: dict[str, Any], chosen_by: str | None = None) -> Job:
-    """Return what a worker is given: the trial's name in the run, its cell, its attempt and its configuration.
+class Job(Model):
+    """What a worker is given to run one trial."""
 
-    `chosen_by` goes into the row: the measure that picked a final run's configuration from a search. `faults` counts
-    what cut short earlier attempts of this driver.
-    """
-    about = {"phase": str(phase), "number": number, "cell": cell, "chosen_by": chosen_by}
-    return {"id": f"{phase}-{number:04d}", **about, "attempt": 1, "faults": 0, "config": config}
+    id: str
+    """The trial's name in the run."""
+    phase: Phase
+    number: int
+    cell: str
+    chosen_by: str | None = None
+    """The measure that picked a final run's configuration from a search; it goes into the row."""
+    attempt: int = 1
+    faults: int = 0
+    """What cut short earlier attempts of this driver."""
+    config: TrialConfig
+
+    @property
+    def kind(self) -> Kind:
+        """Phase and cell."""
+        return str(self.phase), self.cell
+
+    def changed(self, **update: Any) -> Job:
+        """Return a copy with some fields at other values."""
+        return self.model_copy(update=update)
 
 
-def pack(together: Sequence[Job]) -> Job:
-    """Return what a worker is given to run several trials in one process: the first one's job, with all in it."""
-    return {**together[0], "pack": list(together)} if len(together) > 1 else together[0]
+def job(phase: Phase, number: int, cell: str, config: TrialConfig, chosen_by: str | None = None) -> Job:
+    """Return a trial's first attempt, named after its phase and number."""
+    return Job(id=trial_name(phase, number), phase=phase, number=number, cell=cell, chosen_by=chosen_by, config=config)
 
 
-def of(given: Job) -> list[Job]:
-    """Return the jobs of what a worker was given."""
-    return given.get("pack") or [given]
-
-
-def results(given: Job, result: Mapping[str, Any]) -> list[tuple[Job, Mapping[str, Any]]]:
-    """Return the jobs that a worker's result tells of, each with its own result."""
-    if "pack" not in given:
-        return [(given, result)]
-    own = {one["id"]: one for one in given["pack"]}
-    return [(own[told["id"]], told) for told in result.get("pack", ())]
+def trial_name(phase: Phase, number: int) -> str:
+    """Return a trial's name in its run."""
+    return f"{phase}-{number:04d}"
 
 
 def write(run: Path, begun: Job) -> Path:
@@ -51,9 +59,9 @@ def write(run: Path, begun: Job) -> Path:
     Raises:
         OSError: the disk refused.
     """
-    file = run / JOBS / f"{begun['id']}.json"
+    file = run / JOBS / f"{begun.id}.json"
     if not file.exists():
-        text = json.dumps({"job": begun, "hash": stable_hash(begun)})
+        text = json.dumps({"job": begun.model_dump(mode="json"), "hash": stable_hash(begun)})
         write_bytes(file, text.encode())
     return file
 
@@ -65,9 +73,10 @@ def read(run: Path) -> tuple[dict[str, Job], list[Path]]:
     for file in sorted((run / JOBS).glob("[!.]*.json")):
         try:
             found = json.loads(file.read_bytes())
-            if found["hash"] != stable_hash(found["job"]) or found["job"]["id"] != file.stem:
+            begun = Job.model_validate(found["job"])
+            if found["hash"] != stable_hash(found["job"]) or begun.id != file.stem:
                 raise ValueError("changed")
-            jobs[file.stem] = found["job"]
+            jobs[file.stem] = begun
         except (ValueError, TypeError, KeyError, RecursionError):
             broken.append(file)
     return jobs, broken
@@ -81,11 +90,11 @@ def unfinished(jobs: Mapping[str, Job], frame: pd.DataFrame, phase: Phase, faile
     attempts = dict(zip(frame["trial_id"], frame["attempt"], strict=True))
     again = set(frame.loc[faulty(frame), "trial_id"]) if failed_too else set()
     left = [
-        {**one, "attempt": int(attempts.get(name, 0)) + 1, "faults": 0}
+        one.changed(attempt=int(attempts.get(name, 0)) + 1, faults=0)
         for name, one in jobs.items()
-        if one["phase"] == phase and (name not in attempts or name in again)
+        if one.phase == phase and (name not in attempts or name in again)
     ]
-    return sorted(left, key=lambda one: one["number"])
+    return sorted(left, key=lambda one: one.number)
 
 
 def faulty(frame: pd.DataFrame) -> pd.Series:

@@ -6,35 +6,28 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from degan_search import ledger, runtime
-from degan_search.config import TrialConfig
-from degan_search.errors import IncompleteError
-from degan_search.records import METRICS, Cause, Report, State, config_columns
-from degan_search.search import faults
+from degan_search.records import TRIAL_METRICS, Cause, Report, State, config_columns
+from degan_search.search import faults, tune_dicts
 from degan_search.search import jobs as jobs_file
-from degan_search.search.cost import Budget, CostModel, kind
+from degan_search.search.cost import Budget, CostModel
 from degan_search.search.interrupt import Interruption
 from degan_search.search.jobs import Job
+from degan_search.search.progress_bar import ProgressBar
+from degan_search.search.results import INTEGER_METRICS, End, TrialResult
 from degan_search.search.searcher import Jobs
-
-SHOW_SECONDS = 5.0
-"""Between two texts of the bar while nothing begins or ends."""
-RETRY_SECONDS = 5.0
-"""Between two tries to write what the disk refused."""
-INTEGER_METRICS = ("gan_steps", "distill_steps")
+from degan_search.search.workers import ray_patches
 
 
 def _nothing(*given: Any) -> None:
@@ -57,6 +50,21 @@ class Rules:
     """Chooses how many trials there are while they run."""
 
 
+@dataclass
+class _Attempt:
+    """An attempt of a trial that runs, from now on."""
+
+    trial: Trial
+    clock: float = field(default_factory=time.time)
+    begun: float = field(default_factory=time.monotonic)
+    killed: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return time.monotonic() - self.begun
+
+
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Judges how trials end, writes their rows and shows progress.
 
@@ -75,38 +83,19 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         console: Console,
         cost: CostModel | None = None,
     ) -> None:
-        self.folder, self.reasons, self.console, self.title = folder, reasons, console, title
+        self.folder, self.reasons = folder, reasons
         self.jobs, self.outbox, self.rules = jobs, jobs.outbox, rules
         self.cost = cost or CostModel()
-        jobs.look = self.look
-        self.curves: dict[str, list[dict[str, Any]]] = {}
-        self.started: dict[str, tuple[float, float]] = {}
-        """When each running trial's attempt began, by the clock and by the monotonic one."""
-        self.running: dict[str, Trial] = {}
+        self.curves: dict[str, list[Report]] = {}
+        self.attempts: dict[str, _Attempt] = {}
+        """Of the trials that run."""
         self.over: list[Trial] = []
         """Tune's trials that ended, whose results nobody looks at any more from the next step on."""
-        self.last: dict[str, Mapping[str, Any]] = {}
-        """The last results of trials that run in one process with others; of one alone, Tune has it."""
-        self.ended = dict.fromkeys(State, 0)
-        self.faulty: dict[str, str] = {}
-        """Trials that failed by a fault, and their reasons."""
-        self.in_a_row = 0
-        self.tried = 0.0
-        """When the unwritten were last tried."""
-        self.best: tuple[float, str] = (-math.inf, "")
-        self.total = total
-        self.shown = 0.0
-        """When the bar's text was last made."""
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self.task: TaskID = self.bar.add_task(title, total=total)
+        self.last: dict[str, TrialResult] = {}
+        """The last result of each running trial."""
+        self.patience = faults.Patience(self.outbox)
+        self.listening = False
+        self.bar = ProgressBar(title, total, console)
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         """Leave nothing of this in Ray's snapshots: the ledger, not they, is what a run is rebuilt from."""
@@ -125,31 +114,24 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             IncompleteError: the disk has refused for too long, or trial after trial failed.
             InterruptedRun: Ctrl-C or SIGTERM.
         """
-        if not self.tried:  # Tune has just set a handler of its own
+        if not self.listening:  # Tune has just set a handler of its own
             self.rules.interruption.listen()
-            self.tried = time.monotonic()
-        if self.outbox.unwritten and time.monotonic() - self.tried >= RETRY_SECONDS:
-            self.tried = time.monotonic()
-            self.outbox.flush()
-            if self.outbox.refused_for() > faults.DISK_PATIENCE:
-                raise IncompleteError(f"stopped, as the disk takes no rows: {'; '.join(self.outbox.flush())}")
-        if self.in_a_row >= faults.HOPELESS:
-            last = list(self.faulty.values())[-1]
-            raise IncompleteError(f"stopped, as {self.in_a_row} trials in a row failed, the last with: {last}")
+            self.listening = True
+        self.patience.check()
         self._end_the_hung()
-        self._forget()
-        if time.monotonic() - self.shown >= SHOW_SECONDS:
+        while self.over:
+            ray_patches.forget(self.over.pop())
+        if self.bar.due:
             self._show()
         self.rules.interruption.raise_if_caught()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note when an attempt began, and write that the trial did."""
-        for begun in jobs_file.of(trial.config):
-            if begun["id"] not in self.started:
-                self.running[begun["id"]] = trial
-                self.started[begun["id"]] = time.time(), time.monotonic()
-                self.cost.begin(begun["id"], kind(begun), time.monotonic(), whole=begun["attempt"] == 1)
-                self.outbox.put(f"jobs/{begun['id']}", partial(self._write_job, begun))
+        for begun in tune_dicts.from_config(trial.config):
+            if begun.id not in self.attempts:
+                self.attempts[begun.id] = _Attempt(trial)
+                self.cost.begin(begun.id, begun.kind, time.monotonic(), whole=begun.attempt == 1)
+                self.outbox.put(f"jobs/{begun.id}", partial(self._write_job, begun))
         self._show()
 
     def on_trial_result(
@@ -159,21 +141,20 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
         Of several in one process, write the rows of those that ended or were stopped.
         """
-        for one, told in jobs_file.results(trial.config, result):
-            curve = self.curves.setdefault(one["id"], [])
-            curve[told.get("reports_from", len(curve)) :] = told.get("reports") or []
-            if told.get("state") is None:
-                self.cost.reach(one["id"], told["budget"], time.monotonic())
-            if "pack" in trial.config:
-                self.last[one["id"]] = told
-                if told["state"] is not None or one["id"] in self.reasons:
-                    self._end(one, told)
+        given = {one.id: one for one in tune_dicts.from_config(trial.config)}
+        for told in tune_dicts.from_result(result):
+            self.curves.setdefault(told.id, [])[told.reports_from :] = told.reports
+            self.last[told.id] = told
+            if told.state is None:
+                self.cost.reach(told.id, told.budget, time.monotonic())
+            if len(given) > 1 and (told.state is not None or told.id in self.reasons):
+                self._judge(given[told.id], self._end(given[told.id]))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the row of a trial that ended or was stopped, unless it is tried again."""
         self.over.append(trial)
         for one in self._left(trial):
-            self._end(one, self._last_result(trial, one))
+            self._judge(one, self._end(one))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the row of a trial whose worker is gone, unless it is tried again."""
@@ -181,89 +162,46 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
         self.over.append(trial)
         for one in self._left(trial):
-            self._lost(one, self._last_result(trial, one), text)
+            self._judge(one, _lost(text, self.attempts.get(one.id), self.rules.time_limit))
 
     def _left(self, trial: Trial) -> list[Job]:
         """Return the jobs of a worker that have not ended."""
-        return [one for one in jobs_file.of(trial.config) if "pack" not in trial.config or one["id"] in self.started]
+        given = tune_dicts.from_config(trial.config)
+        return [one for one in given if len(given) == 1 or one.id in self.attempts]
 
-    def _last_result(self, trial: Trial, one: Job) -> Mapping[str, Any]:
-        return self.last.pop(one["id"], {}) if "pack" in trial.config else trial.last_result or {}
-
-    def _end(self, one: Job, result: Mapping[str, Any]) -> None:
-        """Judge a trial that ended by itself or was stopped."""
-        state = State(result.get("state") or State.PRUNED)
-        reason = result.get("reason") or self.reasons.get(one["id"])
-        cause = Cause(result["cause"]) if result.get("cause") else None
-        self._judge(one, result, state, reason if state is not State.COMPLETE else None, cause)
-
-    def _lost(self, one: Job, result: Mapping[str, Any], text: str) -> None:
-        """Judge a trial whose worker is gone, with what Ray says of that."""
-        _, begun = self.started.get(one["id"], (0.0, time.monotonic()))
-        limit = self.rules.time_limit
-        cause = faults.cause_of_death(text, time.monotonic() - begun, limit)
-        reason = f"not done within the time limit of {limit:g} s" if cause is Cause.TIME_LIMIT else _reason(text)
-        self._judge(one, result, State.FAIL, reason, cause)
-
-    def _forget(self) -> None:
-        """Let go of what Tune keeps of each trial that ended: it would fill the driver's memory, trial by trial."""
-        while self.over:
-            trial = self.over.pop()
-            kept = trial.run_metadata
-            kept.last_result, kept.metric_analysis, kept.metric_n_steps = {}, {}, {}
-            trial.evaluated_params = {}
-            trial.config = {"id": trial.config["id"]}
-            # Its second copy of the configuration has no public name.
-            vars(trial).update({name: {} for name in vars(trial) if name.endswith("unresolved_config")})
+    def _end(self, one: Job) -> End:
+        """Return how a trial ended by itself, or why it was stopped."""
+        last = self.last.get(one.id)
+        if last is None or last.state is None:
+            return End(State.PRUNED, self.reasons.get(one.id))
+        return End(last.state, last.reason, last.cause)
 
     def _end_the_hung(self) -> None:
         """Kill workers that are past the time limit and have not ended themselves: frozen, or cut off."""
-        limit = self.rules.time_limit
-        if limit is None:
-            return
-        for name, trial in list(self.running.items()):
-            actor = trial.temporary_state.ray_actor
-            if actor and time.monotonic() - self.started[name][1] > limit + faults.GRACE:
-                del self.running[name]
-                ray.kill(actor)
+        limit = math.inf if self.rules.time_limit is None else self.rules.time_limit
+        for attempt in self.attempts.values():
+            if not attempt.killed and attempt.seconds > limit + faults.GRACE:
+                attempt.killed = ray_patches.kill_worker(attempt.trial)
 
-    def _judge(
-        self, one: Job, result: Mapping[str, Any], state: State, reason: str | None, cause: Cause | None
-    ) -> None:
-        self.last.pop(one["id"], None)
-        clock, _ = self.started.pop(one["id"], (time.time(), 0.0))
-        self.running.pop(one["id"], None)
-        again = faults.wait(cause, one["faults"] + 1, self.rules.retries) if cause else None
-        self.cost.end(one["id"], state if again is None else None, time.monotonic())
+    def _judge(self, one: Job, end: End) -> None:
+        last = self.last.pop(one.id, None)
+        attempt = self.attempts.pop(one.id, None)
+        again = faults.wait(end.cause, one.faults + 1, self.rules.retries) if end.cause else None
+        self.cost.end(one.id, end.state if again is None else None, time.monotonic())
         if again is not None:
-            self._say(f"{one['id']} is tried again in {again:.0f} s", one["cell"], reason, "yellow")
+            self.bar.say(f"{one.id} is tried again in {again:.0f} s ({one.cell}): {end.reason}", "yellow")
             self.jobs.take_back(one, again)
             return
-        self.jobs.ended(one, state, result)
-        self._record(one, result, state, reason, cause, clock)
-
-    def _record(
-        self, one: Job, result: Mapping[str, Any], state: State, reason: str | None, cause: Cause | None, started: float
-    ) -> None:
-        self.ended[state] += 1
-        score = result.get("score", math.nan)
-        if state is State.COMPLETE and score > self.best[0]:
-            self.best = score, one["id"]
-        row = _row(one, result, state, reason, cause, self.curves.pop(one["id"], []), started)
-        self.outbox.put(one["id"], partial(self._write, row))
-        if cause not in (None, Cause.DIVERGED):
-            self.faulty[one["id"]] = str(reason)
-            self.in_a_row += 1
-        else:
-            self.in_a_row = 0
-        if state is State.FAIL:
-            self._say(f"{one['id']} failed", one["cell"], reason, "red")
+        self.jobs.ended(one, end.state, last)
+        row = _row(one, last, end, self.curves.pop(one.id, []), attempt.clock if attempt else time.time())
+        self.bar.count(one.id, end.state, row["score"])
+        self.outbox.put(one.id, partial(self._write, row))
+        self.patience.count(one.id, end.cause, end.reason)
+        if end.state is State.FAIL:
+            self.bar.say(f"{one.id} failed ({one.cell}): {end.reason}", "red")
         if self.rules.budget and (changed := self.rules.budget.correct(time.monotonic())):
-            self.total = self.jobs.total
-            self.console.print(changed, highlight=False, soft_wrap=True)
-        text = self._show()
-        if not self.console.is_terminal:
-            self.console.print(f"{text} [{sum(self.ended.values())}/{self.total}]", highlight=False, soft_wrap=True)
+            self.bar.expect(self.jobs.total, changed)
+        self.bar.print_line(self._show())
 
     def _write(self, row: dict[str, Any]) -> None:
         """Write a row; only then are the trial's checkpoints needless."""
@@ -273,65 +211,53 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def _write_job(self, begun: Job) -> None:
         self.rules.saved(jobs_file.write(self.folder, begun))
 
-    def _say(self, what: str, cell: str, reason: str | None, colour: str) -> None:
-        self.console.print(f"{what} ({cell}): {reason}", style=colour, markup=False, highlight=False, soft_wrap=True)
-
     def _show(self) -> str:
         """Update the bar and return its text."""
-        done = sum(self.ended.values())
-        running = len(self.started)
-        self.shown = time.monotonic()
-        left = self.cost.text(self.jobs.waiting(), self.shown)
-        best = f", best score {self.best[0]:.3f} ({self.best[1]})" if self.best[1] else ""
-        stopped = f", {self.ended[State.PRUNED]} stopped early" if self.ended[State.PRUNED] else ""
-        failed = f", {self.ended[State.FAIL]} failed" if self.ended[State.FAIL] else ""
-        text = f"{self.title}: {done} done, {running} running{stopped}{failed}{best}{left and f', {left}'}"
-        self.bar.update(self.task, completed=done, total=self.total, description=text)
-        return text
+        return self.bar.show(len(self.attempts), self.cost.text(self.jobs.waiting(), time.monotonic()))
 
 
-def _row(
-    job: Job,
-    result: Mapping[str, Any],
-    state: State,
-    reason: str | None,
-    cause: Cause | None,
-    curve: list[dict[str, Any]],
-    started: float,
-) -> dict[str, Any]:
-    config = TrialConfig.model_validate(job["config"])
-    metrics = result.get("metrics") or {}
-    about = result.get("provenance") or runtime.provenance()  # of this machine, where the worker said nothing
-    measured = {name: value for name, value in metrics.items() if name in METRICS and name != "score"}
-    counted = {name: int(metrics[name]) for name in INTEGER_METRICS if name in metrics}
-    begun = datetime.fromtimestamp(result.get("started") or started, UTC)
+def _row(job: Job, result: TrialResult | None, end: End, curve: list[Report], started: float) -> dict[str, Any]:
+    """Return a trial's row; `started`: when, by the driver's clock, for a worker that said nothing."""
+    about = (result and result.provenance) or runtime.provenance()  # of this machine, where the worker said nothing
+    begun = datetime.fromtimestamp((result and result.started) or started, UTC)
+    told = result and result.finished
     # A clock that was set back must not make a trial end before it began.
-    ended = max(begun, datetime.fromtimestamp(result["finished"], UTC) if "finished" in result else datetime.now(UTC))
+    ended = max(begun, datetime.fromtimestamp(told, UTC) if told else datetime.now(UTC))
     return {
-        "trial_id": job["id"],
-        "attempt": job["attempt"],
-        "phase": job["phase"],
-        "cell": job["cell"],
-        "chosen_by": job["chosen_by"],
-        "state": str(state),
-        "reason": reason,
-        "cause": None if cause is None else str(cause),
-        "number": job["number"],
-        "teacher_hash": result.get("teacher_hash"),
-        **config_columns(config),
-        **{"gan_steps": result.get("budget"), **measured, **counted},
-        "score": result.get("score"),
-        "seconds": result.get("seconds"),
-        "teacher_holdout_accuracy": result.get("teacher_held_out_accuracy"),
-        "threads": result.get("threads"),
-        "device": result.get("device"),
-        "precision": result.get("precision"),
+        "trial_id": job.id,
+        "attempt": job.attempt,
+        "phase": str(job.phase),
+        "cell": job.cell,
+        "chosen_by": job.chosen_by,
+        "state": str(end.state),
+        "reason": end.reason,
+        "cause": None if end.cause is None else str(end.cause),
+        "number": job.number,
+        **config_columns(job.config),
+        **_measured(result),
         "started": begun,
         "finished": ended,
         **about,
         "versions": json.dumps(about["versions"]),
-        "reports": [_point(report) for report in curve],
+        "reports": [asdict(report) for report in curve],
     }
+
+
+def _measured(result: TrialResult | None) -> dict[str, Any]:
+    """Return the columns of what a worker told last; of one that told nothing there is the score alone, as NaN."""
+    if result is None:
+        return {"score": math.nan}
+    metrics = {name: value for name, value in result.metrics.items() if name in TRIAL_METRICS}
+    counted = {name: int(result.metrics[name]) for name in INTEGER_METRICS if name in result.metrics}
+    own = ("teacher_hash", "score", "seconds", "teacher_holdout_accuracy", "threads", "device", "precision")
+    return {"gan_steps": result.budget, **metrics, **counted, **{name: getattr(result, name) for name in own}}
+
+
+def _lost(text: str, attempt: _Attempt | None, limit: float | None) -> End:
+    """Return how a trial ended whose worker is gone; `text` is what Ray says of that."""
+    cause = faults.cause_of_death(text, attempt.seconds if attempt else 0.0, limit)
+    reason = f"not done within the time limit of {limit:g} s" if cause is Cause.TIME_LIMIT else _reason(text)
+    return End(State.FAIL, reason, cause)
 
 
 def _reason(text: str) -> str:
@@ -340,7 +266,3 @@ def _reason(text: str) -> str:
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
     said = (named or lines or ["the worker died"])[-1]
     return f"its worker is gone: {said.partition('. ')[0]}" if said.startswith("The actor ") else said
-
-
-def _point(report: dict[str, Any]) -> dict[str, Any]:
-    return {name: report.get(name, math.nan if name == "score" else None) for name in Report.__annotations__}

@@ -67,20 +67,19 @@ def resume(
         planned = found.options.get("budget") is not None  # it, not the space, said how many trials there are
         space = _with_trials(found.space, trials, planned)
         fixed = {"storage": where.storage, "name": where.name, "remote": where.remote}
-        run.options = saved_options.loaded(found.options, {**changes, **fixed})
+        options = saved_options.loaded(found.options, {**changes, **fixed})
         if "budget" in changes:
             spaces.check_budget(space)
-        check_slots(run.options)
+        check_slots(options)
         _say_versions(found.versions, console)
         for broken in run_folder.set_aside_broken(where.folder):
             console.print(f"{broken} could not be read and is set aside", highlight=False, soft_wrap=True)
-        run.options = _with_budget(run.options, "budget" in changes, trials)
-        if run.options.track:
-            run.trackers = [tracking(run.options.track, where.folder, console)]
-        run_folder.start(space, run.options)
+        options = _with_budget(options, "budget" in changes, trials)
+        trackers = [tracking(options.track, where.folder, console)] if options.track else []
+        run_folder.start(space, options)
         done = len(ledger.load(where.folder))
         console.print(f"Going on with {where.folder}: {done} trials have ended", highlight=False, soft_wrap=True)
-        carry_out(space, run, conclude, retry_failed)
+        carry_out(space, replace(run, options=options, trackers=trackers), conclude, retry_failed)
     return where.folder
 
 
@@ -112,7 +111,7 @@ def _with_budget(options: Options, new: bool, trials: int | None) -> Options:
         frame = ledger.load(options.folder)
         finished = [moment.timestamp() for moment in frame["finished"].dropna()]
         left = max(0.0, left - max(0.0, max(finished, default=0.0) - options.budget_begun))
-        if any(one["phase"] == Phase.FINAL for one in jobs.read(options.folder)[0].values()):
+        if any(one.phase == Phase.FINAL for one in jobs.read(options.folder)[0].values()):
             left = 0.0
     return replace(options, budget=left, budget_begun=time.time())
 

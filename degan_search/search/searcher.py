@@ -16,11 +16,11 @@ from ray.tune.search import Searcher
 
 from degan_search.config import TrialConfig, stable_hash
 from degan_search.records import Phase, State
-from degan_search.search import jobs
+from degan_search.search import jobs, tune_dicts
 from degan_search.search import study as studies
-from degan_search.search.cost import Kind, kind
-from degan_search.search.jobs import Job
+from degan_search.search.jobs import Job, Kind
 from degan_search.search.outbox import Outbox
+from degan_search.search.results import TrialResult
 from degan_search.search.space import Cell, points
 from degan_search.search.study import OPTUNA_STATES
 
@@ -68,47 +68,49 @@ class Jobs(Searcher):  # type: ignore[misc]
     `on_trial_complete`, does not tell a lost worker from a failed trial.
     """
 
-    def __init__(self, outbox: Outbox | None = None) -> None:
+    def __init__(self, outbox: Outbox | None = None, together: Together = alone) -> None:
         super().__init__(metric="score", mode="max")
-        self.outbox = outbox or Outbox()
-        self.together: Together = alone
-        self.out: dict[str, Job] = {}
+        self.outbox, self.together = outbox or Outbox(), together
+        self.out: dict[str, tuple[Job, ...]] = {}
         """What workers have been given, by Tune's trial id."""
         self.aside: deque[Job] = deque()
         """Jobs that did not fit to those for which they were drawn."""
         self.back: list[tuple[float, Job]] = []
         """Jobs to run again, each from a moment of the monotonic clock on."""
-        self.look: Callable[[], None] = _nothing
-        """Called whenever there is nothing to start: Tune then asks again and again, and does nothing else."""
+        self._look: Callable[[], None] = _nothing
+
+    def when_idle(self, look: Callable[[], None]) -> None:
+        """Call this whenever there is nothing to start: Tune then asks again and again, and does nothing else."""
+        self._look = look
 
     def next_job(self, cell: str | None = None) -> Job | None:
         """Return a job that was not handed out yet, if asked for one of this cell; None: there is none left."""
         raise NotImplementedError
 
-    def ended(self, one: Job, state: State, result: Mapping[str, Any]) -> None:
-        """Take notice of how a job ended, its last result beside it ({}: there was none)."""
+    def ended(self, one: Job, state: State, result: TrialResult | None) -> None:
+        """Take notice of how a job ended, with its last result."""
 
     def waiting(self) -> list[Kind]:
         """Return the kinds of the jobs that are still to begin, in order."""
-        return [*(kind(one) for _, one in self.back), *map(kind, self.aside)]
+        return [*(one.kind for _, one in self.back), *(one.kind for one in self.aside)]
 
     def examples(self) -> list[TrialConfig]:
         """Return a configuration of each kind of job."""
         return []
 
-    def suggest(self, trial_id: str) -> Job | str | None:
-        """Return the next job, None while there is nothing to start just now, or FINISHED."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return `tune_dicts.to_config` of what starts next, None while there is nothing just now, or FINISHED."""
         if self.outbox.unwritten:
-            self.look()
+            self._look()
             return None
         one = self._next()
         if one is None:
             if not self.out and not self.back:
                 return str(Searcher.FINISHED)
-            self.look()  # FINISHED is final, and what runs may still come back
+            self._look()  # FINISHED is final, and what runs may still come back
             return None
-        self.out[trial_id] = jobs.pack([one, *self._companions(one)])
-        return self.out[trial_id]
+        self.out[trial_id] = one, *self._companions(one)
+        return tune_dicts.to_config(self.out[trial_id])
 
     def _next(self) -> Job | None:
         due = [item for item in self.back if item[0] <= time.monotonic()]
@@ -122,20 +124,19 @@ class Jobs(Searcher):  # type: ignore[misc]
 
         Trials of another length would leave the others waiting, and of another size they may not fit.
         """
-        config = TrialConfig.model_validate(one["config"])
-        count = 1 if one.get("faults") else self.together(config)  # after a fault, such as a full memory, alone
+        count = 1 if one.faults else self.together(one.config)  # after a fault, such as a full memory, alone
         for _ in range(count - 1):
-            other = self.next_job(one["cell"])
+            other = self.next_job(one.cell)
             if other is None:
                 return
-            if likeness(TrialConfig.model_validate(other["config"])) != likeness(config):
+            if likeness(other.config) != likeness(one.config):
                 self.aside.append(other)
                 return
             yield other
 
     def take_back(self, one: Job, seconds: float) -> None:
         """Hand the job out again after so many seconds."""
-        again = {**one, "attempt": one["attempt"] + 1, "faults": one["faults"] + 1}
+        again = one.changed(attempt=one.attempt + 1, faults=one.faults + 1)
         self.back.append((time.monotonic() + seconds, again))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -171,8 +172,14 @@ class CellSearcher(Jobs):
     on where that ended: the studies know its trials, unfinished ones come first, and counts include both.
     """
 
-    def __init__(self, cells: list[Cell], outbox: Outbox | None = None, past: Past | None = None) -> None:
-        super().__init__(outbox)
+    def __init__(
+        self,
+        cells: list[Cell],
+        outbox: Outbox | None = None,
+        past: Past | None = None,
+        together: Together = alone,
+    ) -> None:
+        super().__init__(outbox, together)
         self.cells = {cell.label: cell for cell in cells}
         self.number = past.first_number if past else 0
         self.first = deque(past.unfinished if past else ())
@@ -181,10 +188,10 @@ class CellSearcher(Jobs):
         self.had = dict.fromkeys(self.cells, 0)
         """Trials that each cell has had, the running and the unfinished ones among them."""
         if past:
-            waiting = {one["id"] for one in past.unfinished}
+            waiting = {one.id for one in past.unfinished}
             rows = past.frame[(past.frame["phase"] == Phase.SEARCH) & ~past.frame["trial_id"].isin(waiting)]
             self.tried |= set(zip(rows["cell"], rows["config_hash"], strict=True))
-            for cell in [*rows["cell"], *(one["cell"] for one in past.unfinished)]:
+            for cell in [*rows["cell"], *(one.cell for one in past.unfinished)]:
                 self.had[cell] = self.had.get(cell, 0) + 1
             self.studies = {
                 label: studies.from_ledger(cell, rows, past.curves, lenient=True) for label, cell in self.cells.items()
@@ -216,7 +223,7 @@ class CellSearcher(Jobs):
     def waiting(self, trials: int | None = None) -> list[Kind]:
         """Return the kinds of the jobs that are still to begin, in order; `trials`: as after `set_trials`."""
         turns = self.turns if trials is None else self._turns(self.counts | dict.fromkeys(self.varied, trials))
-        return [*super().waiting(), *map(kind, self.first), *((Phase.SEARCH, label) for label in turns)]
+        return [*super().waiting(), *(one.kind for one in self.first), *((Phase.SEARCH, label) for label in turns)]
 
     def examples(self) -> list[TrialConfig]:
         """Return a configuration of each cell."""
@@ -224,7 +231,7 @@ class CellSearcher(Jobs):
 
     def next_job(self, cell: str | None = None) -> Job | None:
         """Return an unfinished job of earlier, else a new one of the cell whose turn it is, or of this one."""
-        if (one := _take(self.first, lambda one: cell in (None, one["cell"]))) is not None:
+        if (one := _take(self.first, lambda one: cell in (None, one.cell))) is not None:
             return one
         label = _take(self.turns, lambda turn: cell in (None, turn))
         return None if label is None else self._draw(label)
@@ -240,29 +247,29 @@ class CellSearcher(Jobs):
             study.tell(trial, state=TrialState.FAIL)  # it would give the same result again: ask for another
             trial = study.ask()
             config = cell.configure(trial)
-        one = jobs.job(Phase.SEARCH, self.number, label, config.model_dump(mode="json"))
+        one = jobs.job(Phase.SEARCH, self.number, label, config)
         self.number += 1
         self.tried.add((label, stable_hash(config)))
-        self.asked[one["id"]] = _Asked(study, trial, set())
+        self.asked[one.id] = _Asked(study, trial, set())
         return one
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell the study a rung's score."""
-        for one, told in jobs.results(self.out[trial_id], result) if trial_id in self.out else ():
-            asked = self.asked.get(one["id"])
-            if asked and told["state"] is None:
-                asked.report(told["score"], told["budget"])
+        for told in tune_dicts.from_result(result) if trial_id in self.out else ():
+            asked = self.asked.get(told.id)
+            if asked and told.state is None:
+                asked.report(told.score, told.budget)
 
-    def ended(self, one: Job, state: State, result: Mapping[str, Any]) -> None:
+    def ended(self, one: Job, state: State, result: TrialResult | None) -> None:
         """Tell the study how the trial ended."""
-        asked = self.asked.pop(one["id"], None)
+        asked = self.asked.pop(one.id, None)
         if asked is None:
             return
         value = None
         if result and state is State.PRUNED:  # Tune tells of the rung that stops a trial here alone
-            asked.report(result["score"], result["budget"])
+            asked.report(result.score, result.budget)
         elif result and state is State.COMPLETE:
-            value = result["score"]
+            value = result.score
             if not math.isfinite(value):  # an objective that could not be measured; Optuna takes no such value
                 state, value = State.FAIL, None
         asked.study.tell(asked.trial, value, state=OPTUNA_STATES[state])
@@ -275,13 +282,13 @@ class CellSearcher(Jobs):
     def _adopt(self, past: Past) -> None:
         """Make the unfinished trials running ones of their studies, so that these neither repeat nor forget them."""
         for one in past.unfinished:
-            self.tried.add((one["cell"], stable_hash(one["config"])))
-            cell = self.cells.get(one["cell"])
-            trial = cell and studies.ask_again(self.studies[cell.label], cell, one["config"])
+            self.tried.add((one.cell, stable_hash(one.config)))
+            cell = self.cells.get(one.cell)
+            trial = cell and studies.ask_again(self.studies[cell.label], cell, one.config)
             if cell and trial:
                 asked = _Asked(self.studies[cell.label], trial, set())
-                self.asked[one["id"]] = asked
-                for step, score in past.rungs.get(one["id"], {}).items():
+                self.asked[one.id] = asked
+                for step, score in past.rungs.get(one.id, {}).items():
                     asked.report(score, step)
 
     def _enqueue_points(self, cell: Cell) -> None:
@@ -298,22 +305,22 @@ class CellSearcher(Jobs):
 class GivenJobs(Jobs):
     """Hands out a list of jobs."""
 
-    def __init__(self, given: Iterable[Job], outbox: Outbox | None = None) -> None:
-        super().__init__(outbox)
+    def __init__(self, given: Iterable[Job], outbox: Outbox | None = None, together: Together = alone) -> None:
+        super().__init__(outbox, together)
         self.given = deque(given)
         self.total = len(self.given)
 
     def next_job(self, cell: str | None = None) -> Job | None:
         """Return the next of the list."""
-        return _take(self.given, lambda one: cell in (None, one["cell"]))
+        return _take(self.given, lambda one: cell in (None, one.cell))
 
     def waiting(self) -> list[Kind]:
         """Return the kinds of the jobs that are still to begin, in order."""
-        return [*super().waiting(), *map(kind, self.given)]
+        return [*super().waiting(), *(one.kind for one in self.given)]
 
     def examples(self) -> list[TrialConfig]:
         """Return the configurations that are left."""
-        return [TrialConfig.model_validate(one["config"]) for one in self.given]
+        return [one.config for one in self.given]
 
 
 def _take(queue: deque[T], fits: Callable[[T], bool]) -> T | None:

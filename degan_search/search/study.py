@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from degan_search import ledger, runtime
-from degan_search.config import TrialConfig, flatten, parse
+from degan_search.config import TrialConfig, flatten
 from degan_search.errors import UserError
 from degan_search.methods import METHODS, UNTUNED
 from degan_search.records import METRICS, Phase, State, config_of
@@ -90,10 +90,10 @@ def from_ledger(cell: spaces.Cell, frame: pd.DataFrame, curves: pd.DataFrame, le
     return study
 
 
-def ask_again(study: optuna.Study, cell: spaces.Cell, config: Mapping[str, Any]) -> optuna.Trial | None:
+def ask_again(study: optuna.Study, cell: spaces.Cell, config: TrialConfig) -> optuna.Trial | None:
     """Return a new, running trial of the study with the parameters of a known configuration; None: it does not fit."""
     try:
-        params, _ = _parameters(cell, parse(TrialConfig, config, "configuration"))
+        params, _ = _parameters(cell, config)
     except UserError:
         return None
     study.enqueue_trial(params)

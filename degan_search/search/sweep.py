@@ -28,7 +28,7 @@ from degan_search.search import checkpoints, estimate, jobs, keep, run_folder
 from degan_search.search import space as spaces
 from degan_search.search.asha import CellAsha, Rungs
 from degan_search.search.cluster import fill, ray_cluster, slots, together
-from degan_search.search.cost import FEWEST, Budget, CostModel, kind
+from degan_search.search.cost import FEWEST, Budget, CostModel
 from degan_search.search.interrupt import Interruption
 from degan_search.search.jobs import Job
 from degan_search.search.options import Options
@@ -36,6 +36,7 @@ from degan_search.search.outbox import Outbox
 from degan_search.search.prepare import prepare
 from degan_search.search.recorder import Recorder, Rules
 from degan_search.search.remote import Copy
+from degan_search.search.results import Curve
 from degan_search.search.searcher import CellSearcher, GivenJobs, Jobs, Past
 from degan_search.search.track import tracking
 from degan_search.search.trainable import DeganTrainable
@@ -47,7 +48,7 @@ EVERYTHING = 2**62
 """Samples, for Tune: the searcher says when there are no more, as broken trials are tried again."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """What the phases of a sweep share."""
 
@@ -58,14 +59,23 @@ class Run:
     trackers: Sequence[tune.Callback] = ()
     faulty: dict[str, str] = field(default_factory=dict)
     """Trials that failed by a fault, and their reasons."""
-    cost: CostModel = field(default_factory=CostModel)
-    """Of all phases."""
-    budget: Budget | None = None
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return self.options.folder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is made before the trials of a phase can run."""
+
+    references: Mapping[str, ray.ObjectRef]
+    """Of inputs in Ray's store, by `inputs_key`."""
+    cost: CostModel = field(default_factory=CostModel)
+    """Of all phases."""
+    budget: Budget | None = None
+    """Of search trials."""
 
 
 Conclude = Callable[[Run, float], None]
@@ -88,8 +98,7 @@ def sweep(space: spaces.Space, options: Options, console: Console, conclude: Con
         options = replace(options, budget_begun=time.time())
     trackers = [tracking(options.track, options.folder, console)] if options.track else []
     run_folder.check_writable(options.storage, f"--storage {str(options.storage)!r}")
-    with opened(options, console) as run:
-        run.trackers = trackers
+    with opened(options, console, trackers=trackers) as run:
         run_folder.check_new(options.folder)
         run.copy.check_new()
         run_folder.start(space, options)
@@ -113,11 +122,16 @@ def here() -> dict[str, float]:
 
 
 @contextmanager
-def opened(options: Options, console: Console, command: str = "degan-search resume") -> Iterator[Run]:
+def opened(
+    options: Options,
+    console: Console,
+    command: str = "degan-search resume",
+    trackers: Sequence[tune.Callback] = (),
+) -> Iterator[Run]:
     """Be the one process that writes the run; Ctrl-C and SIGTERM end it cleanly, and name the command to go on."""
     interruption = Interruption(f"nothing that ended is lost; go on with: {command} {options.where()}")
     with interruption.handled(), run_folder.writer(options.folder), Copy(options) as copy:
-        yield Run(options, console, interruption, copy)
+        yield Run(options, console, interruption, copy, trackers)
 
 
 def carry_out(space: spaces.Space, run: Run, conclude: Conclude | None = None, retry_failed: bool = False) -> None:
@@ -129,38 +143,35 @@ def carry_out(space: spaces.Space, run: Run, conclude: Conclude | None = None, r
     runtime.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
     cells = spaces.cells(space)
     with ExitStack() as stack:
-        references: dict[str, Any] = {}
         run.copy.push_all()
-
         search, rungs = remaining_search(space, cells, run, retry_failed)
         if options.budget is not None:
             search.set_trials(0)  # the unfinished alone, until it is planned
 
-        def start() -> None:
+        def start() -> Prepared:
             """Start Ray and load images, as there is something to run."""
-            foresee(space, search, run, begun)
+            cost, budget = foresee(space, search, run, begun)
             stack.enter_context(ray_cluster(options, console, run.interruption.listen))
-            run.cost.slots = at_a_time(options, search, ray.cluster_resources())
-            if run.budget:
-                run.budget.check(time.monotonic())
+            cost.run_at_a_time(at_a_time(options, search, ray.cluster_resources()))
+            if budget:
+                budget.check(time.monotonic())
             inputs = prepare([config for cell in cells for config in cell.shared()], options, console)
-            references.update({key: ray.put(value) for key, value in inputs.items()})
-            if run.budget:
-                console.print(run.budget.plan(time.monotonic()), highlight=False, soft_wrap=True)
+            references = {key: ray.put(value) for key, value in inputs.items()}
+            if budget:
+                console.print(budget.plan(time.monotonic()), highlight=False, soft_wrap=True)
+            return Prepared(references, cost, budget)
 
-        if search.total or options.budget:
-            start()
-        if search.total:
-            run_phase(Phase.SEARCH, search.total, run, references, CellAsha(rungs), search)
+        prepared = start() if search.total or options.budget else None
+        if prepared and search.total:
+            run_phase(Phase.SEARCH, run, prepared, CellAsha(rungs), search)
         if any(cell.trials() for cell in cells):
             score(run)
         if space.finals:
             given = remaining_finals(cells, space.finals, run, retry_failed)
-            if given.total and not references:
-                start()
-            run.budget, run.cost.after = None, []
             if given.total:
-                run_phase(Phase.FINAL, given.total, run, references, CellAsha(None), given)
+                prepared = prepared or start()
+                prepared.cost.begin_last_phase()
+                run_phase(Phase.FINAL, run, replace(prepared, budget=None), CellAsha(None), given)
             score(run)
     by = space.finals.by if space.finals else None
     run.copy.delete(keep.needless(run.folder, ledger.load(run.folder), options.keep, by))
@@ -174,24 +185,23 @@ def carry_out(space: spaces.Space, run: Run, conclude: Conclude | None = None, r
         )
 
 
-def foresee(space: spaces.Space, search: CellSearcher, run: Run, begun: float) -> None:
-    """Make the cost model of what is to come, and the budget if there is one, from timed steps and the ledger.
+def foresee(space: spaces.Space, search: CellSearcher, run: Run, begun: float) -> tuple[CostModel, Budget | None]:
+    """Return the cost model of what is to come, from timed steps and the ledger, and the budget if there is one.
 
     Raises:
         UserError: a budget that is too short, where it is this machine that runs the trials.
     """
     options, frame = run.options, ledger.load(run.folder)
     device = runtime.choose_device(options.gpus_per_trial)
-    run.cost = estimate.cost_model(space, options.data_dir, device, options.cpus_per_trial)
-    run.cost.remember(frame, ledger.curves(run.folder))
-    for cell in frame.loc[frame["phase"] == Phase.FINAL, "cell"]:
-        with suppress(ValueError):  # of another space
-            run.cost.after.remove((Phase.FINAL, cell))
-    if options.budget:
-        run.budget = Budget(run.cost, search, options.budget, begun, max(FEWEST, len(space.first)))
-        if not options.address:
-            run.cost.slots = at_a_time(options, search, here())
-            run.budget.check(time.monotonic())
+    cost = estimate.cost_model(space, options.data_dir, device, options.cpus_per_trial)
+    cost.remember(frame, ledger.curves(run.folder))
+    if not options.budget:
+        return cost, None
+    budget = Budget(cost, search, options.budget, begun, max(FEWEST, len(space.first)))
+    if not options.address:
+        cost.run_at_a_time(at_a_time(options, search, here()))
+        budget.check(time.monotonic())
+    return cost, budget
 
 
 def at_a_time(options: Options, work: Jobs, resources: Mapping[str, float]) -> int:
@@ -200,14 +210,12 @@ def at_a_time(options: Options, work: Jobs, resources: Mapping[str, float]) -> i
     return slots(options, resources) * fused
 
 
-def expect(given: Iterable[Job], run: Run) -> None:
+def expect(given: Iterable[Job], options: Options, cost: CostModel) -> None:
     """Tell the cost model of jobs that are no cell's example: those of `finals`."""
-    device = runtime.choose_device(run.options.gpus_per_trial)
+    device = runtime.choose_device(options.gpus_per_trial)
     for one in given:
-        if kind(one) not in run.cost.priors:
-            config = TrialConfig.model_validate(one["config"])
-            prior = estimate.prior(config, run.options.data_dir, device, run.options.cpus_per_trial)
-            run.cost.priors[kind(one)] = prior
+        if one.kind not in cost.priors:
+            cost.expect(one.kind, estimate.prior(one.config, options.data_dir, device, options.cpus_per_trial))
 
 
 def score(run: Run) -> None:
@@ -227,22 +235,23 @@ def remaining_search(
     known = read_jobs(run)
     unfinished = jobs.unfinished(known, frame, Phase.SEARCH, retry_failed)
     place = run.options.place()
-    scores = {one["id"]: _rung_scores(checkpoints.load(place.at(one["id"]))) for one in unfinished}
+    scores = {one.id: _rung_scores(checkpoints.load(place.at(one.id))) for one in unfinished}
     rungs = Rungs(space.asha.reduction_factor) if space.asha else None
     if rungs:
-        waiting = {one["id"] for one in unfinished}
+        waiting = {one.id for one in unfinished}
         rungs.fill(curves[~curves["trial_id"].isin(waiting)])
         for one in unfinished:
-            for budget, value in scores[one["id"]].items():
-                rungs.let_on(one["cell"], budget, value, one["id"])
+            for budget, value in scores[one.id].items():
+                rungs.let_on(one.cell, budget, value, one.id)
     number = jobs.next_number(run.folder, known, frame, Phase.SEARCH)
     past = Past(frame, curves, unfinished, scores, number)
-    return CellSearcher(cells, Outbox(), past), rungs
+    return CellSearcher(cells, Outbox(), past, partial(together, run.options)), rungs
 
 
 def _rung_scores(checkpoint: dict[str, Any] | None) -> dict[int, float]:
-    reports = checkpoint["reports"] if checkpoint else ()
-    return {one["budget"]: one["score"] for one in reports if "score" in one and one["score"] == one["score"]}
+    with suppress(UserError):  # of another version: the trial begins anew
+        return Curve.of(checkpoint["reports"] if checkpoint else ()).scores()
+    return {}
 
 
 def remaining_finals(
@@ -252,20 +261,19 @@ def remaining_finals(
     frame = ledger.load(run.folder)
     known = read_jobs(run)
     begun = {
-        stable_hash(one["config"]): one for one in jobs.unfinished(known, frame, Phase.FINAL, failed_too=retry_failed)
+        stable_hash(one.config): one for one in jobs.unfinished(known, frame, Phase.FINAL, failed_too=retry_failed)
     }
-    again = {one["id"] for one in begun.values()}
+    again = {one.id for one in begun.values()}
     done = set(frame.loc[(frame["phase"] == Phase.FINAL) & ~frame["trial_id"].isin(again), "config_hash"])
     number = itertools.count(jobs.next_number(run.folder, known, frame, Phase.FINAL))
     left = []
     for wanted in final_jobs(cells, frame, finals):
-        name = stable_hash(wanted["config"])
+        name = stable_hash(wanted.config)
         if name in begun:
             left.append(begun[name])
         elif name not in done:
-            fresh = next(number)
-            left.append({**wanted, "number": fresh, "id": f"{Phase.FINAL}-{fresh:04d}"})
-    return GivenJobs(left, Outbox())
+            left.append(jobs.job(Phase.FINAL, next(number), wanted.cell, wanted.config, wanted.chosen_by))
+    return GivenJobs(left, Outbox(), partial(together, run.options))
 
 
 def read_jobs(run: Run) -> dict[str, Job]:
@@ -285,7 +293,7 @@ def final_jobs(cells: list[spaces.Cell], frame: pd.DataFrame, finals: spaces.Fin
     made: list[Job] = []
     for seed, (cell, (config, by)) in itertools.product(finals.seeds, picked):
         final = trial_config(config.model_dump(mode="json"), {"seed": seed, "probe.at": []})
-        made.append(jobs.job(Phase.FINAL, len(made), cell.label, final.model_dump(mode="json"), by))
+        made.append(jobs.job(Phase.FINAL, len(made), cell.label, final, by))
     return made
 
 
@@ -303,13 +311,7 @@ def chosen(cell: spaces.Cell, frame: pd.DataFrame, by: str | None) -> tuple[Tria
 
 
 def run_phase(
-    phase: Phase,
-    count: int,
-    run: Run,
-    references: dict[str, Any],
-    scheduler: CellAsha,
-    work: Jobs,
-    name: str | None = None,
+    phase: Phase, run: Run, prepared: Prepared, scheduler: CellAsha, work: Jobs, name: str | None = None
 ) -> None:
     """Run one phase under Ray Tune, writing each trial's row as it ends; `name`: of its folder under `ray/`.
 
@@ -317,52 +319,21 @@ def run_phase(
         IncompleteError: rows that could not be written, or trial after trial failed.
         InterruptedRun: Ctrl-C or SIGTERM.
     """
-    options = run.options
-    run.cost.slots = at_a_time(options, work, ray.cluster_resources())
+    options, cost = run.options, prepared.cost
+    cost.run_at_a_time(at_a_time(options, work, ray.cluster_resources()))
     if isinstance(work, GivenJobs):
-        expect(work.given, run)
+        expect(work.given, options, cost)
     with ThreadPoolExecutor(1) as janitor:
 
         def ended(trial_id: str, cause: str | None) -> None:
             if cause in (None, Cause.DIVERGED):  # others may be tried again, from where they were
                 janitor.submit(checkpoints.clear, options.place().at(trial_id))
 
-        rules = Rules(options.retries, options.time_limit, run.interruption, run.copy.push, ended, run.budget)
+        rules = Rules(options.retries, options.time_limit, run.interruption, run.copy.push, ended, prepared.budget)
         title = str(phase).capitalize()
-        recorder = Recorder(run.folder, scheduler.reasons, work, rules, count, title, run.console, run.cost)
-        resources = ray.cluster_resources()
-        work.together = partial(together, options)
-        trainable = tune.with_resources(
-            tune.with_parameters(
-                DeganTrainable,
-                inputs=references,
-                place=options.place(),
-                threads=options.cpus_per_trial,
-                pin=fill(options, resources),
-                checkpoint_every=options.checkpoint_every,
-                time_limit=options.time_limit,
-            ),
-            {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial},
-        )
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=work,
-                scheduler=scheduler,
-                num_samples=EVERYTHING,
-                max_concurrent_trials=slots(options, resources),
-                reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
-            ),
-            run_config=tune.RunConfig(
-                name=_fresh_name(run.folder / RAY, name or str(phase)),
-                storage_path=str((run.folder / RAY).absolute()),
-                callbacks=[recorder, *run.trackers],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                verbose=0,
-            ),
-        )
+        recorder = Recorder(run.folder, scheduler.reasons, work, rules, work.total, title, run.console, cost)
+        work.when_idle(recorder.look)
+        tuner = _tuner(run, prepared, scheduler, work, [recorder, *run.trackers], name or str(phase))
         with recorder.bar, run.interruption.defer():
             try:
                 tuner.fit()
@@ -375,14 +346,51 @@ def run_phase(
                 ) from error
             finally:
                 unwritten = work.outbox.flush()
-                run.faulty |= recorder.faulty
+                run.faulty.update(recorder.patience.faulty)
         run.interruption.raise_if_caught()
-    missing = recorder.total - sum(recorder.ended.values())
+    missing = recorder.bar.missing
     if unwritten or missing:
         raise IncompleteError(
             "; ".join([*unwritten, *([f"{missing} trials left no row"] if missing else [])])
             + f"; go on with: degan-search resume {options.where()}"
         )
+
+
+def _tuner(
+    run: Run, prepared: Prepared, scheduler: CellAsha, work: Jobs, callbacks: list[tune.Callback], name: str
+) -> tune.Tuner:
+    options, resources = run.options, ray.cluster_resources()
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            DeganTrainable,
+            inputs=prepared.references,
+            place=options.place(),
+            threads=options.cpus_per_trial,
+            pin=fill(options, resources),
+            checkpoint_every=options.checkpoint_every,
+            time_limit=options.time_limit,
+        ),
+        {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial},
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=work,
+            scheduler=scheduler,
+            num_samples=EVERYTHING,
+            max_concurrent_trials=slots(options, resources),
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=_fresh_name(run.folder / RAY, name),
+            storage_path=str((run.folder / RAY).absolute()),
+            callbacks=callbacks,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
 
 
 def _fresh_name(folder: Path, name: str) -> str:

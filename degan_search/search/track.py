@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 
 from degan_search.errors import UserError, close_matches
+from degan_search.search import tune_dicts
 
 UPLOAD_SECONDS = 60
 """How long a phase of a sweep waits at its end for uploads."""
@@ -110,7 +111,7 @@ class Tracking(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Pass the result's numbers on."""
-        self._pass("on_trial_result", iteration, trials, trial, numbers(result), **info)
+        self._try(lambda: self._inner("on_trial_result", iteration, trials, trial, numbers(result), **info))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Pass it on."""
@@ -125,7 +126,10 @@ class Tracking(tune.Callback):  # type: ignore[misc]
         self._pass("on_experiment_end", trials, **info)
 
     def _pass(self, hook: str, *given: Any, **info: Any) -> None:
-        self._try(lambda: getattr(self.inner, hook)(*given, **info))
+        self._try(lambda: self._inner(hook, *given, **info))
+
+    def _inner(self, hook: str, *given: Any, **info: Any) -> None:
+        getattr(self.inner, hook)(*given, **info)
 
     def _try(self, act: Callable[[], None]) -> None:
         if self.failed:
@@ -157,8 +161,14 @@ def tracking(name: str, folder: Path, console: Console) -> Tracking:
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a trial's finite measures, score and seconds among them, with the step as Ray's callbacks read it."""
-    measured = {**(result.get("metrics") or {}), **{name: result.get(name) for name in ("score", "seconds")}}
+    """Return a trial's finite measures, score and seconds among them, with the step as Ray's callbacks read it.
+
+    Of several trials in one process, which Tune takes for one, that is the best of their scores alone.
+    """
+    budget, measured = None, {"score": result["score"]}
+    if tune_dicts.alone(result):
+        (told,) = tune_dicts.from_result(result)
+        budget, measured = told.budget, {**told.metrics, "score": told.score, "seconds": told.seconds}
     plain = {key: one for key, one in measured.items() if isinstance(one, int | float) and math.isfinite(one)}
     iteration = tune.result.TRAINING_ITERATION
-    return plain | {tune.result.TIMESTEPS_TOTAL: result.get("budget"), iteration: result.get(iteration, 1)}
+    return plain | {tune.result.TIMESTEPS_TOTAL: budget, iteration: result.get(iteration, 1)}

@@ -157,7 +157,7 @@ def test_a_port_that_does_not_answer_and_a_machine_outside_the_cluster(cluster, 
             connect(address, {})
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("degan_search.search.connect.find_node_ids", set)
+    monkeypatch.setattr("degan_search.search.workers.ray_patches.find_node_ids", set)
     with pytest.raises(UserError, match=f"this machine is not part of the Ray cluster.*--address={cluster.address}"):
         connect(cluster.address, {})
 

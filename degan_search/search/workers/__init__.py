@@ -1,0 +1,1 @@
+"""The processes that run trials, and the Ray that they run under."""
