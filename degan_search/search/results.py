@@ -13,10 +13,10 @@ from pydantic import Field, field_validator
 from degan_search import runtime
 from degan_search.config import Model
 from degan_search.errors import UserError, close_matches
-from degan_search.pipeline import Event
 from degan_search.records import TRIAL_METRICS, Cause, Report, State
 from degan_search.search.jobs import Job
 from degan_search.teacher import Teacher
+from degan_search.trial.outcome import Event
 
 INTEGER_METRICS = ("gan_steps", "distill_steps")
 CURVE = tuple(name for name in Report.__annotations__ if name not in ("stage", "budget"))
