@@ -1,6 +1,6 @@
 """Trials side by side on a GPU against trials one after the other: DeGAN steps, distillation, trials, Table 2.
 
-At full size, plain, with networks compiled, and with steps recorded as CUDA graphs; `--full K` really runs K trials.
+At full size, plain, and with steps recorded as CUDA graphs.
 Without a GPU at small sizes, where trials that take turns gain nothing. Weights and images are random, which changes
 no time.
 """
@@ -141,7 +141,10 @@ def time_cases(setting: Setting, cases: Sequence[Case], repetitions: int) -> dic
     at = (WARM_UP, WARM_UP + setting.gan_steps)
     for _ in range(repetitions):
         for case in cases:
-            stages = {"gan": partial(setting.train_gans, case, at), "distill": partial(setting.distil, case)}
+            stages: dict[str, Callable[[], Turns[Any]]] = {
+                "gan": partial(setting.train_gans, case, at),
+                "distill": partial(setting.distil, case),
+            }
             for name, stage in stages.items():
                 try:
                     timing = timed(stage)
@@ -222,8 +225,8 @@ def time_batches(figures: Figures, setting: Setting) -> None:
 def print_table2(figures: Figures, gan: GanConfig, distill: DistillConfig, epochs: int) -> None:
     """Print hours for Table 2, and minutes for one of its cells, with 16 pairs of lambdas a cell.
 
-    From operations counted, and the steps among the figures: of GANs by their batch, and of distillation; where there
-    are none of a GPU, at the rates that `benchmarks.operations` assumes.
+    From operations counted, and the steps among the figures: of GANs by their batch, and of distillation. Nothing
+    where there are none of a GPU.
     """
     every = operations.table2(epochs, distill.pool_refresh)
     cost = operations.costs(width=gan.width)
@@ -233,9 +236,6 @@ def print_table2(figures: Figures, gan: GanConfig, distill: DistillConfig, epoch
             per_second[int(found[1])] = int(found[1]) * cost.degan / value * 1000
             figures.add(name.replace("milliseconds_a_trial", "tflops"), per_second[int(found[1])] / 1e12)
     if not per_second:
-        assumed = operations.Rates(1e12 * 989 * 0.1, 1e12 * 989 * 0.02, 0.003)
-        seconds = sum(one.seconds(assumed) for one in every)
-        figures.add(f"fused_table2_epochs_{epochs}_assumed_h100_hours", seconds / 3600)
         return
     step = distill.batch_size * cost.distillation(distill.pool_refresh)
     step += distill.score_images * (cost.make + cost.student_forward) / (distill.steps_per_epoch or 1)
@@ -258,25 +258,10 @@ def print_table2(figures: Figures, gan: GanConfig, distill: DistillConfig, epoch
                     figures.add(f"{line}_{part}", seconds / scale)
 
 
-def run_full(figures: Figures, setting: Setting, case: Case, epochs: int) -> None:
-    """Really train so many GANs and students."""
-    begun = time.perf_counter()
-    turns = setting.train_gans(case, ())
-    for _ in turns:
-        pass
-    figures.add(f"fused_full_{case}_gan_seconds", time.perf_counter() - begun)
-    figures.add(f"fused_full_{case}_diverged", len(turns.failed))
-    begun = time.perf_counter()
-    limited = setting.distill.model_copy(update={"steps": epochs * (setting.distill.steps_per_epoch or 1)})
-    for _ in replace(setting, distill=limited.model_copy(update={"patience": epochs})).distil(case):
-        pass
-    figures.add(f"fused_full_{case}_distill_seconds", time.perf_counter() - begun)
-
-
 def main() -> None:
     """Time all cases in turns and print what they took."""
     gpu = torch.cuda.is_available()
-    parser = arguments(__doc__, repetitions=3, epochs=200, pool_refresh=0.0625, threads=1, precision="auto", full=0)
+    parser = arguments(__doc__, repetitions=3, epochs=200, pool_refresh=0.0625, threads=1, precision="auto")
     parser.add_argument("--members", type=int, nargs="+", default=[4, 8, 16, 32] if gpu else [2, 4, 8])
     parser.add_argument(
         "--measured", type=Path, help="figures of an earlier run, to estimate Table 2 from; same --epoch"
@@ -288,21 +273,18 @@ def main() -> None:
     runtime.set_up_torch(options.threads)
     sizes = {name: getattr(options, name) for name in GPU}
     setting = settings(sizes, 48 if gpu else 12, options, device)
-    ways = ["none", "graphs"] if gpu else ["none"]
+    ways: list[Accelerate] = ["none", "graphs"] if gpu else ["none"]
     cases = [Case(accelerate=way) for way in ways] + [Case(members, ways[-1]) for members in options.members]
     figures = Figures()
     if options.measured:
         figures.values = json.loads(options.measured.read_text())["figures"]
-    elif options.full:
-        run_full(figures, setting, Case(options.full, "graphs"), options.epochs)
     else:
         found = time_cases(setting, cases, options.repetitions)
         print_stages(figures, setting, found)
         print_trials(figures, setting, found, options.epochs)
         if gpu:
             time_batches(figures, setting)
-    if not options.full:
-        print_table2(figures, setting.gan, setting.distill, options.epochs)
+    print_table2(figures, setting.gan, setting.distill, options.epochs)
     figures.save(options.json)
 
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import ray
@@ -19,9 +20,10 @@ from rich.console import Console
 
 from degan_search import ledger
 from degan_search.records import Phase, Report, State
+from degan_search.search import run_folder, tune_dicts
 from degan_search.search import space as spaces
 from degan_search.search import sweep as module
-from degan_search.search import tune_dicts
+from degan_search.search.asha import CellAsha
 from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
 from degan_search.search.recorder import Recorder
@@ -84,11 +86,14 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
     """Run a sweep of stubs and return what it took the driver."""
     space = stub_space(trials)
     options = Options(storage=folder, name=f"load-{trials}")
-    module.DeganTrainable = Stub  # type: ignore[misc]
     driver = psutil.Process()
     quiet = Console(file=(folder / f"load-{trials}.log").open("w"))
-    with module.opened(options, quiet) as run, ray_cluster(options, quiet):
-        module.run_folder.start(space, options)
+    with (
+        mock.patch.object(module, "DeganTrainable", Stub),
+        module.opened(options, quiet) as run,
+        ray_cluster(options, quiet),
+    ):
+        run_folder.start(space, options)
         work, rungs = module.remaining_search(space, spaces.cells(space), run)
         windows: list[tuple[float, float]] = []
 
@@ -98,9 +103,9 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
                 if self.bar.done % WINDOW == 0:
                     windows.append((time.process_time(), driver.memory_info().rss / 1e6))
 
-        module.Recorder = Counting  # type: ignore[misc]
         begun, cpu, memory = time.monotonic(), time.process_time(), driver.memory_info().rss / 1e6
-        module.run_phase(Phase.SEARCH, run, module.Prepared({}), module.CellAsha(rungs), work)
+        with mock.patch.object(module, "Recorder", Counting):
+            module.run_phase(Phase.SEARCH, run, module.Prepared({}), CellAsha(rungs), work)
         wall, cpu_spent = time.monotonic() - begun, time.process_time() - cpu
         memory_grown = driver.memory_info().rss / 1e6 - memory
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -1,4 +1,4 @@
-"""Floating-point operations of DeGAN's steps and of all of Table 2: counted, not timed; hours are estimated from them.
+"""Floating-point operations of DeGAN's steps and of all of Table 2: counted, not timed.
 
 An operation is a multiplication or an addition in a convolution or matrix product; nothing else is counted. Steps are
 counted as the package does them, forward and backward, at a small batch: the count is proportional to it.
@@ -6,13 +6,11 @@ counted as the package does them, forward and backward, at a small batch: the co
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -20,8 +18,7 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import measure
-from degan_search import degan, runtime
+from degan_search import degan
 from degan_search.config import DistillConfig, GanConfig, TrialConfig, trial_config
 from degan_search.data import proxies
 from degan_search.fit import LR_FACTORS
@@ -34,12 +31,8 @@ from degan_search.sources import CHUNK, GeneratorSource
 TABLE2 = Path(__file__).parents[1] / "search_spaces" / "table2_cifar10.yaml"
 ROWS = ("proxy", "dcgan", "degan")
 """The paper's methods in Table 2."""
-PAIRS = (("lenet", "lenet_half", 10), ("alexnet", "alexnet_half", 10), ("inception_v3", "resnet18", 100))
-"""Teacher, student and classes of the paper's Tables 1 and 2."""
 COUNTED = 2
 """Images at which a step is counted."""
-LARGE = 512
-"""Images of a batch from which on it counts as large."""
 FEWEST, MOST = 200, 10_000
 """Epochs of a distillation by the paper's patience: 100 at each learning rate, 5,000 at most."""
 
@@ -106,15 +99,6 @@ def _forward(model: nn.Module, images: Tensor) -> None:
 
 
 @dataclass(frozen=True)
-class Rates:
-    """What a machine is taken to reach: operations a second in large and in small batches, and a step's least time."""
-
-    large: float
-    small: float
-    least: float
-
-
-@dataclass(frozen=True)
 class Work:
     """Images that go through steps of one kind."""
 
@@ -131,11 +115,6 @@ class Work:
     def total(self) -> float:
         """Operations of all images."""
         return self.images * self.each
-
-    def seconds(self, rates: Rates) -> float:
-        """Return how long it takes at these rates, one step after the other."""
-        step = self.batch * self.each / (rates.large if self.batch >= LARGE else rates.small)
-        return self.images / self.batch * max(step, rates.least)
 
 
 def going_on(trials: int, rungs: int, factor: float) -> list[float]:
@@ -249,80 +228,3 @@ def _sizes(config: TrialConfig) -> tuple[int, int]:
     """Return the images of a trial's proxy, and those of its whole set; nothing is read."""
     whole = proxies.parent_size(config.proxy)
     return round(whole * proxies.share(config.proxy)), whole
-
-
-def main() -> None:
-    """Print the operations of steps and of Table 2, and the time these would take."""
-    parser = measure.arguments(
-        __doc__,
-        repetitions=3,
-        batch=128,
-        epochs=400,
-        pool_refresh=TrialConfig().distill.pool_refresh,
-        peak=989.0,
-        large=0.1,
-        small=0.02,
-        least=3.0,
-    )
-    given = parser.parse_args()
-    runtime.set_up_torch(1)
-    cores = os.cpu_count() or 1
-    figures = measure.Figures()
-    _print_steps(figures, given.pool_refresh)
-    gflops = _gflops(given.batch, given.repetitions)
-    figures.add(f"operations_measured_gflops_of_a_core_degan_step_width_64_batch_{given.batch}", gflops)
-    rates = Rates(1e12 * given.peak * given.large, 1e12 * given.peak * given.small, given.least / 1000)
-    figures.add("operations_assumed_h100_tflops_in_batches_of_512_or_more", rates.large / 1e12)
-    figures.add("operations_assumed_h100_tflops_in_smaller_batches", rates.small / 1e12)
-    figures.add("operations_assumed_h100_least_milliseconds_a_step", given.least)
-    _print_shares(figures, table2(given.epochs, given.pool_refresh))
-    for epochs in sorted({FEWEST, given.epochs, MOST}):
-        for stopping in (True, False):
-            work = table2(epochs, given.pool_refresh, stopping)
-            name = f"operations_table2_epochs_{epochs}{'' if stopping else '_without_stopping'}"
-            figures.add(f"{name}_pflop", _total(work) / 1e15)
-            figures.add(f"{name}_estimated_h100_hours", sum(one.seconds(rates) for one in work) / 3600)
-            figures.add(f"{name}_estimated_days_on_{cores}_such_cores", _total(work) / (gflops * 1e9 * cores) / 86_400)
-    figures.save(given.json)
-
-
-def _print_steps(figures: measure.Figures, pool_refresh: float) -> None:
-    config = TrialConfig().distill
-    assert config.steps_per_epoch
-    for teacher, student, classes in PAIRS:
-        for width in (16, 64):
-            cost, name = costs(teacher, student, classes, width), f"operations_{teacher}_width_{width}"
-            figures.add(f"{name}_degan_step_mflop_an_image", cost.degan / 1e6)
-            figures.add(f"{name}_dcgan_step_mflop_an_image", cost.dcgan / 1e6)
-            for refresh in sorted({1.0, 0.25, 0.05, pool_refresh}, reverse=True):
-                step = cost.distillation(refresh)
-                figures.add(f"{name}_distillation_step_pool_refresh_{refresh:g}_mflop_an_image", step / 1e6)
-                scoring = config.score_images * (cost.make + cost.student_forward)
-                epoch = config.steps_per_epoch * config.batch_size * step
-                figures.add(f"{name}_scoring_an_epoch_pool_refresh_{refresh:g}_to_its_steps", scoring / epoch)
-    for batch in (64, 128, 1843):
-        figures.add(f"operations_alexnet_width_64_degan_step_gflop_batch_{batch}", batch * costs().degan / 1e9)
-
-
-def _print_shares(figures: measure.Figures, work: Sequence[Work]) -> None:
-    for field in ("part", "kind"):
-        for value in sorted({getattr(one, field) for one in work}):
-            share = _total([one for one in work if getattr(one, field) == value]) / _total(work)
-            figures.add(f"operations_table2_share_of_{field}_{value}", share)
-
-
-def _total(work: Sequence[Work]) -> float:
-    return sum(one.total for one in work)
-
-
-def _gflops(batch: int, repetitions: int) -> float:
-    """Return what one core of this machine reaches in DeGAN's step at width 64, AlexNet the teacher, in float32."""
-    gan = degan.build(GanConfig(lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10)), 0, "cpu")
-    images = torch.rand(batch, 3, 32, 32).to(memory_format=torch.channels_last)
-    z = torch.randn(batch, gan.config.latent, 1, 1)
-    (seconds,) = measure.interleaved({"step": lambda: gan.step(images, z)}, repetitions).values()
-    return batch * costs().degan / median(seconds) / 1e9
-
-
-if __name__ == "__main__":
-    main()

@@ -163,15 +163,6 @@ class DistillConfig(FitConfig):
     mix_proxy: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Not the paper's: share of proxy images in each batch of generated ones, new classes' images among them."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _rate_of_reuse(cls, values: Any) -> Any:
-        """Take the older name: `reuse` was how often each image is used."""
-        if isinstance(values, dict) and isinstance(values.get("reuse"), int) and values["reuse"] >= 1:
-            others = {name: value for name, value in values.items() if name != "reuse"}
-            return others | {"pool_refresh": 1 / values["reuse"]}
-        return values
-
 
 class ZskdConfig(Model):
     """Images made from the teacher alone: zero-shot knowledge distillation (ZSKD, Nayak et al. 2019).

@@ -29,6 +29,10 @@ class UserError(ValueError):
         super().__init__(message if len(message) <= LONGEST else f"{message[:LONGEST]} ... (cut)")
 
 
+class BrokenFileWarning(UserWarning):
+    """A file that cannot be read and was left out; the message names it and says what is wrong."""
+
+
 class IncompleteError(UserError):
     """A sweep that ended before all of it was done; what is finished is kept."""
 

@@ -11,7 +11,8 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from degan_search import untrusted
 from degan_search.atomic import write_bytes
-from degan_search.errors import CONTROLS, UserError, close_matches, visible
+from degan_search.errors import CONTROLS, BrokenFileWarning, UserError, close_matches, visible
 from degan_search.records import SCHEMA_VERSION, Phase, Report, State, score_schema, trial_schema
 
 LEDGER = "ledger"
@@ -36,8 +37,8 @@ TRIAL_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 """It names files: no separator, no leading dot, which would hide the file from readers."""
 UNSEEN = "[" + re.sub(r"\\[ux]([0-9a-f]+)", r"\\x{\1}", CONTROLS) + "]"
 """`errors.CONTROLS` as Arrow writes it."""
-SEAL, SEALED = b"degan_search.sha256", 64
-"""Key of a file's hash in its metadata, and the length of the hash."""
+SEAL, SEALED = b"\xffdegan_search.sha256\xff", 32
+"""What stands before a file's hash, and the length of the hash. No text in UTF-8 has a byte 0xff."""
 FILE, STAMP = "__file", "__stamp"
 """Columns of a pack: where a row lies, and what its file looked like when it was read."""
 
@@ -57,11 +58,11 @@ def write(folder: Path, row: Mapping[str, Any]) -> Path:
     """Write a trial attempt into the run's folder and return its file, which is whole once it is visible.
 
     Keys are those of `records.trial_schema`, absent ones null; schema_version is filled in. A score that is
-    not finite becomes null.
+    not finite becomes null. Half characters, which are no Unicode, are written out as in `errors.visible`.
 
     Raises:
-        UserError: an unknown key, a value of another type, no or a bad trial_id, attempt, phase or state, or
-            an attempt that is already written.
+        UserError: an unknown key, a value of another type, no or a bad trial_id, attempt, phase or state, what
+            `load` would refuse, or an attempt that is already written.
         OSError: the disk refused; nothing is visible then.
     """
     score = row.get("score")
@@ -72,7 +73,10 @@ def write(folder: Path, row: Mapping[str, Any]) -> Path:
             raise UserError(f"{name} = {row.get(name)!r}: one of {', '.join(known)} is needed")
     if not isinstance(row.get("attempt"), int):
         raise UserError(f"attempt = {row.get('attempt')!r}: a whole number is needed")
-    _known(row.get("reports") or (), Report.__annotations__, "report")
+    reports = row.get("reports") or ()
+    _known(reports, Report.__annotations__, "report")
+    if any(report.get("budget") is None for report in reports):
+        raise UserError("a report without budget")
     file = folder / LEDGER / f"{_trial_id(row)}-{row['attempt']}.parquet"
     if file.exists():
         raise UserError(f"{file} is already written: a further attempt takes the next number")
@@ -93,11 +97,12 @@ def load(run: Run | Sequence[Run]) -> pd.DataFrame:
     """Return one row a trial, its last attempt with its accuracies beside it, of one run or of several.
 
     The column `run`, the folder's name, comes first, then those of the schemas without `reports`. What an
-    older run did not record is null. Safe while a sweep writes.
+    older run did not record is null. A broken file is left out, with a `BrokenFileWarning` that names it. Safe
+    while a sweep writes.
 
     Raises:
-        UserError: no such folder, no ledger in it, a broken file, two runs of one name, or rows of a newer
-            schema than this one.
+        UserError: no such folder, no ledger in it, two runs of one name, rows of a newer schema than this one, or
+            a row that is not what its file's name says.
     """
     runs = _runs(run)
     trials = _last(_read(runs, LEDGER, trial_schema(), [n for n in trial_schema().names if n != "reports"]))
@@ -143,31 +148,45 @@ def _write(file: Path, row: Mapping[str, Any], schema: pa.Schema) -> Path:
     columns = []
     for field in schema:
         value = SCHEMA_VERSION if field.name == "schema_version" else row.get(field.name)
+        if isinstance(value, str):
+            value = value.encode("utf-8", "backslashreplace").decode()  # half characters, as in names of files
         try:
             columns.append(pa.array([value], field.type))
             if pa.types.is_integer(field.type) and columns[-1][0].as_py() != value:
                 raise ValueError("not a whole number")  # Arrow truncates
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{field.name} = {value!r}: {field.type} is needed ({error})") from None
-    table = pa.table(columns, schema=schema.with_metadata({SEAL: bytes(SEALED)}))
-    write_bytes(file, _sealed(_parquet(table, **_PLAIN)))
+    data = _sealed(_parquet(pa.table(columns, schema=schema), **_PLAIN))
+    _check(file.parent, _table(data, file.name, schema))  # what is written can be read
+    write_bytes(file, data)
     return file
 
 
 def _sealed(data: bytes) -> bytes:
-    """Put the hash of a file's bytes, its own place taken as zeros, into its footer: Parquet's own sums leave gaps."""
-    place = data.rindex(SEAL)
-    start = data.index(bytes(SEALED), place)
-    return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[start + SEALED :]
+    """Put the hash of a Parquet file's bytes before its footer, where no reader looks: Parquet's own sums leave gaps.
+
+    The footer, whose length stands in the last 8 bytes, refers to what is before it by its distance from the start.
+    """
+    footer = _footer(data)
+    return data[:footer] + SEAL + hashlib.sha256(data).digest() + data[footer:]
 
 
 def _check_seal(data: bytes) -> None:
-    """Raise ValueError if a file's bytes are not those that were sealed; older ones, and others' own, have no seal."""
-    found = re.search(SEAL + rb".{1,9}?([0-9a-f]{64})", data[-len(data) :], re.DOTALL)
-    if found:
-        zeros = data[: found.start(1)] + bytes(SEALED) + data[found.end(1) :]
-        if hashlib.sha256(zeros).hexdigest().encode() != found[1]:
-            raise ValueError("its bytes are not those that were written")
+    """Raise ValueError if a file's bytes are not those that were sealed; files of other programs have no seal."""
+    footer = _footer(data)
+    hashed = footer - SEALED
+    start = hashed - len(SEAL)
+    if start >= 0 and data[start:hashed] == SEAL:
+        whole = hashlib.sha256(data[:start] + data[footer:]).digest() == data[hashed:footer]
+    else:
+        whole = SEAL not in data  # it stands elsewhere: the footer's length is not the one that was written
+    if not whole:
+        raise ValueError("its bytes are not those that were written")
+
+
+def _footer(data: bytes) -> int:
+    """Return where a Parquet file's footer begins, as the file says."""
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
 
 
 def _parquet(table: pa.Table, **options: Any) -> bytes:
@@ -232,13 +251,24 @@ def _rows(run: Path, kind: str, wanted: pa.Schema, schema: pa.Schema) -> pa.Tabl
         whole = _packed(pack, schema, stamps, schema.names)
         # By hundreds: thousands of tables of one row take gigabytes.
         parts = (new[start : start + PACK_FROM] for start in range(0, len(new), PACK_FROM))
-        read = (pa.concat_tables([_row(run / kind / name, schema) for name in part], **_PROMOTE) for part in parts)
-        everything = pa.concat_tables([whole, *(part.combine_chunks() for part in read)], **_PROMOTE)
+        read = (_readable(run / kind, part, schema).combine_chunks() for part in parts)
+        everything = pa.concat_tables([whole, *read], **_PROMOTE)
         _pack(pack, everything, schema, stamps)
         together = everything.select([*wanted.names, FILE])
     else:
-        together = pa.concat_tables([packed, *(_row(run / kind / name, wanted) for name in new)], **_PROMOTE)
+        together = pa.concat_tables([packed, _readable(run / kind, new, wanted)], **_PROMOTE)
     return together.sort_by(FILE)
+
+
+def _readable(folder: Path, names: Iterable[str], wanted: pa.Schema) -> pa.Table:
+    """Return the rows of a folder's files; of a broken one it warns."""
+    rows = [wanted.append(pa.field(FILE, pa.string())).empty_table()]
+    for name in names:
+        try:
+            rows.append(_row(folder / name, wanted))
+        except UserError as error:
+            warnings.warn(str(error), BrokenFileWarning, stacklevel=2)
+    return pa.concat_tables(rows, **_PROMOTE)
 
 
 def _row(file: Path, wanted: pa.Schema) -> pa.Table:
@@ -248,7 +278,18 @@ def _row(file: Path, wanted: pa.Schema) -> pa.Table:
         UserError: a broken file, one of another kind or of columns of other types, or absurdly much in it.
     """
     try:
-        data = untrusted.read(file, str(file), untrusted.ROW_BYTES)
+        return _table(untrusted.read(file, "it", untrusted.ROW_BYTES), file.name, wanted)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read and is left out: {error}") from None
+
+
+def _table(data: bytes, name: str, wanted: pa.Schema) -> pa.Table:
+    """Return the row in a file's bytes, the file's name beside it.
+
+    Raises:
+        UserError: as `_row`, without the file's name.
+    """
+    try:
         _check_seal(data)
         # One by one is faster than pyarrow.dataset for files of a single row.
         parquet = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
@@ -264,8 +305,8 @@ def _row(file: Path, wanted: pa.Schema) -> pa.Table:
             table = table.cast(pa.schema([wanted.field(name) for name in table.column_names]))
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: what is no UTF-8
-        raise UserError(f"{file} cannot be read, move it away to go on: {error}") from None
-    return table.append_column(FILE, pa.array([file.name] * len(table)))
+        raise UserError(str(error)) from None
+    return table.append_column(FILE, pa.array([name] * len(table)))
 
 
 def _unpacked(file: pq.ParquetFile) -> tuple[int, int]:
@@ -326,8 +367,12 @@ def _packed(pack: Path, schema: pa.Schema, stamps: Mapping[str, str], wanted: Se
     """Return the packed rows whose files are there unchanged; none if the pack is broken or of another version."""
     empty = pa.schema([*(schema.field(name) for name in wanted), (FILE, pa.string())]).empty_table()
     try:
-        file = pq.ParquetFile(pack) if pack.is_file() else None
-        if file is None or not file.schema_arrow.remove_metadata().equals(_pack_schema(schema)):
+        if not pack.is_file():
+            return empty
+        data = untrusted.read(pack, str(pack), (1 + len(stamps) // 1000) * untrusted.ROW_BYTES)
+        _check_seal(data)
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if not file.schema_arrow.remove_metadata().equals(_pack_schema(schema)):
             return empty
         count, size = file.metadata.num_rows, _unpacked(file)[0]
         if count > len(stamps) or size > (1 + count // 1000) * untrusted.ROW_BYTES:
@@ -345,7 +390,7 @@ def _pack(pack: Path, rows: pa.Table, schema: pa.Schema, stamps: Mapping[str, st
     if rows["schema_version"].null_count or pc.max(rows["schema_version"]).as_py() > SCHEMA_VERSION:
         return
     rows = rows.append_column(STAMP, pa.array([stamps[name] for name in rows[FILE].to_pylist()]))
-    packed = _parquet(rows.select(target.names).cast(target), compression="zstd")
+    packed = _sealed(_parquet(rows.select(target.names).cast(target), compression="zstd"))
     with contextlib.suppress(OSError):  # somebody else's folder, or a full disk: the rows themselves are there
         write_bytes(pack, packed)
 

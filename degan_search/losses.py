@@ -85,21 +85,21 @@ def divergence_loss(student_logits: Float[Tensor, "n k"], teacher_logits: Float[
 
 
 def distillation_loss(
-    student_logits: Float[Tensor, "*members n k"], teacher_logits: Float[Tensor, "*members n k"], temperature: float
-) -> Float[Tensor, "*members"]:
+    student_logits: Float[Tensor, "n k"], teacher_logits: Float[Tensor, "n k"], temperature: float
+) -> Scalar:
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch (Hinton et al. 2015); >= 0.
 
-    Dimensions before the batch's give a loss each. No gradient reaches the teacher's logits, which may have been
-    computed before. Raises UserError unless temperature > 0 and both shapes agree.
+    No gradient reaches the teacher's logits, which may have been computed before. Raises UserError unless
+    temperature > 0 and both shapes agree.
     """
     if not temperature > 0:
         raise UserError(f"temperature is {temperature}; it must be above 0 (the paper's is 20).")
     if student_logits.shape != teacher_logits.shape:
         shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         raise UserError(f"student and teacher logits have shapes {shapes}; they must be the same [N, K].")
-    student = F.log_softmax(_precise(student_logits) / temperature, dim=-1)
-    teacher = F.log_softmax(_precise(teacher_logits.detach()) / temperature, dim=-1)
-    divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum((-2, -1)) / student.shape[-2]
+    student = F.log_softmax(_precise(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(_precise(teacher_logits.detach()) / temperature, dim=1)
+    divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum((0, 1)) / len(student)
     return divergence * temperature**2
 
 

@@ -179,14 +179,6 @@ def test_new_losses_and_sources_are_off_by_default():
     assert (config.distill.weight_decay, config.distill.profile, config.teacher.loss) == (0, "paper", "cross_entropy")
 
 
-def test_the_older_name_of_the_pools_rate_is_read():
-    assert trial_config({"distill": {"reuse": 4}}).distill.pool_refresh == 0.25
-    assert trial_config({"distill": {"reuse": 1}}).distill.pool_refresh == 1
-    for wrong in (0, "often", 1.5):
-        with pytest.raises(UserError, match="reuse"):
-            trial_config({"distill": {"reuse": wrong}})
-
-
 def test_a_bank_without_images_is_refused():
     with pytest.raises(UserError, match=r"bank.*no images"):
         trial_config({"bank.proxy_images": 0, "bank.generators": []})

@@ -3,6 +3,8 @@
 import datetime as dt
 import subprocess
 import sys
+import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_ledger import made_ledger
+from typer.testing import CliRunner
 
 from degan_search import ledger
+from degan_search.cli import main  # noqa: F401  (adds the commands)
+from degan_search.cli.app import app
 from degan_search.config import TrialConfig, trial_config
-from degan_search.errors import UserError
+from degan_search.errors import BrokenFileWarning, UserError, visible
 from degan_search.records import (
     METRICS,
     SCHEMA_VERSION,
@@ -125,6 +133,8 @@ def test_every_metric_is_a_column_with_a_direction():
         ({"gan_steps": 1.5}, "gan_steps = 1.5: int64 is needed"),
         ({"number": 2**40}, "number = .* int32 is needed"),
         ({"score": "good"}, "score = 'good': double is needed"),
+        ({"reports": [{"score": 0.5}]}, "a report without budget"),
+        ({"started": dt.datetime(1969, 12, 31, tzinfo=dt.UTC)}, "before 1970"),
     ],
 )
 def test_a_bad_row_is_refused_and_leaves_nothing(tmp_path, changes, message):
@@ -199,14 +209,78 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 2, 0.5, -1])
-def test_a_broken_file_is_named(tmp_path, kept):
-    ledger.write(tmp_path, synthetic("search-0000"))
+def test_a_broken_file_is_named_and_the_others_load(tmp_path, kept):
+    report = {"budget": 1, "score": 0.5, "seconds": 1.0}
+    ledger.write(tmp_path, synthetic("search-0000", reports=[report]))
     file = ledger.write(tmp_path, synthetic("search-0001"))
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * kept) if isinstance(kept, float) else kept])
     for read in (ledger.load, ledger.curves):
-        with pytest.raises(UserError, match=r"search-0001-1\.parquet cannot be read"):
-            read(tmp_path)
+        with pytest.warns(BrokenFileWarning, match=r"search-0001-1\.parquet cannot be read"):
+            frame = read(tmp_path)
+        assert list(frame.trial_id) == ["search-0000"]
+    assert ledger.broken(tmp_path) == [file]
+
+
+def test_broken_scores_are_named_and_their_trial_has_none(tmp_path):
+    ledger.write(tmp_path, synthetic())
+    file = ledger.write_scores(tmp_path, {"trial_id": "search-0000", "oracle_accuracy": 0.5})
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.warns(BrokenFileWarning, match=r"scores.search-0000\.parquet cannot be read"):
+        assert ledger.load(tmp_path).oracle_accuracy.isna().tolist() == [True]
+
+
+def test_a_command_tells_a_broken_file_once_and_goes_on(tmp_path):
+    run = made_ledger(tmp_path / "made", 12)
+    file = sorted((run / "ledger").glob("search-*"))[0]
+    file.write_bytes(file.read_bytes()[:-9])
+    answer = CliRunner().invoke(app, ["table", str(run)])
+    assert answer.exit_code == 0, answer.output
+    assert answer.stderr.count(f"warning: {file} cannot be read and is left out") == 1
+    assert "lambda_e" in answer.stdout
+
+
+@pytest.mark.parametrize("text", ["degan_search.sha256 @" + "a" * 64, "no \udcff such file"])
+def test_a_reason_with_odd_text_blocks_nothing(tmp_path, text):
+    ledger.write(tmp_path, synthetic(reason=text))
+    assert list(ledger.load(tmp_path).reason) == [visible(text)]
+    assert not ledger.broken(tmp_path)
+
+
+SEALED_TEXT = "degan_search.sha256 @" + "a" * 64
+TEXTS = st.text(max_size=20) | st.just(SEALED_TEXT) | st.just(f"{ledger.SEAL.decode('latin-1')}{'a' * 64}")
+
+
+def text_columns(schema, *others):
+    names = [field.name for field in schema if field.type == pa.string() and field.name not in others]
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(names, TEXTS))
+
+
+@given(text_columns(trial_schema(), "trial_id", "phase", "state"), text_columns(score_schema(), "trial_id"))
+@settings(max_examples=30, deadline=None)
+def test_whatever_a_text_holds_reads_back_and_blocks_nothing(texts, scores):
+    with tempfile.TemporaryDirectory() as name:
+        run = Path(name)
+        ledger.write(run, synthetic(**texts))
+        ledger.write_scores(run, {"trial_id": "search-0000", **scores})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            row = ledger.load(run).iloc[0]
+        for column, text in (texts | scores).items():
+            written = text.encode("utf-8", "backslashreplace").decode()
+            assert row[column] == (written if column == "config_json" else visible(text))
+
+
+def test_flipped_bits_are_noticed_before_the_file_is_read(tmp_path, monkeypatch):
+    """One in the wrong place would end the process in pyarrow."""
+    file = ledger.write(tmp_path, synthetic())
+    data = file.read_bytes()
+    monkeypatch.setattr(ledger.pq, "ParquetFile", lambda *_, **__: pytest.fail("a broken file is read"))
+    seal, end = data.index(ledger.SEAL), len(data)
+    places = [*range(0, seal, 199), *range(seal + len(ledger.SEAL), end, 99), *range(end - 8, end)]
+    for place, bit in [(place, place % 8) for place in places] + [(end - 8, bit) for bit in range(8)]:
+        file.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+        assert ledger.broken(tmp_path) == [file]
 
 
 def test_unfinished_files_are_passed_over(tmp_path):
@@ -293,14 +367,18 @@ def test_many_rows_are_packed_and_read_as_they_lie(tmp_path, monkeypatch):
     assert list(frame.index) == [f"search-{number:04}" for number in (0, 2, 3, 4, 5, 6)]
     assert frame.loc["search-0002", "oracle_accuracy"] == 1.0
     (tmp_path / "ledger" / "search-0003-1.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="search-0003-1"):
-        ledger.load(tmp_path)
+    with pytest.warns(BrokenFileWarning, match="search-0003-1"):
+        assert len(ledger.load(tmp_path)) == 5
     (tmp_path / "ledger" / "search-0003-1.parquet").unlink()
 
     # A broken pack is passed over, and made anew when it pays.
     pack.write_bytes(pack.read_bytes()[:100])
     assert len(ledger.load(tmp_path)) == 5
     assert len(pq.read_table(pack)) == 5
+    data = pack.read_bytes()
+    for place in range(0, len(data), len(data) // 20):
+        pack.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert len(ledger.load(tmp_path)) == 5
 
 
 def columns():

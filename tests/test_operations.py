@@ -1,7 +1,5 @@
 """Counted operations against those worked out by hand, and Table 2's against its parts."""
 
-from dataclasses import astuple
-
 import numpy as np
 import pytest
 import torch
@@ -147,10 +145,3 @@ def test_less_is_left_where_trials_stop_and_where_images_are_used_again():
         sum(one.total for one in work) for work in (table2(400, stopping=False), table2(400), table2(400, 0.25))
     )
     assert again < stopped < whole
-
-
-def test_a_step_takes_its_least_time_or_that_of_its_operations():
-    rates = operations.Rates(large=100.0, small=10.0, least=2.0)
-    large, small, tiny = (operations.Work("search", "gan", 1024, batch, 1.0) for batch in (512, 64, 16))
-    assert [one.seconds(rates) for one in (large, small, tiny)] == [2 * 5.12, 16 * 6.4, 64 * 2.0]
-    assert astuple(large)[2] * large.each == large.total == 1024

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from degan_search.cli import stored
-from degan_search.errors import InterruptedRun, UserError, visible
+from degan_search.errors import BrokenFileWarning, InterruptedRun, UserError, visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +59,7 @@ def speaks(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            with stored.local(kwargs) as given:
+            with _broken_files_told(), stored.local(kwargs) as given:
                 return command(*args, **given)
         except (UserError, OSError) as error:
             _complain("error", str(error))
@@ -72,9 +74,27 @@ def speaks(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _complain(what: str, text: str) -> None:
+def _complain(what: str, text: str, colour: str = "red") -> None:
     line = visible(" ".join(text.splitlines()))
-    Console(stderr=True).print(f"[red]{what}:[/red] {escape(line)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[{colour}]{what}:[/{colour}] {escape(line)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _broken_files_told() -> Iterator[None]:
+    """Tell a file that was left out in a line on stderr, once; other warnings stay as they are."""
+    plain, told = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, BrokenFileWarning):
+            plain(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            _complain("warning", str(message), "yellow")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BrokenFileWarning)
+        warnings.showwarning = show
+        yield
 
 
 def tell(text: str) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Maps = Float[Tensor, "*n c h w"]
+Maps = Float[Tensor, "n c h w"]
 
 _ALPHA = 1e-4
 _BETA = 0.75
@@ -35,9 +35,9 @@ class LocalResponseNorm2(nn.Module):
 class _Response2(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        before = x[..., :-1, :, :]
+        before = x[:, :-1]
         base = torch.addcmul(x.new_ones(()), x, x, value=_ALPHA / 2)
-        base[..., 1:, :, :].addcmul_(before, before, value=_ALPHA / 2)
+        base[:, 1:].addcmul_(before, before, value=_ALPHA / 2)
         factor = base.rsqrt()
         factor = factor.sqrt().mul_(factor)  # base ** -0.75: both roots are far faster than pow
         ctx.save_for_backward(x, base, factor)
@@ -50,7 +50,7 @@ class _Response2(torch.autograd.Function):
         result: Tensor = gradients[0] * factor
         through_base = (result * x).div_(base)  # each square reaches its own channel's base and the next one's
         result.addcmul_(x, through_base, value=-_ALPHA * _BETA)
-        result[..., :-1, :, :].addcmul_(x[..., :-1, :, :], through_base[..., 1:, :, :], value=-_ALPHA * _BETA)
+        result[:, :-1].addcmul_(x[:, :-1], through_base[:, 1:], value=-_ALPHA * _BETA)
         return result
 
 

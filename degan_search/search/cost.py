@@ -19,8 +19,6 @@ from degan_search.search.jobs import Kind
 if TYPE_CHECKING:
     from degan_search.search.searcher import CellSearcher
 
-DOUBT = 2.0
-"""Trials that the chances of scores in no order count for, beside those that a rung has seen."""
 LATE = 0.05
 """Share of a stretch that a trial is taken to need still, however late it is."""
 RESERVE = 0.05
@@ -35,7 +33,6 @@ STEP = 0.1
 class Prior:
     """What is expected of one kind of trial before any was measured."""
 
-    method: str
     seconds: tuple[float, ...]
     """To the first rung, from each rung to the next, and from the last to the end."""
     rungs: tuple[int, ...] = ()
@@ -57,9 +54,9 @@ class CostModel:
     """Predicts the seconds of trials to come, and with them those of a sweep.
 
     A trial consists of stretches, from rung to rung. Each stretch's prior is corrected by the ratio of measured to
-    expected seconds: of the same stretch in its cell, else in its method's other cells, else of all that is like it.
-    How many trials ASHA stops is learned at each rung of each cell. Times are seconds of any clock that does not go
-    back, such as `time.monotonic`.
+    expected seconds: of the same stretch of trials of this kind, else of all of their cell, else of all. ASHA is taken
+    to stop as many trials as if their scores came in no order. Times are seconds of any clock that does not go back,
+    such as `time.monotonic`.
     """
 
     def __init__(
@@ -79,9 +76,7 @@ class CostModel:
         self.measured: dict[tuple[str | int, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
         """Seconds that stretches took, and that were expected, by what they have in common."""
         self.reached: Counter[tuple[Kind, int]] = Counter()
-        self.stopped: Counter[tuple[Kind, int]] = Counter()
-        self.hoped: dict[tuple[Kind, int], float] = defaultdict(float)
-        """Trials that would have gone on from each rung by chance."""
+        """Trials that reported a score at each rung."""
 
     def begin(self, trial: str, kind: Kind, now: float, whole: bool = True) -> None:
         """Note that a trial began; `whole`: from its beginning, not from a checkpoint."""
@@ -97,9 +92,7 @@ class CostModel:
             return
         if run.whole and passed == run.passed + 1:
             self._learn(run.kind, run.passed, now - run.since)
-        rung = run.kind, passed - 1
-        self.hoped[rung] += self._chance(self.reached[rung])
-        self.reached[rung] += 1
+        self.reached[run.kind, passed - 1] += 1
         run.since, run.passed, run.whole = now, passed, True
 
     def end(self, trial: str, state: State | None, now: float) -> None:
@@ -107,9 +100,7 @@ class CostModel:
         run = self.running.pop(trial, None)
         if run is None:
             return
-        if state is State.PRUNED and run.passed:
-            self.stopped[run.kind, run.passed - 1] += 1
-        elif state is State.COMPLETE and run.whole and run.passed == len(self._prior(run.kind).rungs):
+        if state is State.COMPLETE and run.whole and run.passed == len(self._prior(run.kind).rungs):
             self._learn(run.kind, run.passed, now - run.since)
         if state in (State.PRUNED, State.COMPLETE):
             self.ended[run.kind] += 1
@@ -137,12 +128,14 @@ class CostModel:
     def goes_on(self, kind: Kind, rung: int, ahead: float = 0.0) -> float:
         """Return the probability that a trial goes on from a rung, `ahead` other trials from now.
 
-        That is the chance that a score in no order has at `asha.Rungs`, times the ratio of trials that have gone on
-        there to those that would have by chance.
+        That is the chance of a score in no order at `asha.Rungs`. The cutoff is the quantile q = 1 - 1/reduction_factor
+        of n scores, interpolated: with probability 1 - (q (n - 1) + 1) / (n + 1) the next one is above.
         """
-        at = kind, rung
-        went = self.reached[at] - self.stopped[at]
-        return min(1.0, self._chance(self.reached[at] + ahead) * (went + DOUBT) / (self.hoped[at] + DOUBT))
+        before = self.reached[kind, rung] + ahead
+        if self.reduction_factor is None or before < 1:
+            return 1.0
+        quantile = 1 - 1 / self.reduction_factor
+        return 1 - (quantile * (before - 1) + 1) / (before + 1)
 
     def left(self, waiting: Iterable[Kind], now: float) -> float:
         """Return the seconds until what runs and what waits, in this order, has ended."""
@@ -198,23 +191,12 @@ class CostModel:
             total += share * seconds
         return total
 
-    def _chance(self, before: float) -> float:
-        """Return the probability that a score is kept by a rung with so many before it, their order being chance.
-
-        The cutoff is the quantile q = 1 - 1/reduction_factor of n scores, interpolated: with probability
-        1 - (q (n - 1) + 1) / (n + 1) the next one is above.
-        """
-        if self.reduction_factor is None or before < 1:
-            return 1.0
-        quantile = 1 - 1 / self.reduction_factor
-        return 1 - (quantile * (before - 1) + 1) / (before + 1)
-
     def _prior(self, kind: Kind) -> Prior:
         """Return a kind's prior; one that nobody knows is as long as the others."""
         if kind in self.priors:
             return self.priors[kind]
         known = [sum(prior.seconds) for prior in self.priors.values()] or [1.0]
-        return Prior("", (sum(known) / len(known),))
+        return Prior((sum(known) / len(known),))
 
     def _stretches(self, kind: Kind) -> list[float]:
         """Return the seconds of a trial's stretches, each prior corrected by what is known best of its like."""
@@ -227,8 +209,7 @@ class CostModel:
 
     def _levels(self, kind: Kind, index: int) -> list[tuple[str | int, ...]]:
         phase, cell = kind
-        method = self._prior(kind).method
-        return [(phase, cell, index), (phase, method, index, "all cells"), (cell,), (method, "all cells"), ()]
+        return [(phase, cell, index), (cell,), ()]
 
     def _learn(self, kind: Kind, index: int, seconds: float) -> None:
         for level in self._levels(kind, index):

@@ -72,7 +72,7 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
 def prior(config: TrialConfig, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> Prior:
     """Return what is expected of a trial by timed steps; between fewest and most seconds, their geometric mean."""
     rungs, before, after = _stretches(config, data_dir, device, threads)
-    return Prior(config.method, (*before, math.sqrt(after[0] * after[1])), rungs)
+    return Prior((*before, math.sqrt(after[0] * after[1])), rungs)
 
 
 def trial_seconds(

@@ -38,7 +38,7 @@ from degan_search import checkpoint, ledger, settings_file
 from degan_search import teacher as teachers
 from degan_search.config import TeacherConfig, TrialConfig, parse
 from degan_search.data import files, parquet
-from degan_search.errors import UserError
+from degan_search.errors import BrokenFileWarning, UserError
 from degan_search.networks.table import build_classifier
 from degan_search.records import config_columns, config_of
 from degan_search.search.space import Space
@@ -211,8 +211,13 @@ def packs(folder: Path) -> list[Seed]:
 
 
 def read_run(path: Path) -> None:
-    ledger.load(path.parent.parent)
-    ledger.curves(path.parent.parent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", BrokenFileWarning)
+        try:
+            ledger.load(path.parent.parent)
+            ledger.curves(path.parent.parent)
+        except BrokenFileWarning as left_out:
+            raise UserError(str(left_out)) from None
 
 
 def weights() -> dict[str, torch.Tensor]:
