@@ -14,6 +14,7 @@ from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.fit import DivergedError
 from degan_search.methods import normalised
+from degan_search.trial.trial import run as run_trial
 
 CACHE = "cache"
 """Folder in the storage for teachers and banks, which its runs share."""
@@ -51,7 +52,7 @@ def run(
     tell("comparison images", 0, None)
     inputs = pipeline.prepare(config, proxy, true, teacher, storage / CACHE, device)
     try:
-        outcome = pipeline.run(config, inputs, lambda event: tell(event.stage, event.step, event.of), device)
+        outcome = run_trial(config, inputs, lambda event: tell(event.stage, event.step, event.of), device)
     except DivergedError as error:
         raise UserError(f"the trial failed: {error}") from None
     pipeline.save(outcome, out)
