@@ -24,11 +24,14 @@ from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import TrialConfig, stable_hash
 from degan_search.data import proxies
 from degan_search.errors import UserError
-from degan_search.fit import DivergedError
+from degan_search.fit import DivergedError, progress_of
 from degan_search.methods import METHODS, normalised
 from degan_search.metrics import accuracy, agreement, class_certainty, infomax, predict, soft_neighbourhood_density
 from degan_search.networks.table import build_classifier
 from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource
+from degan_search.trial import gan_stage, student_stage
+from degan_search.trial.trial import Trial
+from degan_search.trial.trial import run as run_trial
 
 GAN_STEPS, DISTILL_STEPS = 12, 8
 DISTILLING = [name for name, method in METHODS.items() if method.distils]
@@ -52,7 +55,7 @@ def run(tiny, prepare):
 
     def run_(changes=None, report=None, **more):
         config = tiny(changes or {}, more)
-        return pipeline.run(config, prepare(config), report)
+        return run_trial(config, prepare(config), report)
 
     return run_
 
@@ -152,13 +155,13 @@ def test_few_true_images_are_of_each_class_and_drawn_by_the_seed():
 @pytest.fixture
 def sources(monkeypatch):
     """The sources that trials distil from, in their order."""
-    seen, plain = [], pipeline.distill_steps
+    seen, plain = [], student_stage.Distillation
 
-    def spy(student, source, *rest, **named):
+    def spy(student, source, *rest):
         seen.append(source)
-        return plain(student, source, *rest, **named)
+        return plain(student, source, *rest)
 
-    monkeypatch.setattr(pipeline, "distill_steps", spy)
+    monkeypatch.setattr(student_stage, "Distillation", spy)
     return seen
 
 
@@ -269,7 +272,7 @@ def test_statistics_of_batchnorm_can_be_sought(tiny, store):
         changed = tiny(config.model_dump(mode="json"), {"gan.lambda_bn": weight})
         pipeline.check(changed)
         inputs = pipeline.prepare(changed, pipeline.load_proxy(changed, None), true, teacher, store)
-        found.append(pipeline.run(changed, inputs))
+        found.append(run_trial(changed, inputs))
     assert math.isnan(found[0].metrics["bn_loss"])
     assert found[1].metrics["bn_loss"] > 0
     assert bits(found[0])[1] != bits(found[1])[1]
@@ -279,15 +282,16 @@ def test_statistics_of_batchnorm_can_be_sought(tiny, store):
 
 @pytest.mark.parametrize("profile", ["paper", "sgd_augmented"])
 def test_a_probe_distils_in_its_own_way_whatever_the_profile(profile, tiny, prepare, monkeypatch):
-    seen, plain = {}, pipeline.distill_steps
+    seen, plain = {}, gan_stage.Distillation
 
-    def spy(student, source, config, seed, device, stage="distill", parts=None, *rest):
+    def spy(student, source, config, context, stage="distill"):
         seen[stage] = (type(source), config)
-        return plain(student, source, config, seed, device, stage, parts, *rest)
+        return plain(student, source, config, context, stage)
 
-    monkeypatch.setattr(pipeline, "distill_steps", spy)
+    monkeypatch.setattr(gan_stage, "Distillation", spy)
+    monkeypatch.setattr(student_stage, "Distillation", spy)
     config = tiny({"probe.at": [3], "distill.profile": profile, "distill.lr": 0.01, "distill.mix_proxy": 0.25})
-    pipeline.run(config, prepare(config))
+    run_trial(config, prepare(config))
     source, probing = seen["probe at 3"]
     assert source is GeneratorSource
     assert (probing.optimiser, probing.augment, probing.lr, probing.weight_decay) == ("adam", False, 1e-3, 0)
@@ -327,7 +331,7 @@ def ready(tiny, old_true, old_teacher, store):
 
 @pytest.fixture(scope="module")
 def learn(ready):
-    return lambda changes=None, report=None, **more: pipeline.run(*ready(changes, **more), report)
+    return lambda changes=None, report=None, **more: run_trial(*ready(changes, **more), report)
 
 
 @pytest.mark.parametrize("method", LEARNING)
@@ -395,12 +399,12 @@ def test_a_student_of_new_classes_is_the_teachers_network_whatever_is_asked(lear
 
 def test_the_bank_tells_new_classes_and_what_the_teacher_says_of_the_rest(ready):
     config, inputs = ready(method="finetuning")
-    trial = pipeline.Trial(config, inputs)
+    trial = Trial(config, inputs)
     first = inputs.bank_proxy_images
     assert first == 6 == len(inputs.proxy.held_out) // 2  # the others are the oracle's
     expected = inputs.proxy.labels[inputs.proxy.held_out[:first]]
     assert (inputs.bank[:first] == inputs.proxy.images[inputs.proxy.held_out[:first]]).all()
-    outputs = trial.bank.logits.softmax(1)
+    outputs = trial.common.bank.logits.softmax(1)
     assert outputs.shape == (len(inputs.bank), 10)
     assert outputs[:first].argmax(1).tolist() == (5 + expected).tolist()
     assert outputs[:first].amax(1).eq(1).all()
@@ -411,8 +415,8 @@ def test_the_bank_tells_new_classes_and_what_the_teacher_says_of_the_rest(ready)
 
 def test_a_bank_without_proxy_images_judges_old_classes_alone(ready):
     config, inputs = ready(method="finetuning", **{"bank.proxy_images": 0})
-    assert pipeline.Trial(config, inputs).bank.logits.argmax(1).max() < 5
-    assert 0 <= pipeline.run(config, inputs).metrics["score"] <= 1
+    assert Trial(config, inputs).common.bank.logits.argmax(1).max() < 5
+    assert 0 <= run_trial(config, inputs).metrics["score"] <= 1
 
 
 def test_the_oracle_of_new_classes_has_images_of_both_kinds(ready, old_true):
@@ -421,7 +425,7 @@ def test_the_oracle_of_new_classes_has_images_of_both_kinds(ready, old_true):
     old, new = old_true.held_out, inputs.proxy.held_out[inputs.bank_proxy_images :]
     assert np.array_equal(images, np.concatenate([old_true.images[old], inputs.proxy.images[new]]))
     assert np.array_equal(labels, np.concatenate([old_true.labels[old], 5 + inputs.proxy.labels[new]]))
-    outcome = pipeline.run(config, inputs)
+    outcome = run_trial(config, inputs)
     assert outcome.metrics["score"] == accuracy(
         predict(outcome.student, torch.from_numpy(images)), torch.from_numpy(labels)
     )
@@ -437,18 +441,15 @@ def test_new_classes_without_labels_are_refused(method, ready):
 @pytest.mark.parametrize("generated", [8, 3])
 def test_recalled_images_are_the_generators_and_its_batch_the_new_ones(generated, ready, monkeypatch):
     config, inputs = ready({"incremental.batch_size": generated, "distill.pool_refresh": 1, "precision": "float32"})
-    batches, plain = [], pipeline.incremental.learn_steps
+    batches, plain = [], student_stage.RecallFromBatches.__call__
 
-    def spy(student, rule, images, labels, teacher, recall, *rest):
-        def heard(batch):
-            made, logits = recall(batch)
-            batches.append((made, logits, teacher(made)))
-            return made, logits
+    def heard(recall, batch):
+        made, logits = plain(recall, batch)
+        batches.append((made, logits, recall.teacher(made)))
+        return made, logits
 
-        return plain(student, rule, images, labels, teacher, heard, *rest)
-
-    monkeypatch.setattr(pipeline.incremental, "learn_steps", spy)
-    pipeline.run(config, inputs)
+    monkeypatch.setattr(student_stage.RecallFromBatches, "__call__", heard)
+    run_trial(config, inputs)
     assert len(batches) == 8
     for made, logits, expected in batches:
         assert len(made) == generated
@@ -494,7 +495,7 @@ def test_a_stopped_trial_leaves_the_next_one_as_it_is(tiny, prepare, run):
     first = bits(run(DROPOUT))
     before = torch.get_rng_state()
     for stage in ("gan", "distill"):
-        events = iter(pipeline.Trial(config, prepare(config)))
+        events = progress_of(Trial(config, prepare(config)))
         while next(events).stage != stage:
             pass
         del events
@@ -558,7 +559,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(method, stage, tiny, prepare):
     state["11.weight"] = state["11.weight"].sign() * 3e38  # finite, as it must be; its outputs are not
     broken = dataclasses.replace(inputs, teacher=dataclasses.replace(inputs.teacher, data=tensors_bytes(state)))
     with pytest.raises(DivergedError, match=f"{stage}: loss is n"):
-        pipeline.run(config, broken)
+        run_trial(config, broken)
 
 
 @pytest.mark.parametrize(
@@ -620,7 +621,7 @@ def test_a_teacher_that_cannot_be_looked_into_is_refused_before_training(change,
 def test_a_torchscript_teacher_is_fought_with_a_rival(script, tiny, true, store):
     config = tiny(script[0], {"gan.lambda_s": 2})
     inputs = pipeline.prepare(config, pipeline.load_proxy(config, None), true, script[1], store)
-    assert pipeline.run(config, inputs).metrics["divergence"] >= 0
+    assert run_trial(config, inputs).metrics["divergence"] >= 0
 
 
 @pytest.mark.parametrize("method", ["few_shot", "few_shot_matched"])
@@ -650,7 +651,7 @@ def test_proxies_of_other_kinds_are_turned_to_the_teachers_channels(proxy, tiny,
     assert inputs.proxy.images.shape == (40, 1, 32, 32)
     assert inputs.proxy.set_images == 40
     assert sorted([*inputs.proxy.train, *inputs.proxy.held_out]) == list(range(40))
-    assert 0 <= pipeline.run(config, inputs).metrics["score"] <= 1
+    assert 0 <= run_trial(config, inputs).metrics["score"] <= 1
 
 
 def test_the_batch_is_counted_in_the_whole_set(tiny, prepare):
@@ -764,7 +765,7 @@ def test_a_bank_of_proxy_images_alone(make_bank, tiny):
     inputs, trained, _ = make_bank(changes)
     assert trained == 0
     assert inputs.bank.shape == (8, 1, 32, 32)
-    metrics = pipeline.run(tiny(changes), inputs).metrics
+    metrics = run_trial(tiny(changes), inputs).metrics
     assert metrics["agreement"] == metrics["holdout_agreement"]
 
 
@@ -778,7 +779,7 @@ def test_a_bank_without_proxy_images(make_bank, tiny):
     changes = {"bank.proxy_images": 0}
     inputs, *_ = make_bank(changes)
     assert inputs.bank.shape == (16, 1, 32, 32)
-    metrics = pipeline.run(tiny(changes), inputs).metrics
+    metrics = run_trial(tiny(changes), inputs).metrics
     assert all(math.isnan(metrics[name]) for name in pipeline.HELD_OUT_OBJECTIVES)
     assert math.isfinite(metrics["score"])
 
@@ -942,35 +943,36 @@ def test_trials_share_what_none_of_them_changes_and_give_the_same_bits(tiny, pre
         tiny({"method": "proxy"}),
         tiny({"distill.mix_proxy": 0.5, "distill.augment": True, "gan.lambda_s": 1}),
     ]
-    first = [bits(pipeline.run(config, inputs)) for config in configs]
+    first = [bits(run_trial(config, inputs)) for config in configs]
     shared = pipeline.shared(inputs, "cpu")
     before = everything(shared)
-    assert [bits(pipeline.run(config, inputs)) for config in configs] == first
+    assert [bits(run_trial(config, inputs)) for config in configs] == first
     assert everything(shared) == before
     for config, expected in zip(configs, first, strict=True):
         alone = dataclasses.replace(inputs)  # the same arrays, but nothing made of them yet
-        assert bits(pipeline.run(config, alone)) == expected
+        assert bits(run_trial(config, alone)) == expected
 
 
 def test_trials_on_the_same_inputs_hold_one_copy(tiny, prepare):
     inputs = prepare(tiny())
-    one, other = pipeline.Trial(tiny(), inputs), pipeline.Trial(tiny({"seed": 1}), inputs)
+    one, other = Trial(tiny(), inputs), Trial(tiny({"seed": 1}), inputs)
+    one, other = one.common, other.common
     assert one.teacher is other.teacher
     assert one.fast_teacher is other.fast_teacher
     assert one.bank.images is other.bank.images
     assert one.bank.logits is other.bank.logits
     assert one.shared.proxy is other.shared.proxy
-    another = pipeline.Trial(tiny(), dataclasses.replace(inputs))
+    another = Trial(tiny(), dataclasses.replace(inputs)).common
     assert another.teacher is not one.teacher
 
 
 def test_only_the_last_inputs_are_kept(tiny, prepare):
     inputs = prepare(tiny())
     given = [dataclasses.replace(inputs) for _ in range(pipeline.KEPT + 1)]
-    kept = [weakref.ref(pipeline.Trial(tiny(), one).shared) for one in given]
+    kept = [weakref.ref(Trial(tiny(), one).common.shared) for one in given]
     gc.collect()
     assert [reference() is not None for reference in kept] == [False] + [True] * pipeline.KEPT
-    pipeline.Trial(tiny(), given[1])
-    pipeline.Trial(tiny(), inputs)
+    Trial(tiny(), given[1])
+    Trial(tiny(), inputs)
     gc.collect()
     assert [reference() is not None for reference in kept] == [False, True, False] + [True] * (pipeline.KEPT - 2)

@@ -28,6 +28,7 @@ from degan_search.search.recorder import Recorder, Rules
 from degan_search.search.searcher import GivenJobs
 from degan_search.search.sweep import final_jobs
 from degan_search.search.trainable import inputs_key
+from degan_search.trial.trial import run as run_trial
 
 GOOD = {"gan.lr": 0.002, "probe.lr": 0.003, "distill.lr": 0.003}
 UNTRAINED, DIVERGES = 1e-9, 10
@@ -234,7 +235,7 @@ def test_the_same_trial_without_ray_gives_the_same_bits(done, frame):
     teacher = teachers.obtain(config.teacher, true, done.cache)
     assert teacher.hash == frame.loc["search-0000", "teacher_hash"]
     proxy = pipeline.load_proxy(config, None)
-    outcome = pipeline.run(config, pipeline.prepare(config, proxy, true, teacher, done.cache))
+    outcome = run_trial(config, pipeline.prepare(config, proxy, true, teacher, done.cache))
     assert outcome.metrics["score"] == frame.loc["search-0000", "score"]
     for name, model in (("student", outcome.student), ("generator", outcome.generator)):
         file = done.folder / "trials" / "search-0000" / f"{name}.safetensors"

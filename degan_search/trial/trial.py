@@ -141,6 +141,7 @@ class Trial:
         self.metrics = state["metrics"]
         self.generator = None if state["generator"] is None else self._loaded_generator(state["generator"])
         self.images = None if state["images"] is None else state["images"].to(device)
+        self._outcome = None
         self.stage = None if state["stage_name"] is None else self._begin(state["stage_name"])
         if self.stage is not None:
             self.stage.load_state_dict(state["stage"])

@@ -16,6 +16,7 @@ from degan_search import teacher as teachers
 from degan_search.records import Phase, State, config_of
 from degan_search.search import space as spaces
 from degan_search.search.trainable import inputs_key
+from degan_search.trial.trial import run as run_trial
 
 MAIN = "from degan_search.cli.main import main; main()"
 TRIAL = {
@@ -168,7 +169,7 @@ def same_as_uninterrupted(run, frame, most=100):
                 known[inputs_key(config)] = pipeline.prepare(config, proxy, true, teacher, cache)
     for _, row in frame[frame["state"] == State.COMPLETE].head(most).iterrows():
         config = config_of(row)
-        outcome = pipeline.run(config, known[inputs_key(config)])
+        outcome = run_trial(config, known[inputs_key(config)])
         assert outcome.metrics["score"] == row["score"], row["trial_id"]
         saved = (run / "trials" / row["trial_id"] / "student.safetensors").read_bytes()
         assert pipeline.files(outcome)["student.safetensors"] == saved, row["trial_id"]
