@@ -37,6 +37,8 @@ from degan_search.search.asha import CellAsha
 from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
 from degan_search.sources import GeneratorSource
+from degan_search.training.context import Context
+from degan_search.trial.trial import run as run_trial
 from tests.made_ledger import made_ledger
 
 TRIAL = {
@@ -84,7 +86,7 @@ def images(folder: Path, sizes: Sequence[int]) -> Once:
     return lambda count: timed(
         load=lambda: pipeline.load_proxy(config(count), None),
         prepare=lambda: prepare(count, proxies[count]),
-        trial=lambda: pipeline.run(config(count), inputs[count]),
+        trial=lambda: run_trial(config(count), inputs[count]),
     )
 
 
@@ -96,7 +98,7 @@ def classes(folder: Path, sizes: Sequence[int]) -> Once:
 
     def networks(count: int) -> tuple[degan.Gan, torch.nn.Module, GeneratorSource, Bank]:
         teacher, student = freeze(build_classifier("lenet", count)), build_classifier("lenet_half", count)
-        gan = degan.build(GanConfig(width=16, lambda_e=1.0), 1, teacher, 0, "cpu")
+        gan = degan.build(GanConfig(width=16, lambda_e=1.0), 1, teacher, Context(0))
         source = GeneratorSource(gan.generator, 100, teacher, DistillConfig())
         return gan, student, source, Bank(pictures, predict(teacher, pictures), len(pictures))
 
@@ -123,7 +125,7 @@ def steps(folder: Path, sizes: Sequence[int]) -> Once:
     proxy = pipeline.load_proxy(trial_config(TRIAL), None)
     inputs = pipeline.prepare(trial_config(TRIAL), proxy, true, teacher, folder)
     known = {count: trial_config(TRIAL, {"gan.steps": count}) for count in sizes}
-    return lambda count: {"": timed(trial=lambda: pipeline.run(known[count], inputs))[""]}
+    return lambda count: {"": timed(trial=lambda: run_trial(known[count], inputs))[""]}
 
 
 def trials(folder: Path, sizes: Sequence[int]) -> Once:

@@ -33,6 +33,7 @@ from degan_search.search.asha import CellAsha
 from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
 from degan_search.search.trainable import DeganTrainable, inputs_key
+from degan_search.trial.trial import run as run_trial
 
 SLOTS = len(os.sched_getaffinity(0))
 LONG_SECONDS = 60
@@ -110,7 +111,7 @@ def _set_up(inputs: pipeline.Inputs, threads: int, ready: Any) -> None:
 
 def _run(config: TrialConfig) -> Span:
     begun = time.time()
-    pipeline.run(config, _inputs)
+    run_trial(config, _inputs)
     return Span(begun, time.time())
 
 

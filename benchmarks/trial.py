@@ -29,6 +29,8 @@ from degan_search.errors import UserError
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
 from degan_search.sources import IndexBatches
+from degan_search.training.context import Context
+from degan_search.trial.trial import run as run_trial
 
 DISTILL_STEPS = 25_600 / 5_000
 """The paper's for each GAN step: 100 epochs of distillation, 200 of the GAN."""
@@ -90,7 +92,7 @@ def prepared(config: TrialConfig, storage: Path) -> tuple[pipeline.Inputs, teach
 
 def ours(config: TrialConfig, inputs: pipeline.Inputs) -> tuple[nn.Module, float]:
     """Run a trial of the package's; return the student, and the seconds of the GAN."""
-    outcome = pipeline.run(config, inputs)
+    outcome = run_trial(config, inputs)
     return outcome.student, outcome.metrics["gan_seconds"]
 
 
@@ -98,7 +100,7 @@ def released(config: TrialConfig, inputs: pipeline.Inputs) -> tuple[nn.Module, f
     """Run the released procedure from the same numbers; return the student, and the seconds of the GAN."""
     begun, seed, images = time.perf_counter(), config.seed, inputs.proxy.images
     teacher = reference.plain(inputs.teacher.model())
-    built = degan.build(config.gan, inputs.teacher.channels, teacher, seed, "cpu")
+    built = degan.build(config.gan, inputs.teacher.channels, teacher, Context(seed))
     assert built.discriminator is not None
     gan = reference.Gan(config.gan, reference.plain(built.generator), reference.plain(built.discriminator), teacher)
     size, steps = degan.lengths(config.gan, len(images), inputs.proxy.set_images)
