@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks import measure
 from benchmarks.load import Stub, stub_space
-from degan_search import degan, ledger, pipeline, runtime
+from degan_search import degan, ledger, runtime
 from degan_search.bank import Bank
 from degan_search.config import DistillConfig, GanConfig, TrialConfig, trial_config
 from degan_search.losses import distillation_loss
@@ -36,8 +36,10 @@ from degan_search.search.asha import CellAsha
 from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
 from degan_search.sources import GeneratorSource
+from degan_search.training.context import Context
 from degan_search.trial.images import load_proxy
 from degan_search.trial.inputs import gather, load, prepare
+from degan_search.trial.trial import run as run_trial
 from tests.made_ledger import made_ledger
 
 TRIAL = {
@@ -80,7 +82,7 @@ def images(folder: Path, sizes: Sequence[int]) -> Once:
     return lambda count: timed(
         load=lambda: load_proxy(config(count), None),
         prepare=lambda: gather(loaded[count], folder),
-        trial=lambda: pipeline.run(config(count), inputs[count]),
+        trial=lambda: run_trial(config(count), inputs[count]),
     )
 
 
@@ -92,7 +94,7 @@ def classes(folder: Path, sizes: Sequence[int]) -> Once:
 
     def networks(count: int) -> tuple[degan.Gan, torch.nn.Module, GeneratorSource, Bank]:
         teacher, student = freeze(build_classifier("lenet", count)), build_classifier("lenet_half", count)
-        gan = degan.build(GanConfig(width=16, lambda_e=1.0), 1, teacher, 0, "cpu")
+        gan = degan.build(GanConfig(width=16, lambda_e=1.0), 1, teacher, Context(0))
         source = GeneratorSource(gan.generator, 100, teacher, DistillConfig())
         return gan, student, source, Bank(pictures, predict(teacher, pictures), len(pictures))
 
@@ -117,7 +119,7 @@ def steps(folder: Path, sizes: Sequence[int]) -> Once:
     """Measure GAN steps: whole trials, their distillation of one length."""
     inputs = prepare(trial_config(TRIAL), None, folder)
     known = {count: trial_config(TRIAL, {"gan.steps": count}) for count in sizes}
-    return lambda count: {"": timed(trial=lambda: pipeline.run(known[count], inputs))[""]}
+    return lambda count: {"": timed(trial=lambda: run_trial(known[count], inputs))[""]}
 
 
 def trials(folder: Path, sizes: Sequence[int]) -> Once:

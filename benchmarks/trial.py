@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks import reference
 from benchmarks.measure import Figures, arguments, interleaved
-from degan_search import degan, pipeline, runtime
+from degan_search import degan, runtime
 from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, trial_config
 from degan_search.data.sets import data_folder
@@ -29,7 +29,9 @@ from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
 from degan_search.selection.paired_test import paired
 from degan_search.sources import IndexBatches
+from degan_search.training.context import Context
 from degan_search.trial.inputs import Inputs, gather, load
+from degan_search.trial.trial import run as run_trial
 
 DISTILL_STEPS = 25_600 / 5_000
 """The paper's for each GAN step: 100 epochs of distillation, 200 of the GAN."""
@@ -87,7 +89,7 @@ def prepared(config: TrialConfig, storage: Path) -> tuple[Inputs, teachers.TrueI
 
 def ours(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     """Run a trial of the package's; return the student, and the seconds of the GAN."""
-    outcome = pipeline.run(config, inputs)
+    outcome = run_trial(config, inputs)
     return outcome.student, outcome.metrics["gan_seconds"]
 
 
@@ -95,7 +97,7 @@ def released(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     """Run the released procedure from the same numbers; return the student, and the seconds of the GAN."""
     begun, seed, images = time.perf_counter(), config.seed, inputs.proxy.images
     teacher = reference.plain(inputs.teacher.model())
-    built = degan.build(config.gan, inputs.teacher.channels, teacher, seed, "cpu")
+    built = degan.build(config.gan, inputs.teacher.channels, teacher, Context(seed))
     assert built.discriminator is not None
     gan = reference.Gan(config.gan, reference.plain(built.generator), reference.plain(built.discriminator), teacher)
     size, steps = degan.lengths(config.gan, len(images), inputs.proxy.set_images)

@@ -17,6 +17,7 @@ from degan_search.records import config_columns
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.images import banked, load_proxy
 from degan_search.trial.outcome import Outcome
+from degan_search.trial.trial import run as run_trial
 
 NEW = {
     "task": "incremental",
@@ -188,7 +189,7 @@ def test_agreement_across_trials_is_measured_on_no_image_that_a_student_learned(
         config = tiny({"method": method, "seed": number, "bank.proxy_images": 2000})
         inputs = prepare(config)
         trained.clear()  # the bank's generators are trained on the whole proxy, and they teach no student
-        row(tmp_path, teacher.hash, f"search-000{number}", config, pipeline.run(config, inputs).student)
+        row(tmp_path, teacher.hash, f"search-000{number}", config, run_trial(config, inputs).student)
         learned_from |= trained
     proxy = inputs.proxy
     assert learned_from == {image.tobytes() for image in proxy.images[proxy.train]}

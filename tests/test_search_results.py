@@ -9,11 +9,11 @@ import pytest
 from degan_search.bank import Bank
 from degan_search.config import TrialConfig, stable_hash
 from degan_search.errors import UserError
-from degan_search.pipeline import Event
 from degan_search.records import Cause, Phase, Report, State
 from degan_search.search import jobs, results, trainable, tune_dicts
 from degan_search.search.results import Curve, End, TrialResult, Worker
 from degan_search.storage import LocalPlace
+from degan_search.trial.outcome import Event
 
 
 def made_jobs(count):

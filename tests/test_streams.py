@@ -9,6 +9,7 @@ from degan_search import pipeline, runtime
 from degan_search import teacher as teachers
 from degan_search.checkpoint import tensors_bytes
 from degan_search.methods import METHODS
+from degan_search.trial.trial import run as run_trial
 
 SEED, OTHER_SEED = 41, 42
 NEW_CLASSES = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digits/[5-9]"}
@@ -98,7 +99,7 @@ def plain_student(ready):
 
 
 def student_of(given):
-    return tensors_bytes(pipeline.run(*given).student.state_dict())
+    return tensors_bytes(run_trial(*given).student.state_dict())
 
 
 DECIDING = {
