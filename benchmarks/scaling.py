@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks import measure
 from benchmarks.load import Stub, stub_space
-from degan_search import degan, ledger, pipeline, runtime
+from degan_search import degan, ledger, runtime
 from degan_search.bank import Bank
 from degan_search.config import DistillConfig, GanConfig, TrialConfig, trial_config
 from degan_search.losses import distillation_loss
@@ -38,6 +38,7 @@ from degan_search.search.options import Options
 from degan_search.sources import GeneratorSource
 from degan_search.trial.images import load_proxy
 from degan_search.trial.inputs import gather, load, prepare
+from degan_search.trial.trial import run as run_trial
 from tests.made_ledger import made_ledger
 
 TRIAL = {
@@ -80,7 +81,7 @@ def images(folder: Path, sizes: Sequence[int]) -> Once:
     return lambda count: timed(
         load=lambda: load_proxy(config(count), None),
         prepare=lambda: gather(loaded[count], folder),
-        trial=lambda: pipeline.run(config(count), inputs[count]),
+        trial=lambda: run_trial(config(count), inputs[count]),
     )
 
 
@@ -117,7 +118,7 @@ def steps(folder: Path, sizes: Sequence[int]) -> Once:
     """Measure GAN steps: whole trials, their distillation of one length."""
     inputs = prepare(trial_config(TRIAL), None, folder)
     known = {count: trial_config(TRIAL, {"gan.steps": count}) for count in sizes}
-    return lambda count: {"": timed(trial=lambda: pipeline.run(known[count], inputs))[""]}
+    return lambda count: {"": timed(trial=lambda: run_trial(known[count], inputs))[""]}
 
 
 def trials(folder: Path, sizes: Sequence[int]) -> Once:

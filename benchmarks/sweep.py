@@ -21,7 +21,7 @@ import ray
 from rich.console import Console
 
 from benchmarks.measure import Figures, arguments
-from degan_search import degan, pipeline, runtime
+from degan_search import degan, runtime
 from degan_search.config import TrialConfig, merge
 from degan_search.foreground import CACHE
 from degan_search.records import Phase
@@ -33,6 +33,7 @@ from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
 from degan_search.search.trainable import DeganTrainable
 from degan_search.trial.inputs import Inputs, inputs_key, prepare
+from degan_search.trial.trial import run as run_trial
 
 SLOTS = len(os.sched_getaffinity(0))
 LONG_SECONDS = 60
@@ -107,7 +108,7 @@ def _set_up(inputs: Inputs, threads: int, ready: Any) -> None:
 
 def _run(config: TrialConfig) -> Span:
     begun = time.time()
-    pipeline.run(config, _inputs)
+    run_trial(config, _inputs)
     return Span(begun, time.time())
 
 

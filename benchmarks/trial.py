@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from analysis.statistics import paired
 from benchmarks import reference
 from benchmarks.measure import Figures, arguments, interleaved
-from degan_search import degan, pipeline, runtime
+from degan_search import degan, runtime
 from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, trial_config
 from degan_search.data.sets import data_folder
@@ -30,6 +30,7 @@ from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
 from degan_search.sources import IndexBatches
 from degan_search.trial.inputs import Inputs, gather, load
+from degan_search.trial.trial import run as run_trial
 
 DISTILL_STEPS = 25_600 / 5_000
 """The paper's for each GAN step: 100 epochs of distillation, 200 of the GAN."""
@@ -87,7 +88,7 @@ def prepared(config: TrialConfig, storage: Path) -> tuple[Inputs, teachers.TrueI
 
 def ours(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     """Run a trial of the package's; return the student, and the seconds of the GAN."""
-    outcome = pipeline.run(config, inputs)
+    outcome = run_trial(config, inputs)
     return outcome.student, outcome.metrics["gan_seconds"]
 
 

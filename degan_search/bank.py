@@ -34,6 +34,8 @@ from degan_search.metrics import (
 )
 from degan_search.networks.frozen import freeze
 from degan_search.sources import GeneratorSource
+from degan_search.stages.gan_training import GanTraining
+from degan_search.training.context import Context
 
 Images = UInt8[np.ndarray, "n c h w"]
 RunAll = Callable[[list[Callable[[], Images]]], list[Images]]
@@ -138,13 +140,14 @@ def _generate(
     )
     images = torch.from_numpy(proxy).to(device)
     seed = runtime.stream_seed(config.seed, "bank", index)
-    precision = runtime.precision_of("auto", device)
-    gan = degan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), seed, device, precision=precision)
+    context = Context(seed, device, runtime.precision_of("auto", device), chosen("graphs", device))
+    gan = degan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), context)
+    training = GanTraining(gan, images, set_images, context)
     try:
-        for _ in degan.train(gan, settings, images, set_images, seed, accelerate=chosen("graphs", device)):
-            pass
+        while not training.done:
+            training.step()
     except DivergedError:  # the others of the grid remain
         return np.empty((0, *proxy.shape[1:]), np.uint8)
-    source = GeneratorSource(gan.generator, settings.latent, teacher, precision=precision)
-    made, _ = source.make(config.generated_images, runtime.generator(seed, "bank", "noise", device=device))
+    source = GeneratorSource(gan.generator, settings.latent, teacher, precision=context.precision)
+    made, _ = source.make(config.generated_images, context.generator("bank", "noise"))
     return denormalise(made).cpu().numpy()

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from degan_search import runtime
 from degan_search.batchnorm import distances, watched
 from degan_search.capture import Accelerate, Step, accelerated
-from degan_search.checkpoint import Parts, Stateful, Values
 from degan_search.config import DistillConfig, GanConfig
-from degan_search.data.images import normalise
 from degan_search.errors import UserError
-from degan_search.fit import DivergedError, optimiser, reports
+from degan_search.fit import optimiser
 from degan_search.losses import (
     degan_generator_loss,
     discriminator_loss,
@@ -27,31 +25,7 @@ from degan_search.losses import (
     generator_loss,
 )
 from degan_search.networks.dcgan import build_discriminator, build_generator
-from degan_search.networks.layers import draw_from
-from degan_search.sources import IndexBatches
-
-COLLAPSED = 1e-3
-"""Mean standard deviation over images, of pixels in [-1, 1], below which they are all one image."""
-
-
-@dataclass(frozen=True)
-class GanProgress:
-    """The losses of the last step, each NaN where it has no part in the training.
-
-    Entropy, diversity and divergence are in nats. `spread` is the standard deviation over the batch's images,
-    averaged over pixels.
-    """
-
-    step: int
-    of: int
-    d_loss: float
-    g_loss: float
-    adversarial: float
-    entropy: float
-    diversity: float
-    divergence: float
-    bn_loss: float
-    spread: float
+from degan_search.training.context import Context
 
 
 @dataclass
@@ -84,14 +58,29 @@ class Gan:
     rival: Rival | None = None
     precision: runtime.Precision = "float32"
 
-    def parts(self) -> dict[str, Stateful]:
-        """Return the networks that are trained, and their optimisers, by name."""
-        parts: dict[str, Stateful] = {"generator": self.generator, "adam_g": self.adam_g}
-        if self.discriminator is not None and self.adam_d is not None:
-            parts |= {"discriminator": self.discriminator, "adam_d": self.adam_d}
-        if self.rival is not None:
-            parts |= {"rival": self.rival.student, "rival_optimiser": self.rival.optimiser}
-        return parts
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the networks that are trained, by name."""
+        rival = self.rival.student if self.rival else None
+        every = {"generator": self.generator, "discriminator": self.discriminator, "rival": rival}
+        return {name: network for name, network in every.items() if network is not None}
+
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return their optimisers, by name."""
+        rival = self.rival.optimiser if self.rival else None
+        every = {"adam_g": self.adam_g, "adam_d": self.adam_d, "rival_optimiser": rival}
+        return {name: own for name, own in every.items() if own is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the networks that are trained, and of their optimisers, by name."""
+        networks = {name: network.state_dict() for name, network in self.networks().items()}
+        return networks | {name: own.state_dict() for name, own in self.optimisers().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a returned state back, in place."""
+        for name, network in self.networks().items():
+            network.load_state_dict(state[name])
+        for name, own in self.optimisers().items():
+            own.load_state_dict(state[name])
 
     def step(self, real: Float[Tensor, "n c h w"], z: Float[Tensor, "n latent 1 1"]) -> Tensor:
         """Update the discriminator, then the generator, on one batch (equations 2 to 7).
@@ -113,8 +102,7 @@ class Gan:
         """Return `step` as it is run; not recorded with TorchScript or with a rival, whose dropout draws for itself."""
         if self.rival or isinstance(self.teacher, torch.jit.ScriptModule):
             return self.step
-        trained = [part for part in self.parts().values() if isinstance(part, nn.Module | torch.optim.Optimizer)]
-        return accelerated(self.step, trained, accelerate)
+        return accelerated(self.step, [*self.networks().values(), *self.optimisers().values()], accelerate)
 
     def _step(self, real: Tensor, z: Tensor) -> Tensor:
         fake = self.generator(z)
@@ -171,11 +159,9 @@ def build(
     config: GanConfig,
     channels: int,
     teacher: nn.Module,
-    seed: int,
-    device: str,
+    context: Context,
     adversarial: bool = True,
     student: tuple[nn.Module, DistillConfig] | None = None,
-    precision: runtime.Precision = "float32",
 ) -> Gan:
     """Return the untrained networks and their optimisers, their weights from the seed's own streams.
 
@@ -183,19 +169,18 @@ def build(
         config: sizes, rates and weights.
         channels: of the images, 1 or 3.
         teacher: frozen.
-        seed: of the weights.
-        device: where it will run; `teacher` and `student` are there already.
+        context: the seed of the weights, the precision of the steps, and where they will run; `teacher` and `student`
+            are there already.
         adversarial: whether there is a discriminator.
         student: for `lambda_s`, which needs it: an untrained one, and how it is distilled.
-        precision: of the steps.
     """
-    with runtime.seeded(seed, "gan", "generator"):
-        generator = build_generator(channels, config.width, config.latent)
-    gan = Gan(config, *_with_adam(generator, config, device), teacher, precision=precision)
+    generator = untrained_generator(config, channels, context)
+    gan = Gan(config, generator, _adam(generator, config), teacher, precision=context.precision)
     if adversarial:
-        with runtime.seeded(seed, "gan", "discriminator"):
+        with context.seeded("gan", "discriminator"):
             discriminator = build_discriminator(channels, config.width)
-        gan.discriminator, gan.adam_d = _with_adam(discriminator, config, device)
+        gan.discriminator = _placed(discriminator, context)
+        gan.adam_d = _adam(gan.discriminator, config)
     if config.lambda_s:
         assert student is not None, "lambda_s needs a student"
         model, distilling = student
@@ -203,10 +188,20 @@ def build(
     return gan
 
 
-def _with_adam(model: nn.Module, config: GanConfig, device: str) -> tuple[nn.Module, torch.optim.Optimizer]:
-    model.to(device).to(memory_format=torch.channels_last)
-    betas = (config.beta1, config.beta2)
-    return model, torch.optim.Adam(model.parameters(), lr=config.lr, betas=betas, fused=True)
+def untrained_generator(config: GanConfig, channels: int, context: Context) -> nn.Module:
+    """Return the generator as training begins with it, on the device."""
+    with context.seeded("gan", "generator"):
+        generator = build_generator(channels, config.width, config.latent)
+    return _placed(generator, context)
+
+
+def _placed(model: nn.Module, context: Context) -> nn.Module:
+    model.to(context.device).to(memory_format=torch.channels_last)
+    return model
+
+
+def _adam(model: nn.Module, config: GanConfig) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
 def lengths(config: GanConfig, images: int, set_images: int) -> tuple[int, int]:
@@ -227,67 +222,3 @@ def lengths(config: GanConfig, images: int, set_images: int) -> tuple[int, int]:
 def scaled_batch(batch_size: int, batch_of: str, images: int, set_images: int) -> int:
     """Return the batch left after class filtering: 2 at least."""
     return max(2, round(batch_size * images / set_images)) if batch_of == "set" else batch_size
-
-
-def train_steps(
-    gan: Gan,
-    config: GanConfig,
-    proxy: UInt8[Tensor, "n c h w"],
-    set_images: int,
-    seed: int,
-    report_at: tuple[int, ...] = (),
-    parts: Parts | None = None,
-    accelerate: Accelerate = "none",
-) -> Iterator[GanProgress | None]:
-    """Train a DeGAN in place, yielding after each step; progress at those of `report_at`, each 2% and the last.
-
-    What it needs to go on later is added to `parts`. A step is run as `accelerate` says.
-
-    Raises:
-        DivergedError: a loss is not finite, or the generator makes one image only.
-    """
-    size, steps = lengths(config, len(proxy), set_images)
-    device = str(proxy.device)
-    parts = parts or Parts()
-    rng = parts.stream("rng", runtime.generator(seed, "gan", "images", device=device))
-    indices = parts.add("order", IndexBatches(len(proxy), size, rng))
-    noise = parts.stream("noise", runtime.generator(seed, "gan", "noise", device=device))
-    for name, part in gan.parts().items():
-        parts.add(name, part)
-        if isinstance(part, nn.Module):
-            part.train()
-    run_step = gan.accelerated(accelerate)
-    every, now = max(1, steps // 50), parts.add("now", Values(step=0))
-    dropout = parts.stream("dropout", runtime.generator(seed, "gan", "dropout", device=device))
-    if gan.rival:
-        draw_from(gan.rival.student, dropout)
-    for step in range(now.step + 1, steps + 1):
-        real = normalise(proxy[next(indices)]).contiguous(memory_format=torch.channels_last)
-        losses = run_step(real, torch.randn(len(real), config.latent, 1, 1, generator=noise, device=device))
-        if step % every == 0 or step == steps or step in report_at:
-            progress = GanProgress(step, steps, *losses.tolist())
-            check(progress, gan.discriminator is not None)
-            now.step = step
-            yield progress
-        else:
-            yield None
-
-
-train = reports(train_steps)
-
-
-def check(progress: GanProgress, adversarial: bool = True) -> None:
-    """Refuse losses that are not finite (the discriminator's too, if there is one), and one image only.
-
-    Raises:
-        DivergedError: says what is wrong.
-    """
-    if not ((math.isfinite(progress.d_loss) or not adversarial) and math.isfinite(progress.g_loss)):
-        raise DivergedError(
-            f"gan: loss is not finite at step {progress.step} "
-            f"(discriminator {progress.d_loss}, generator {progress.g_loss})"
-        )
-    if not progress.spread > COLLAPSED:
-        raise DivergedError(
-            f"gan: the generator makes one image only at step {progress.step} (spread {progress.spread:.1e})"
-        )

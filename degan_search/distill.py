@@ -2,64 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
-from degan_search import runtime
-from degan_search.capture import Accelerate
-from degan_search.checkpoint import Parts
 from degan_search.config import DistillConfig
-from degan_search.fit import Progress, fit_steps, reports
+from degan_search.fit import Fitting, Progress
 from degan_search.losses import distillation_loss
 from degan_search.networks.layers import draw_from
 from degan_search.sources import Source
+from degan_search.training.context import Context
 
 
-def distill_steps(
-    student: nn.Module,
-    source: Source,
-    config: DistillConfig,
-    seed: int,
-    device: str,
-    stage: str = "distill",
-    parts: Parts | None = None,
-    precision: runtime.Precision = "float32",
-    accelerate: Accelerate = "none",
-) -> Iterator[Progress | None]:
-    """Train a student in place to give the teacher's outputs, yielding its progress after each epoch, else None.
+class Distillation:
+    """The training of a student to give the teacher's outputs.
 
-    The loss is T^2 KL(teacher || student) at temperature T; the weights kept are those of the best
-    agreement with the teacher on images not trained on. The student ends in eval mode. What it needs to go on
-    later is added to `parts`. The student's passes are computed in `precision`; a step is run
-    as `accelerate` says.
-
-    Raises:
-        DivergedError: the loss is not finite.
+    The loss is T^2 KL(teacher || student) at temperature T; the weights kept are those of the best agreement with the
+    teacher on images not trained on. The student's passes are computed in the context's precision. It ends in eval
+    mode.
     """
-    parts = parts or Parts()
-    rng = parts.stream("rng", runtime.generator(seed, stage, "images", device=device))
-    fresh = parts.stream("score", runtime.generator(seed, stage, "score", device=device))
-    batches = source.batches(rng, parts.add("batches", Parts()))
 
-    draw_from(student, parts.stream("dropout", runtime.generator(seed, stage, "dropout", device=device)))
+    def __init__(
+        self, student: nn.Module, source: Source, config: DistillConfig, context: Context, name: str = "distill"
+    ) -> None:
+        """Begin with an untrained student on the device; `name` is the stage's, and of its random streams."""
+        self.student = student
+        self.images_rng = context.generator(name, "images")
+        self.score_rng = score_rng = context.generator(name, "score")
+        self.dropout_rng = context.generator(name, "dropout")
+        self.batches = source.batches(self.images_rng)
+        draw_from(student, self.dropout_rng)
 
-    def loss(images: Tensor, teacher_logits: Tensor) -> Tensor:
-        with runtime.arithmetic(precision, device):
-            return distillation_loss(student(images), teacher_logits, config.temperature)
+        def loss(images: Tensor, teacher_logits: Tensor) -> Tensor:
+            with context.arithmetic():
+                return distillation_loss(student(images), teacher_logits, config.temperature)
 
-    yield from fit_steps(
-        student,
-        loss,
-        lambda: source.score(student, fresh),
-        config,
-        source.steps_per_epoch,
-        stage,
-        parts.add("fit", Parts()),
-        lambda: next(batches),
-        accelerate,
-    )
-    draw_from(student, None)
+        self.fitting = Fitting(
+            student,
+            loss,
+            lambda: source.score(student, score_rng),
+            config,
+            source.steps_per_epoch,
+            name,
+            self.batches.__next__,
+            context.accelerate,
+        )
 
+    @property
+    def done(self) -> bool:
+        """Whether the student has its best weights."""
+        return self.fitting.done
 
-distill = reports(distill_steps)
+    def step(self) -> Progress | None:
+        """Train on a batch; returns the progress after an epoch.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        progress = self.fitting.step()
+        if self.done:
+            draw_from(self.student, None)
+        return progress
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the training's state, that of the batches, and the random streams'."""
+        return {
+            "fitting": self.fitting.state_dict(),
+            "batches": self.batches.state_dict(),
+            "images_rng": self.images_rng.get_state(),
+            "score_rng": self.score_rng.get_state(),
+            "dropout_rng": self.dropout_rng.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.fitting.load_state_dict(state["fitting"])
+        self.batches.load_state_dict(state["batches"])
+        self.images_rng.set_state(state["images_rng"])
+        self.score_rng.set_state(state["score_rng"])
+        self.dropout_rng.set_state(state["dropout_rng"])
+        if self.done:
+            draw_from(self.student, None)

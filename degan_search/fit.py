@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial, wraps
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from degan_search.capture import Accelerate, accelerated
-from degan_search.checkpoint import Parts, Values
 from degan_search.config import FitConfig
 from degan_search.networks.layers import Dropout, dropouts
 
 T = TypeVar("T")
-P = ParamSpec("P")
+T_co = TypeVar("T_co", covariant=True)
 LR_FACTORS = (1.0, 0.1)
 ENDLESS = 2**62
 
@@ -38,85 +37,164 @@ class Progress:
     of: int | None
     score: float
     loss: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What else was measured, by name."""
 
 
-def reports(steps: Callable[P, Iterator[T | None]]) -> Callable[P, Iterator[T]]:
-    """Return the function without its None: what it yields between two reports, so that others may take turns."""
+class Stage(Protocol[T_co]):
+    """A part of a trial that is done step by step, and can be saved after any of them.
 
-    @wraps(steps)
-    def only(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        return (report for report in steps(*args, **kwargs) if report is not None)
-
-    return only
-
-
-def fit_steps(
-    model: nn.Module,
-    loss: Callable[..., Tensor],
-    score: Callable[[], float] | None,
-    config: FitConfig,
-    steps_per_epoch: int,
-    stage: str,
-    parts: Parts | None = None,
-    draw: Callable[[], tuple[Tensor, ...]] = tuple,
-    accelerate: Accelerate = "none",
-) -> Iterator[Progress | None]:
-    """Train a model in place, yielding its progress after each epoch, else None; it ends with its best weights.
-
-    Args:
-        model: its train mode is on during steps and off while `score` runs. Parameters that require no
-            gradient stay as they are.
-        loss: computes the loss of the next batch, which is what `draw` gives, if anything.
-        score: higher is better; chooses the weights that are kept. None: the last are kept.
-        config: optimiser, lengths, learning rates and patience, see `FitConfig`.
-        steps_per_epoch: batches between two scores.
-        stage: name in the progress.
-        parts: where what the loop needs to go on later is added; what the functions need is their maker's part.
-        draw: gives what `loss` takes, the batch first.
-        accelerate: how a step is run (`capture.accelerated`), if the optimiser is `adam`: the other's learning rate
-            changes from step to step. Dropout's noise is then drawn before the step.
-
-    Raises:
-        DivergedError: the loss is not finite.
+    A stage that is made anew from the same arguments, and loads what was saved, goes on with the same bits.
     """
-    parts = parts or Parts()
-    stretches = phases(config, steps_per_epoch)
-    of = longest(stretches)
-    now = Values(phase=0, done=0, epochs=0, waited=0, best=copy.deepcopy(model.state_dict()), best_score=-math.inf)
-    parts.add("now", now)
-    accelerate = accelerate if config.optimiser == "adam" else "none"
-    noisy = dropouts(model) if accelerate != "none" else []
-    for index in range(now.phase, len(stretches)):
-        now.phase, phase = index, stretches[index]
-        model.load_state_dict(now.best)
-        stepper, schedule = phase.start([weights for weights in model.parameters() if weights.requires_grad])
-        for name, part in (("model", model), ("optimiser", stepper), ("schedule", schedule)):
-            parts.add(name, part)
-        step = accelerated(_stepping(stepper, loss, noisy), (model, stepper), accelerate)
-        while phase.lasts(now.done, now.epochs, now.waited):
-            model.train()
-            value = torch.zeros(())
-            for _ in range(min(steps_per_epoch, phase.limit - now.done)):
-                batch = draw()
-                value = step(*batch, *(layer.draw(len(batch[0]), batch[0].device, layer.rng) for layer in noisy))
-                schedule.step()
-                now.done += 1
-                yield None
-            check(last := float(value), stage, now.done)
-            model.eval()
-            now.epochs += 1
-            now.waited += 1
-            if (found := score() if score else float(now.done)) > now.best_score:
-                now.best, now.best_score, now.waited = copy.deepcopy(model.state_dict()), found, 0
-            yield Progress(stage, now.done, of, now.best_score, last)
-        now.epochs = now.waited = 0
-    for layer in noisy:
-        layer.noise = None
-    model.load_state_dict(now.best)
-    model.eval()
+
+    @property
+    def done(self) -> bool:
+        """Whether there is no step left."""
+
+    def step(self) -> T_co | None:
+        """Do the next step; returns what there is to report after it, if anything."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the stage needs to go on; tensors are those in use."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go on from a saved state, whose tensors may be used from now on."""
 
 
-fit = reports(fit_steps)
+def progress_of(stage: Stage[T]) -> Iterator[T]:
+    """Run a stage to its end, yielding what it reports."""
+    while not stage.done:
+        report = stage.step()
+        if report is not None:
+            yield report
+
+
+class Fitting:
+    """The training of a model, one step of its optimiser a call; it ends with its best weights, in eval mode.
+
+    Training has phases, each with an optimiser of its own that starts from the best weights so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        score: Callable[[], float] | None,
+        config: FitConfig,
+        steps_per_epoch: int,
+        name: str,
+        draw: Callable[[], tuple[Tensor, ...]] = tuple,
+        accelerate: Accelerate = "none",
+    ) -> None:
+        """Begin the first phase.
+
+        Args:
+            model: its train mode is on during steps and off while `score` runs. Parameters that require no
+                gradient stay as they are.
+            loss: computes the loss of the next batch, which is what `draw` gives, if anything.
+            score: higher is better; chooses the weights that are kept. None: the last are kept.
+            config: optimiser, lengths, learning rates and patience, see `FitConfig`.
+            steps_per_epoch: batches between two scores.
+            name: the stage's, in the progress.
+            draw: gives what `loss` takes, the batch first. Its state is its maker's to save, as is that of `score`.
+            accelerate: how a step is run (`capture.accelerated`), if the optimiser is `adam`: the other's learning
+                rate changes from step to step. Dropout's noise is then drawn before the step.
+        """
+        self.model, self.loss, self.score, self.draw, self.name = model, loss, score, draw, name
+        self.steps_per_epoch = steps_per_epoch
+        self.accelerate = accelerate if config.optimiser == "adam" else "none"
+        self.noisy = dropouts(model) if self.accelerate != "none" else []
+        self.phases = phases(config, steps_per_epoch)
+        self.steps = 0
+        self.best, self.best_score = copy.deepcopy(model.state_dict()), -math.inf
+        self.done = False
+        self._begin_phase(0)
+
+    def step(self) -> Progress | None:
+        """Take one step; after the last one of an epoch the model is scored, and the progress returned.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        if self.steps_in_epoch == 0:
+            self.model.train()
+        batch = self.draw()
+        noise = (layer.draw(len(batch[0]), batch[0].device, layer.rng) for layer in self.noisy)
+        loss = self.run_step(*batch, *noise)
+        self.schedule.step()
+        self.steps += 1
+        self.steps_in_epoch += 1
+        if self.steps_in_epoch < self.steps_per_epoch and self.steps < self.phase.limit:
+            return None
+        return self._end_epoch(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the model, its best weights, the phase with its optimiser, and the counts; tensors are in use."""
+        return {
+            "phase": self.phase_index,
+            "steps": self.steps,
+            "steps_in_epoch": self.steps_in_epoch,
+            "epochs": self.epochs,
+            "epochs_without_better": self.epochs_without_better,
+            "best_score": self.best_score,
+            "best": self.best,
+            "done": self.done,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._begin_phase(state["phase"])
+        self.steps = state["steps"]
+        self.steps_in_epoch = state["steps_in_epoch"]
+        self.epochs = state["epochs"]
+        self.epochs_without_better = state["epochs_without_better"]
+        self.best_score = state["best_score"]
+        self.best = state["best"]
+        self.done = state["done"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.model.train(not self.done)
+
+    def _begin_phase(self, index: int) -> None:
+        """Begin a phase: from the best weights, with a new optimiser, and a new recording of the step."""
+        self.phase_index, self.phase = index, self.phases[index]
+        self.steps_in_epoch = self.epochs = self.epochs_without_better = 0
+        self.model.load_state_dict(self.best)
+        trained = [weights for weights in self.model.parameters() if weights.requires_grad]
+        self.optimiser, self.schedule = self.phase.start(trained)
+        step = _stepping(self.optimiser, self.loss, self.noisy)
+        self.run_step = accelerated(step, (self.model, self.optimiser), self.accelerate)
+
+    def _end_epoch(self, loss: Tensor) -> Progress:
+        """Score the model, keep its weights if they are the best, and end the phase if it has lasted long enough."""
+        check(last := float(loss), self.name, self.steps)
+        self.model.eval()
+        self.steps_in_epoch = 0
+        self.epochs += 1
+        self.epochs_without_better += 1
+        if (found := self.score() if self.score else float(self.steps)) > self.best_score:
+            self.best, self.best_score = copy.deepcopy(self.model.state_dict()), found
+            self.epochs_without_better = 0
+        progress = Progress(self.name, self.steps, longest(self.phases), self.best_score, last)
+        if not self.phase.lasts(self.steps, self.epochs, self.epochs_without_better):
+            self._end_phase()
+        return progress
+
+    def _end_phase(self) -> None:
+        """Begin the next phase that has steps left, or end the training with the best weights."""
+        for index in range(self.phase_index + 1, len(self.phases)):
+            if self.phases[index].lasts(self.steps, 0, 0):
+                self._begin_phase(index)
+                return
+        for layer in self.noisy:
+            layer.noise = None
+        self.model.load_state_dict(self.best)
+        self.model.eval()
+        self.done = True
 
 
 def _stepping(stepper: Optimizer, loss: Callable[..., Tensor], noisy: list[Dropout]) -> Callable[..., Tensor]:

@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from degan_search import pipeline, runtime
+from degan_search import runtime
 from degan_search.atomic import write_bytes
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
@@ -15,6 +15,7 @@ from degan_search.methods import normalised
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.checks import check
 from degan_search.trial.inputs import Show, prepare
+from degan_search.trial.trial import run as run_trial
 
 CACHE = "cache"
 """Folder in the storage for teachers and banks, which its runs share."""
@@ -43,7 +44,7 @@ def run(
     device = runtime.choose_device()
     inputs = prepare(config, data_dir, storage / CACHE, device, show=show)
     try:
-        outcome = pipeline.run(config, inputs, lambda event: show(event.stage, event.step, event.of), device)
+        outcome = run_trial(config, inputs, lambda event: show(event.stage, event.step, event.of), device)
     except DivergedError as error:
         raise UserError(f"the trial failed: {error}") from None
     outcomes.save(outcome, out)

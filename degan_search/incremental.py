@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +12,16 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from degan_search import runtime
-from degan_search.checkpoint import Parts
 from degan_search.config import IncrementalConfig
-from degan_search.data.images import augment, normalise
 from degan_search.errors import UserError
-from degan_search.fit import Progress, fit_steps, reports
+from degan_search.fit import Fitting, Progress
 from degan_search.losses import distillation_loss
 from degan_search.methods import Rule
 from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import draw_from
-from degan_search.sources import IndexBatches
+from degan_search.sources import LabelledBatches
+from degan_search.stages.recall import Recall
+from degan_search.training.context import Context
 
 NEVER = -1e4
 """A logit whose softmax is 0."""
@@ -28,8 +29,6 @@ STAGE = "incremental"
 Images = Float[Tensor, "n c h w"]
 Labels = Int64[Tensor, " n"]
 Loss = Callable[[Images, Labels], Tensor]
-Recall = Callable[[Images], tuple[Images, Float[Tensor, "m old"]]]
-"""From a batch of new classes' images: images on which the old outputs are distilled, and the teacher's logits."""
 
 
 def expand(teacher: nn.Module, new: int, seed: int) -> nn.Module:
@@ -55,67 +54,118 @@ def expand(teacher: nn.Module, new: int, seed: int) -> nn.Module:
     return student.to(memory_format=torch.channels_last)
 
 
-def learn_steps(
-    student: nn.Module,
-    rule: Rule,
-    images: UInt8[Tensor, "n c h w"],
-    labels: Labels,
-    teacher: nn.Module,
-    recall: Recall | None,
-    config: IncrementalConfig,
-    seed: int,
-    device: str,
-    parts: Parts | None = None,
-) -> Iterator[Progress | None]:
-    """Train a network of `expand` in place on new classes; the last weights stay. Yields progress after an epoch.
+class IncrementalLearning:
+    """The training of a network of `expand` on new classes; the last weights stay. It ends in eval mode.
 
-    Without `recall`, rule `all` is cross-entropy over old and new classes (finetuning). With it, it is cross-entropy
+    Without a recall, rule `all` is cross-entropy over old and new classes (finetuning). With one, it is cross-entropy
     over the new outputs alone + `distill_weight` x distillation of the old ones on the recalled images (Li and Hoiem
     2017) + `scale_weight` x `logit_scale_loss` where `scaling` is `norms`; `aligned` scales the new rows at the end
     (`align`). Cross-entropy over all would lower the old outputs on the new images, and nothing would lower the new
-    ones on the old: they win everywhere. The student ends in eval mode.
-
-    Args:
-        student: on the device.
-        rule: what is trained, see `Rule`.
-        images: of the new classes, on the device.
-        labels: 0 to the number of new classes - 1, on the device.
-        teacher: the old classes' network, in eval mode.
-        recall: for rule `all` alone; None: nothing is distilled. If it gives back the batch it was given, that is
-            passed forward once; else both batches are, together.
-        config: lengths, weights, temperature.
-        seed: of the order of the images, their augmentation, and dropout.
-        device: where to train.
-        parts: where what it needs to go on later is added, but for what `recall` needs.
-
-    Raises:
-        UserError: a label out of range, a student that is no wider than the teacher, a recall that goes unused.
-        DivergedError: the loss is not finite.
+    ones on the old: they win everywhere.
     """
-    old, outputs = _last(teacher).out_features, _last(student).out_features
-    if outputs <= old:
-        raise UserError(f"the student has {outputs} outputs; it needs more than the teacher's {old} (see expand).")
-    _check_labels(labels, outputs - old)
-    if recall is not None and rule != "all":
-        raise UserError(f"rule {rule!r} does not use recalled images; only rule 'all' does.")
-    parts = parts or Parts()
-    batches = _batches(images, labels + old, config, seed, device, parts)
-    steps_per_epoch = config.steps_per_epoch or -(-len(images) // config.batch_size)
-    draw_from(student, parts.stream("dropout", runtime.generator(seed, "incremental", "dropout", device=device)))
-    fitting = parts.add("fit", Parts())
-    if rule == "new_outputs":
-        yield from _learn_new_outputs(student, old, batches, config, steps_per_epoch, fitting)
-    else:
-        loss = _sigmoid(student, old, teacher) if rule == "sigmoid" else _finetuning(student)
-        if recall is not None:
-            loss = _recalling(student, old, recall, config)
-        yield from fit_steps(student, lambda: loss(*next(batches)), None, config, steps_per_epoch, STAGE, fitting)
-    if recall is not None and config.scaling == "aligned":
-        align(student, old)
-    draw_from(student, None)
 
+    def __init__(
+        self,
+        student: nn.Module,
+        rule: Rule,
+        images: UInt8[Tensor, "n c h w"],
+        labels: Labels,
+        teacher: nn.Module,
+        recall: Recall | None,
+        config: IncrementalConfig,
+        context: Context,
+    ) -> None:
+        """Begin with an untrained student.
 
-learn = reports(learn_steps)
+        Args:
+            student: on the device.
+            rule: what is trained, see `Rule`.
+            images: of the new classes, on the device.
+            labels: 0 to the number of new classes - 1, on the device.
+            teacher: the old classes' network, in eval mode.
+            recall: for rule `all` alone; None: nothing is distilled. If it gives back the batch it was given, that is
+                passed forward once; else both batches are, together.
+            config: lengths, weights, temperature.
+            context: the order of the images, their augmentation, and dropout have streams of their own.
+
+        Raises:
+            UserError: a label out of range, a student that is no wider than the teacher, a recall that goes unused.
+        """
+        self.old, outputs = _last(teacher).out_features, _last(student).out_features
+        if outputs <= self.old:
+            raise UserError(
+                f"the student has {outputs} outputs; it needs more than the teacher's {self.old} (see expand)."
+            )
+        _check_labels(labels, outputs - self.old)
+        if recall is not None and rule != "all":
+            raise UserError(f"rule {rule!r} does not use recalled images; only rule 'all' does.")
+        self.student, self.recall = student, recall
+        self.aligned = recall is not None and config.scaling == "aligned"
+        self.order_rng = context.generator(STAGE, "images")
+        self.augment_rng = context.generator(STAGE, "augment")
+        self.dropout_rng = context.generator(STAGE, "dropout")
+        changes = self.augment_rng if config.augment else None
+        self.batches = LabelledBatches(images, labels + self.old, config.batch_size, self.order_rng, changes)
+        draw_from(student, self.dropout_rng)
+        self.rows = _new_rows(student, self.old) if rule == "new_outputs" else None
+        if self.rows is not None:
+            loss = _fixed(student, self.old, self.rows)
+        elif rule == "sigmoid":
+            loss = _sigmoid(student, self.old, teacher)
+        else:
+            loss = _finetuning(student) if recall is None else _recalling(student, self.old, recall, config)
+        steps_per_epoch = config.steps_per_epoch or -(-len(images) // config.batch_size)
+        trained = student if self.rows is None else self.rows
+        self.fitting = Fitting(trained, loss, None, config, steps_per_epoch, STAGE, self.batches.__next__)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step has been done."""
+        return self.fitting.done
+
+    def step(self) -> Progress | None:
+        """Train on a batch; returns the progress after an epoch.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        progress = self.fitting.step()
+        if self.done:
+            self._finish()
+            if self.aligned:
+                align(self.student, self.old)
+        return progress
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the training's state, that of the batches and of the recalled images, and the random streams'."""
+        return {
+            "fitting": self.fitting.state_dict(),
+            "batches": self.batches.state_dict(),
+            "recall": None if self.recall is None else self.recall.state_dict(),
+            "order_rng": self.order_rng.get_state(),
+            "augment_rng": self.augment_rng.get_state(),
+            "dropout_rng": self.dropout_rng.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.fitting.load_state_dict(state["fitting"])
+        self.batches.load_state_dict(state["batches"])
+        if self.recall is not None:
+            self.recall.load_state_dict(state["recall"])
+        self.order_rng.set_state(state["order_rng"])
+        self.augment_rng.set_state(state["augment_rng"])
+        self.dropout_rng.set_state(state["dropout_rng"])
+        if self.done:
+            self._finish()
+
+    @torch.no_grad()
+    def _finish(self) -> None:
+        """Put new rows that were trained alone into the student."""
+        draw_from(self.student, None)
+        if self.rows is not None:
+            for kept, learned in zip(_last(self.student).parameters(), self.rows.parameters(), strict=True):
+                kept[self.old :] = learned
 
 
 def logit_scale_loss(weights: Float[Tensor, "k d"], old: int) -> Float[Tensor, ""]:
@@ -196,43 +246,28 @@ def _sigmoid(student: nn.Module, old: int, teacher: nn.Module) -> Loss:
     return loss
 
 
-def _learn_new_outputs(
-    student: nn.Module,
-    old: int,
-    batches: Iterator[tuple[Images, Labels]],
-    config: IncrementalConfig,
-    steps_per_epoch: int,
-    parts: Parts,
-) -> Iterator[Progress | None]:
-    """Train a small layer of the new rows alone, on what a frozen copy of the rest gives: nothing else can move."""
+def _new_rows(student: nn.Module, old: int) -> nn.Linear:
+    """Return a small layer of the last layer's new rows; the student is in eval mode from now on."""
     student.eval()
-    body, last = freeze(student), _last(student)
-    _replace_last(body, nn.Identity())
+    last = _last(student)
     rows = nn.Linear(last.in_features, last.out_features - old, bias=last.bias is not None, device="meta")
     rows = rows.to_empty(device=last.weight.device).to(last.weight.dtype)  # no weights are drawn
     rows.load_state_dict({name: value[old:] for name, value in last.state_dict().items()})
+    return rows
 
-    def loss() -> Tensor:
-        batch, labels = next(batches)
+
+def _fixed(student: nn.Module, old: int, rows: nn.Linear) -> Loss:
+    """Return the loss of new rows alone, on what a frozen copy of the rest gives: nothing else can move."""
+    body, last = freeze(student), _last(student)
+    _replace_last(body, nn.Identity())
+
+    def loss(batch: Images, labels: Labels) -> Tensor:
         with torch.no_grad():
             features = body(batch)
             known = last(features)[:, :old]
         return F.cross_entropy(torch.cat([known, rows(features)], dim=1), labels)
 
-    yield from fit_steps(rows, loss, None, config, steps_per_epoch, STAGE, parts)
-    with torch.no_grad():
-        for kept, learned in zip(last.parameters(), rows.parameters(), strict=True):
-            kept[old:] = learned
-
-
-def _batches(
-    images: UInt8[Tensor, "n c h w"], labels: Labels, config: IncrementalConfig, seed: int, device: str, parts: Parts
-) -> Iterator[tuple[Images, Labels]]:
-    rng = parts.stream("rng", runtime.generator(seed, "incremental", "images", device=device))
-    changes = parts.stream("augment", runtime.generator(seed, "incremental", "augment", device=device))
-    for indices in parts.add("order", IndexBatches(len(images), config.batch_size, rng)):
-        batch = normalise(images[indices])
-        yield augment(batch, changes) if config.augment else batch, labels[indices]
+    return loss
 
 
 def _last_name(model: nn.Module) -> str:

@@ -25,15 +25,16 @@ from degan_search.capture import chosen
 from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import TeacherConfig, stable_hash
 from degan_search.data import proxies
-from degan_search.data.images import augment, normalise, split, to_input
+from degan_search.data.images import split, to_input
 from degan_search.data.synthetic import Split
 from degan_search.errors import UserError
-from degan_search.fit import DivergedError, Progress, fit
+from degan_search.fit import DivergedError, Fitting, Progress, progress_of
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import draw_from
 from degan_search.networks.table import CLASSIFIERS, build_classifier
-from degan_search.sources import IndexBatches
+from degan_search.sources import LabelledBatches
+from degan_search.training.context import Context
 
 OWN_SUFFIXES = (".safetensors", ".pt", ".pth")
 """A state dict, or TorchScript if it is trusted. Not torch.export: its loader unpickles constants and loads native
@@ -165,51 +166,97 @@ def recorded(config: TeacherConfig) -> TeacherConfig:
     return config.model_copy(update={"trusted": False})
 
 
+class TeacherTraining:
+    """The training of a teacher with `config.loss`; accuracy on the held-out 20% picks its weights.
+
+    Binary cross-entropy is the mean over images and classes, each class a sigmoid of its own (Rebuffi et al. 2017).
+    """
+
+    def __init__(self, config: TeacherConfig, true: TrueImages, device: str = "cpu") -> None:
+        """Build an untrained teacher; its weights, the order of images and their augmentation are `config.seed`'s."""
+        context = Context(config.seed, device, accelerate=chosen("graphs", device))
+        with context.seeded("teacher", "weights"):
+            model = build_classifier(config.network, len(true.classes), config.width)
+        model.to(device).to(memory_format=torch.channels_last)
+        self.model = model
+        images, labels = (torch.from_numpy(part[true.train]).to(device) for part in (true.images, true.labels))
+        self.order_rng = context.generator("teacher", "images")
+        self.augment_rng = context.generator("teacher", "augment")
+        self.dropout_rng = context.generator("teacher", "dropout")
+        changes = self.augment_rng if config.fit.augment else None
+        self.batches = LabelledBatches(images, labels, config.fit.batch_size, self.order_rng, changes)
+
+        def loss(batch: Tensor, wanted: Tensor) -> Tensor:
+            logits = model(batch)
+            if config.loss == "cross_entropy":
+                return F.cross_entropy(logits, wanted)
+            return F.binary_cross_entropy_with_logits(logits, F.one_hot(wanted, logits.shape[1]).to(logits))
+
+        draw_from(model, self.dropout_rng)
+        self.fitting = Fitting(
+            model,
+            loss,
+            lambda: _held_out_accuracy(model, true, device),
+            config.fit,
+            config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size),
+            "teacher",
+            self.batches.__next__,
+            context.accelerate,
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether the teacher has its best weights."""
+        return self.fitting.done
+
+    def step(self) -> Progress | None:
+        """Train on a batch; returns the progress after an epoch.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        progress = self.fitting.step()
+        if self.done:
+            draw_from(self.model, None)
+        return progress
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the training's state, that of the batches, and the random streams'."""
+        return {
+            "fitting": self.fitting.state_dict(),
+            "batches": self.batches.state_dict(),
+            "order_rng": self.order_rng.get_state(),
+            "augment_rng": self.augment_rng.get_state(),
+            "dropout_rng": self.dropout_rng.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.fitting.load_state_dict(state["fitting"])
+        self.batches.load_state_dict(state["batches"])
+        self.order_rng.set_state(state["order_rng"])
+        self.augment_rng.set_state(state["augment_rng"])
+        self.dropout_rng.set_state(state["dropout_rng"])
+        if self.done:
+            draw_from(self.model, None)
+
+
 def train(
     config: TeacherConfig,
     true: TrueImages,
     report: Callable[[Progress], None] | None = None,
     device: str = "cpu",
 ) -> nn.Module:
-    """Train the teacher with `config.loss`; accuracy on the held-out 20% picks its weights.
+    """Train the teacher and return it, reporting after each epoch.
 
-    Binary cross-entropy is the mean over images and classes, each class a sigmoid of its own (Rebuffi et al. 2017).
+    Raises:
+        DivergedError: the loss is not finite.
     """
-    with runtime.seeded(config.seed, "teacher", "weights"):
-        model = build_classifier(config.network, len(true.classes), config.width)
-    model.to(device).to(memory_format=torch.channels_last)
-    images, labels = (torch.from_numpy(part[true.train]).to(device) for part in (true.images, true.labels))
-    rng = runtime.generator(config.seed, "teacher", "images", device=device)
-    batches = IndexBatches(len(images), config.fit.batch_size, rng)
-    changes = runtime.generator(config.seed, "teacher", "augment", device=device)
-
-    def draw() -> tuple[Tensor, Tensor]:
-        indices = next(batches)
-        batch = normalise(images[indices])
-        return augment(batch, changes) if config.fit.augment else batch, labels[indices]
-
-    def loss(batch: Tensor, wanted: Tensor) -> Tensor:
-        logits = model(batch)
-        if config.loss == "cross_entropy":
-            return F.cross_entropy(logits, wanted)
-        return F.binary_cross_entropy_with_logits(logits, F.one_hot(wanted, logits.shape[1]).to(logits))
-
-    steps_per_epoch = config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size)
-    draw_from(model, runtime.generator(config.seed, "teacher", "dropout", device=device))
-    for progress in fit(
-        model,
-        loss,
-        lambda: _held_out_accuracy(model, true, device),
-        config.fit,
-        steps_per_epoch,
-        "teacher",
-        draw=draw,
-        accelerate=chosen("graphs", device),
-    ):
+    training = TeacherTraining(config, true, device)
+    for progress in progress_of(training):
         if report:
             report(progress)
-    draw_from(model, None)
-    return model
+    return training.model
 
 
 def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float:

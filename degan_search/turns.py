@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from degan_search.fit import DivergedError
+from degan_search.fit import DivergedError, Stage
 
 T = TypeVar("T")
 IMAGES, MOST = 1024, 8
@@ -21,52 +21,54 @@ def side_by_side_on_gpu(batch_size: int) -> int:
 
 
 class Turns(Generic[T]):
-    """Iterators that take turns, each step of theirs as if it ran alone: what one reports has the same bits.
+    """Trials, or stages, that take turns: a step of each, in order, then the next of each, until all are done.
 
-    It is itself an iterator over what they report, by number; None is a step without a report. A single step of one
-    trial leaves most of a GPU idle. Steps of several overlap there if they only start work and wait for none of it, as
-    recorded ones do (`capture`). On a CPU nothing is gained.
+    Each has the bits that it has alone. A single step of one trial leaves most of a GPU idle. Steps of several overlap
+    there if they only start work and wait for none of it, as recorded ones do (`capture`). On a CPU nothing is gained.
     """
 
-    def __init__(self, steps: Mapping[int, Iterator[T | None]], device: str = "cpu") -> None:
-        """Take the iterators of the members, not begun yet, and the device on which they run."""
-        self.steps = dict(steps)
+    def __init__(self, members: Mapping[int, Stage[T]], device: str = "cpu") -> None:
+        """Take the members by number, and the device on which they run."""
+        self.running = dict(members)
         self.failed: dict[int, DivergedError] = {}
         """What ended the members that diverged; the others go on."""
         self.streams: dict[int, Any] = {}
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize()  # what was made for the members is there before their streams begin
-            self.streams = {member: torch.cuda.Stream() for member in steps}  # type: ignore[no-untyped-call]
+            self.streams = {number: torch.cuda.Stream() for number in members}  # type: ignore[no-untyped-call]
 
-    def drop(self, member: int) -> None:
-        """Run a member no further; between two reports."""
-        self.steps.pop(member, None)
+    @property
+    def done(self) -> bool:
+        """Whether no member runs any more."""
+        return not self.running
 
-    def __iter__(self) -> Iterator[dict[int, T]]:
-        """Run until all members are done; yields what they report in the same turn."""
-        while self.steps:
-            reports = {}
-            for member in list(self.steps):
-                report = self._step(member)
-                if report is not None:
-                    reports[member] = report
-            if reports:
-                yield reports
+    def step(self) -> dict[int, T]:
+        """Do a step of each member that runs; returns what they report, by number."""
+        reports = {}
+        for number in list(self.running):
+            report = self._step(number)
+            if report is not None:
+                reports[number] = report
+        return reports
 
-    def _step(self, member: int) -> T | None:
-        with self._stream(member):
-            try:
-                report = next(self.steps[member])
-            except StopIteration:
-                self.drop(member)
-                return None
-            except DivergedError as error:
-                self.failed[member] = error
-                self.drop(member)
-                return None
-        if report is not None and member in self.streams:
-            self.streams[member].synchronize()  # whoever reads what was reported does so on another stream
+    def drop(self, number: int) -> None:
+        """Run a member no further."""
+        self.running.pop(number, None)
+
+    def _step(self, number: int) -> T | None:
+        member = self.running[number]
+        try:
+            with self._stream(number):
+                report = member.step()
+        except DivergedError as error:
+            self.failed[number] = error
+            self.drop(number)
+            return None
+        if member.done:
+            self.drop(number)
+        if report is not None and number in self.streams:
+            self.streams[number].synchronize()  # whoever reads what was reported does so on another stream
         return report
 
-    def _stream(self, member: int) -> AbstractContextManager[Any]:
-        return torch.cuda.stream(self.streams[member]) if member in self.streams else nullcontext()
+    def _stream(self, number: int) -> AbstractContextManager[Any]:
+        return torch.cuda.stream(self.streams[number]) if number in self.streams else nullcontext()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +12,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from degan_search import runtime
-from degan_search.checkpoint import Parts, Values
 from degan_search.config import ZskdConfig
 from degan_search.data.images import denormalise
 from degan_search.errors import UserError
 from degan_search.fit import DivergedError, Progress
 from degan_search.networks.frozen import freeze
+from degan_search.training.context import Context
 
 SIZE = 32
 """Height and width of the images in pixels."""
@@ -70,75 +70,113 @@ def targets(
     return torch.from_numpy(np.concatenate(drawn)).float()
 
 
-def synthesise(
-    teacher: nn.Module, config: ZskdConfig, channels: int, seed: int, device: str, parts: Parts | None = None
-) -> Generator[Progress, None, UInt8[Tensor, "n c 32 32"]]:
-    """Make the images, yielding progress about 50 times over all batches; they are the generator's return value.
+class ZskdSynthesis:
+    """The making of images whose outputs of the teacher are as `targets` drew them, batch by batch.
 
     Each batch starts from uniform noise in [-1, 1]. Adam moves its pixels, kept in that range, until the teacher's
-    softmax at `config.temperature` is as `targets` drew it. In the progress, `loss` is the batch's mean cross-entropy
-    in nats, and `score` is minus what of it is left to gain, the KL divergence from the targets: 0 at best.
-
-    Args:
-        teacher: takes [n, channels, 32, 32] in [-1, 1] and gives logits; it is copied, and stays as it is.
-        config: how many images, and how they are optimised.
-        channels: of the images, 1 or 3.
-        seed: the same one gives the same images, bit for bit.
-        device: where they are made and returned, as bytes in the order of `targets`.
-        parts: where what it needs to go on later is added.
-
-    Raises:
-        UserError: the teacher has no linear layer to look into, see `class_similarity`.
-        DivergedError: the loss is not finite.
+    softmax at `config.temperature` is as wanted. The same seed gives the same images, bit for bit.
     """
-    numbers = np.random.default_rng(runtime.stream_seed(seed, "zskd", "targets"))
-    wanted = targets(class_similarity(teacher), config, numbers).to(device)
-    parts = parts or Parts()
-    noise = parts.stream("noise", runtime.generator(seed, "zskd", "noise", device=device))
-    now = parts.add("now", Values(device, step=0, images=[], pixels=None))
-    frozen = freeze(teacher).to(device)
-    batches = torch.split(wanted, config.batch_size)
-    of = len(batches) * config.iterations
-    every = max(1, of // REPORTS)
-    for batch in batches[len(now.images) :]:
-        if now.pixels is None:
-            pixels = torch.rand(len(batch), channels, SIZE, SIZE, generator=noise, device=device) * 2 - 1
-            now.pixels = pixels.contiguous(memory_format=torch.channels_last)
-        least = float(torch.special.entr(batch).sum(dim=1).mean())
-        left = config.iterations * (len(now.images) + 1) - now.step
-        for loss in _optimise(now.pixels, batch, frozen, config, left, parts):
-            now.step += 1
-            reported = now.step % every == 0 or now.step == of
-            if reported or now.step % config.iterations == 0:
-                mean = _finite(loss, now.step)
-            if reported:
-                yield Progress("zskd", now.step, of, least - mean, mean)
-        now.images.append(denormalise(now.pixels).contiguous())
-        now.pixels = None
-    return torch.cat(now.images)
 
+    def __init__(self, teacher: nn.Module, config: ZskdConfig, channels: int, context: Context) -> None:
+        """Draw the targets.
 
-def _optimise(
-    pixels: Float[Tensor, "n c h w"],
-    wanted: Float[Tensor, "n k"],
-    teacher: nn.Module,
-    config: ZskdConfig,
-    steps: int,
-    parts: Parts,
-) -> Iterator[Tensor]:
-    """Move pixels in place towards the wanted outputs, yielding after each step the mean loss before it."""
-    pixels.requires_grad_()
-    adam = parts.add("adam", torch.optim.Adam([pixels], lr=config.lr, fused=True))
-    for _ in range(steps):
+        Args:
+            teacher: takes [n, channels, 32, 32] in [-1, 1] and gives logits; it is copied, and stays as it is.
+            config: how many images, and how they are optimised.
+            channels: of the images, 1 or 3.
+            context: the seed, and the device where they are made.
+
+        Raises:
+            UserError: the teacher has no linear layer to look into, see `class_similarity`.
+        """
+        numbers = np.random.default_rng(runtime.stream_seed(context.seed, "zskd", "targets"))
+        wanted = targets(class_similarity(teacher), config, numbers).to(context.device)
+        self.config, self.channels, self.device = config, channels, context.device
+        self.noise_rng = context.generator("zskd", "noise")
+        self.teacher = freeze(teacher).to(context.device)
+        self.batches = torch.split(wanted, config.batch_size)
+        self.steps = len(self.batches) * config.iterations
+        self.steps_done = 0
+        self.made: list[UInt8[Tensor, "n c 32 32"]] = []
+        """The batches of images that are ready."""
+        self._begin_batch()
+
+    @property
+    def done(self) -> bool:
+        """Whether all images are made."""
+        return self.steps_done == self.steps
+
+    @property
+    def images(self) -> UInt8[Tensor, "n c 32 32"]:
+        """The images made so far, as bytes on the device, in the order of `targets`."""
+        return torch.cat(self.made)
+
+    def step(self) -> Progress | None:
+        """Move a batch's pixels once; returns the progress about 50 times over all batches.
+
+        In the progress, `loss` is the batch's mean cross-entropy in nats before the step, and `score` is minus what of
+        it is left to gain, the KL divergence from the targets: 0 at best.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        wanted = self.batches[len(self.made)]
+        loss = self._move_pixels(wanted)
+        self.steps_done += 1
+        reported = self.steps_done % max(1, self.steps // REPORTS) == 0 or self.done
+        ended = self.steps_done % self.config.iterations == 0
+        if not (reported or ended):
+            return None
+        mean = _finite(loss, self.steps_done)
+        least = float(torch.special.entr(wanted).sum(dim=1).mean())
+        if ended:
+            self._end_batch()
+        return Progress("zskd", self.steps_done, self.steps, least - mean, mean) if reported else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the images that are ready, the pixels under way with their optimiser, and the stream of noise."""
+        return {
+            "steps_done": self.steps_done,
+            "made": self.made,
+            "pixels": self.pixels,
+            "adam": self.adam.state_dict(),
+            "noise_rng": self.noise_rng.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.steps_done = state["steps_done"]
+        self.made = [images.to(self.device) for images in state["made"]]
+        self.noise_rng.set_state(state["noise_rng"])
+        self._optimise(state["pixels"].to(self.device))
+        self.adam.load_state_dict(state["adam"])
+
+    def _begin_batch(self) -> None:
+        """Draw the next batch's first pixels."""
+        count = len(self.batches[len(self.made)])
+        noise = torch.rand(count, self.channels, SIZE, SIZE, generator=self.noise_rng, device=self.device)
+        self._optimise((noise * 2 - 1).contiguous(memory_format=torch.channels_last))
+
+    def _optimise(self, pixels: Float[Tensor, "n c h w"]) -> None:
+        self.pixels = pixels.requires_grad_()
+        self.adam = torch.optim.Adam([pixels], lr=self.config.lr, fused=True)
+
+    def _move_pixels(self, wanted: Float[Tensor, "n k"]) -> Tensor:
+        """Move the pixels in place towards the wanted outputs; returns the mean loss before."""
         # Summed: the gradients of a mean over many images would come near Adam's epsilon.
-        loss = F.cross_entropy(teacher(pixels) / config.temperature, wanted, reduction="sum")
-        adam.zero_grad()
+        loss = F.cross_entropy(self.teacher(self.pixels) / self.config.temperature, wanted, reduction="sum")
+        self.adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
+        self.adam.step()
         with torch.no_grad():
-            pixels.clamp_(-1, 1)
-        yield loss.detach() / len(wanted)
-    pixels.requires_grad_(False)
+            self.pixels.clamp_(-1, 1)
+        return loss.detach() / len(wanted)
+
+    def _end_batch(self) -> None:
+        """Keep the images, and begin the next batch if there is one."""
+        self.made.append(denormalise(self.pixels.detach()).contiguous())
+        if not self.done:
+            self._begin_batch()
 
 
 def _finite(loss: Tensor, step: int) -> float:

@@ -11,12 +11,15 @@ from torch import nn
 from degan_search import capture, degan, runtime
 from degan_search import teacher as teachers
 from degan_search.config import DistillConfig, GanConfig, TeacherConfig
-from degan_search.distill import distill
+from degan_search.distill import Distillation
+from degan_search.fit import progress_of
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import Dropout
 from degan_search.networks.table import build_classifier
 from degan_search.sources import GeneratorSource
+from degan_search.stages.gan_training import GanTraining
+from degan_search.training.context import Context
 
 LATENT, BATCH, CLASSES = 4, 4, 5
 
@@ -28,7 +31,7 @@ def network(seed, build, *arguments):
 
 def make_gan(seed=0):
     config = GanConfig(lambda_e=1.0, lambda_d=5.0, width=2, latent=LATENT, batch_size=BATCH, batch_of="used", steps=7)
-    return degan.build(config, 3, freeze(network(0, build_classifier, "lenet", CLASSES, 2, 3)), seed, "cpu")
+    return degan.build(config, 3, freeze(network(0, build_classifier, "lenet", CLASSES, 2, 3)), Context(seed))
 
 
 def proxy():
@@ -37,7 +40,7 @@ def proxy():
 
 def train_gan(accelerate):
     gan = make_gan()
-    progress = list(degan.train(gan, gan.config, proxy(), 10, 0, accelerate=accelerate))
+    progress = list(progress_of(GanTraining(gan, proxy(), 10, Context(0, accelerate=accelerate))))
     return repr(progress), gan.generator.state_dict() | gan.discriminator.state_dict()
 
 
@@ -53,7 +56,7 @@ def student(member=0):
 def distil(accelerate):
     generator, teacher = network(0, build_generator, 3, 2, LATENT), make_gan().teacher
     source, learner = GeneratorSource(generator, LATENT, teacher, distilling()), student()
-    progress = list(distill(learner, source, distilling(), 0, "cpu", accelerate=accelerate))
+    progress = list(progress_of(Distillation(learner, source, distilling(), Context(0, accelerate=accelerate))))
     assert all(layer.noise is None for layer in learner.modules() if isinstance(layer, Dropout))
     return repr(progress), learner.state_dict()
 

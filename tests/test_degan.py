@@ -13,10 +13,13 @@ from torch import nn
 from degan_search import degan, runtime
 from degan_search.config import DistillConfig, GanConfig
 from degan_search.errors import UserError
-from degan_search.fit import DivergedError
+from degan_search.fit import DivergedError, progress_of
 from degan_search.losses import discriminator_loss, distillation_loss, generator_loss
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
+from degan_search.stages import gan_training
+from degan_search.stages.gan_training import GanTraining
+from degan_search.training.context import Context
 
 LATENT, BATCH, CLASSES, LR, BETA1, BETA2 = 3, 6, 5, 2e-4, 0.5, 0.999
 LAMBDAS = [(0.0, 0.0), (0.0, 5.0), (1.0, 5.0), (0.3, 0.0)]
@@ -35,7 +38,7 @@ def make_teacher(name="lenet", channels=1):
 
 
 def make_gan(lambda_e, lambda_d, teacher, channels=1, seed=1):
-    gan = degan.build(config(lambda_e, lambda_d), channels, teacher, seed, "cpu")
+    gan = degan.build(config(lambda_e, lambda_d), channels, teacher, Context(seed))
     gan.generator[-2].weight.data *= 10  # images with contrast
     return gan
 
@@ -234,7 +237,7 @@ def extended(teacher, channels=1, adversarial=True, distilling=DISTILLING, dtype
     """A GAN with the losses that are not the paper's, in float64, and a rival that it may need."""
     settings = config(**{"lambda_e": 0.5, "lambda_d": 2.0} | lambdas)
     student = make_student(channels=channels).to(dtype), distilling
-    gan = degan.build(settings, channels, teacher, 1, "cpu", adversarial, student)
+    gan = degan.build(settings, channels, teacher, Context(1), adversarial, student)
     for model in (gan.generator, gan.discriminator):
         if model:
             model.to(dtype)
@@ -370,7 +373,7 @@ def test_each_network_gets_its_own_gradients_and_the_teacher_none():
 def test_a_student_that_nothing_is_set_against_changes_no_bit():
     states = []
     for student in (None, (make_student(), DISTILLING)):
-        gan = degan.build(config(1.0, 5.0), 1, freeze(make_teacher()), 1, "cpu", True, student)
+        gan = degan.build(config(1.0, 5.0), 1, freeze(make_teacher()), Context(1), True, student)
         assert gan.rival is None
         losses = [gan.step(real, z) for real, z in batches(3, dtype=torch.float32)]
         assert torch.stack(losses)[:, 5:7].isnan().all()
@@ -380,8 +383,8 @@ def test_a_student_that_nothing_is_set_against_changes_no_bit():
 
 
 def trained(settings, seed=0, adversarial=True, student=None, teacher=None):
-    gan = degan.build(settings, 1, teacher or freeze(make_teacher()), seed, "cpu", adversarial, student)
-    progress = list(degan.train(gan, settings, proxy_images(), 20, seed))
+    gan = degan.build(settings, 1, teacher or freeze(make_teacher()), Context(seed), adversarial, student)
+    progress = list(progress_of(GanTraining(gan, proxy_images(), 20, Context(seed))))
     return torch.cat([value.flatten() for value in gan.generator.state_dict().values()]), progress
 
 
@@ -425,8 +428,8 @@ def test_images_come_nearer_to_the_teachers_statistics():
         lr=0.01,
     )
     proxy = proxy_images().expand(-1, 3, -1, -1).contiguous()
-    gan = degan.build(settings, 3, normed_teacher(torch.float32), 0, "cpu", False)
-    losses = [point.bn_loss for point in degan.train(gan, settings, proxy, 20, 0)]
+    gan = degan.build(settings, 3, normed_teacher(torch.float32), Context(0), False)
+    losses = [point.bn_loss for point in progress_of(GanTraining(gan, proxy, 20, Context(0)))]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -440,34 +443,34 @@ def test_without_a_discriminator_the_classifier_alone_teaches():
         assert point.g_loss == pytest.approx(point.entropy - 5 * point.diversity, rel=1e-5)
     assert not torch.equal(weights, trained(settings)[0])
     # The proxy's images play no part.
-    gan = degan.build(settings, 1, teacher, 0, "cpu", False)
-    list(degan.train(gan, settings, proxy_images().flip(3), 20, 0))
+    gan = degan.build(settings, 1, teacher, Context(0), False)
+    list(progress_of(GanTraining(gan, proxy_images().flip(3), 20, Context(0))))
     assert torch.equal(torch.cat([value.flatten() for value in gan.generator.state_dict().values()]), weights)
 
 
 @pytest.mark.parametrize("adversarial", [True, False])
 def test_faults_are_found_with_and_without_a_discriminator(adversarial):
     settings = config(1.0, 5.0, batch_of="used", steps=5)
-    gan = degan.build(settings, 1, freeze(make_teacher()), 0, "cpu", adversarial)
+    gan = degan.build(settings, 1, freeze(make_teacher()), Context(0), adversarial)
     nn.init.zeros_(gan.generator[-2].weight)
     with pytest.raises(DivergedError, match="one image only at step 1"):
-        list(degan.train(gan, settings, proxy_images(), 20, 0))
-    gan = degan.build(settings, 1, freeze(make_teacher()), 0, "cpu", adversarial)
+        list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
+    gan = degan.build(settings, 1, freeze(make_teacher()), Context(0), adversarial)
     next(gan.teacher.parameters()).data.fill_(math.nan)
     with pytest.raises(DivergedError, match="not finite at step 1"):
-        list(degan.train(gan, settings, proxy_images(), 20, 0))
+        list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
 
 
 def test_a_discriminator_that_is_not_finite_is_found_though_none_may_be_there():
     settings = config(1.0, 5.0, batch_of="used", steps=5)
-    gan = degan.build(settings, 1, freeze(make_teacher()), 0, "cpu")
-    progress = degan.GanProgress(1, 5, math.nan, 1.0, 1.0, 1.0, 1.0, math.nan, math.nan, 1.0)
-    degan.check(progress, False)
+    gan = degan.build(settings, 1, freeze(make_teacher()), Context(0))
+    progress = gan_training.GanProgress(1, 5, math.nan, 1.0, 1.0, 1.0, 1.0, math.nan, math.nan, 1.0)
+    gan_training.check(progress, False)
     with pytest.raises(DivergedError, match="discriminator nan"):
-        degan.check(progress, True)
+        gan_training.check(progress, True)
     next(gan.discriminator.parameters()).data.fill_(math.nan)
     with pytest.raises(DivergedError, match="discriminator nan"):
-        list(degan.train(gan, settings, proxy_images(), 20, 0))
+        list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
 
 
 def test_build_draws_each_network_from_its_own_stream():
@@ -504,13 +507,14 @@ def proxy_images(count=20):
 
 def test_training_reports_at_the_rungs_and_at_the_end():
     settings = config(batch_of="used", steps=200)
-    gan = degan.build(settings, 1, freeze(make_teacher()), 0, "cpu")
-    some = list(islice(degan.train(gan, settings, proxy_images(), 20, 0, report_at=(3, 8, 13)), 7))
+    gan = degan.build(settings, 1, freeze(make_teacher()), Context(0))
+    training = GanTraining(gan, proxy_images(), 20, Context(0), report_at=(3, 8, 13))
+    some = list(islice(progress_of(training), 7))
     assert [progress.step for progress in some] == [3, 4, 8, 12, 13, 16, 20]  # 2% of 200 is 4
     assert {progress.of for progress in some} == {200}
     settings = config(batch_of="used", steps=5)
-    gan = degan.build(settings, 1, freeze(make_teacher()), 0, "cpu")
-    all_of_it = list(degan.train(gan, settings, proxy_images(), 20, 0))
+    gan = degan.build(settings, 1, freeze(make_teacher()), Context(0))
+    all_of_it = list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
     assert [progress.step for progress in all_of_it] == [1, 2, 3, 4, 5]
     last = all_of_it[-1]
     assert last.g_loss == pytest.approx(last.adversarial - 5 * last.diversity, rel=1e-6)
@@ -519,16 +523,16 @@ def test_training_reports_at_the_rungs_and_at_the_end():
 
 def test_a_generator_of_one_image_is_refused():
     settings = config(batch_of="used", steps=5)
-    gan = degan.build(settings, 1, freeze(make_teacher()), 0, "cpu")
+    gan = degan.build(settings, 1, freeze(make_teacher()), Context(0))
     nn.init.zeros_(gan.generator[-2].weight)
     with pytest.raises(DivergedError, match="one image only at step 1"):
-        list(degan.train(gan, settings, proxy_images(), 20, 0))
+        list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
 
 
 @pytest.mark.parametrize("network", ["generator", "discriminator", "teacher"])
 def test_losses_that_are_not_finite_are_refused(network):
     settings = config(batch_of="used", steps=5)
-    gan = degan.build(settings, 1, freeze(make_teacher()), 0, "cpu")
+    gan = degan.build(settings, 1, freeze(make_teacher()), Context(0))
     next(getattr(gan, network).parameters()).data.fill_(math.nan)
     with pytest.raises(DivergedError, match="not finite at step 1"):
-        list(degan.train(gan, settings, proxy_images(), 20, 0))
+        list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))

@@ -7,17 +7,18 @@ import torch
 from torch import nn
 
 from degan_search import runtime
-from degan_search.checkpoint import Parts, snapshot
+from degan_search.checkpoint import snapshot
 from degan_search.config import DistillConfig
 from degan_search.data.images import augment, denormalise, normalise
-from degan_search.distill import distill
-from degan_search.fit import DivergedError
+from degan_search.distill import Distillation
+from degan_search.fit import DivergedError, progress_of
 from degan_search.losses import distillation_loss
 from degan_search.metrics import agreement, predict
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, IndexBatches, MixedSource
+from degan_search.training.context import Context
 
 LATENT = 4
 
@@ -305,7 +306,7 @@ def test_distillation_lowers_the_loss_and_ends_in_eval_mode(kind, model, maker, 
     student = make_student()
     with torch.no_grad():
         before = distillation_loss(student.eval()(x), logits, 20.0).item()
-    progress = list(distill(student, source, config, 0, "cpu"))
+    progress = list(progress_of(Distillation(student, source, config, Context(0))))
     assert not any(module.training for module in student.modules())
     with torch.no_grad():
         after = distillation_loss(student(x), logits, 20.0).item()
@@ -323,8 +324,8 @@ def test_distillation_follows_its_seed_and_stage_alone(model, images):
         with runtime.seeded(0, "dropout student"):
             student = build_classifier("alexnet_half", 10, 2, 1)
         before = torch.get_rng_state()
-        for _ in distill(student, ImageSource(*images, model, 16, config), config, seed, "cpu", stage):
-            pass
+        source = ImageSource(*images, model, 16, config)
+        list(progress_of(Distillation(student, source, config, Context(seed), stage)))
         assert torch.equal(torch.get_rng_state(), before)
         return torch.cat([value.flatten().float() for value in student.state_dict().values()])
 
@@ -339,7 +340,7 @@ def test_distillation_by_sgd_ends_at_its_epochs_and_keeps_the_best(model, images
     source, student = ImageSource(*images, model, 16, config), make_student()
     with torch.no_grad():
         before = distillation_loss(student.eval()(normalise(images[0])), source.logits, 20.0).item()
-    progress = list(distill(student, AugmentedSource(source, model), config, 0, "cpu"))
+    progress = list(progress_of(Distillation(student, AugmentedSource(source, model), config, Context(0))))
     assert [(p.step, p.of) for p in progress] == [(step, 24) for step in (4, 8, 12, 16, 20, 24)]
     assert progress[-1].score == pytest.approx(source.score(student, rng()))
     with torch.no_grad():
@@ -351,7 +352,8 @@ def test_a_teacher_without_finite_logits_ends_the_distillation(model, images):
     next(broken.parameters()).data.fill_(float("nan"))
     config = DistillConfig(batch_size=16, steps=4, steps_per_epoch=2)
     with pytest.raises(DivergedError, match="distill: loss is nan at step 2"):
-        list(distill(make_student(), ImageSource(*images, broken, 16, config), config, 0, "cpu"))
+        source = ImageSource(*images, broken, 16, config)
+        list(progress_of(Distillation(make_student(), source, config, Context(0))))
 
 
 # Cut, and gone on with
@@ -364,16 +366,17 @@ def busy_source(model, maker, images, **settings):
 
 
 def test_batches_go_on_from_any_batch(model, maker, images):
-    source, stream, parts = busy_source(model, maker, images), rng(), Parts()
-    batches, seen, states = source.batches(stream, parts), [], []
+    source, stream = busy_source(model, maker, images), rng()
+    batches, seen, states = source.batches(stream), [], []
     for _ in range(30):  # over the ends of a pass, of a use of the pool, and of the pool
         seen.append(next(batches))
-        states.append((stream.get_state(), snapshot(parts.state_dict())))
+        states.append((stream.get_state(), snapshot(batches.state_dict())))
     assert len({x.numpy().tobytes() for x, _ in seen}) == 30
     for cut, (numbers, state) in enumerate(states):
         stream = rng(99)
         stream.set_state(numbers)
-        later = source.batches(stream, Parts(state))
+        later = source.batches(stream)
+        later.load_state_dict(state)
         for batch in seen[cut + 1 :]:
             assert all(map(torch.equal, batch, next(later)))
 
@@ -386,24 +389,27 @@ def test_batches_go_on_from_any_batch(model, maker, images):
         {"optimiser": "sgd", "lr": 0.1, "milestones": [0.4], "epochs": 9},
     ],
 )
-def test_distillation_goes_on_from_any_epoch(settings, model, maker, images):
+def test_distillation_goes_on_from_any_step(settings, model, maker, images):
     source = busy_source(model, maker, images, steps_per_epoch=4, **settings)
     config = source.source.generated.config
 
     def run(state=None):
-        parts, student, states = Parts(state), make_student(), []
+        student, progress, states = make_student(), [], []
         with runtime.seeded(len(seen)):
-            progress = []
-            for now in distill(student, source, config, 0, "cpu", parts=parts):
-                progress.append(now)
-                states.append(snapshot(parts.state_dict()))
+            distillation = Distillation(student, source, config, Context(0))
+            if state is not None:
+                distillation.load_state_dict(state)
+            while not distillation.done:
+                progress.append(distillation.step())
+                states.append(snapshot(distillation.state_dict()))
         return progress, [value.clone() for value in student.state_dict().values()], states
 
     seen = []
     seen, weights, states = run()
     # Some epochs were better than those before, and some were not: the best weights are not always the last.
-    assert 1 < len({progress.score for progress in seen}) < len(seen)
-    for cut, state in enumerate(states):
+    epochs = [progress for progress in seen if progress is not None]
+    assert 1 < len({progress.score for progress in epochs}) < len(epochs) < len(seen)
+    for cut, state in list(enumerate(states))[::3]:
         progress, again, _ = run(state)
         assert progress == seen[cut + 1 :]
         assert all(map(torch.equal, weights, again))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from degan_search.config import FitConfig
-from degan_search.fit import DivergedError, fit
+from degan_search.fit import DivergedError, Fitting, progress_of
 
 LR = 0.5
 
@@ -38,7 +38,11 @@ class Scripted:
         return next(self.scores)
 
     def run(self, steps_per_epoch=1, **config):
-        return list(fit(self.model, self.loss, self.score, FitConfig(lr=LR, **config), steps_per_epoch, "stage"))
+        return list(
+            progress_of(
+                Fitting(self.model, self.loss, self.score, FitConfig(lr=LR, **config), steps_per_epoch, "stage")
+            )
+        )
 
 
 def test_patience_and_best_weights_in_both_phases():
@@ -165,7 +169,7 @@ def test_scores_choose_the_weights_and_without_them_the_last_stay(optimiser):
     it.run(**settings)
     assert it.weight == pytest.approx(1.0, abs=1e-5)
     last = Scripted([])
-    progress = list(fit(last.model, last.loss, None, FitConfig(lr=LR, **settings), 1, "stage"))
+    progress = list(progress_of(Fitting(last.model, last.loss, None, FitConfig(lr=LR, **settings), 1, "stage")))
     end = 4 * LR * (1.1 if optimiser == "adam" else 1)
     assert last.weight == pytest.approx(end, abs=1e-5)
     assert len(progress) == last.losses == (8 if optimiser == "adam" else 4)
@@ -187,7 +191,7 @@ def test_momentum_and_decay_are_torchs():
     twin = copy.deepcopy(network)
     images = torch.randn(4, 3)
     config = FitConfig(optimiser="sgd", lr=0.1, momentum=0.8, weight_decay=0.01, epochs=5)
-    list(fit(network, lambda: network(images).square().mean(), None, config, 1, "stage"))
+    list(progress_of(Fitting(network, lambda: network(images).square().mean(), None, config, 1, "stage")))
     theirs = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.8, weight_decay=0.01)
     for _ in range(5):
         theirs.zero_grad()
@@ -214,7 +218,7 @@ def test_frozen_parameters_stay(optimiser):
     before = copy.deepcopy(model.state_dict())
     config = FitConfig(optimiser=optimiser, lr=0.1, weight_decay=0.5, steps=4, epochs=4)
     images = torch.ones(3, 2)
-    list(fit(model, lambda: model(images).square().sum(), None, config, 2, "stage"))
+    list(progress_of(Fitting(model, lambda: model(images).square().sum(), None, config, 2, "stage")))
     assert all(torch.equal(model[0].state_dict()[name], before[f"0.{name}"]) for name in ("weight", "bias"))
     assert not torch.equal(model[1].weight, before["1.weight"])
     assert not model[0].weight.requires_grad
@@ -244,5 +248,5 @@ def test_buffers_are_kept_with_the_best_weights():
         means.append(model[1].running_mean.item())
         return next(scores)
 
-    list(fit(model, lambda: model(images).square().mean(), score, FitConfig(epochs=2), 1, "stage"))
+    list(progress_of(Fitting(model, lambda: model(images).square().mean(), score, FitConfig(epochs=2), 1, "stage")))
     assert model[1].running_mean.item() == means[0] != means[1]

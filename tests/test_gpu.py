@@ -3,12 +3,16 @@
 import pytest
 import torch
 
-from degan_search import capture, degan, pipeline, runtime
+from degan_search import capture, degan, runtime
 from degan_search.config import DistillConfig, GanConfig
-from degan_search.distill import distill
+from degan_search.distill import Distillation
+from degan_search.fit import progress_of
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.sources import GeneratorSource
+from degan_search.stages.gan_training import GanTraining
+from degan_search.training.context import Context
+from degan_search.trial.trial import Trial, run
 from degan_search.turns import Turns
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
@@ -30,7 +34,7 @@ def make_gan(member=1, device="cuda", precision="float32", **changes):
     config = GanConfig(lambda_e=lambda_e, lambda_d=lambda_d, **sizes)
     with runtime.seeded(0, "teacher"):
         teacher = freeze(build_classifier("alexnet", 5, 8), fold_norms=True).to(device)
-    gan = degan.build(config, 3, teacher, SEEDS[member], device, precision=precision)
+    gan = degan.build(config, 3, teacher, Context(SEEDS[member], device, precision))
     gan.generator[-2].weight.data *= 10  # images with contrast
     return gan
 
@@ -46,8 +50,8 @@ def losses(progress):
 
 def train_gan(accelerate="none", member=1, **changes):
     gan = make_gan(member, **changes)
-    found = [losses(one) for one in degan.train(gan, gan.config, proxy(), 40, SEEDS[member], accelerate=accelerate)]
-    return torch.stack(found), gan
+    training = GanTraining(gan, proxy(), 40, Context(SEEDS[member], "cuda", accelerate=accelerate))
+    return torch.stack([losses(one) for one in progress_of(training)]), gan
 
 
 def distilling(**changes):
@@ -63,8 +67,8 @@ def student(member=0):
 def distil(accelerate="none", precision="float32"):
     gan, learner = make_gan(), student()
     source = GeneratorSource(gan.generator, 8, gan.teacher, distilling(), precision)
-    stage = distill(learner, source, distilling(), 0, "cuda", precision=precision, accelerate=accelerate)
-    return torch.tensor([progress.loss for progress in stage]), learner
+    stage = Distillation(learner, source, distilling(), Context(0, "cuda", precision, accelerate))
+    return torch.tensor([progress.loss for progress in progress_of(stage)]), learner
 
 
 def weights(model):
@@ -110,15 +114,16 @@ def test_trials_side_by_side_have_the_bits_of_each_alone(accelerate, tiny, prepa
         for (lambda_e, lambda_d), seed in zip(LAMBDAS, SEEDS.values(), strict=True)
     ]
     inputs = prepare(configs[0])
-    trials = [pipeline.Trial(config, inputs, "cuda") for config in configs]
-    turns, dropped = Turns(dict(enumerate(trial.steps() for trial in trials)), "cuda"), []
-    for reports in turns:
+    trials = [Trial(config, inputs, "cuda") for config in configs]
+    turns, dropped = Turns(dict(enumerate(trials)), "cuda"), []
+    while not turns.done:
+        reports = turns.step()
         if 1 in reports and reports[1].step > 100 and not dropped:
             dropped.append(reports[1])
             turns.drop(1)
     assert dropped
     for member in (0, 2):
-        alone, ours = pipeline.run(configs[member], inputs, device="cuda"), trials[member].outcome
+        alone, ours = run(configs[member], inputs, device="cuda"), trials[member].outcome
         assert {n: v for n, v in ours.metrics.items() if "seconds" not in n} == pytest.approx(
             {n: v for n, v in alone.metrics.items() if "seconds" not in n}, rel=0, abs=0, nan_ok=True
         )
@@ -130,12 +135,11 @@ def test_trials_side_by_side_have_the_bits_of_each_alone(accelerate, tiny, prepa
 def test_a_trial_that_is_cut_goes_on_with_the_same_bits(tiny, prepare):
     config = tiny({"gan.lr": 1e-3})
     inputs = prepare(config)
-    whole = pipeline.run(config, inputs, device="cuda")
-    trial = pipeline.Trial(config, inputs, "cuda")
-    events = iter(trial)
+    whole = run(config, inputs, device="cuda")
+    trial = Trial(config, inputs, "cuda")
     for _ in range(4):
-        next(events)
-    rest = pipeline.Trial(config, inputs, "cuda", trial.state())
-    for _ in rest:
-        pass
+        trial.step()
+    rest = Trial(config, inputs, "cuda")
+    rest.load_state_dict(trial.state_dict())
+    list(progress_of(rest))
     assert torch.equal(weights(rest.outcome.student), weights(whole.student))

@@ -11,11 +11,12 @@ from degan_search.config import IncrementalConfig, TeacherConfig
 from degan_search.data import proxies
 from degan_search.data.images import normalise, to_input
 from degan_search.errors import UserError
-from degan_search.fit import DivergedError
-from degan_search.incremental import align, bank_logits, expand, learn, logit_scale_loss
+from degan_search.fit import DivergedError, progress_of
+from degan_search.incremental import IncrementalLearning, align, bank_logits, expand, logit_scale_loss
 from degan_search.metrics import accuracy, balanced_soft_agreement, predict
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
+from degan_search.training.context import Context
 
 OLD, NEW, COUNT, LR = 3, 2, 6, 0.25
 TEMPERATURE, DISTILL_WEIGHT, SCALE_WEIGHT = 2.0, 3.0, 0.7
@@ -55,10 +56,25 @@ def settings(**changes):
     return IncrementalConfig(**(fixed | changes))
 
 
+class Recalling:
+    """A recall that needs no state."""
+
+    def __init__(self, recall):
+        self.recall = recall
+
+    def __call__(self, new):
+        return self.recall(new)
+
+    def state_dict(self):
+        return {}
+
+
 def train(student, teacher, images=None, labels=LABELS, rule="all", recall=None, seed=0, **changes):
     """Train a student and return its progress."""
     images = pixels(1) if images is None else images
-    return list(learn(student, rule, images, labels, teacher, recall, settings(**changes), seed, "cpu"))
+    recall = recall and Recalling(recall)
+    learning = IncrementalLearning(student, rule, images, labels, teacher, recall, settings(**changes), Context(seed))
+    return list(progress_of(learning))
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -10,12 +10,14 @@ from benchmarks import operations
 from benchmarks.operations import costs, going_on, table2
 from degan_search import degan
 from degan_search.config import DistillConfig, GanConfig
-from degan_search.distill import distill
+from degan_search.distill import Distillation
+from degan_search.fit import progress_of
 from degan_search.networks.dcgan import build_discriminator, build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.search.asha import Rungs
 from degan_search.sources import GeneratorSource
+from degan_search.training.context import Context
 
 # Multiply-adds of an image's way forward, layer by layer: places x inputs x outputs x kernel.
 GENERATOR = [
@@ -86,7 +88,7 @@ def test_a_step_does_nothing_that_nobody_uses():
 
 
 def test_operations_grow_with_the_batch_alone():
-    gan = degan.build(GanConfig(width=4, lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10, 6)), 0, "cpu")
+    gan = degan.build(GanConfig(width=4, lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10, 6)), Context(0))
     two, six = (
         operations.operations(lambda n=n: gan.step(torch.zeros(n, 3, 32, 32), torch.randn(n, 100, 1, 1)))
         for n in (2, 6)
@@ -102,7 +104,7 @@ def test_distillation_is_counted_as_it_runs(pool_refresh):
         batch_size=4, pool=8, pool_refresh=pool_refresh, score_images=6, steps=16, steps_per_epoch=8, first_phase=0.5
     )
     source = GeneratorSource(build_generator(1, 4), 100, teacher, config)
-    counted = operations.operations(lambda: list(distill(student, source, config, 0, "cpu")))
+    counted = operations.operations(lambda: list(progress_of(Distillation(student, source, config, Context(0)))))
     scoring = 2 * 6 * (cost.make + cost.student_forward)
     assert counted == 16 * 4 * cost.distillation(pool_refresh) + scoring
 

@@ -11,14 +11,17 @@ import torch
 from same_bits import bits
 from torch import nn
 
-from degan_search import degan, pipeline
+from degan_search import degan
 from degan_search import teacher as teachers
 from degan_search.checkpoint import read_tensors, tensors_bytes
 from degan_search.config import TrialConfig, stable_hash
-from degan_search.fit import DivergedError
+from degan_search.fit import DivergedError, progress_of
 from degan_search.methods import METHODS, normalised
 from degan_search.metrics import accuracy, predict
 from degan_search.sources import AugmentedSource, GeneratorSource, ImageSource, MixedSource
+from degan_search.trial import gan_stage, student_stage
+from degan_search.trial.trial import Trial
+from degan_search.trial.trial import run as run_trial
 
 GAN_STEPS, DISTILL_STEPS = 12, 8
 DISTILLING = [name for name, method in METHODS.items() if method.distils]
@@ -32,7 +35,7 @@ def run(tiny, prepare):
 
     def run_(changes=None, report=None, **more):
         config = tiny(changes or {}, more)
-        return pipeline.run(config, prepare(config), report)
+        return run_trial(config, prepare(config), report)
 
     return run_
 
@@ -104,13 +107,13 @@ def test_dcgan_is_degan_with_both_weights_0(run):
 @pytest.fixture
 def sources(monkeypatch):
     """The sources that trials distil from, in their order."""
-    seen, plain = [], pipeline.distill_steps
+    seen, plain = [], student_stage.Distillation
 
-    def spy(student, source, *rest, **named):
+    def spy(student, source, *rest):
         seen.append(source)
-        return plain(student, source, *rest, **named)
+        return plain(student, source, *rest)
 
-    monkeypatch.setattr(pipeline, "distill_steps", spy)
+    monkeypatch.setattr(student_stage, "Distillation", spy)
     return seen
 
 
@@ -218,7 +221,7 @@ def test_statistics_of_batchnorm_can_be_sought(tiny, prepare):
     for weight in (0.0, 5.0, 5.0):
         changed = tiny(config.model_dump(mode="json"), {"gan.lambda_bn": weight})
         inputs = prepare(changed)
-        found.append(pipeline.run(changed, inputs))
+        found.append(run_trial(changed, inputs))
     assert math.isnan(found[0].metrics["bn_loss"])
     assert found[1].metrics["bn_loss"] > 0
     assert bits(found[0])[1] != bits(found[1])[1]
@@ -228,15 +231,16 @@ def test_statistics_of_batchnorm_can_be_sought(tiny, prepare):
 
 @pytest.mark.parametrize("profile", ["paper", "sgd_augmented"])
 def test_a_probe_distils_in_its_own_way_whatever_the_profile(profile, tiny, prepare, monkeypatch):
-    seen, plain = {}, pipeline.distill_steps
+    seen, plain = {}, gan_stage.Distillation
 
-    def spy(student, source, config, seed, device, stage="distill", parts=None, *rest):
+    def spy(student, source, config, context, stage="distill"):
         seen[stage] = (type(source), config)
-        return plain(student, source, config, seed, device, stage, parts, *rest)
+        return plain(student, source, config, context, stage)
 
-    monkeypatch.setattr(pipeline, "distill_steps", spy)
+    monkeypatch.setattr(gan_stage, "Distillation", spy)
+    monkeypatch.setattr(student_stage, "Distillation", spy)
     config = tiny({"probe.at": [3], "distill.profile": profile, "distill.lr": 0.01, "distill.mix_proxy": 0.25})
-    pipeline.run(config, prepare(config))
+    run_trial(config, prepare(config))
     source, probing = seen["probe at 3"]
     assert source is GeneratorSource
     assert (probing.optimiser, probing.augment, probing.lr, probing.weight_decay) == ("adam", False, 1e-3, 0)
@@ -273,7 +277,7 @@ def ready(tiny, prepare):
 
 @pytest.fixture(scope="module")
 def learn(ready):
-    return lambda changes=None, report=None, **more: pipeline.run(*ready(changes, **more), report)
+    return lambda changes=None, report=None, **more: run_trial(*ready(changes, **more), report)
 
 
 @pytest.mark.parametrize("method", LEARNING)
@@ -341,12 +345,12 @@ def test_a_student_of_new_classes_is_the_teachers_network_whatever_is_asked(lear
 
 def test_the_bank_tells_new_classes_and_what_the_teacher_says_of_the_rest(ready):
     config, inputs = ready(method="finetuning")
-    trial = pipeline.Trial(config, inputs)
+    trial = Trial(config, inputs)
     first = inputs.bank_proxy_images
     assert first == 6 == len(inputs.proxy.held_out) // 2  # the others are the oracle's
     expected = inputs.proxy.labels[inputs.proxy.held_out[:first]]
     assert (inputs.bank[:first] == inputs.proxy.images[inputs.proxy.held_out[:first]]).all()
-    outputs = trial.bank.logits.softmax(1)
+    outputs = trial.common.bank.logits.softmax(1)
     assert outputs.shape == (len(inputs.bank), 10)
     assert outputs[:first].argmax(1).tolist() == (5 + expected).tolist()
     assert outputs[:first].amax(1).eq(1).all()
@@ -357,25 +361,22 @@ def test_the_bank_tells_new_classes_and_what_the_teacher_says_of_the_rest(ready)
 
 def test_a_bank_without_proxy_images_judges_old_classes_alone(ready):
     config, inputs = ready(method="finetuning", **{"bank.proxy_images": 0})
-    assert pipeline.Trial(config, inputs).bank.logits.argmax(1).max() < 5
-    assert 0 <= pipeline.run(config, inputs).metrics["score"] <= 1
+    assert Trial(config, inputs).common.bank.logits.argmax(1).max() < 5
+    assert 0 <= run_trial(config, inputs).metrics["score"] <= 1
 
 
 @pytest.mark.parametrize("generated", [8, 3])
 def test_recalled_images_are_the_generators_and_its_batch_the_new_ones(generated, ready, monkeypatch):
     config, inputs = ready({"incremental.batch_size": generated, "distill.pool_refresh": 1, "precision": "float32"})
-    batches, plain = [], pipeline.incremental.learn_steps
+    batches, plain = [], student_stage.RecallFromBatches.__call__
 
-    def spy(student, rule, images, labels, teacher, recall, *rest):
-        def heard(batch):
-            made, logits = recall(batch)
-            batches.append((made, logits, teacher(made)))
-            return made, logits
+    def heard(recall, batch):
+        made, logits = plain(recall, batch)
+        batches.append((made, logits, recall.teacher(made)))
+        return made, logits
 
-        return plain(student, rule, images, labels, teacher, heard, *rest)
-
-    monkeypatch.setattr(pipeline.incremental, "learn_steps", spy)
-    pipeline.run(config, inputs)
+    monkeypatch.setattr(student_stage.RecallFromBatches, "__call__", heard)
+    run_trial(config, inputs)
     assert len(batches) == 8
     for made, logits, expected in batches:
         assert len(made) == generated
@@ -421,7 +422,7 @@ def test_a_stopped_trial_leaves_the_next_one_as_it_is(tiny, prepare, run):
     first = bits(run(DROPOUT))
     before = torch.get_rng_state()
     for stage in ("gan", "distill"):
-        events = iter(pipeline.Trial(config, prepare(config)))
+        events = progress_of(Trial(config, prepare(config)))
         while next(events).stage != stage:
             pass
         del events
@@ -485,7 +486,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(method, stage, tiny, prepare):
     state["11.weight"] = state["11.weight"].sign() * 3e38  # finite, as it must be; its outputs are not
     broken = dataclasses.replace(inputs, teacher=dataclasses.replace(inputs.teacher, data=tensors_bytes(state)))
     with pytest.raises(DivergedError, match=f"{stage}: loss is n"):
-        pipeline.run(config, broken)
+        run_trial(config, broken)
 
 
 def test_the_tiny_teacher_and_generator_are_worth_learning_from(teacher, run):

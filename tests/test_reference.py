@@ -11,11 +11,13 @@ from benchmarks import reference
 from degan_search import degan, runtime
 from degan_search.config import DistillConfig, GanConfig
 from degan_search.data.images import normalise
-from degan_search.distill import distill
+from degan_search.distill import Distillation
+from degan_search.fit import progress_of
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.sources import GeneratorSource, IndexBatches
+from degan_search.training.context import Context
 
 LATENT, BATCH, CLASSES, STEPS = 4, 8, 5, 3
 CONFIG = GanConfig(lambda_e=0.5, lambda_d=5.0, width=2, latent=LATENT, batch_size=BATCH)
@@ -64,7 +66,7 @@ def batches():
 
 def gans(teacher, **wrong):
     """The package's GAN and the reference's, of the same weights; `wrong` settings are the reference's alone."""
-    gan = degan.build(CONFIG, 3, freeze(teacher, fold_norms=True), 1, "cpu")
+    gan = degan.build(CONFIG, 3, freeze(teacher, fold_norms=True), Context(1))
     gan.generator[-2].weight.data *= 10  # images with contrast
     networks = [reference.plain(model) for model in (gan.generator, gan.discriminator, teacher)]
     return gan, reference.Gan(CONFIG.model_copy(update=wrong), *networks)
@@ -147,7 +149,10 @@ def distillations(teacher, **wrong):
         student = build_classifier("alexnet_half", CLASSES, 3)
     theirs = reference.plain(student)
     source = GeneratorSource(generator, LATENT, freeze(teacher, fold_norms=True), DISTILLING)
-    ours = student.to(memory_format=torch.channels_last), list(distill(student, source, DISTILLING, 0, "cpu"))
+    ours = (
+        student.to(memory_format=torch.channels_last),
+        list(progress_of(Distillation(student, source, DISTILLING, Context(0)))),
+    )
 
     def noise(name, shuffled):
         rng = runtime.generator(0, "distill", name)

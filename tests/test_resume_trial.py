@@ -1,4 +1,4 @@
-"""A trial cut between two events goes on elsewhere with the same bits; its state's bytes are whole or refused."""
+"""A trial cut after any step goes on elsewhere with the same bits; its state's bytes are whole or refused."""
 
 import dataclasses
 import random
@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from degan_search import pipeline
-from degan_search.checkpoint import MAGIC, Parts, Values, read_state, snapshot, state_bytes
+from degan_search.checkpoint import MAGIC, read_state, state_bytes
 from degan_search.errors import UserError
+from degan_search.fit import progress_of
 from degan_search.methods import METHODS
+from degan_search.trial import gan_stage
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.inputs import prepare
+from degan_search.trial.trial import Trial
 
 FITTING = {"steps": 12, "steps_per_epoch": 3}  # four events, the last of which in the second phase
 SHORT = {"distill": FITTING, "distill_images": FITTING, "incremental": FITTING, "gan.steps": 6}
@@ -44,7 +46,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
     """Describe the generator on fewer images than it would be, which takes a third of the time here."""
-    monkeypatch.setattr(pipeline, "STATISTICS_IMAGES", 32)
+    monkeypatch.setattr(gan_stage, "STATISTICS_IMAGES", 32)
 
 
 @pytest.fixture(scope="session")
@@ -66,31 +68,36 @@ def plain(event):
 
 def finish(trial):
     """Run a trial to its end; returns its events and what it leaves."""
-    events = [plain(event) for event in trial]
+    events = [plain(event) for event in progress_of(trial)]
     return events, outcomes.files(trial.outcome)
 
 
 def states_of(config, inputs):
-    """Run a trial that is asked for its state after each event; returns the states' bytes, too."""
-    trial, events, states = pipeline.Trial(config, inputs), [], []
-    for event in trial:
-        events.append(plain(event))
-        state = trial.state()
-        states.append(None if state is None else state_bytes(state))
+    """Run a trial that is asked for its state after each step; returns its events, what it leaves, and its states.
+
+    A state has with it how many events there were, the stage if the step had one, and its bytes.
+    """
+    trial, events, states = Trial(config, inputs), [], []
+    states.append((0, "before the first step", state_bytes(trial.state_dict())))
+    while not trial.done:
+        if (event := trial.step()) is not None:
+            events.append(plain(event))
+        states.append((len(events), event.stage if event else "between events", state_bytes(trial.state_dict())))
     return events, outcomes.files(trial.outcome), states
 
 
 def resumed(config, inputs, data):
     torch.manual_seed(random.randrange(1000)), torch.rand(3)  # another process has another global generator
-    return pipeline.Trial(config, inputs, state=read_state(data, "the state"))
+    trial = Trial(config, inputs)
+    trial.load_state_dict(read_state(data, "the state"))
+    return trial
 
 
-def cuts_of(events, states):
-    """Return where to cut: at the first event, in the middle and at the end of each stage, and anywhere."""
-    can = [index for index, data in enumerate(states) if data is not None]
-    stages = [[index for index in can if events[index][0] == stage] for stage in {events[index][0] for index in can}]
-    anywhere = random.Random(str(events)).choice(can)
-    return sorted({can[0], anywhere} | {own[at] for own in stages for at in (len(own) // 2, -1)})
+def cuts_of(states):
+    """Return where to cut: at the start and the end, in the middle and at the end of each stage's events, anywhere."""
+    kinds = {what: [at for at, (_, other, _) in enumerate(states) if other == what] for _, what, _ in states}
+    anywhere = random.Random(str(kinds)).sample(range(len(states)), 3)
+    return sorted({0, *anywhere} | {own[at] for own in kinds.values() for at in (len(own) // 2, -1)})
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -99,43 +106,36 @@ def test_a_cut_trial_goes_on_with_the_same_bits(case, given):
     before = torch.get_rng_state()
     events, files, states = states_of(config, inputs)
     assert torch.equal(torch.get_rng_state(), before)
-    assert [data is None for data in states] == [event[0].startswith(("probe", "done")) for event in events]
-    for cut in cuts_of(events, states):
-        assert finish(resumed(config, inputs, states[cut])) == (events[cut + 1 :], files), f"cut after {events[cut]}"
+    for cut in cuts_of(states):
+        seen, what, data = states[cut]
+        left = events[seen:] or events[-1:]  # a trial that was done ends once more
+        assert finish(resumed(config, inputs, data)) == (left, files), f"cut after step {cut}, {what}"
 
 
 @pytest.mark.parametrize("case", ["everything", "zskd", "new, recalled", "patience"])
 def test_a_trial_is_cut_again_and_again(case, given):
     config, inputs = given(CASES[case])
-    events, files = finish(pipeline.Trial(config, inputs))  # that nobody asks for its state
-    data, seen = None, []
-    while True:  # each part has a few events, wherever a probe lets it end
-        trial = resumed(config, inputs, data) if data else pipeline.Trial(config, inputs)
-        steps = iter(trial)
-        for count, event in enumerate(steps):
-            seen.append(plain(event))
-            if count >= 2 and (state := trial.state()):
-                data = state_bytes(state)
-                break
-        else:
+    events, files = finish(Trial(config, inputs))  # that nobody asks for its state
+    trial, seen = Trial(config, inputs), []
+    while True:  # each process does a few steps, probes' among them
+        for _ in range(5):
+            if not trial.done and (event := trial.step()) is not None:
+                seen.append(plain(event))
+        if trial.done:
             break
-        del trial, steps
+        trial = resumed(config, inputs, state_bytes(trial.state_dict()))
     assert (seen, outcomes.files(trial.outcome)) == (events, files)
 
 
 def test_a_state_is_the_same_however_often_it_is_taken_and_however_the_trial_goes_on(given):
     config, inputs = given(CASES["everything"])
-    trial = pipeline.Trial(config, inputs)
-    assert trial.state() is None
-    steps = iter(trial)
-    while next(steps).stage != "distill":
+    trial = Trial(config, inputs)
+    while (event := trial.step()) is None or event.stage != "distill":
         pass
-    state, again = trial.state(), trial.state()
+    state, again = trial.state_dict(), trial.state_dict()
     data = state_bytes({**state, "seconds": 0})
     assert state_bytes({**again, "seconds": 0}) == data
-    for _ in steps:
-        pass
-    assert trial.state() is None
+    list(progress_of(trial))
     assert state_bytes({**state, "seconds": 0}) == data
 
 
@@ -144,27 +144,45 @@ def test_several_trials_go_on_from_one_state(stage, case, given):
     config, inputs = given(CASES[case])
     _, state = state_at(stage, config, inputs)
     data = state_bytes(state)
-    first = finish(pipeline.Trial(config, inputs, state=state))
+    first = finish(gone_on(config, inputs, state))
     assert state_bytes(state) == data  # whatever trains on it
-    assert finish(pipeline.Trial(config, inputs, state=state)) == first
+    assert finish(gone_on(config, inputs, state)) == first
 
 
 def state_at(stage, config, inputs):
     """Return the state of a new trial at the first event of a stage."""
-    trial = pipeline.Trial(config, inputs)
-    for event in trial:
+    trial = Trial(config, inputs)
+    for event in progress_of(trial):
         if event.stage == stage:
-            return event, trial.state()
+            return event, trial.state_dict()
     raise AssertionError(stage)
 
 
-def test_a_trial_whose_iterator_is_closed_has_no_state(given):
-    # Its random numbers are gone.
-    trial = pipeline.Trial(*given(RIVAL))
-    for _ in trial:
-        assert trial.state() is not None
+def gone_on(config, inputs, state):
+    """Return a new trial that goes on from a state."""
+    trial = Trial(config, inputs)
+    trial.load_state_dict(state)
+    return trial
+
+
+def test_a_trial_that_nobody_runs_on_keeps_its_state(given):
+    config, inputs = given(RIVAL)
+    trial = Trial(config, inputs)
+    for _ in progress_of(trial):
+        state = trial.state_dict()
         break
-    assert trial.state() is None
+    assert state_bytes(trial.state_dict() | {"seconds": 0}) == state_bytes(state | {"seconds": 0})
+    assert finish(gone_on(config, inputs, state)) == finish(trial)
+
+
+def test_a_trial_that_has_run_goes_back_to_a_state(given):
+    config, inputs = given(CASES["everything"])
+    _, state = state_at("probe at 5", config, inputs)
+    trial = Trial(config, inputs)
+    whole = finish(trial)
+    trial.load_state_dict(state)
+    events, files = finish(trial)
+    assert (events, files) == (whole[0][-len(events) :], whole[1])
 
 
 def test_seconds_count_on(given):
@@ -172,8 +190,8 @@ def test_seconds_count_on(given):
     event, state = state_at("distill", config, inputs)
     assert state["seconds"] >= event.seconds > state["metrics"]["gan_seconds"] > 0
     state["seconds"] += 1000
-    later = pipeline.Trial(config, inputs, state=state)
-    seconds = [event.seconds for event in later]
+    later = gone_on(config, inputs, state)
+    seconds = [event.seconds for event in progress_of(later)]
     assert seconds == sorted(seconds)
     metrics = later.outcome.metrics
     assert metrics["gan_seconds"] == state["metrics"]["gan_seconds"]
@@ -183,13 +201,15 @@ def test_seconds_count_on(given):
 
 def test_once_the_gan_is_done_its_generator_alone_is_kept(given):
     config, inputs = given(RIVAL)
-    trial, kept = pipeline.Trial(config, inputs), {}
-    for event in trial:
-        if state := trial.state():
-            kept[event.stage] = (set(state["parts"]), set(state["parts"].get("gan", ())))
+    trial, kept = Trial(config, inputs), {}
+    for event in progress_of(trial):
+        kept[event.stage] = trial.state_dict()
     networks = {"generator", "adam_g", "discriminator", "adam_d", "rival", "rival_optimiser"}
-    assert kept["gan"] == ({"gan"}, networks | {"rng", "order", "noise", "now", "dropout"})
-    assert kept["distill"] == ({"generator", "student"}, set())
+    own = {"gan", "order", "steps_done", "order_rng", "noise_rng", "dropout_rng"}
+    assert kept["gan"]["generator"] is None
+    assert (set(kept["gan"]["stage"]["training"]), set(kept["gan"]["stage"]["training"]["gan"])) == (own, networks)
+    assert kept["distill"]["generator"].keys() == trial.outcome.generator.state_dict().keys()
+    assert set(kept["distill"]["stage"]) == {"fitting", "batches", "images_rng", "score_rng", "dropout_rng"}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +223,7 @@ def test_once_the_gan_is_done_its_generator_alone_is_kept(given):
 def test_a_state_of_another_configuration_is_refused(change, said, given):
     _, state = state_at("gan", *given())
     with pytest.raises(UserError, match=said):
-        pipeline.Trial(*given(change), state=state)
+        gone_on(*given(change), state)
 
 
 def test_a_state_of_another_teacher_torch_or_device_is_refused(given):
@@ -211,12 +231,13 @@ def test_a_state_of_another_teacher_torch_or_device_is_refused(given):
     _, state = state_at("gan", config, inputs)
     other = dataclasses.replace(inputs, teacher=dataclasses.replace(inputs.teacher, hash="0123"))
     with pytest.raises(UserError, match=f"of teacher '{inputs.teacher.hash}', but now it is '0123'"):
-        pipeline.Trial(config, other, state=state)
+        gone_on(config, other, state)
+    about = state["about"]
     for what in ("torch", "device", "precision"):
         with pytest.raises(UserError, match=f"of {what} 'abacus', but now"):
-            pipeline.Trial(config, inputs, state=state | {what: "abacus"})
+            gone_on(config, inputs, state | {"about": about | {what: "abacus"}})
         with pytest.raises(UserError, match=f"of {what} None, but now"):
-            pipeline.Trial(config, inputs, state={key: value for key, value in state.items() if key != what})
+            gone_on(config, inputs, state | {"about": {key: value for key, value in about.items() if key != what}})
 
 
 # Bytes
@@ -235,7 +256,10 @@ def leaves(state):
         yield state
 
 
-@pytest.mark.parametrize(("stage", "case"), [("gan", "everything"), ("distill", "everything"), ("zskd", "zskd")])
+@pytest.mark.parametrize(
+    ("stage", "case"),
+    [("gan", "everything"), ("probe at 2", "everything"), ("distill", "everything"), ("zskd", "zskd")],
+)
 def test_a_state_is_of_plain_things_and_no_larger_than_they_are(stage, case, given):
     _, state = state_at(stage, *given(CASES[case]))
     found = list(leaves(state))
@@ -293,31 +317,3 @@ def test_a_sealed_file_of_something_else_is_refused_and_no_code_is_run(content, 
     with pytest.raises(UserError, match="it does not hold a trial's state"):
         read_state(state_bytes(content), "it")
     assert capsys.readouterr().out == ""
-
-
-# Parts
-
-
-def test_a_part_is_loaded_once_when_it_is_added():
-    parts = Parts()
-    values = parts.add("now", Values(step=3, tensor=torch.ones(2), none=None))
-    rng = parts.stream("rng", torch.Generator().manual_seed(5))
-    parts.add("inner", Parts()).add("layer", torch.nn.Linear(2, 2))
-    values.step = 4
-    torch.rand(3, generator=rng)
-    state = snapshot(parts.state_dict())
-    drawn = torch.rand(3, generator=rng)
-    values.tensor.zero_()
-
-    later = Parts(state)
-    assert later.saved("now")
-    back = later.add("now", Values(step=0, tensor=None, none=1))
-    assert (back.step, back.tensor.tolist(), back.none) == (4, [1, 1], None)
-    assert not later.saved("now")
-    assert later.add("now", Values(step=7)).step == 7
-    assert torch.equal(torch.rand(3, generator=later.stream("rng", torch.Generator())), drawn)
-    layer = later.add("inner", Parts()).add("layer", torch.nn.Linear(2, 2))
-    assert torch.equal(layer.weight, state["inner"]["layer"]["weight"])
-    assert set(later.state_dict()) == {"now", "rng", "inner"}
-    later.drop("rng")
-    assert set(later.state_dict()) == {"now", "inner"}

@@ -4,8 +4,8 @@ import dataclasses
 import gc
 import weakref
 
-from degan_search import pipeline
 from degan_search.search import trainable
+from degan_search.trial.trial import Trial
 
 
 def test_only_the_last_inputs_are_kept(tiny, prepare, monkeypatch):
@@ -15,9 +15,9 @@ def test_only_the_last_inputs_are_kept(tiny, prepare, monkeypatch):
 
     def begun(reference):
         """A trial on the inputs of a reference, as a worker begins it."""
-        return pipeline.Trial(tiny(), trainable._fetched(reference))
+        return Trial(tiny(), trainable._fetched(reference))
 
-    kept = [weakref.ref(begun(number).shared) for number in range(kept_at_once + 1)]
+    kept = [weakref.ref(begun(number).common.shared) for number in range(kept_at_once + 1)]
     gc.collect()
     assert [reference() is not None for reference in kept] == [False] + [True] * kept_at_once
     begun(1)

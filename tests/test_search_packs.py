@@ -9,7 +9,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
-from degan_search import ledger, pipeline, runtime
+from degan_search import ledger, runtime
 from degan_search.config import TrialConfig
 from degan_search.records import TRIAL_METRICS, config_of
 from degan_search.search import jobs, trainable
@@ -21,6 +21,8 @@ from degan_search.search.searcher import CellSearcher, GivenJobs, Searcher
 from degan_search.search.sweep import final_jobs, sweep
 from degan_search.storage import LocalPlace
 from degan_search.trial.inputs import inputs_key, prepare
+from degan_search.trial.outcome import Event
+from degan_search.trial.trial import run as run_trial
 
 WEIGHTS = {"gan.lambda_e": [0, 1, 2, 30], "gan.lambda_d": [0, 5]}
 FIRST = [{"gan.lambda_e": weight, "gan.lambda_d": 5} for weight in (0, 1, 2, 30)]
@@ -176,7 +178,7 @@ def test_what_a_worker_leaves_of_a_pack_goes_on_alone(tiny, prepare, tmp_path, m
         again = worker(one)
         while (result := again.step())["state"] is None:
             pass
-        alone = pipeline.run(config, inputs).metrics
+        alone = run_trial(config, inputs).metrics
         assert again.trials[one["id"]].begun < again.begun  # it went on
         measured = {name: value for name, value in alone.items() if not name.endswith("seconds")}
         assert {name: result["metrics"][name] for name in measured} == pytest.approx(
@@ -223,7 +225,8 @@ def test_rows_are_those_of_the_trials_alone(done):
         row = rows.loc[name]
         config = config_of({**row, "trial_id": name})
         inputs = prepare(config, None, folder.parent / "cache")
-        events = list(pipeline.Trial(config, inputs))
+        events = list[Event]()
+        run_trial(config, inputs, events.append)
         measured = [event for event in events if event.metrics]
         own = curves[curves["trial_id"] == name]
         kept = measured[: len(own)]

@@ -15,7 +15,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from degan_search import checkpoint, ledger, pipeline, runtime
+from degan_search import checkpoint, ledger, runtime
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
 from degan_search.records import TRIAL_METRICS, Phase, config_of
@@ -27,6 +27,7 @@ from degan_search.search.recorder import Recorder, Rules
 from degan_search.search.searcher import GivenJobs
 from degan_search.search.sweep import final_jobs
 from degan_search.trial.inputs import prepare
+from degan_search.trial.trial import run as run_trial
 
 GOOD = {"gan.lr": 0.002, "probe.lr": 0.003, "distill.lr": 0.003}
 UNTRAINED, DIVERGES = 1e-9, 10
@@ -231,7 +232,7 @@ def test_the_same_trial_without_ray_gives_the_same_bits(done, frame):
     runtime.set_up_torch(1)
     inputs = prepare(config, None, done.cache)
     assert inputs.teacher.hash == frame.loc["search-0000", "teacher_hash"]
-    outcome = pipeline.run(config, inputs)
+    outcome = run_trial(config, inputs)
     assert outcome.metrics["score"] == frame.loc["search-0000", "score"]
     for name, model in (("student", outcome.student), ("generator", outcome.generator)):
         file = done.folder / "trials" / "search-0000" / f"{name}.safetensors"

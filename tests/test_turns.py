@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from degan_search import degan, pipeline
-from degan_search.fit import DivergedError
+from degan_search.fit import DivergedError, progress_of
+from degan_search.stages import gan_training
+from degan_search.trial import gan_stage
+from degan_search.trial.trial import Trial
 from degan_search.turns import Turns, side_by_side_on_gpu
 
 SHORT = {"gan.lr": 1e-3, "gan.steps": 16, "probe.at": [3, 8], "distill.lr": 3e-3}
@@ -27,7 +29,7 @@ KINDS = {
 @pytest.fixture(scope="module", autouse=True)
 def few_images():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "STATISTICS_IMAGES", 32)
+        patch.setattr(gan_stage, "STATISTICS_IMAGES", 32)
         yield
 
 
@@ -53,17 +55,16 @@ def assert_same_outcome(ours, theirs):
 
 
 def alone(config, inputs):
-    trial = pipeline.Trial(config, inputs)
-    return list(trial), trial
+    trial = Trial(config, inputs)
+    return list(progress_of(trial)), trial
 
 
 def together(trials, drop=lambda member, event: False):
     """Run trials side by side; returns each one's events."""
-    turns = Turns(dict(enumerate(trial.steps() for trial in trials)))
+    turns = Turns(dict(enumerate(trials)))
     events = [[] for _ in trials]
-    for reports in turns:
-        assert reports
-        for member, event in reports.items():
+    while not turns.done:
+        for member, event in turns.step().items():
             events[member].append(event)
             if drop(member, event):
                 turns.drop(member)
@@ -78,7 +79,7 @@ def test_a_trial_beside_others_has_the_bits_of_itself_alone(kind, tiny, prepare)
     other = tiny(SHORT, DROPOUT, {"seed": 9})  # draws noise between the others' steps
     inputs = [prepare(config) for config in (*configs, other)]
     before = torch.get_rng_state()
-    trials = [pipeline.Trial(config, given) for config, given in zip((*configs, other), inputs, strict=True)]
+    trials = [Trial(config, given) for config, given in zip((*configs, other), inputs, strict=True)]
     events, turns = together(trials)
     assert not turns.failed
     assert torch.equal(torch.get_rng_state(), before)
@@ -97,9 +98,9 @@ def configs_and_inputs(tiny, prepare, **changes):
 
 def test_one_that_is_dropped_leaves_the_others_as_they_are(tiny, prepare):
     configs, inputs = configs_and_inputs(tiny, prepare)
-    trials = [pipeline.Trial(config, inputs) for config in configs]
+    trials = [Trial(config, inputs) for config in configs]
     events, turns = together(trials, lambda member, event: member == 1 and math.isfinite(event.metrics.get("score", 0)))
-    assert not turns.steps
+    assert turns.done
     assert events[1][-1].stage != "done"
     for member in (0, 2):
         own, trial = alone(configs[member], inputs)
@@ -109,7 +110,7 @@ def test_one_that_is_dropped_leaves_the_others_as_they_are(tiny, prepare):
 
 def test_one_that_diverges_is_named_and_the_others_go_on(tiny, prepare, monkeypatch):
     configs, inputs = configs_and_inputs(tiny, prepare)
-    plain, calls = degan.check, []
+    plain, calls = gan_training.check, []
 
     def check(progress, adversarial=True):
         calls.append(progress)
@@ -118,8 +119,8 @@ def test_one_that_diverges_is_named_and_the_others_go_on(tiny, prepare, monkeypa
         plain(progress, adversarial)
 
     with monkeypatch.context() as patch:
-        patch.setattr(degan, "check", check)
-        events, turns = together([pipeline.Trial(config, inputs) for config in configs])
+        patch.setattr(gan_training, "check", check)
+        events, turns = together([Trial(config, inputs) for config in configs])
     assert list(turns.failed) == [1]  # the fifth check of three that take turns
     assert "one image" in str(turns.failed[1])
     for member in (0, 2):
@@ -128,61 +129,85 @@ def test_one_that_diverges_is_named_and_the_others_go_on(tiny, prepare, monkeypa
 
 def test_all_that_are_dropped_are_an_end(tiny, prepare):
     configs, inputs = configs_and_inputs(tiny, prepare)
-    events, _ = together([pipeline.Trial(config, inputs) for config in configs], lambda member, event: True)
+    events, _ = together([Trial(config, inputs) for config in configs], lambda member, event: True)
     assert [len(own) for own in events] == [1, 1, 1]
 
 
-def test_a_trial_can_be_cut_at_its_own_events_alone(tiny, prepare):
+class Steps:
+    """Reports what it is given, a step each, and notes when."""
+
+    def __init__(self, *reports, order=None, name=""):
+        self.left, self.order, self.name, self.count = list(reports), [] if order is None else order, name, 0
+
+    @property
+    def done(self):
+        return not self.left
+
+    def step(self):
+        self.order.append(f"{self.name}{self.count}")
+        self.count += 1
+        report = self.left.pop(0)
+        if isinstance(report, Exception):
+            raise report
+        return report
+
+
+def test_a_trial_can_be_cut_whatever_others_report(tiny, prepare):
     configs, inputs = configs_and_inputs(tiny, prepare, **{"probe.at": [], "gan.steps": 120})
-    trials = [pipeline.Trial(config, inputs) for config in configs[:2]]
-    turns = Turns({0: trials[0].steps(), 1: iter([None, None, None, "other", *[None] * 500])})
+    trials = [Trial(config, inputs) for config in configs[:2]]
+    turns = Turns({0: trials[0], 1: Steps(None, None, None, "other", *[None] * 500)})
     states, waiting = [], []
-    for reports in turns:
+    while not turns.done:
+        reports = turns.step()
         if reports.get(1) == "other":
-            waiting.append(trials[0].state())
+            waiting.append(trials[0].state_dict())
         if 0 in reports and reports[0].stage in ("gan", "distill") and reports[0].step % 4 == 0:
-            states.append(trials[0].state())
-    assert waiting == [None] or states  # it may report in the same turn
+            states.append(trials[0].state_dict())
+    assert len(waiting) == 1
     expected, whole = alone(configs[0], inputs)
-    for state in (states[0], states[len(states) // 2], states[-1]):
-        rest = pipeline.Trial(configs[0], inputs, state=state)
-        events = list(rest)
+    for state in (waiting[0], states[0], states[len(states) // 2], states[-1]):
+        rest = Trial(configs[0], inputs)
+        rest.load_state_dict(state)
+        events = list(progress_of(rest))
         assert comparable(events) == comparable(expected[-len(events) :])
         assert_same_outcome(rest.outcome, whole.outcome)
 
 
-def test_a_trial_between_two_events_has_no_state(tiny, prepare):
+def test_a_trial_between_two_events_goes_on_with_the_same_bits(tiny, prepare):
     config = tiny(SHORT, {"gan.steps": 120})
-    trial = pipeline.Trial(config, prepare(config))
-    kinds = set()
-    for event in trial.steps():
-        if event is None:
-            assert trial.state() is None
-        kinds.add(event is None)
-    assert kinds == {True, False}
+    inputs = prepare(config)
+    trial, expected, states, steps = Trial(config, inputs), [], [], 0
+    while not trial.done:
+        event = trial.step()
+        steps += 1
+        if event is not None:
+            expected.append(event)
+        elif steps % 30 == 1:
+            states.append((len(expected), trial.state_dict()))
+    assert expected
+    assert len(states) >= 3
+    for seen, state in states:
+        rest = Trial(config, inputs)
+        rest.load_state_dict(state)
+        assert comparable(progress_of(rest)) == comparable(expected[seen:])
+        assert_same_outcome(rest.outcome, trial.outcome)
 
 
 def test_turns_are_taken_step_by_step():
     order = []
-
-    def steps(name, count):
-        for step in range(count):
-            order.append(f"{name}{step}")
-            yield f"{name}{step}" if step % 2 else None
-
-    turns = Turns({0: steps("a", 4), 1: steps("b", 2)})
-    assert list(turns) == [{0: "a1", 1: "b1"}, {0: "a3"}]
+    a, b = Steps(None, "a1", None, "a3", order=order, name="a"), Steps(None, "b1", order=order, name="b")
+    turns = Turns({0: a, 1: b})
+    assert [turns.step() for _ in range(4)] == [{}, {0: "a1", 1: "b1"}, {}, {0: "a3"}]
     assert order == ["a0", "b0", "a1", "b1", "a2", "a3"]
-    assert list(turns) == []
+    assert turns.done
+    assert turns.step() == {}
 
 
 def test_other_errors_are_not_kept_from_whoever_runs_them():
-    def broken():
-        yield None
-        raise ValueError("broken")
-
+    turns = Turns({0: Steps(None, ValueError("broken"))})
+    turns.step()
     with pytest.raises(ValueError, match="broken"):
-        list(Turns({0: broken()}))
+        turns.step()
 
 
 @pytest.mark.parametrize(("batch", "count"), [(2, 8), (123, 8), (205, 4), (819, 1), (1843, 1), (4096, 1)])

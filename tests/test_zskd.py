@@ -14,8 +14,9 @@ from degan_search import runtime, zskd
 from degan_search.config import ZskdConfig
 from degan_search.data.images import normalise
 from degan_search.errors import UserError
-from degan_search.fit import DivergedError
+from degan_search.fit import DivergedError, progress_of
 from degan_search.networks.table import build_classifier
+from degan_search.training.context import Context
 
 CLASSES = 4
 SMALL = ZskdConfig(images=24, scales=(1.0, 0.1), iterations=60, batch_size=10, lr=0.1, temperature=2.0)
@@ -38,12 +39,9 @@ def make_teacher(seed=0):
 
 
 def run(teacher, config=SMALL, seed=0):
-    stage, seen = zskd.synthesise(teacher, config, 1, seed, "cpu"), []
-    while True:
-        try:
-            seen.append(next(stage))
-        except StopIteration as end:
-            return end.value, seen
+    synthesis = zskd.ZskdSynthesis(teacher, config, 1, Context(seed))
+    seen = list(progress_of(synthesis))
+    return synthesis.images, seen
 
 
 def outputs(teacher, images, temperature):

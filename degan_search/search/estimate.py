@@ -32,6 +32,7 @@ from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.records import Phase
 from degan_search.search.cost import CostModel, Prior
 from degan_search.search.space import Space, cells
+from degan_search.training.context import Context
 
 SAMPLE_BATCH = 16
 REPEATS = 3
@@ -129,7 +130,7 @@ def _image_seconds(
     channels = CLASSIFIERS[teacher.network].channels
     frozen = freeze(build_classifier(teacher.network, 10, teacher.width)).to(device)
     trained = build_classifier(student.network, 10, student.width, channels).to(device)
-    networks = degan.build(gan, channels, frozen, 0, device, student=(trained, DistillConfig()))
+    networks = degan.build(gan, channels, frozen, Context(0, device), student=(trained, DistillConfig()))
     images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, channels, 32, 32), dtype=torch.uint8, device=device))
     z = torch.randn(SAMPLE_BATCH, gan.latent, 1, 1, device=device)
 

@@ -18,7 +18,6 @@ from ray import tune
 from degan_search import runtime
 from degan_search.config import TrialConfig
 from degan_search.errors import UserError
-from degan_search.pipeline import Trial
 from degan_search.records import Cause, State
 from degan_search.search import checkpoints, faults, jobs
 from degan_search.search.cluster import all_cpus_are_rays
@@ -27,6 +26,7 @@ from degan_search.storage import Place
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.inputs import Inputs, inputs_key
 from degan_search.trial.outcome import Event
+from degan_search.trial.trial import Trial
 from degan_search.turns import Turns
 
 INPUTS_KEPT = 4
@@ -34,7 +34,7 @@ INPUTS_KEPT = 4
 
 
 class DeganTrainable(tune.Trainable):  # type: ignore[misc]
-    """Runs `pipeline.Trial` a score at a time; reused from trial to trial, so torch starts once a slot.
+    """Runs a `Trial` a score at a time; reused from trial to trial, so torch starts once a slot.
 
     Whatever goes wrong in a trial becomes the result of its last step, so that the process lives on. A trial that has
     checkpoints in its folder goes on from the last whole one. A job with a pack is several trials that take turns.
@@ -76,7 +76,6 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         self.inputs: Inputs | None = None
         self.trials: dict[str, Trial] = {}
         self.turns: Turns[Event] | None = None
-        self.events: Iterator[dict[int, Event]] | None = None
         self.reports: dict[str, list[dict[str, Any]]] = {one["id"]: [] for one in self.jobs}
         self.told = dict.fromkeys(self.reports, 0)
         """Reports that the driver has."""
@@ -114,7 +113,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Let go of the trials."""
-        self.turns, self.events, self.trials = None, None, {}
+        self.turns, self.trials = None, {}
 
     def _begin(self) -> None:
         """Make the trials ready, each anew or from its last checkpoint."""
@@ -122,23 +121,21 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         self.inputs = _fetched(self.references[inputs_key(configs[0])])
         for one, config in zip(self.jobs, configs, strict=True):
             self.trials[one["id"]] = self._trial(one, config, self.inputs)
-        self.turns = Turns(dict(enumerate(trial.steps() for trial in self.trials.values())), self.device)
-        self.events = iter(self.turns)
+        self.turns = Turns(dict(enumerate(self.trials.values())), self.device)
 
     def _trial(self, one: Job, config: TrialConfig, inputs: Inputs) -> Trial:
+        trial = Trial(config, inputs, self.device)
         if found := checkpoints.load(self.folders.at(one["id"])):
             with contextlib.suppress(UserError):  # of another version: begun anew
-                trial = Trial(config, inputs, self.device, found["trial"])
+                trial.load_state_dict(found["trial"])
                 self.reports[one["id"]] = found["reports"]
-                return trial
-        return Trial(config, inputs, self.device)
+        return trial
 
     def _advance(self) -> list[dict[str, Any]]:
         """Go on until there is a result to tell; returns the results."""
         assert self.turns is not None
-        assert self.events is not None
-        for events in self.events:
-            results = [self._heard(self.jobs[member], event) for member, event in events.items()]
+        while not self.turns.done:
+            results = [self._heard(self.jobs[member], event) for member, event in self.turns.step().items()]
             if told := [result for result in results if result] + self._diverged():
                 return told
         return self._diverged()
@@ -177,9 +174,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         return None
 
     def _checkpoint(self, one: Job) -> None:
-        state = self.trials[one["id"]].state()
-        if state is None:  # amid a probe
-            return
+        state = self.trials[one["id"]].state_dict()
         # A disk that takes none costs nothing but time, should the trial be cut short.
         with contextlib.suppress(OSError):
             checkpoints.save(self.folders.at(one["id"]), {"trial": state, "reports": self.reports[one["id"]]})

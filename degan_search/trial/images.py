@@ -16,6 +16,7 @@ from degan_search.data import proxies
 from degan_search.data.images import split, to_input
 from degan_search.data.synthetic import Split
 from degan_search.errors import UserError
+from degan_search.pipeline import distill_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,5 @@ def oracle_images(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages) 
 
 def image_batch(config: TrialConfig, proxy: Proxy) -> int:
     """Return how many proxy images a step of the distillation takes, scaled to the proxy's share of its set."""
-    from degan_search.pipeline import distill_config
-
     distilling = distill_config(config)
     return degan.scaled_batch(distilling.batch_size, distilling.batch_of, len(proxy.images), proxy.set_images)

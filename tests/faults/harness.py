@@ -11,11 +11,12 @@ from pathlib import Path
 
 import yaml
 
-from degan_search import ledger, pipeline, runtime
+from degan_search import ledger, runtime
 from degan_search.records import Phase, State, config_of
 from degan_search.search import space as spaces
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.inputs import inputs_key, prepare
+from degan_search.trial.trial import run as run_trial
 
 MAIN = "from degan_search.cli.main import main; main()"
 TRIAL = {
@@ -165,7 +166,7 @@ def same_as_uninterrupted(run, frame, most=100):
                 known[inputs_key(config)] = prepare(config, None, cache)
     for _, row in frame[frame["state"] == State.COMPLETE].head(most).iterrows():
         config = config_of(row)
-        outcome = pipeline.run(config, known[inputs_key(config)])
+        outcome = run_trial(config, known[inputs_key(config)])
         assert outcome.metrics["score"] == row["score"], row["trial_id"]
         saved = (run / "trials" / row["trial_id"] / "student.safetensors").read_bytes()
         assert outcomes.files(outcome)["student.safetensors"] == saved, row["trial_id"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from degan_search import pipeline
 from degan_search import teacher as teachers
 from degan_search.trial import inputs as trial_inputs
+from degan_search.trial.trial import run as run_trial
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def run(tiny, prepare):
 
     def run_(changes=None, report=None, **more):
         config = tiny(changes or {}, more)
-        return pipeline.run(config, prepare(config), report)
+        return run_trial(config, prepare(config), report)
 
     return run_
 

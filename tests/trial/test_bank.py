@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from degan_search import bank as banks
-from degan_search import degan, pipeline, runtime
+from degan_search import degan, runtime
 from degan_search.config import TrialConfig
 from degan_search.metrics import agreement, class_certainty, infomax, predict, soft_neighbourhood_density
 from degan_search.networks.table import build_classifier
 from degan_search.trial.checks import HELD_OUT_OBJECTIVES
+from degan_search.trial.trial import run as run_trial
 
 
 def test_the_bank_is_held_out_proxy_images_then_generated_ones(make_bank):
@@ -77,7 +78,7 @@ def test_a_bank_of_proxy_images_alone(make_bank, tiny):
     inputs, trained, _ = make_bank(changes)
     assert trained == 0
     assert inputs.bank.shape == (8, 1, 32, 32)
-    metrics = pipeline.run(tiny(changes), inputs).metrics
+    metrics = run_trial(tiny(changes), inputs).metrics
     assert metrics["agreement"] == metrics["holdout_agreement"]
 
 
@@ -91,7 +92,7 @@ def test_a_bank_without_proxy_images(make_bank, tiny):
     changes = {"bank.proxy_images": 0}
     inputs, *_ = make_bank(changes)
     assert inputs.bank.shape == (16, 1, 32, 32)
-    metrics = pipeline.run(tiny(changes), inputs).metrics
+    metrics = run_trial(tiny(changes), inputs).metrics
     assert all(math.isnan(metrics[name]) for name in HELD_OUT_OBJECTIVES)
     assert math.isfinite(metrics["score"])
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from degan_search import pipeline
 from degan_search.errors import UserError
 from degan_search.methods import normalised
 from degan_search.trial import checks
 from degan_search.trial.checks import HELD_OUT_OBJECTIVES
 from degan_search.trial.images import load_proxy
+from degan_search.trial.trial import run as run_trial
 
 NEW = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digits/[5-9]"}
 
@@ -69,7 +69,7 @@ def test_a_teacher_that_cannot_be_looked_into_is_refused_before_training(change,
 
 def test_a_torchscript_teacher_is_fought_with_a_rival(script, tiny, prepare):
     config = tiny(script[0], {"gan.lambda_s": 2})
-    assert pipeline.run(config, prepare(config)).metrics["divergence"] >= 0
+    assert run_trial(config, prepare(config)).metrics["divergence"] >= 0
 
 
 @pytest.mark.parametrize("method", ["few_shot", "few_shot_matched"])

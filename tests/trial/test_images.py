@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from degan_search import pipeline
 from degan_search import teacher as teachers
 from degan_search.errors import UserError
 from degan_search.metrics import accuracy, predict
 from degan_search.trial.images import few_of_each
+from degan_search.trial.trial import run as run_trial
 
 NEW = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digits/[5-9]"}
 
@@ -33,7 +33,7 @@ def test_the_oracle_of_new_classes_has_images_of_both_kinds(tiny, prepare):
     old, new = old_true.held_out, inputs.proxy.held_out[inputs.bank_proxy_images :]
     assert np.array_equal(images, np.concatenate([old_true.images[old], inputs.proxy.images[new]]))
     assert np.array_equal(labels, np.concatenate([old_true.labels[old], 5 + inputs.proxy.labels[new]]))
-    outcome = pipeline.run(config, inputs)
+    outcome = run_trial(config, inputs)
     assert outcome.metrics["score"] == accuracy(
         predict(outcome.student, torch.from_numpy(images)), torch.from_numpy(labels)
     )
@@ -46,7 +46,7 @@ def test_proxies_of_other_kinds_are_turned_to_the_teachers_channels(proxy, tiny,
     assert inputs.proxy.images.shape == (40, 1, 32, 32)
     assert inputs.proxy.set_images == 40
     assert sorted([*inputs.proxy.train, *inputs.proxy.held_out]) == list(range(40))
-    assert 0 <= pipeline.run(config, inputs).metrics["score"] <= 1
+    assert 0 <= run_trial(config, inputs).metrics["score"] <= 1
 
 
 def test_the_batch_is_counted_in_the_whole_set(tiny, prepare):

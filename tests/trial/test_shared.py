@@ -6,8 +6,9 @@ import weakref
 
 from same_bits import bits
 
-from degan_search import pipeline
 from degan_search.checkpoint import tensors_bytes
+from degan_search.trial.trial import Trial
+from degan_search.trial.trial import run as run_trial
 
 
 def everything(shared, with_true=True):
@@ -31,25 +32,25 @@ def test_trials_share_what_none_of_them_changes_and_give_the_same_bits(tiny, pre
         tiny({"method": "proxy"}),
         tiny({"distill.mix_proxy": 0.5, "distill.augment": True, "gan.lambda_s": 1}),
     ]
-    first = [bits(pipeline.run(config, inputs)) for config in configs]
+    first = [bits(run_trial(config, inputs)) for config in configs]
     shared = inputs.on("cpu")
     before = everything(shared)
-    assert [bits(pipeline.run(config, inputs)) for config in configs] == first
+    assert [bits(run_trial(config, inputs)) for config in configs] == first
     assert everything(shared) == before
     for config, expected in zip(configs, first, strict=True):
         alone = dataclasses.replace(inputs)  # the same arrays, but nothing made of them yet
-        assert bits(pipeline.run(config, alone)) == expected
+        assert bits(run_trial(config, alone)) == expected
 
 
 def test_trials_on_the_same_inputs_hold_one_copy(tiny, prepare):
     inputs = prepare(tiny())
-    one, other = pipeline.Trial(tiny(), inputs), pipeline.Trial(tiny({"seed": 1}), inputs)
+    one, other = Trial(tiny(), inputs).common, Trial(tiny({"seed": 1}), inputs).common
     assert one.teacher is other.teacher
     assert one.fast_teacher is other.fast_teacher
     assert one.bank.images is other.bank.images
     assert one.bank.logits is other.bank.logits
     assert one.shared.proxy is other.shared.proxy
-    another = pipeline.Trial(tiny(), dataclasses.replace(inputs))
+    another = Trial(tiny(), dataclasses.replace(inputs)).common
     assert another.teacher is not one.teacher
 
 

@@ -1,0 +1,39 @@
+"""What every stage of a trial needs to know: where random numbers come from, the device, and how steps are run."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import torch
+
+from degan_search import runtime
+from degan_search.capture import Accelerate
+
+
+@dataclass(frozen=True)
+class Context:
+    """A seed with its named streams of random numbers, the device, and how training steps are run on it."""
+
+    seed: int
+    device: str = "cpu"
+    precision: runtime.Precision = "float32"
+    """Of convolutions and matrix products in training steps."""
+    accelerate: Accelerate = "none"
+    """Whether training steps are recorded as CUDA graphs."""
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """Return the random generator of the named stream, on the device."""
+        return runtime.generator(self.seed, *names, device=self.device)
+
+    def seeded(self, *names: str | int) -> AbstractContextManager[torch.Generator]:
+        """Return a block in which torch's global generator, which draws initial weights, follows the named stream."""
+        return runtime.seeded(self.seed, *names)
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """Return a block that computes in `precision`."""
+        return runtime.arithmetic(self.precision, self.device)
+
+    def with_seed(self, seed: int) -> Context:
+        """Return the same context with the streams of another seed."""
+        return replace(self, seed=seed)

@@ -1,0 +1,78 @@
+"""What the stages of one trial share: its settings, what it is given, and the images on which students are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from degan_search import bank as banks
+from degan_search import capture, incremental, runtime
+from degan_search.config import TrialConfig
+from degan_search.methods import METHODS, Method, normalised
+from degan_search.metrics import accuracy, predict
+from degan_search.networks.table import build_classifier
+from degan_search.training.context import Context
+from degan_search.trial.images import banked
+from degan_search.trial.inputs import Inputs
+from degan_search.trial.shared import Shared
+
+
+@dataclass(frozen=True, eq=False)
+class TrialContext:
+    """A trial's configuration with what follows from it, on the device. No stage changes any of it."""
+
+    config: TrialConfig
+    inputs: Inputs
+    method: Method
+    context: Context
+    """Of the trial's seed."""
+    shared: Shared
+    """What trials on the same inputs share."""
+    teacher: nn.Module
+    fast_teacher: nn.Module
+    """The teacher with its norms folded, but for those whose statistics `lambda_bn` looks at."""
+    bank: banks.Bank
+
+    @classmethod
+    def of(cls, config: TrialConfig, inputs: Inputs, device: str) -> TrialContext:
+        """Return the context of a trial on a device."""
+        config, on_device = normalised(config), inputs.on(device)
+        precision = runtime.precision_of(config.precision, device)
+        return cls(
+            config,
+            inputs,
+            METHODS[config.method],
+            Context(config.seed, device, precision, capture.chosen(config.accelerate, device)),
+            on_device,
+            on_device.teacher,
+            on_device.teacher if config.gan.lambda_bn else on_device.fast_teacher,
+            _bank(config, inputs, on_device),
+        )
+
+    def untrained_student(self, name: str) -> nn.Module:
+        """Return a student on the device, its weights from the random stream of the stage with this name."""
+        student, teacher = self.config.student, self.inputs.teacher
+        with self.context.seeded(name, "weights"):
+            model = build_classifier(student.network, teacher.classes, student.width, teacher.channels)
+        model.to(self.context.device).to(memory_format=torch.channels_last)
+        return model
+
+    def compare(self, student: nn.Module) -> dict[str, float]:
+        """Return the bank's measures, and the objective among them as `score`."""
+        measures = self.bank.compare(student)
+        if self.inputs.oracle is not None:
+            images, labels = (self.shared.moved(part) for part in self.inputs.oracle)
+            return measures | {"score": accuracy(predict(student, images), labels)}
+        return measures | {"score": measures[self.config.objective]}
+
+
+def _bank(config: TrialConfig, inputs: Inputs, on_device: Shared) -> banks.Bank:
+    """Return the bank, with outputs over old and new classes for the task `incremental`."""
+    images, logits = on_device.bank
+    if config.task == "incremental":
+        proxy = inputs.proxy
+        labels = on_device.moved(proxy.labels_of(banked(config, proxy)))
+        logits = incremental.bank_logits(logits, labels, len(proxy.classes))
+    return banks.Bank(images, logits, inputs.bank_proxy_images)

@@ -1,0 +1,157 @@
+"""The GAN of a trial: its training, and at each rung a short distillation that scores the generator as it stands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor, nn
+
+from degan_search import degan
+from degan_search.batchnorm import statistics_distance
+from degan_search.config import DistillConfig
+from degan_search.data.images import denormalise
+from degan_search.distill import Distillation
+from degan_search.fit import Progress
+from degan_search.metrics import coverage, effective_classes, mean_entropy
+from degan_search.pipeline import probe_config
+from degan_search.sources import GeneratorSource
+from degan_search.stages.gan_training import GanProgress, GanTraining
+from degan_search.trial.context import TrialContext
+
+SAMPLES = 64
+STATISTICS_IMAGES = 1024
+GAN_LOSSES = ("d_loss", "g_loss", "adversarial", "entropy", "diversity", "divergence", "bn_loss")
+
+
+class GanStage:
+    """The GAN's training, interrupted by a probe at each rung (`probe.at`).
+
+    A probe distils a fresh student from the generator. Its own random streams leave the GAN's training untouched.
+    """
+
+    def __init__(self, trial: TrialContext) -> None:
+        """Begin with an untrained GAN."""
+        self.trial = trial
+        self.gan = _untrained(trial)
+        self.rungs = trial.config.probe.at
+        proxy, set_images = trial.shared.proxy, trial.inputs.proxy.set_images
+        self.training = GanTraining(self.gan, proxy, set_images, trial.context, self.rungs)
+        self.reached: GanProgress | None = None
+        """The last step that was reported: where the trial's budget stands."""
+        self.probe: Distillation | None = None
+        """Runs after that step, if it is a rung."""
+        self.metrics: dict[str, float] = {}
+        """The losses and the generator's statistics at the end."""
+
+    @property
+    def generator(self) -> nn.Module:
+        """The network that is trained."""
+        return self.gan.generator
+
+    @property
+    def steps_reported(self) -> int:
+        """Steps of the GAN up to the last report."""
+        return self.reached.step if self.reached else 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the GAN is trained, and probed if its last step is a rung."""
+        return self.training.done and self.probe is None
+
+    def step(self) -> Progress | None:
+        """Do a step of the probe if there is one, else of the GAN; returns the progress, if there is any.
+
+        Raises:
+            DivergedError: a loss is not finite, or the generator makes one image only.
+        """
+        if self.probe is None:
+            reached = self.training.step()
+            if reached is None:
+                return None
+            self.reached = reached
+            if reached.step in self.rungs:
+                self.probe = self._begin_probe(reached.step)
+                return None
+            return self._progress(reached)
+        if not self.probe.done:
+            return self.probe.step()
+        score = self.trial.compare(self.probe.student)["score"]
+        self.probe = None
+        assert self.reached is not None, "there is a probe at a reported step alone"
+        return self._progress(self.reached, score)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the training's state, and the probe's if there is one."""
+        return {
+            "training": self.training.state_dict(),
+            "reached": None if self.reached is None else asdict(self.reached),
+            "probe": None if self.probe is None else self.probe.state_dict(),
+            "metrics": self.metrics,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.training.load_state_dict(state["training"])
+        self.reached = None if state["reached"] is None else GanProgress(**state["reached"])
+        self.probe = None
+        if state["probe"] is not None:
+            self.probe = self._begin_probe(self.steps_reported)
+            self.probe.load_state_dict(state["probe"])
+        self.metrics = state["metrics"]
+
+    def _begin_probe(self, step: int) -> Distillation:
+        """Return a short distillation from the generator as it stands."""
+        name, settings = f"probe at {step}", probe_config(self.trial.config)
+        student = self.trial.untrained_student(name)
+        source = generated(self.trial, self.generator, settings)
+        return Distillation(student, source, settings, self.trial.context, name)
+
+    def _progress(self, reached: GanProgress, score: float | None = None) -> Progress:
+        """Return the progress of a step of the GAN, after which the generator may have been probed."""
+        losses = {name: getattr(reached, name) for name in GAN_LOSSES}
+        if self.training.done or score is not None:
+            losses |= statistics(self.trial, self.generator)
+        if self.training.done:
+            self.metrics = dict(losses)
+        if score is not None:
+            losses["score"] = score
+        return Progress("gan", reached.step, reached.of, losses.get("score", math.nan), reached.g_loss, losses)
+
+
+def generated(trial: TrialContext, generator: nn.Module, config: DistillConfig) -> GeneratorSource:
+    """Return the source of a generator's images."""
+    return GeneratorSource(generator, trial.config.gan.latent, trial.fast_teacher, config, trial.context.precision)
+
+
+def statistics(trial: TrialContext, generator: nn.Module) -> dict[str, float]:
+    """Describe the generated classes; for analysis only: the weights optimise these, so nothing selects on them."""
+    source = GeneratorSource(generator, trial.config.gan.latent, trial.teacher)
+    images, logits = source.make(STATISTICS_IMAGES, trial.context.generator("statistics"))
+    return {
+        "effective_classes": effective_classes(logits),
+        "coverage": coverage(logits),
+        "mean_entropy": mean_entropy(logits),
+        "bn_distance": statistics_distance(trial.teacher, images),
+    }
+
+
+def samples(trial: TrialContext, generator: nn.Module) -> Tensor:
+    """Return images of the generator as bytes, on the CPU: always from the same noise."""
+    source = GeneratorSource(generator, trial.config.gan.latent, trial.teacher)
+    return denormalise(source.make(SAMPLES, trial.context.generator("samples"))[0]).cpu()
+
+
+def _untrained(trial: TrialContext) -> degan.Gan:
+    config, student = trial.config, None
+    if config.gan.lambda_s:
+        student = trial.untrained_student("rival"), config.distill
+    return degan.build(
+        config.gan,
+        trial.inputs.teacher.channels,
+        trial.fast_teacher,
+        trial.context,
+        trial.method.adversarial,
+        student,
+    )

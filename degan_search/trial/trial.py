@@ -1,0 +1,208 @@
+"""One trial, start to end: a pure function of its configuration and inputs. It knows nothing of Ray or of ledgers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from degan_search import degan, runtime
+from degan_search.checkpoint import snapshot
+from degan_search.config import TrialConfig, stable_hash
+from degan_search.distill import Distillation
+from degan_search.errors import UserError
+from degan_search.incremental import IncrementalLearning
+from degan_search.trial.context import TrialContext
+from degan_search.trial.gan_stage import SAMPLES, GanStage, samples
+from degan_search.trial.inputs import Inputs
+from degan_search.trial.outcome import Event, Outcome
+from degan_search.trial.student_stage import student_stage
+from degan_search.zskd import ZskdSynthesis
+
+Stage = GanStage | ZskdSynthesis | Distillation | IncrementalLearning
+StageName = Literal["gan", "zskd", "student"]
+FIRST: dict[str, StageName] = {"generator": "gan", "zskd": "zskd"}
+"""The stage that makes images, by what a method distils from; trials of other methods begin with the student."""
+
+
+def run(
+    config: TrialConfig, inputs: Inputs, report: Callable[[Event], None] | None = None, device: str = "cpu"
+) -> Outcome:
+    """Run a trial to its end and return its outcome.
+
+    Raises:
+        DivergedError: a loss is not finite, or the generator collapsed.
+    """
+    trial = Trial(config, inputs, device)
+    while not trial.done:
+        event = trial.step()
+        if event is not None and report is not None:
+            report(event)
+    return trial.outcome
+
+
+class Trial:
+    """A trial that is done step by step: images are made, if the method makes any, then the student learns.
+
+    It may be cut after any step and go on elsewhere: a new trial of the same configuration and inputs that loads its
+    state has the same events from there on, bit for bit, as if nobody had cut it; seconds count on.
+    """
+
+    def __init__(self, config: TrialConfig, inputs: Inputs, device: str = "cpu") -> None:
+        self.begun = time.monotonic()
+        self.common = TrialContext.of(config, inputs, device)
+        self.stage_name: StageName | None = None
+        self.stage: Stage | None = None
+        """The current one; None before the first step."""
+        self.generator: nn.Module | None = None
+        """Trained, for the student to learn from."""
+        self.images: Tensor | None = None
+        """Made from the teacher, for the student to learn from."""
+        self.gan_steps = 0
+        """Steps of the GAN up to its last event."""
+        self.metrics: dict[str, float] = {}
+        self._outcome: Outcome | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self._outcome is not None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the trial gave, once it is done."""
+        assert self._outcome is not None, "the trial is not done"
+        return self._outcome
+
+    @property
+    def precision(self) -> runtime.Precision:
+        """Of the training steps."""
+        return self.common.context.precision
+
+    @property
+    def seconds(self) -> float:
+        """Since the trial began, those before it was cut among them."""
+        return time.monotonic() - self.begun
+
+    def step(self) -> Event | None:
+        """Do the next step of the current stage; when a stage is done, the next one begins.
+
+        Returns what there is to report, if anything; the last event is of stage "done".
+
+        Raises:
+            DivergedError: a loss is not finite, or the generator collapsed.
+        """
+        if self.stage is None:
+            self.stage = self._begin(FIRST.get(self.common.method.source, "student"))
+        elif self.stage.done:
+            if self.stage_name == "student":
+                return self._end()
+            self._keep_what_was_made()
+            self.stage = self._begin("student")
+        progress = self.stage.step()
+        if isinstance(self.stage, GanStage):
+            self.gan_steps = self.stage.steps_reported
+        if progress is None:
+            return None
+        return Event(progress.stage, progress.step, progress.of, self.seconds, self.gan_steps, progress.metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of all that the trial needs to go on after its last step.
+
+        It is for `checkpoint.state_bytes`: tensors on the CPU, numbers, text, lists and dicts.
+        """
+        state = {
+            "about": self._about(),
+            "seconds": self.seconds,
+            "gan_steps": self.gan_steps,
+            "metrics": self.metrics,
+            "generator": None if self.generator is None else self.generator.state_dict(),
+            "images": self.images,
+            "stage_name": self.stage_name,
+            "stage": None if self.stage is None else self.stage.state_dict(),
+        }
+        copied: dict[str, Any] = snapshot(state)
+        return copied
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state, which stays as it is.
+
+        Raises:
+            UserError: it is of another configuration, teacher, version of torch or kind of device. The trial has not
+                changed then.
+        """
+        self._refuse_another(state["about"])
+        state = snapshot(state)  # optimisers go on with the very tensors that they are given
+        device = self.common.context.device
+        self.begun = time.monotonic() - state["seconds"]
+        self.gan_steps = state["gan_steps"]
+        self.metrics = state["metrics"]
+        self.generator = None if state["generator"] is None else self._loaded_generator(state["generator"])
+        self.images = None if state["images"] is None else state["images"].to(device)
+        self._outcome = None
+        self.stage = None if state["stage_name"] is None else self._begin(state["stage_name"])
+        if self.stage is not None:
+            self.stage.load_state_dict(state["stage"])
+
+    def _begin(self, name: StageName) -> Stage:
+        """Return a stage from its beginning; the student's learns from what was made before."""
+        self.stage_name, common = name, self.common
+        if name == "gan":
+            return GanStage(common)
+        if name == "zskd":
+            return ZskdSynthesis(common.teacher, common.config.zskd, common.inputs.teacher.channels, common.context)
+        return student_stage(common, self.generator, self.images)
+
+    def _keep_what_was_made(self) -> None:
+        """Take the generator or the images from the stage that is done, of which nothing else is kept."""
+        if isinstance(self.stage, GanStage):
+            self.generator = self.stage.generator
+            self.metrics |= self.stage.metrics
+        elif isinstance(self.stage, ZskdSynthesis):
+            self.images = self.stage.images
+        self.metrics["gan_seconds"] = self.seconds
+
+    def _end(self) -> Event:
+        """Compare the student and set the outcome; returns the last event."""
+        assert isinstance(self.stage, Distillation | IncrementalLearning), "the student's stage is the last"
+        student, metrics = self.stage.student, self.metrics
+        metrics["distill_steps"] = self.stage.fitting.steps
+        metrics["distill_seconds"] = self.seconds - metrics.get("gan_seconds", 0.0)
+        metrics["gan_steps"] = self.gan_steps
+        metrics |= self.common.compare(student)
+        metrics["seconds"] = self.seconds
+        self._outcome = Outcome(metrics, student)
+        if self.images is not None:
+            self._outcome.samples = self.images[:SAMPLES].cpu()
+        if self.generator is not None:
+            self._outcome.generator = self.generator.eval()
+            self._outcome.samples = samples(self.common, self.generator)
+        return Event("done", 1, 1, self.seconds, self.gan_steps, metrics)
+
+    def _loaded_generator(self, state: dict[str, Tensor]) -> nn.Module:
+        common = self.common
+        generator = degan.untrained_generator(common.config.gan, common.inputs.teacher.channels, common.context)
+        generator.load_state_dict(state)
+        return generator
+
+    def _about(self) -> dict[str, str]:
+        """Return what must be the same for a trial to go on with the same bits."""
+        common = self.common
+        return {
+            "config": stable_hash(common.config),
+            "teacher": common.inputs.teacher.hash,
+            "torch": str(torch.__version__),
+            "device": torch.device(common.context.device).type,
+            "precision": common.context.precision,
+        }
+
+    def _refuse_another(self, about: dict[str, str]) -> None:
+        for what, own in self._about().items():
+            if about.get(what) != own:
+                raise UserError(
+                    f"the trial's saved state is of {what} {about.get(what)!r}, but now it is {own!r}; "
+                    "start the trial anew, without its state"
+                )
