@@ -14,22 +14,24 @@ from typing import Any
 import torch
 import yaml
 from scipy.stats import ttest_rel
+from torch import nn
 
 from benchmarks.measure import Figures, arguments
-from degan_search import pipeline, runtime
+from degan_search import runtime
 from degan_search.config import TrialConfig, trial_config
 from degan_search.metrics import accuracy, predict
 from degan_search.trial.inputs import Inputs, gather, load
+from degan_search.trial.trial import Trial
 from degan_search.turns import Turns
 
 
-def trial_with(config: TrialConfig, inputs: Inputs, device: str, generator: Any = None) -> pipeline.Trial:
-    """Return the trial; given a generator's state, one whose GAN is done."""
-    trial = pipeline.Trial(config, inputs, device)
-    if generator is None:
-        return trial
-    done = {"seconds": 0.0, "gan_steps": 0, "metrics": {"gan_seconds": 0.0}, "parts": {"generator": generator}}
-    return pipeline.Trial(config, inputs, device, trial.about | done)
+def trial_with(config: TrialConfig, inputs: Inputs, device: str, generator: nn.Module | None = None) -> Trial:
+    """Return the trial; given a trained generator, one whose GAN is done."""
+    trial = Trial(config, inputs, device)
+    if generator is not None:
+        trial.generator = generator
+        trial.begin("student")
+    return trial
 
 
 def main() -> None:
@@ -61,18 +63,19 @@ def main() -> None:
     figures = Figures()
     seeds = range(options.first_seed, options.first_seed + options.repetitions)
     together = 1 if device == "cpu" else len(seeds)
-    generators: dict[int, Any] = {}
+    generators: dict[int, nn.Module] = {}
     for value in values:
         for start in range(0, len(seeds), together):
             beside = seeds[start : start + together]
             trials = {
                 seed: trial_with(configured(value, seed), inputs, device, generators.get(seed)) for seed in beside
             }
-            for _ in Turns({seed: trial.steps() for seed, trial in trials.items()}, device):
-                pass
+            turns = Turns(trials, device)
+            while not turns.done:
+                turns.step()
             for seed, trial in trials.items():
                 if options.setting.startswith("distill.") and trial.outcome.generator is not None:
-                    generators[seed] = trial.outcome.generator.state_dict()  # the same whatever distillation does
+                    generators[seed] = trial.outcome.generator  # the same whatever distillation does
                 found[value].append(100 * accuracy(predict(trial.outcome.student, judged), labels))
                 timed = "distill_seconds" if options.setting.startswith("distill.") else "seconds"
                 seconds[value].append(trial.outcome.metrics[timed] / len(beside))

@@ -20,6 +20,8 @@ from degan_search.config import GanConfig
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.sources import IndexBatches
+from degan_search.stages.gan_training import GanTraining
+from degan_search.training.context import Context
 
 IMAGES, CLASSES = 2000, 10
 Change = Callable[[degan.Gan], None]
@@ -28,7 +30,7 @@ Change = Callable[[degan.Gan], None]
 def released(config: GanConfig, teacher: nn.Module, images: np.ndarray, whole: bool) -> Callable[[], object]:
     """Return the released procedure's next step; not `whole`: its images alone."""
     order = IndexBatches(len(images), config.batch_size, runtime.generator(0, "images"))
-    gan = degan.build(config, 3, teacher, 0, "cpu")
+    gan = degan.build(config, 3, teacher, Context(0))
     assert gan.discriminator is not None
     generator, discriminator = reference.plain(gan.generator), reference.plain(gan.discriminator)
     batches, noise = reference.real_batches(images, order), runtime.generator(0, "noise")
@@ -49,12 +51,12 @@ def ours(
     change: Change | None = None,
 ) -> Callable[[], object]:
     """Return our training's next step, after a change of the GAN."""
-    gan = degan.build(config, 3, teacher, 0, "cpu", precision=precision)
+    context = Context(0, precision=precision)
+    gan = degan.build(config, 3, teacher, context)
     if change:
         change(gan)
-    every = tuple(range(1, 1000))  # each step is reported, so that `next` makes one
-    steps = degan.train(gan, config, torch.from_numpy(images), len(images), 0, every)
-    return lambda: next(steps)
+    every = tuple(range(1, 1000))  # each step is reported, so that its losses are waited for
+    return GanTraining(gan, torch.from_numpy(images), len(images), context, every).step
 
 
 def teacher_gradients(gan: degan.Gan) -> None:

@@ -19,11 +19,13 @@ from benchmarks import reference
 from benchmarks.measure import Apart, Figures, arguments, interleaved
 from degan_search import runtime
 from degan_search.config import DistillConfig, TrialConfig
-from degan_search.distill import distill
+from degan_search.distill import Distillation
+from degan_search.fit import progress_of
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.sources import EPOCH, GeneratorSource
+from degan_search.training.context import Context
 
 CLASSES, LATENT, POOL = 10, 100, 128
 REFERENCE_STEPS = 2
@@ -96,7 +98,7 @@ def ours(given: Networks, config: DistillConfig, precision: runtime.Precision, r
     student = given.student().to(memory_format=torch.channels_last)
     teacher = freeze(given.teacher, fold_norms=True)
     source = GeneratorSource(given.generator, LATENT, teacher, config, precision=precision)
-    epochs = distill(student, source, config, 0, "cpu", precision=precision)
+    epochs = progress_of(Distillation(student, source, config, Context(0, precision=precision)))
     return lambda: next(epochs)
 
 

@@ -27,11 +27,13 @@ from benchmarks.measure import Figures, arguments
 from degan_search import degan, runtime
 from degan_search.capture import Accelerate
 from degan_search.config import DistillConfig, GanConfig, TrialConfig
-from degan_search.distill import distill_steps
+from degan_search.distill import Distillation
 from degan_search.fit import Progress
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.sources import GeneratorSource
+from degan_search.stages.gan_training import GanProgress, GanTraining
+from degan_search.training.context import Context
 from degan_search.turns import Turns, side_by_side_on_gpu
 
 CLASSES = 10
@@ -75,7 +77,7 @@ class Setting:
         """Return untrained GANs."""
         configs = [self.gan.model_copy(update={"lambda_d": 5.0 + member}) for member in range(members)]
         return {
-            member: degan.build(config, 3, self.teacher, member, self.device, precision=self.precision)
+            member: degan.build(config, 3, self.teacher, Context(member, self.device, self.precision))
             for member, config in enumerate(configs)
         }
 
@@ -85,26 +87,23 @@ class Setting:
             student = build_classifier("alexnet", CLASSES, self.student_width)
         return student.to(self.device).to(memory_format=torch.channels_last)
 
-    def train_gans(self, case: Case, report_at: tuple[int, ...]) -> Turns[degan.GanProgress]:
+    def train_gans(self, case: Case, report_at: tuple[int, ...]) -> Turns[GanProgress]:
         """Train a case's GANs, reporting at these steps among others."""
-        steps = {
-            member: degan.train_steps(
-                gan, gan.config, self.images, len(self.images), member, report_at, accelerate=case.accelerate
-            )
-            for member, gan in self.gans(case.members).items()
-        }
-        return Turns(steps, self.device)
+        stages = {}
+        for member, gan in self.gans(case.members).items():
+            context = Context(member, self.device, self.precision, case.accelerate)
+            stages[member] = GanTraining(gan, self.images, len(self.images), context, report_at)
+        return Turns(stages, self.device)
 
     def distil(self, case: Case) -> Turns[Progress]:
         """Distil a case's students from generators that nobody trained, reporting after each epoch."""
         config, precision = self.distill, self.precision
-        steps = {}
+        stages = {}
         for member, gan in self.gans(case.members).items():
             source = GeneratorSource(gan.generator, self.gan.latent, self.teacher, config, precision)
-            steps[member] = distill_steps(
-                self.student(member), source, config, member, self.device, "distill", None, precision, case.accelerate
-            )
-        return Turns(steps, self.device)
+            context = Context(member, self.device, precision, case.accelerate)
+            stages[member] = Distillation(self.student(member), source, config, context)
+        return Turns(stages, self.device)
 
 
 @dataclass
@@ -124,13 +123,14 @@ def timed(stage: Callable[[], Turns[Any]]) -> Timing:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     marks = [time.perf_counter()]
-    reports = iter(stage())
+    turns = stage()
     for _ in range(2):
-        next(reports)
+        while not turns.step():
+            pass
         if gpu:
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
-    del reports
+    del turns
     memory = float(torch.cuda.max_memory_reserved()) if gpu else float("nan")
     return Timing(marks[1] - marks[0], marks[2] - marks[1], memory)
 
@@ -262,14 +262,15 @@ def run_full(figures: Figures, setting: Setting, case: Case, epochs: int) -> Non
     """Really train so many GANs and students."""
     begun = time.perf_counter()
     turns = setting.train_gans(case, ())
-    for _ in turns:
-        pass
+    while not turns.done:
+        turns.step()
     figures.add(f"fused_full_{case}_gan_seconds", time.perf_counter() - begun)
     figures.add(f"fused_full_{case}_diverged", len(turns.failed))
     begun = time.perf_counter()
     limited = setting.distill.model_copy(update={"steps": epochs * (setting.distill.steps_per_epoch or 1)})
-    for _ in replace(setting, distill=limited.model_copy(update={"patience": epochs})).distil(case):
-        pass
+    students = replace(setting, distill=limited.model_copy(update={"patience": epochs})).distil(case)
+    while not students.done:
+        students.step()
     figures.add(f"fused_full_{case}_distill_seconds", time.perf_counter() - begun)
 
 

@@ -28,11 +28,11 @@ from degan_search import cross, runtime
 from degan_search import teacher as teachers
 from degan_search.config import TrialConfig, merge, trial_config
 from degan_search.metrics import predict
-from degan_search.pipeline import Trial
 from degan_search.records import State
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.inputs import gather, load
 from degan_search.trial.outcome import Event
+from degan_search.trial.trial import Trial
 from degan_search.turns import Turns, side_by_side_on_gpu
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -86,8 +86,9 @@ class Grid:
         for start in range(0, len(configs), together):
             some = configs[start : start + together]
             ran = [Ran(config, Trial(config, self.inputs, self.device), beside=len(some)) for config in some]
-            turns = Turns(dict(enumerate(one.trial.steps() for one in ran)), self.device)
-            for events in turns:
+            turns = Turns(dict(enumerate(one.trial for one in ran)), self.device)
+            while not turns.done:
+                events = turns.step()
                 for member, event in events.items():
                     self._heard(ran[member], event)
                 scored = {member: event.metrics.get("score", nan) for member, event in events.items()}

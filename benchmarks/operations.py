@@ -30,6 +30,7 @@ from degan_search.methods import METHODS
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.sources import CHUNK, GeneratorSource
+from degan_search.training.context import Context
 
 TABLE2 = Path(__file__).parents[1] / "search_spaces" / "table2_cifar10.yaml"
 ROWS = ("proxy", "dcgan", "degan")
@@ -81,7 +82,7 @@ def costs(teacher: str = "alexnet", student: str = "alexnet_half", classes: int 
     frozen = freeze(taught)
     config = GanConfig(width=width, lambda_e=1.0, lambda_d=5.0)
     plain = config.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})
-    gans = [degan.build(one, channels, frozen, 0, "cpu") for one in (config, plain)]
+    gans = [degan.build(one, channels, frozen, Context(0)) for one in (config, plain)]
     source = GeneratorSource(gans[0].generator, config.latent, frozen)
     images, z = torch.rand(COUNTED, channels, 32, 32), torch.randn(COUNTED, config.latent, 1, 1)
     steps: list[Callable[[], object]] = [
@@ -317,7 +318,7 @@ def _total(work: Sequence[Work]) -> float:
 
 def _gflops(batch: int, repetitions: int) -> float:
     """Return what one core of this machine reaches in DeGAN's step at width 64, AlexNet the teacher, in float32."""
-    gan = degan.build(GanConfig(lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10)), 0, "cpu")
+    gan = degan.build(GanConfig(lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10)), Context(0))
     images = torch.rand(batch, 3, 32, 32).to(memory_format=torch.channels_last)
     z = torch.randn(batch, gan.config.latent, 1, 1)
     (seconds,) = measure.interleaved({"step": lambda: gan.step(images, z)}, repetitions).values()

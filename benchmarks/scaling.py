@@ -36,6 +36,7 @@ from degan_search.search.asha import CellAsha
 from degan_search.search.cluster import ray_cluster
 from degan_search.search.options import Options
 from degan_search.sources import GeneratorSource
+from degan_search.training.context import Context
 from degan_search.trial.images import load_proxy
 from degan_search.trial.inputs import gather, load, prepare
 from degan_search.trial.trial import run as run_trial
@@ -93,7 +94,7 @@ def classes(folder: Path, sizes: Sequence[int]) -> Once:
 
     def networks(count: int) -> tuple[degan.Gan, torch.nn.Module, GeneratorSource, Bank]:
         teacher, student = freeze(build_classifier("lenet", count)), build_classifier("lenet_half", count)
-        gan = degan.build(GanConfig(width=16, lambda_e=1.0), 1, teacher, 0, "cpu")
+        gan = degan.build(GanConfig(width=16, lambda_e=1.0), 1, teacher, Context(0))
         source = GeneratorSource(gan.generator, 100, teacher, DistillConfig())
         return gan, student, source, Bank(pictures, predict(teacher, pictures), len(pictures))
 

@@ -29,6 +29,7 @@ from degan_search.errors import UserError
 from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
 from degan_search.sources import IndexBatches
+from degan_search.training.context import Context
 from degan_search.trial.inputs import Inputs, gather, load
 from degan_search.trial.trial import run as run_trial
 
@@ -96,7 +97,7 @@ def released(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     """Run the released procedure from the same numbers; return the student, and the seconds of the GAN."""
     begun, seed, images = time.perf_counter(), config.seed, inputs.proxy.images
     teacher = reference.plain(inputs.teacher.model())
-    built = degan.build(config.gan, inputs.teacher.channels, teacher, seed, "cpu")
+    built = degan.build(config.gan, inputs.teacher.channels, teacher, Context(seed))
     assert built.discriminator is not None
     gan = reference.Gan(config.gan, reference.plain(built.generator), reference.plain(built.discriminator), teacher)
     size, steps = degan.lengths(config.gan, len(images), inputs.proxy.set_images)

@@ -96,15 +96,17 @@ class Trial:
             DivergedError: a loss is not finite, or the generator collapsed.
         """
         if self.stage is None:
-            self.stage = self._begin(FIRST.get(self.common.method.source, "student"))
-        elif self.stage.done:
-            if self.stage_name == "student":
-                return self._end()
+            stage = self.begin(FIRST.get(self.common.method.source, "student"))
+        elif not self.stage.done:
+            stage = self.stage
+        elif self.stage_name != "student":
             self._keep_what_was_made()
-            self.stage = self._begin("student")
-        progress = self.stage.step()
-        if isinstance(self.stage, GanStage):
-            self.gan_steps = self.stage.steps_reported
+            stage = self.begin("student")
+        else:
+            return self._end()
+        progress = stage.step()
+        if isinstance(stage, GanStage):
+            self.gan_steps = stage.steps_reported
         if progress is None:
             return None
         return Event(progress.stage, progress.step, progress.of, self.seconds, self.gan_steps, progress.metrics)
@@ -143,18 +145,21 @@ class Trial:
         self.generator = None if state["generator"] is None else self._loaded_generator(state["generator"])
         self.images = None if state["images"] is None else state["images"].to(device)
         self._outcome = None
-        self.stage = None if state["stage_name"] is None else self._begin(state["stage_name"])
-        if self.stage is not None:
-            self.stage.load_state_dict(state["stage"])
+        self.stage_name, self.stage = None, None
+        if state["stage_name"] is not None:
+            self.begin(state["stage_name"]).load_state_dict(state["stage"])
 
-    def _begin(self, name: StageName) -> Stage:
-        """Return a stage from its beginning; the student's learns from what was made before."""
+    def begin(self, name: StageName) -> Stage:
+        """Begin a stage and return it; the student learns from the generator or the images that are there."""
         self.stage_name, common = name, self.common
         if name == "gan":
-            return GanStage(common)
-        if name == "zskd":
-            return ZskdSynthesis(common.teacher, common.config.zskd, common.inputs.teacher.channels, common.context)
-        return student_stage(common, self.generator, self.images)
+            self.stage = GanStage(common)
+        elif name == "zskd":
+            channels = common.inputs.teacher.channels
+            self.stage = ZskdSynthesis(common.teacher, common.config.zskd, channels, common.context)
+        else:
+            self.stage = student_stage(common, self.generator, self.images)
+        return self.stage
 
     def _keep_what_was_made(self) -> None:
         """Take the generator or the images from the stage that is done, of which nothing else is kept."""
