@@ -20,7 +20,7 @@ from benchmarks.measure import Figures, arguments
 from degan_search import runtime
 from degan_search.config import TrialConfig, trial_config
 from degan_search.metrics import accuracy, predict
-from degan_search.trial.inputs import gather, load
+from degan_search.trial.inputs import Inputs, gather, load
 from degan_search.trial.trial import Trial
 from degan_search.turns import Turns
 

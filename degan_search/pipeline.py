@@ -1,4 +1,4 @@
-"""How a trial's students distil, from its settings."""
+"""How a trial distils, and how its probes do."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def test_only_the_last_inputs_are_kept(tiny, prepare, monkeypatch):
         """A trial on the inputs of a reference, as a worker begins it."""
         return Trial(tiny(), trainable._fetched(reference))
 
-    kept = [weakref.ref(begun(number).shared) for number in range(kept_at_once + 1)]
+    kept = [weakref.ref(begun(number).common.shared) for number in range(kept_at_once + 1)]
     gc.collect()
     assert [reference() is not None for reference in kept] == [False] + [True] * kept_at_once
     begun(1)

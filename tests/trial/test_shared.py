@@ -44,13 +44,13 @@ def test_trials_share_what_none_of_them_changes_and_give_the_same_bits(tiny, pre
 
 def test_trials_on_the_same_inputs_hold_one_copy(tiny, prepare):
     inputs = prepare(tiny())
-    one, other = Trial(tiny(), inputs), Trial(tiny({"seed": 1}), inputs)
+    one, other = Trial(tiny(), inputs).common, Trial(tiny({"seed": 1}), inputs).common
     assert one.teacher is other.teacher
     assert one.fast_teacher is other.fast_teacher
     assert one.bank.images is other.bank.images
     assert one.bank.logits is other.bank.logits
     assert one.shared.proxy is other.shared.proxy
-    another = Trial(tiny(), dataclasses.replace(inputs))
+    another = Trial(tiny(), dataclasses.replace(inputs)).common
     assert another.teacher is not one.teacher
 
 
