@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from analysis import paired
 from degan_search import ledger, settings_file
 from degan_search.cli.main import app
 from degan_search.config import TrialConfig, stable_hash, trial_config
