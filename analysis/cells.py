@@ -103,7 +103,7 @@ def extensions(runs: pd.DataFrame, profile: str) -> str | None:
     """
     parts = []
     for name, (column, off) in (OFF | {"profile": (profile, "paper")}).items():
-        values = runs[column].fillna(off)
+        values = runs[column]
         if (values != off).any():
             parts.append(f"{name} {spread(values)}")
     return ", ".join(parts) or None

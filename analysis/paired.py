@@ -46,7 +46,6 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
         UserError: no finished final run of a method with weights.
     """
     done = frame[(frame["phase"] == Phase.FINAL) & (frame["state"] == State.COMPLETE)]
-    # Rows of an older version lack newer settings; their configurations have the defaults.
     configs = pd.Series({index: config_of(row) for index, row in done.iterrows()}, dtype=object)
     rows: list[dict[str, Any]] = []
     for _, group in done.groupby(configs.map(_setting), sort=False):

@@ -30,8 +30,7 @@ def table(frame: pd.DataFrame, paper: str | None = None) -> pd.DataFrame:
     """
     if paper is not None and paper not in PAPERS:
         raise UserError(f"the paper's table {paper!r} is unknown; {close_matches(paper, PAPERS)}")
-    # Rows of an older version do not say it: they had one task.
-    tasks = list(frame["config_task"].fillna("distillation").unique())
+    tasks = list(frame["config_task"].unique())
     if len(tasks) > 1:
         raise UserError(f"a table is of one task, but these trials are of {' and '.join(tasks)}: keep those of one")
     task = tasks[0] if tasks else PAPERS[paper or "table2"]

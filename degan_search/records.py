@@ -31,7 +31,7 @@ class State(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a trial failed; null in rows that did not, and in those of older versions."""
+    """Why a trial failed; null in rows that did not."""
 
     DIVERGED = "diverged"
     """A loss that is not finite, or a generator that makes one image: the configuration's own result."""

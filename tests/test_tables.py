@@ -377,10 +377,3 @@ def test_the_lambdas_of_every_tuned_method_are_shown(sweep, method):
     cell = sweep.cell(RELATED, method)
     assert (cell["lambda_e"], cell["lambda_d"]) == (2, 5)
     assert cell["chosen_by"] == "data-free: balanced_soft_agreement"
-
-
-def test_rows_of_an_older_version_are_of_distillation(sweep):
-    sweep.add(RELATED, "degan", score=0.5, oracle=0.5)
-    old = ledger.load(sweep.folder).assign(config_task=None)
-    old[["config_gan_lambda_s", "config_distill_mix_proxy", "config_distill_profile"]] = None
-    pd.testing.assert_frame_equal(table(old), sweep.tidy())
