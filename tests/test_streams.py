@@ -5,10 +5,10 @@ from functools import cache
 
 import pytest
 
-from degan_search import pipeline, runtime
-from degan_search import teacher as teachers
+from degan_search import runtime
 from degan_search.checkpoint import tensors_bytes
 from degan_search.methods import METHODS
+from degan_search.trial.inputs import prepare
 from degan_search.trial.trial import run as run_trial
 
 SEED, OTHER_SEED = 41, 42
@@ -40,18 +40,16 @@ def asked(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def ready(tiny, true, teacher, store):
+def ready(tiny, store):
     """The configuration and the inputs of a tiny trial of either task."""
 
     def made(task, method, seed):
         if task == "distillation":
             changes = {**BUSY, **RUNGS} if METHODS[method].generates else BUSY
-            config, given = tiny(changes, {"method": method, "seed": seed}), (true, teacher)
+            config = tiny(changes, {"method": method, "seed": seed})
         else:
             config = tiny(NEW_CLASSES, BUSY, LIKE_TEACHER, {"method": method, "seed": seed})
-            old = teachers.true_images(config.teacher, None)
-            given = old, teachers.obtain(config.teacher, old, store)
-        return config, pipeline.prepare(config, pipeline.load_proxy(config, None), *given, store)
+        return config, prepare(config, None, store)
 
     return made
 
@@ -127,10 +125,10 @@ def test_what_a_stream_gives_is_used(task, method, names, ready, plain_student, 
     assert student_of(given) != expected
 
 
-def test_each_generator_of_the_bank_has_streams_of_its_own(tiny, true, teacher, tmp_path, asked):
+def test_each_generator_of_the_bank_has_streams_of_its_own(tiny, tmp_path, asked):
     # Of equal weights, so that the seeds alone tell the generators apart.
     config = tiny({"bank.generators": [[0, 5]] * 3, "seed": SEED})
-    inputs = pipeline.prepare(config, pipeline.load_proxy(config, None), true, teacher, tmp_path)
+    inputs = prepare(config, None, tmp_path)
     made = [inputs.bank[start : start + 8].tobytes() for start in range(inputs.bank_proxy_images, len(inputs.bank), 8)]
     assert len(made) == len(set(made)) == 3
     whole = [(config.bank.seed, ("bank", index)) for index in range(3)]
