@@ -139,4 +139,4 @@ def test_each_generator_of_the_bank_has_streams_of_its_own(tiny, tmp_path, asked
         times = Counter(names for used, names in asked if used == seed)
         assert parts <= set(times)
         assert set(times.values()) == {1}
-    assert not {SEED, teacher.config.seed} & {used for used, names in asked if names[0] in ("bank", "gan")}
+    assert not {SEED, inputs.teacher.config.seed} & {used for used, names in asked if names[0] in ("bank", "gan")}
