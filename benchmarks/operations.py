@@ -172,7 +172,7 @@ def _teacher(config: TrialConfig, epochs: int, images: int = 50_000) -> list[Wor
 
 
 def _bank(config: TrialConfig) -> list[Work]:
-    size, steps = degan.lengths(config.gan, *_sizes(config))
+    size, steps = degan.gan_lengths(config.gan, *_sizes(config))
     weights = config.bank.generators
     return [Work("bank", "gan", steps * size, size, costs().degan if any(pair) else costs().dcgan) for pair in weights]
 
@@ -181,7 +181,7 @@ def _finals(config: TrialConfig, runs: int, epochs: int, pool_refresh: float) ->
     method = METHODS[config.method]
     if not method.generates:
         return _from_images(config, runs, epochs)
-    size, steps = degan.lengths(config.gan, *_sizes(config))
+    size, steps = degan.gan_lengths(config.gan, *_sizes(config))
     gan = Work("finals", "gan", runs * steps * size, size, costs().degan if method.tuned else costs().dcgan)
     return [gan, *_distilled("finals", config.distill, runs * epochs, pool_refresh)]
 
@@ -190,7 +190,7 @@ def _search(config: TrialConfig, space: dict[str, Any], epochs: int, pool_refres
     (when,) = (one for one in space["when"] if config.method in one["if"]["method"] and "trial" in one)
     probe = trial_config(when["trial"]).probe
     left = going_on(space["search"]["trials"], len(probe.at), space["asha"]["reduction_factor"] if stopping else 1.0)
-    size, steps = degan.lengths(config.gan, *_sizes(config))
+    size, steps = degan.gan_lengths(config.gan, *_sizes(config))
     work = [
         Work("search", "gan", trials * (end - start) * size, size, costs().degan)
         for trials, (start, end) in zip(left, pairwise((0, *probe.at, steps)), strict=True)

@@ -100,7 +100,7 @@ def released(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     built = degan.build(config.gan, inputs.teacher.channels, teacher, Context(seed))
     assert built.discriminator is not None
     gan = reference.Gan(config.gan, reference.plain(built.generator), reference.plain(built.discriminator), teacher)
-    size, steps = degan.lengths(config.gan, len(images), inputs.proxy.set_images)
+    size, steps = degan.gan_lengths(config.gan, len(images), inputs.proxy.set_images)
     order = IndexBatches(len(images), size, runtime.generator(seed, "gan", "images"))
     rng = runtime.generator(seed, "gan", "noise")
     for real in islice(reference.real_batches(images, order), steps):

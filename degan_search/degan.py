@@ -206,7 +206,7 @@ def _adam(model: nn.Module, config: GanConfig) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
-def lengths(config: GanConfig, images: int, set_images: int) -> tuple[int, int]:
+def gan_lengths(config: GanConfig, images: int, set_images: int) -> tuple[int, int]:
     """Return batch size and number of steps for a proxy of `images` out of a set of `set_images`.
 
     With `batch_of: set` the batch is the subset's share of `batch_size`: 2048 of CIFAR-100 leaves 1843

@@ -486,19 +486,19 @@ def test_build_draws_each_network_from_its_own_stream():
 
 @pytest.mark.parametrize(("classes", "batch"), [(90, 1843), (40, 819), (10, 205), (6, 123)])
 def test_the_papers_proxies_all_get_5000_steps(classes, batch):
-    assert degan.lengths(GanConfig(), 500 * classes, 50_000) == (batch, 5000)
+    assert degan.gan_lengths(GanConfig(), 500 * classes, 50_000) == (batch, 5000)
     assert degan.scaled_batch(2048, "set", 500 * classes, 50_000) == batch
 
 
 def test_lengths_of_other_settings():
-    assert degan.lengths(GanConfig(batch_size=64, batch_of="used"), 1000, 50_000) == (64, 200 * 16)
-    assert degan.lengths(GanConfig(batch_size=64, batch_of="used", steps=7), 1000, 50_000) == (64, 7)
-    assert degan.lengths(GanConfig(batch_size=64, batch_of="used", epochs=3), 64, 50_000) == (64, 3)
-    assert degan.lengths(GanConfig(), 2, 50_000) == (2, 200)  # BatchNorm needs two
+    assert degan.gan_lengths(GanConfig(batch_size=64, batch_of="used"), 1000, 50_000) == (64, 200 * 16)
+    assert degan.gan_lengths(GanConfig(batch_size=64, batch_of="used", steps=7), 1000, 50_000) == (64, 7)
+    assert degan.gan_lengths(GanConfig(batch_size=64, batch_of="used", epochs=3), 64, 50_000) == (64, 3)
+    assert degan.gan_lengths(GanConfig(), 2, 50_000) == (2, 200)  # BatchNorm needs two
     with pytest.raises(UserError, match=r"the proxy has 63 images, fewer than gan\.batch_size = 64"):
-        degan.lengths(GanConfig(batch_size=64, batch_of="used"), 63, 50_000)
+        degan.gan_lengths(GanConfig(batch_size=64, batch_of="used"), 63, 50_000)
     with pytest.raises(UserError, match="1 images"):
-        degan.lengths(GanConfig(), 1, 50_000)
+        degan.gan_lengths(GanConfig(), 1, 50_000)
 
 
 def proxy_images(count=20):

@@ -99,7 +99,7 @@ def _stretches(
     before: list[float] = []
     making = 0.0
     if method.generates:
-        batch, steps = degan.lengths(config.gan, count, count if config.count else whole)
+        batch, steps = degan.gan_lengths(config.gan, count, count if config.count else whole)
         rungs = tuple(step for step in config.probe.at if step <= steps)
         probe = distill_image * config.probe.steps * config.probe.batch_size
         before = [gan_image * batch * (step - last) + probe for last, step in itertools.pairwise((0, *rungs))]

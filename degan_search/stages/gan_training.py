@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from degan_search.data.images import normalise
-from degan_search.degan import Gan, lengths
+from degan_search.degan import Gan, gan_lengths
 from degan_search.fit import DivergedError
 from degan_search.networks.layers import draw_from
 from degan_search.records import GAN_LOSSES
@@ -40,7 +40,7 @@ class GanProgress:
 
 
 class GanTraining:
-    """The training of a GAN in place on proxy images, as long as `lengths` says."""
+    """The training of a GAN in place on proxy images, as long as `gan_lengths` says."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class GanTraining:
             UserError: fewer proxy images than a batch.
         """
         self.gan, self.proxy, self.accelerate = gan, proxy, context.accelerate
-        size, self.steps = lengths(gan.config, len(proxy), set_images)
+        size, self.steps = gan_lengths(gan.config, len(proxy), set_images)
         self.report_at = report_at
         self.order_rng = context.generator("gan", "images")
         self.noise_rng = context.generator("gan", "noise")

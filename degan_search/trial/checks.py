@@ -49,7 +49,7 @@ def check_size(config: TrialConfig, proxy: Proxy) -> None:
     """
     method = METHODS[config.method]
     if method.generates:
-        degan.lengths(config.gan, len(proxy.images), proxy.set_images)
+        degan.gan_lengths(config.gan, len(proxy.images), proxy.set_images)
     if config.task == "incremental":
         proxy.labels_of(proxy.train)
     elif method.source == "proxy":
