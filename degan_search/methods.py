@@ -29,7 +29,7 @@ class Method:
     matched: bool = False
     """Images only: budgeted in steps like distillation from a generator, not as the released code does."""
     rule: Rule | None = None
-    """How new classes are learned (`incremental.learn`); None: the method is none of the task `incremental`."""
+    """How new classes are learned (`IncrementalLearning`); None: the method is none of the task `incremental`."""
     distils: bool = True
     """Whether it is a method of the task `distillation`."""
 

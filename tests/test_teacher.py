@@ -18,6 +18,7 @@ from torch import nn
 
 from degan_search import runtime
 from degan_search import teacher as teachers
+from degan_search.checkpoint import snapshot
 from degan_search.data import proxies
 from degan_search.errors import UserError
 from degan_search.metrics import accuracy, predict
@@ -130,6 +131,23 @@ def test_either_loss_has_its_value(loss, tiny):
         sure = 1 / (1 + np.exp(-outputs))
         expected = -(right * np.log(sure) + (1 - right) * np.log(1 - sure)).mean()
     assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_goes_on_from_any_step(tiny):
+    fit = {"steps": 8, "steps_per_epoch": 3, "batch_size": 8, "augment": True}
+    config = tiny({"teacher": {"network": "alexnet", "width": 2, "count": 40, "fit": fit}}).teacher
+    true = teachers.true_images(config, None)
+    training, reports, states = teachers.TeacherTraining(config, true), [], []
+    while not training.done:
+        reports.append(training.step())
+        states.append(snapshot(training.state_dict()))
+    assert [report.step for report in reports if report] == [3, 6, 8]
+    for cut, state in enumerate(states):
+        rest, left = teachers.TeacherTraining(config, true), reports[cut + 1 :]
+        rest.load_state_dict(state)
+        assert [rest.step() for _ in left] == left
+        assert rest.done
+        assert all(map(torch.equal, rest.model.state_dict().values(), training.model.state_dict().values()))
 
 
 def test_images_are_augmented_if_asked_from_the_teachers_seed(tiny):
