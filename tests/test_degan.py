@@ -17,6 +17,7 @@ from degan_search.fit import DivergedError, progress_of
 from degan_search.losses import discriminator_loss, distillation_loss, generator_loss
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
+from degan_search.records import GAN_LOSSES
 from degan_search.stages import gan_training
 from degan_search.stages.gan_training import GanTraining
 from degan_search.training.context import Context
@@ -409,10 +410,11 @@ def test_the_rival_is_fought_with_its_weight_and_changes_the_generator():
     ]
     assert not torch.equal(found[0][0], found[1][0])
     assert not torch.equal(found[1][0], found[2][0])
-    assert all(math.isnan(point.divergence) for point in found[0][1])
-    assert all(point.divergence >= 0 for point in found[1][1])
-    last = found[2][1][-1]
-    assert last.g_loss == pytest.approx(last.adversarial - 5 * last.diversity - 50 * last.divergence, rel=1e-5)
+    assert all(math.isnan(point.losses["divergence"]) for point in found[0][1])
+    assert all(point.losses["divergence"] >= 0 for point in found[1][1])
+    last = found[2][1][-1].losses
+    expected = last["adversarial"] - 5 * last["diversity"] - 50 * last["divergence"]
+    assert last["g_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_images_come_nearer_to_the_teachers_statistics():
@@ -429,7 +431,7 @@ def test_images_come_nearer_to_the_teachers_statistics():
     )
     proxy = proxy_images().expand(-1, 3, -1, -1).contiguous()
     gan = degan.build(settings, 3, normed_teacher(torch.float32), Context(0), False)
-    losses = [point.bn_loss for point in progress_of(GanTraining(gan, proxy, 20, Context(0)))]
+    losses = [point.losses["bn_loss"] for point in progress_of(GanTraining(gan, proxy, 20, Context(0)))]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -438,9 +440,10 @@ def test_without_a_discriminator_the_classifier_alone_teaches():
     teacher = freeze(make_teacher())
     weights, progress = trained(settings, adversarial=False, teacher=teacher)
     assert [point.step for point in progress] == [1, 2, 3, 4, 5, 6]
-    assert all(math.isnan(point.d_loss) and point.adversarial == 0 for point in progress)
+    assert all(math.isnan(point.losses["d_loss"]) and point.losses["adversarial"] == 0 for point in progress)
     for point in progress:
-        assert point.g_loss == pytest.approx(point.entropy - 5 * point.diversity, rel=1e-5)
+        losses = point.losses
+        assert losses["g_loss"] == pytest.approx(losses["entropy"] - 5 * losses["diversity"], rel=1e-5)
     assert not torch.equal(weights, trained(settings)[0])
     # The proxy's images play no part.
     gan = degan.build(settings, 1, teacher, Context(0), False)
@@ -464,7 +467,7 @@ def test_faults_are_found_with_and_without_a_discriminator(adversarial):
 def test_a_discriminator_that_is_not_finite_is_found_though_none_may_be_there():
     settings = config(1.0, 5.0, batch_of="used", steps=5)
     gan = degan.build(settings, 1, freeze(make_teacher()), Context(0))
-    progress = gan_training.GanProgress(1, 5, math.nan, 1.0, 1.0, 1.0, 1.0, math.nan, math.nan, 1.0)
+    progress = gan_training.GanProgress(1, 5, dict.fromkeys(GAN_LOSSES, 1.0) | {"d_loss": math.nan}, 1.0)
     gan_training.check(progress, False)
     with pytest.raises(DivergedError, match="discriminator nan"):
         gan_training.check(progress, True)
@@ -517,8 +520,8 @@ def test_training_reports_at_the_rungs_and_at_the_end():
     all_of_it = list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
     assert [progress.step for progress in all_of_it] == [1, 2, 3, 4, 5]
     last = all_of_it[-1]
-    assert last.g_loss == pytest.approx(last.adversarial - 5 * last.diversity, rel=1e-6)
-    assert 0 <= last.entropy <= last.diversity <= math.log(CLASSES)
+    assert last.losses["g_loss"] == pytest.approx(last.losses["adversarial"] - 5 * last.losses["diversity"], rel=1e-6)
+    assert 0 <= last.losses["entropy"] <= last.losses["diversity"] <= math.log(CLASSES)
 
 
 def test_a_generator_of_one_image_is_refused():

@@ -45,7 +45,7 @@ def proxy():
 
 
 def losses(progress):
-    return torch.tensor([progress.d_loss, progress.g_loss, progress.adversarial, progress.spread])
+    return torch.tensor([*(progress.losses[name] for name in ("d_loss", "g_loss", "adversarial")), progress.spread])
 
 
 def train_gan(accelerate="none", member=1, **changes):

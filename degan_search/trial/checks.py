@@ -14,9 +14,10 @@ from degan_search.data.images import split
 from degan_search.errors import UserError
 from degan_search.methods import METHODS, normalised
 from degan_search.networks.table import build_classifier
+from degan_search.settings.criteria import Needs, names
 from degan_search.trial.images import Proxy, few_of_each, image_batch
 
-HELD_OUT_OBJECTIVES = ("holdout_agreement", "infomax", "snd", "mcc")
+HELD_OUT_OBJECTIVES = names(Needs.HELD_OUT_PROXY)
 """Objectives that are measured on held-out proxy images alone."""
 
 
