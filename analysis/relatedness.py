@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from analysis.choice import FIXED
+from analysis.regret import FIXED
 from analysis.statistics import rank_correlation
-from degan_search.errors import UserError
-from degan_search.records import Phase, State
+from degan_search.ledger.columns import Phase, State
+from degan_search.system.errors import UserError
 
 OUTCOMES = {
     "proxy_images": "proxy images",
@@ -84,7 +84,7 @@ def correlations(frame: pd.DataFrame, measures: pd.DataFrame, phase: Phase = Pha
 
     Args:
         frame: as for `outcomes`.
-        measures: one row for each proxy and count, as `degan_search.relatedness.relatedness` gives it.
+        measures: one row for each proxy and count, as `degan_search.evaluation.relatedness.relatedness` gives it.
         phase: which trials.
 
     Raises:

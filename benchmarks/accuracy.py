@@ -17,12 +17,13 @@ from scipy.stats import ttest_rel
 from torch import nn
 
 from benchmarks.measure import Figures, arguments
-from degan_search import runtime
-from degan_search.config import TrialConfig, trial_config
-from degan_search.metrics import accuracy, predict
+from degan_search.settings.resolve import trial_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.system.device import choose_device, set_up_torch
+from degan_search.training.measures import accuracy, predict
+from degan_search.training.turns import Turns
 from degan_search.trial.inputs import Inputs, gather, load
 from degan_search.trial.trial import Trial
-from degan_search.turns import Turns
 
 
 def trial_with(config: TrialConfig, inputs: Inputs, device: str, generator: nn.Module | None = None) -> Trial:
@@ -43,8 +44,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
     options = parser.parse_args()
-    runtime.set_up_torch(options.threads)
-    device = runtime.choose_device()
+    set_up_torch(options.threads)
+    device = choose_device()
     space = yaml.safe_load(files("search_spaces").joinpath(f"{options.space}.yaml").read_text())
     changes = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in options.set)}
     base = {"proxy": options.proxy, "method": "degan", "probe.at": []} | changes

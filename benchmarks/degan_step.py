@@ -15,12 +15,13 @@ from torch import nn
 
 from benchmarks import reference
 from benchmarks.measure import Apart, Figures, arguments, interleaved
-from degan_search import degan, runtime
-from degan_search.config import GanConfig
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
-from degan_search.sources import IndexBatches
+from degan_search.settings.trial import GanConfig
+from degan_search.stages import gan as degan
 from degan_search.stages.gan_training import GanTraining
+from degan_search.system import device, seeds
+from degan_search.training.batches import IndexBatches
 from degan_search.training.context import Context
 
 IMAGES, CLASSES = 2000, 10
@@ -29,11 +30,11 @@ Change = Callable[[degan.Gan], None]
 
 def released(config: GanConfig, teacher: nn.Module, images: np.ndarray, whole: bool) -> Callable[[], object]:
     """Return the released procedure's next step; not `whole`: its images alone."""
-    order = IndexBatches(len(images), config.batch_size, runtime.generator(0, "images"))
+    order = IndexBatches(len(images), config.batch_size, seeds.generator(0, "images"))
     gan = degan.build(config, 3, teacher, Context(0))
     assert gan.discriminator is not None
     generator, discriminator = reference.plain(gan.generator), reference.plain(gan.discriminator)
-    batches, noise = reference.real_batches(images, order), runtime.generator(0, "noise")
+    batches, noise = reference.real_batches(images, order), seeds.generator(0, "noise")
     theirs = reference.Gan(config, generator, discriminator, reference.plain(teacher))
 
     def step() -> object:
@@ -47,7 +48,7 @@ def ours(
     config: GanConfig,
     teacher: nn.Module,
     images: np.ndarray,
-    precision: runtime.Precision,
+    precision: device.Precision,
     change: Change | None = None,
 ) -> Callable[[], object]:
     """Return our training's next step, after a change of the GAN."""
@@ -98,10 +99,10 @@ WITHOUT: dict[str, Change] = {
 def main() -> None:
     """Time all cases in turns and print what they took."""
     options = arguments(__doc__, repetitions=5, threads=1, width=64, batch=128).parse_args()
-    runtime.set_up_torch(options.threads)
+    device.set_up_torch(options.threads)
     config = GanConfig(width=options.width, batch_size=options.batch, batch_of="used", steps=10**6)
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 32, 32), np.uint8)
-    with runtime.seeded(0, "teacher"):
+    with seeds.seeded(0, "teacher"):
         teacher = build_classifier("alexnet", CLASSES).eval()
 
     def frozen() -> nn.Module:  # for each case its own, as changes must not reach the others

@@ -17,20 +17,20 @@ from torch import Tensor, nn
 
 from benchmarks import reference
 from benchmarks.measure import Apart, Figures, arguments, interleaved
-from degan_search import runtime
-from degan_search.config import DistillConfig, TrialConfig
-from degan_search.distill import Distillation
-from degan_search.fit import progress_of
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
-from degan_search.sources import EPOCH, GeneratorSource
+from degan_search.settings.trial import DistillConfig, TrialConfig
+from degan_search.stages.distillation import Distillation
+from degan_search.stages.image_sources import EPOCH, GeneratorSource
+from degan_search.system import device, seeds
 from degan_search.training.context import Context
+from degan_search.training.loop import progress_of
 
 CLASSES, LATENT, POOL = 10, 100, 128
 REFERENCE_STEPS = 2
 REFRESH = (1.0, 1 / 4, 1 / 16, 1 / 64)
-PRECISIONS: tuple[runtime.Precision, ...] = ("float32", "bf16")
+PRECISIONS: tuple[device.Precision, ...] = ("float32", "bf16")
 
 
 @dataclass
@@ -42,19 +42,19 @@ class Networks:
 
     def student(self) -> nn.Module:
         """Return a new one."""
-        with runtime.seeded(0, "student"):
+        with seeds.seeded(0, "student"):
             return build_classifier("alexnet_half", CLASSES)
 
 
 def networks(width: int) -> Networks:
     """Return random ones."""
-    with runtime.seeded(0, "networks"):
+    with seeds.seeded(0, "networks"):
         return Networks(build_generator(3, width, LATENT).eval(), build_classifier("alexnet", CLASSES).eval())
 
 
 def noise(batch: int) -> Iterator[Tensor]:
     """Yield batches of noise for ever."""
-    rng = runtime.generator(0, "noise")
+    rng = seeds.generator(0, "noise")
     while True:
         yield torch.randn(batch, LATENT, 1, 1, generator=rng)
 
@@ -85,7 +85,7 @@ def cycle(config: DistillConfig, refresh: float) -> int:
     return round(POOL // config.batch_size / refresh)
 
 
-def ours(given: Networks, config: DistillConfig, precision: runtime.Precision, refresh: float) -> Callable[[], object]:
+def ours(given: Networks, config: DistillConfig, precision: device.Precision, refresh: float) -> Callable[[], object]:
     """Return our distillation's next cycle; its score, of one image, is as good as none."""
     config = config.model_copy(
         update={
@@ -102,10 +102,10 @@ def ours(given: Networks, config: DistillConfig, precision: runtime.Precision, r
     return lambda: next(epochs)
 
 
-def our_score(given: Networks, config: DistillConfig, precision: runtime.Precision) -> Callable[[], object]:
+def our_score(given: Networks, config: DistillConfig, precision: device.Precision) -> Callable[[], object]:
     """Return our score of POOL images."""
     config = config.model_copy(update={"score_images": POOL})
-    student, rng = given.student().to(memory_format=torch.channels_last).eval(), runtime.generator(0, "score")
+    student, rng = given.student().to(memory_format=torch.channels_last).eval(), seeds.generator(0, "score")
     teacher = freeze(given.teacher, fold_norms=True)
     source = GeneratorSource(given.generator, LATENT, teacher, config, precision=precision)
     return lambda: source.score(student, rng)
@@ -114,7 +114,7 @@ def our_score(given: Networks, config: DistillConfig, precision: runtime.Precisi
 def main() -> None:
     """Time all cases in turns and print what they took."""
     options = arguments(__doc__, repetitions=5, threads=1, width=64, batch=64).parse_args()
-    runtime.set_up_torch(options.threads)
+    device.set_up_torch(options.threads)
     config = TrialConfig().distill.model_copy(update={"batch_size": options.batch})
     given = networks(options.width)
     steps = {"reference": REFERENCE_STEPS}

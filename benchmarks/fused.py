@@ -24,17 +24,19 @@ from torch import Tensor, nn
 
 from benchmarks import operations
 from benchmarks.measure import Figures, arguments
-from degan_search import degan, runtime
-from degan_search.capture import Accelerate
-from degan_search.config import DistillConfig, GanConfig, TrialConfig
-from degan_search.distill import Distillation
-from degan_search.fit import Progress
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
-from degan_search.sources import GeneratorSource
+from degan_search.settings.trial import DistillConfig, GanConfig, TrialConfig
+from degan_search.stages import gan as degan
+from degan_search.stages.distillation import Distillation
 from degan_search.stages.gan_training import GanProgress, GanTraining
+from degan_search.stages.image_sources import GeneratorSource
+from degan_search.system import seeds
+from degan_search.system.device import Precision, choose_device, precision_of, set_up_torch
 from degan_search.training.context import Context
-from degan_search.turns import Turns, side_by_side_on_gpu
+from degan_search.training.cuda_graph import Accelerate
+from degan_search.training.loop import Progress
+from degan_search.training.turns import Turns, side_by_side_on_gpu
 
 CLASSES = 10
 CELL, CELL_NAME = "cifar100/background_6", "cell_background_6"
@@ -70,7 +72,7 @@ class Setting:
     images: Tensor
     teacher: nn.Module
     student_width: int
-    precision: runtime.Precision
+    precision: Precision
     device: str
 
     def gans(self, members: int) -> dict[int, degan.Gan]:
@@ -83,7 +85,7 @@ class Setting:
 
     def student(self, seed: int) -> nn.Module:
         """Return an untrained student."""
-        with runtime.seeded(seed, "student"):
+        with seeds.seeded(seed, "student"):
             student = build_classifier("alexnet", CLASSES, self.student_width)
         return student.to(self.device).to(memory_format=torch.channels_last)
 
@@ -164,12 +166,12 @@ def settings(sizes: dict[str, int], teacher_width: int, options: Any, device: st
     )
     own = {"steps_per_epoch": sizes["epoch"], "pool": sizes["pool"], "score_images": sizes["score_images"]}
     distilling = paper.distill.model_copy(update=own | {"pool_refresh": options.pool_refresh})
-    with runtime.seeded(0, "teacher"):
+    with seeds.seeded(0, "teacher"):
         teacher = freeze(build_classifier("alexnet", CLASSES, teacher_width), fold_norms=True)
     images = torch.randint(
-        0, 256, (sizes["images"], 3, 32, 32), dtype=torch.uint8, generator=runtime.generator(0, "images")
+        0, 256, (sizes["images"], 3, 32, 32), dtype=torch.uint8, generator=seeds.generator(0, "images")
     )
-    precision = runtime.precision_of(options.precision, device)
+    precision = precision_of(options.precision, device)
     return Setting(
         gan,
         distilling,
@@ -269,8 +271,8 @@ def main() -> None:
     for name, value in (GPU if gpu or "--measured" in sys.argv else CPU).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
     options = parser.parse_args()
-    device = runtime.choose_device()
-    runtime.set_up_torch(options.threads)
+    device = choose_device()
+    set_up_torch(options.threads)
     sizes = {name: getattr(options, name) for name in GPU}
     setting = settings(sizes, 48 if gpu else 12, options, device)
     ways: list[Accelerate] = ["none", "graphs"] if gpu else ["none"]

@@ -24,16 +24,19 @@ import yaml
 
 from benchmarks.measure import Figures
 from benchmarks.record import FOLDER, SMALL, rungs
-from degan_search import cross, runtime
-from degan_search import teacher as teachers
-from degan_search.config import TrialConfig, merge, trial_config
-from degan_search.metrics import predict
-from degan_search.records import State
+from degan_search.evaluation import across_trials
+from degan_search.ledger.columns import State
+from degan_search.settings.resolve import merge, trial_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages import teacher as teachers
+from degan_search.system import provenance
+from degan_search.system.device import choose_device, set_up_torch
+from degan_search.training.measures import predict
+from degan_search.training.turns import Turns, side_by_side_on_gpu
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.inputs import gather, load
 from degan_search.trial.outcome import Event
 from degan_search.trial.trial import Trial
-from degan_search.turns import Turns, side_by_side_on_gpu
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
@@ -103,11 +106,11 @@ class Grid:
             score = event.metrics.get("score", nan)
             one.curve.append({"budget": event.budget, "score": score, "seconds": event.seconds / one.beside})
 
-    def row(self, one: Ran, agreements: dict[str, cross.Scores]) -> dict[str, Any]:
+    def row(self, one: Ran, agreements: dict[str, across_trials.Scores]) -> dict[str, Any]:
         """Return a trial's row of a recorded table."""
         config, done = one.config, one.state is State.COMPLETE
         right = self.right(one).double() if done else torch.full((2,), nan)
-        about = runtime.provenance()
+        about = provenance.provenance()
         return {
             "lambda_e": config.gan.lambda_e,
             "lambda_d": config.gan.lambda_d,
@@ -130,17 +133,19 @@ class Grid:
         images, labels = (torch.from_numpy(part[self.true.held_out]) for part in (self.true.images, self.true.labels))
         return predict(one.trial.outcome.student, images.to(self.device)).argmax(1).cpu() == labels
 
-    def agreements(self, ran: Sequence[Ran]) -> dict[str, cross.Scores]:
+    def agreements(self, ran: Sequence[Ran]) -> dict[str, across_trials.Scores]:
         """Return how the finished trials' students agree with the teacher across generators."""
         competitors = []
         for one in ran:
             if one.state is State.COMPLETE:
                 outcome, gan = one.trial.outcome, one.config.gan
                 competitors.append(
-                    cross.Competitor(named(one.config), outcome.student, outcome.generator, gan.latent, one.config.seed)
+                    across_trials.Competitor(
+                        named(one.config), outcome.student, outcome.generator, gan.latent, one.config.seed
+                    )
                 )
         held_out = torch.from_numpy(self.inputs.bank[: self.inputs.bank_proxy_images]).to(self.device)
-        return cross.agreements(competitors, held_out, self.teacher.model(self.device))
+        return across_trials.agreements(competitors, held_out, self.teacher.model(self.device))
 
 
 def named(config: TrialConfig) -> str:
@@ -167,8 +172,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for a sample grid of each finished trial")
     parser.add_argument("--json", type=Path, help="where to write the figures as well")
     given = parser.parse_args()
-    device = runtime.choose_device()
-    runtime.set_up_torch(os.cpu_count() or 1)
+    device = choose_device()
+    set_up_torch(os.cpu_count() or 1)
     figures = Figures()
     file = Path(given.space) if given.space.endswith(".yaml") else SPACES / f"{given.space}.yaml"
     space = yaml.safe_load(file.read_text())

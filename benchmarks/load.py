@@ -19,15 +19,18 @@ from ray import tune
 from rich.console import Console
 
 from degan_search import ledger
-from degan_search.records import Phase, Report, State
-from degan_search.search import run_folder, tune_dicts
-from degan_search.search import space as spaces
+from degan_search.ledger.columns import Phase, Report, State
+from degan_search.search import open_run, phase, remaining
 from degan_search.search import sweep as module
-from degan_search.search.asha import CellAsha
-from degan_search.search.cluster import ray_cluster
-from degan_search.search.options import Options
-from degan_search.search.recorder import Recorder
-from degan_search.search.results import TrialResult
+from degan_search.search.callbacks.recorder import Recorder
+from degan_search.search.run import folder as run_folder
+from degan_search.search.run import tune_dicts
+from degan_search.search.run.options import Options
+from degan_search.search.run.results import TrialResult
+from degan_search.search.space import cell as spaces
+from degan_search.search.space import schema
+from degan_search.search.suggest.asha import CellAsha
+from degan_search.search.workers.cluster import ray_cluster
 
 RUNGS = (100, 200, 300, 400, 500)
 CELLS = ("digits", "photos", "glyphs/[K-Z]", "noise/uniform", "noise/gaussian")
@@ -70,9 +73,9 @@ class Stub(tune.Trainable):  # type: ignore[misc]
         return tune_dicts.to_result([told], [] if done else [self.job.id], 1)
 
 
-def stub_space(trials: int) -> spaces.Space:
+def stub_space(trials: int) -> schema.Space:
     """Return the space of so many trials, as far as they are equal in each of `CELLS`."""
-    return spaces.Space.model_validate(
+    return schema.Space.model_validate(
         {
             "trial": {"teacher": {"dataset": "digits", "network": "lenet"}, "probe": {"at": RUNGS}},
             "cells": {"proxy": list(CELLS)},
@@ -90,11 +93,11 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
     quiet = Console(file=(folder / f"load-{trials}.log").open("w"))
     with (
         mock.patch.object(module, "DeganTrainable", Stub),
-        module.opened(options, quiet) as run,
+        open_run.opened(options, quiet) as run,
         ray_cluster(options, quiet),
     ):
         run_folder.start(space, options)
-        work, rungs = module.remaining_search(space, spaces.cells(space), run)
+        work, rungs = remaining.remaining_search(space, spaces.cells(space), run)
         windows: list[tuple[float, float]] = []
 
         class Counting(Recorder):
@@ -105,14 +108,14 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
 
         begun, cpu, memory = time.monotonic(), time.process_time(), driver.memory_info().rss / 1e6
         with mock.patch.object(module, "Recorder", Counting):
-            module.run_phase(Phase.SEARCH, run, module.Prepared({}), CellAsha(rungs), work)
+            phase.run_phase(Phase.SEARCH, run, phase.Prepared({}), CellAsha(rungs), work)
         wall, cpu_spent = time.monotonic() - begun, time.process_time() - cpu
         memory_grown = driver.memory_info().rss / 1e6 - memory
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     frame = ledger.load(options.folder)
     assert len(frame) == trials == frame["trial_id"].nunique(), f"{len(frame)} rows of {trials}"
     begun = time.monotonic()
-    module.remaining_search(space, spaces.cells(space), run)
+    remaining.remaining_search(space, spaces.cells(space), run)
     name = f"load_{trials}"
     found = {
         f"{name}_rows": float(len(frame)),

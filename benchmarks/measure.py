@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from degan_search import runtime
+from degan_search.system import provenance
 
 
 def interleaved(
@@ -42,7 +42,7 @@ def interleaved(
 
 
 class Apart:
-    """A case in a process of its own, with torch's own settings: those of `runtime.set_up_torch` are the process's.
+    """A case in a process of its own, with torch's own settings: those of `device.set_up_torch` are the process's.
 
     `make(*given)` is called there once; each call runs what it returned.
     """
@@ -97,7 +97,7 @@ class Figures:
         """Write the figures as JSON (null for NaN), with date, machine and threads; nothing without a path."""
         if path is None:
             return
-        about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": torch.get_num_threads()} | runtime.provenance()
+        about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": torch.get_num_threads()} | provenance.provenance()
         figures = {name: value if math.isfinite(value) else None for name, value in self.values.items()}
         path.write_text(json.dumps({"figures": figures, "about": about}, indent=1) + "\n")
 

@@ -18,16 +18,18 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from degan_search import degan
-from degan_search.config import DistillConfig, GanConfig, TrialConfig, trial_config
 from degan_search.data import proxies
-from degan_search.fit import LR_FACTORS
-from degan_search.losses import distillation_loss
-from degan_search.methods import METHODS
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
-from degan_search.sources import CHUNK, GeneratorSource
+from degan_search.settings import lengths
+from degan_search.settings.methods import METHODS
+from degan_search.settings.resolve import trial_config
+from degan_search.settings.trial import DistillConfig, GanConfig, TrialConfig
+from degan_search.stages import gan as degan
+from degan_search.stages.image_sources import CHUNK, GeneratorSource
 from degan_search.training.context import Context
+from degan_search.training.loop import LR_FACTORS
+from degan_search.training.losses import distillation_loss
 
 TABLE2 = Path(__file__).parents[1] / "search_spaces" / "table2_cifar10.yaml"
 ROWS = ("proxy", "dcgan", "degan")
@@ -172,7 +174,7 @@ def _teacher(config: TrialConfig, epochs: int, images: int = 50_000) -> list[Wor
 
 
 def _bank(config: TrialConfig) -> list[Work]:
-    size, steps = degan.gan_lengths(config.gan, *_sizes(config))
+    size, steps = lengths.gan_lengths(config.gan, *_sizes(config))
     weights = config.bank.generators
     return [Work("bank", "gan", steps * size, size, costs().degan if any(pair) else costs().dcgan) for pair in weights]
 
@@ -181,7 +183,7 @@ def _finals(config: TrialConfig, runs: int, epochs: int, pool_refresh: float) ->
     method = METHODS[config.method]
     if not method.generates:
         return _from_images(config, runs, epochs)
-    size, steps = degan.gan_lengths(config.gan, *_sizes(config))
+    size, steps = lengths.gan_lengths(config.gan, *_sizes(config))
     gan = Work("finals", "gan", runs * steps * size, size, costs().degan if method.tuned else costs().dcgan)
     return [gan, *_distilled("finals", config.distill, runs * epochs, pool_refresh)]
 
@@ -190,7 +192,7 @@ def _search(config: TrialConfig, space: dict[str, Any], epochs: int, pool_refres
     (when,) = (one for one in space["when"] if config.method in one["if"]["method"] and "trial" in one)
     probe = trial_config(when["trial"]).probe
     left = going_on(space["search"]["trials"], len(probe.at), space["asha"]["reduction_factor"] if stopping else 1.0)
-    size, steps = degan.gan_lengths(config.gan, *_sizes(config))
+    size, steps = lengths.gan_lengths(config.gan, *_sizes(config))
     work = [
         Work("search", "gan", trials * (end - start) * size, size, costs().degan)
         for trials, (start, end) in zip(left, pairwise((0, *probe.at, steps)), strict=True)
@@ -216,7 +218,7 @@ def _distilled(part: str, config: DistillConfig, epochs: float, pool_refresh: fl
 
 def _from_images(config: TrialConfig, runs: int, epochs: int) -> list[Work]:
     images, whole = _sizes(config)
-    batch = degan.scaled_batch(config.distill_images.batch_size, config.distill_images.batch_of, images, whole)
+    batch = lengths.scaled_batch(config.distill_images.batch_size, config.distill_images.batch_of, images, whole)
     held_out = config.teacher.holdout * images
     return [
         Work("finals", "images", runs * images, CHUNK, costs().teacher_forward),

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from degan_search import ledger
-from degan_search.errors import UserError
-from degan_search.records import Phase, State
+from degan_search.ledger.columns import Phase, State
+from degan_search.system.errors import UserError
 
 FOLDER = Path(__file__).parent / "recorded"
 SMALL: dict[str, Any] = {

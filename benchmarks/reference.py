@@ -35,10 +35,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from degan_search.config import DistillConfig, GanConfig
-from degan_search.fit import ENDLESS, LR_FACTORS, Progress
 from degan_search.networks.layers import LocalResponseNorm2
-from degan_search.sources import EPOCH
+from degan_search.settings.trial import DistillConfig, GanConfig
+from degan_search.stages.image_sources import EPOCH
+from degan_search.training.loop import ENDLESS, LR_FACTORS, Progress
 
 INSIDE_LOG = 1e-5
 SURE = 0.9

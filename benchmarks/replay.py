@@ -13,15 +13,19 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from degan_search.config import TrialConfig, trial_config
-from degan_search.records import Phase, State
-from degan_search.search import jobs as job_files
-from degan_search.search import space as spaces
-from degan_search.search import tune_dicts
-from degan_search.search.asha import Rungs
-from degan_search.search.jobs import Job
-from degan_search.search.results import TrialResult
-from degan_search.search.searcher import CellSearcher, GivenJobs, Jobs
+from degan_search.ledger.columns import Phase, State
+from degan_search.search.run import jobs as job_files
+from degan_search.search.run import tune_dicts
+from degan_search.search.run.jobs import Job
+from degan_search.search.run.results import TrialResult
+from degan_search.search.space import cell as spaces
+from degan_search.search.space import file as space_file
+from degan_search.search.space import schema
+from degan_search.search.suggest.asha import Rungs
+from degan_search.search.suggest.cell_searcher import CellSearcher
+from degan_search.search.suggest.job_queue import GivenJobs, Jobs
+from degan_search.settings.resolve import trial_config
+from degan_search.settings.trial import TrialConfig
 
 SLOTS = 2
 SHIPPED = "fashion_mnist_cpu"
@@ -84,10 +88,10 @@ class GridCell(spaces.Cell):
 
 def search(frame: pd.DataFrame, sampler: str, first: bool, seed: int) -> CellSearcher:
     """Return the package's searcher over the shipped ranges, with or without the shipped first points."""
-    shipped = spaces.load(SHIPPED)
-    trials = spaces.SearchConfig(sampler=sampler, seed=seed, trials=spaces.MAX_TRIALS)
+    shipped = space_file.load(SHIPPED)
+    trials = schema.SearchConfig(sampler=sampler, seed=seed, trials=schema.MAX_TRIALS)
     ranges = {name: spec for when in shipped.when for name, spec in when.parameters.items()}
-    space = spaces.Space(parameters=ranges, first=shipped.first if first else [], search=trials)
+    space = schema.Space(parameters=ranges, first=shipped.first if first else [], search=trials)
     return CellSearcher([GridCell({}, space, values={name: sorted(set(frame[name])) for name in WEIGHTS})])
 
 

@@ -22,21 +22,29 @@ from rich.console import Console
 
 from benchmarks import measure
 from benchmarks.load import Stub, stub_space
-from degan_search import degan, ledger, runtime
-from degan_search.bank import Bank
-from degan_search.config import DistillConfig, GanConfig, TrialConfig, trial_config
-from degan_search.losses import distillation_loss
-from degan_search.metrics import predict
+from degan_search import ledger
+from degan_search.ledger import pack
+from degan_search.ledger.columns import Phase
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
-from degan_search.records import Phase
-from degan_search.search import run_folder, sweep
-from degan_search.search import space as spaces
-from degan_search.search.asha import CellAsha
-from degan_search.search.cluster import ray_cluster
-from degan_search.search.options import Options
-from degan_search.sources import GeneratorSource
+from degan_search.search import open_run, remaining, sweep
+from degan_search.search import phase as phases
+from degan_search.search.run import folder as run_folder
+from degan_search.search.run.options import Options
+from degan_search.search.space import cell as spaces
+from degan_search.search.space import schema
+from degan_search.search.suggest.asha import CellAsha
+from degan_search.search.workers.cluster import ray_cluster
+from degan_search.settings.resolve import trial_config
+from degan_search.settings.trial import DistillConfig, GanConfig, TrialConfig
+from degan_search.stages import gan as degan
+from degan_search.stages.image_sources import GeneratorSource
+from degan_search.storage import layout
+from degan_search.system import device, seeds
 from degan_search.training.context import Context
+from degan_search.training.losses import distillation_loss
+from degan_search.training.measures import predict
+from degan_search.trial.bank import Bank
 from degan_search.trial.images import load_proxy
 from degan_search.trial.inputs import gather, load, prepare
 from degan_search.trial.trial import run as run_trial
@@ -90,7 +98,7 @@ def classes(folder: Path, sizes: Sequence[int]) -> Once:
     """Measure a teacher's and a student's outputs: ten steps of DeGAN, of distillation, and the bank's measures."""
     pictures = torch.randint(0, 256, (2000, 1, 32, 32), dtype=torch.uint8)
     real, z = torch.rand(64, 1, 32, 32), torch.randn(64, 100, 1, 1)
-    rng = runtime.generator(0, "benchmark")
+    rng = seeds.generator(0, "benchmark")
 
     def networks(count: int) -> tuple[degan.Gan, torch.nn.Module, GeneratorSource, Bank]:
         teacher, student = freeze(build_classifier("lenet", count)), build_classifier("lenet_half", count)
@@ -126,10 +134,10 @@ def trials(folder: Path, sizes: Sequence[int]) -> Once:
     """Measure search trials: sweeps on two slots, from starting Ray to the report; the teacher is there already."""
     numbers = itertools.count()
 
-    def space(count: int) -> spaces.Space:
+    def space(count: int) -> schema.Space:
         lambdas = {"gan.lambda_e": {"range": [0, 10]}, "gan.lambda_d": {"range": [0, 50]}}
         trial = TRIAL | {"probe": {"at": [10], "steps": 10}}
-        return spaces.Space.model_validate(
+        return schema.Space.model_validate(
             {"trial": trial, "parameters": lambdas, "search": {"trials": count}, "asha": None}
         )
 
@@ -140,8 +148,8 @@ def trials(folder: Path, sizes: Sequence[int]) -> Once:
         def phase(*given: Any) -> None:
             searching.update(timed(search=lambda: run_phase(*given)))
 
-        run_phase = sweep.run_phase
-        with mock.patch.object(sweep, "run_phase", phase):
+        run_phase = phases.run_phase
+        with mock.patch.object(phases, "run_phase", phase):
             begun, cpu = time.perf_counter(), time.process_time()
             sweep.sweep(space(count), options, Console(file=io.StringIO()))
             whole = {"": time.perf_counter() - begun, "driver_cpu": time.process_time() - cpu}
@@ -157,7 +165,7 @@ def rows(folder: Path, sizes: Sequence[int]) -> Once:
     runs = {count: _first_rows(made, folder / str(count), count) for count in sizes}
 
     def once(count: int) -> dict[str, float]:
-        shutil.rmtree(runs[count] / ledger.PACKED, ignore_errors=True)
+        shutil.rmtree(runs[count] / pack.PACKED, ignore_errors=True)
         load = partial(ledger.load, runs[count])
         first = timed(first=load)["first"]
         return timed(again=load, curves=lambda: ledger.curves(runs[count])) | {"": first}
@@ -167,10 +175,10 @@ def rows(folder: Path, sizes: Sequence[int]) -> Once:
 
 def _first_rows(made: Path, folder: Path, count: int) -> Path:
     """Link the first so many rows of a made-up run, with their scores, into a run of their own."""
-    for kind in (ledger.LEDGER, ledger.SCORES):
+    for kind in (layout.LEDGER, layout.SCORES):
         (folder / kind).mkdir(parents=True)
-    for row in sorted((made / ledger.LEDGER).iterdir())[:count]:
-        scores = made / ledger.SCORES / f"{row.stem.rpartition('-')[0]}.parquet"
+    for row in sorted((made / layout.LEDGER).iterdir())[:count]:
+        scores = made / layout.SCORES / f"{row.stem.rpartition('-')[0]}.parquet"
         for file in (row, scores):
             if file.exists():
                 os.link(file, folder / file.parent.name / file.name)
@@ -197,13 +205,13 @@ def slots(folder: Path, sizes: Sequence[int]) -> Once:
         with (
             mock.patch.object(ray, "init", more),
             mock.patch.object(sweep, "DeganTrainable", Sleeper),
-            sweep.opened(options, quiet) as run,
+            open_run.opened(options, quiet) as run,
             ray_cluster(options, quiet),
         ):
             run_folder.start(space, options)
-            work, rungs = sweep.remaining_search(space, spaces.cells(space), run)
+            work, rungs = remaining.remaining_search(space, spaces.cells(space), run)
             begun, cpu = time.perf_counter(), time.process_time()
-            sweep.run_phase(Phase.SEARCH, run, sweep.Prepared({}), CellAsha(rungs), work)
+            phases.run_phase(Phase.SEARCH, run, phases.Prepared({}), CellAsha(rungs), work)
             return {"": time.process_time() - cpu, "clock": time.perf_counter() - begun}
 
     return once
@@ -263,7 +271,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.only and given.only not in AXES:
         parser.error(f"--only {given.only}: one of {', '.join(AXES)} is needed")
-    runtime.set_up_torch(1)
+    device.set_up_torch(1)
     figures = measure.Figures()
     for axis in [given.only] if given.only else AXES:
         prepare, sizes = AXES[axis]

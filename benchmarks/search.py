@@ -22,17 +22,18 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from analysis import choice
 from analysis.figures import look
+from analysis.regret import cross_fitted
 from analysis.statistics import interval, rank_correlation
 from benchmarks import record
 from benchmarks.measure import Figures
 from benchmarks.replay import LAST, ROUNDING, SHIPPED, WEIGHTS, Ended, in_random_order, replay, search, timelines
-from degan_search.errors import UserError
-from degan_search.records import State
-from degan_search.search import space as spaces
-from degan_search.search.asha import Rungs
+from degan_search.ledger.columns import State
+from degan_search.search.space import file as space_file
+from degan_search.search.space import schema
+from degan_search.search.suggest.asha import Rungs
 from degan_search.settings.criteria import TRUE
+from degan_search.system.errors import UserError
 
 SHARES = np.linspace(0, 1, 201)
 """Compute at which regret is read off."""
@@ -211,7 +212,7 @@ def add_stops(figures: Figures, name: str, frame: pd.DataFrame, orders: int) -> 
 def add_arms(figures: Figures, name: str, frame: pd.DataFrame, stopping: Stopping, seeds: int) -> dict[str, np.ndarray]:
     """Add every arm's regret, choosing by score and by accuracy; returns the points below the grid's by score."""
     done = finished(frame)
-    best = 100 * choice.cross_fitted(done)
+    best = 100 * cross_fitted(done)
     below_grid = {}
     for by, references in (("score", ("grid", "best")), (TRUE, ("grid",))):
         told = "" if by == "score" else "_by_accuracy"
@@ -255,7 +256,7 @@ def regret_figure(regrets: dict[str, dict[str, np.ndarray]]) -> Figure:
 
 def main() -> None:
     """Print the evidence on every recorded table."""
-    factor = (spaces.load(SHIPPED).asha or spaces.AshaConfig()).reduction_factor
+    factor = (space_file.load(SHIPPED).asha or schema.AshaConfig()).reduction_factor
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", type=Path, nargs="*", help="default all of benchmarks/recorded")
     parser.add_argument("--seeds", type=int, default=20, help="search seeds, default 20")
@@ -281,7 +282,7 @@ def main() -> None:
         figures.add(f"{name}_hours", whole(frame) / 3600)
         figures.add(f"{name}_accuracy_at_random", 100 * done[TRUE].mean())
         figures.add(f"{name}_accuracy_of_grid_by_score", picked(done))
-        figures.add(f"{name}_accuracy_of_best", 100 * choice.cross_fitted(done))
+        figures.add(f"{name}_accuracy_of_best", 100 * cross_fitted(done))
         figures.add(f"{name}_accuracy_standard_error", noise(frame))
         add_rungs(figures, name, frame)
         ways.append(add_stops(figures, name, frame, given.orders))

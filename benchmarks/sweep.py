@@ -21,17 +21,22 @@ import ray
 from rich.console import Console
 
 from benchmarks.measure import Figures, arguments
-from degan_search import degan, runtime
-from degan_search.config import TrialConfig, merge
-from degan_search.foreground import CACHE
-from degan_search.records import Phase
-from degan_search.search import run_folder, tune_dicts
-from degan_search.search import space as spaces
+from degan_search.ledger.columns import Phase
+from degan_search.search import open_run, phase, remaining
 from degan_search.search import sweep as module
-from degan_search.search.asha import CellAsha
-from degan_search.search.cluster import ray_cluster
-from degan_search.search.options import Options
-from degan_search.search.trainable import DeganTrainable
+from degan_search.search.run import folder as run_folder
+from degan_search.search.run import tune_dicts
+from degan_search.search.run.options import Options
+from degan_search.search.space import cell as spaces
+from degan_search.search.space import schema
+from degan_search.search.suggest.asha import CellAsha
+from degan_search.search.workers.cluster import ray_cluster
+from degan_search.search.workers.worker import DeganTrainable
+from degan_search.settings.resolve import merge
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages.gan import Gan
+from degan_search.storage.layout import CACHE
+from degan_search.system import cpus, device
 from degan_search.trial.inputs import Inputs, inputs_key, prepare
 from degan_search.trial.trial import run as run_trial
 
@@ -54,12 +59,12 @@ TINY = {"count": 400, "gan.width": 4, "bank.proxy_images": 50, "bank.generators"
 TINY |= {"bank.generated_images": 200, "distill.score_images": 64}
 
 
-def space(trials: int, gan_steps: int, changes: Mapping[str, Any] = {}) -> spaces.Space:
+def space(trials: int, gan_steps: int, changes: Mapping[str, Any] = {}) -> schema.Space:
     """Return a search of so many trials of one length, with a rung and none stopped early."""
     half = max(1, gan_steps // 2)
     lengths = {"gan.steps": gan_steps, "probe.at": [half], "probe.steps": half}
     lengths |= {"distill.steps": 2 * gan_steps, "distill.steps_per_epoch": half}
-    return spaces.Space.model_validate(
+    return schema.Space.model_validate(
         {
             "trial": merge({}, TRIAL, lengths, changes),
             "cells": {"method": ["degan"]},
@@ -71,7 +76,7 @@ def space(trials: int, gan_steps: int, changes: Mapping[str, Any] = {}) -> space
     )
 
 
-def configs(searched: spaces.Space) -> list[TrialConfig]:
+def configs(searched: schema.Space) -> list[TrialConfig]:
     """Return the trials of a search whose first points are all of it."""
     (cell,) = spaces.cells(searched)
     example = cell.example()
@@ -101,8 +106,8 @@ _inputs: Inputs
 def _set_up(inputs: Inputs, threads: int, ready: Any) -> None:
     global _inputs
     _inputs = inputs
-    runtime.pin(threads)
-    runtime.set_up_torch(threads)
+    cpus.pin(threads)
+    device.set_up_torch(threads)
     ready.wait()
 
 
@@ -177,14 +182,14 @@ class Telling(DeganTrainable):
     def setup(self, config: dict[str, Any], **given: Any) -> None:  # type: ignore[override]
         """Take a job."""
         self.began, self.first_step, self.inside = time.time(), 0.0, 0.0
-        plain = degan.Gan.step
+        plain = Gan.step
 
-        def first(gan: degan.Gan, *batch: Any) -> Any:
+        def first(gan: Gan, *batch: Any) -> Any:
             self.first_step = self.first_step or time.time()  # a run of steps keeps the function that it began with
-            degan.Gan.step = plain  # type: ignore[method-assign]
+            Gan.step = plain  # type: ignore[method-assign]
             return plain(gan, *batch)
 
-        degan.Gan.step = first  # type: ignore[method-assign, assignment]
+        Gan.step = first  # type: ignore[method-assign, assignment]
         super().setup(config, **given)
         self.inside += time.time() - self.began
 
@@ -201,7 +206,7 @@ class Telling(DeganTrainable):
         return result
 
 
-def under_ray(searched: spaces.Space, inputs: Inputs, slots: int) -> Swept:
+def under_ray(searched: schema.Space, inputs: Inputs, slots: int) -> Swept:
     """Run a search under Ray Tune in a process of its own, Ray's start and end included."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -210,14 +215,14 @@ def under_ray(searched: spaces.Space, inputs: Inputs, slots: int) -> Swept:
         return pool.submit(_sweep, searched, inputs, Options(Path(folder), max_concurrent=slots)).result()
 
 
-def _sweep(searched: spaces.Space, inputs: Inputs, options: Options) -> Swept:
+def _sweep(searched: schema.Space, inputs: Inputs, options: Options) -> Swept:
     module.DeganTrainable = Telling  # type: ignore[attr-defined]
     handed: list[float] = []
     begun = time.time()
     quiet = Console(file=(options.storage / "log").open("w"))
-    with module.opened(options, quiet) as run, ray_cluster(options, quiet, run.interruption.listen):
+    with open_run.opened(options, quiet) as run, ray_cluster(options, quiet, run.interruption.listen):
         run_folder.start(searched, options)
-        work, rungs = module.remaining_search(searched, spaces.cells(searched), run)
+        work, rungs = remaining.remaining_search(searched, spaces.cells(searched), run)
         next_job = work.next_job
 
         def noted(*given: Any) -> Any:
@@ -227,7 +232,7 @@ def _sweep(searched: spaces.Space, inputs: Inputs, options: Options) -> Swept:
         work.next_job = noted  # type: ignore[method-assign, assignment]
         references = {inputs_key(spaces.cells(searched)[0].example()): ray.put(inputs)}
         before = _cpu_seconds()
-        module.run_phase(Phase.SEARCH, run, module.Prepared(references), CellAsha(rungs), work)
+        phase.run_phase(Phase.SEARCH, run, phase.Prepared(references), CellAsha(rungs), work)
         after = _cpu_seconds()
     files = sorted((options.folder / "trials").glob("*/told.json"))
     named = {file.parent.name: Told(**json.loads(file.read_text())) for file in files}
@@ -312,7 +317,7 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help=f"also run trials of about {LONG_SECONDS} s (4 minutes)")
     options = parser.parse_args()
     figures = Figures()
-    runtime.set_up_torch(1)
+    device.set_up_torch(1)
     with tempfile.TemporaryDirectory() as folder:
         inputs = prepared(configs(space(1, options.gan_steps))[0], Path(folder))
         compare(options.trials, options.gan_steps, options.repetitions, inputs, figures)

@@ -20,16 +20,19 @@ from torch import Tensor, nn
 
 from benchmarks import reference
 from benchmarks.measure import Figures, arguments, interleaved
-from degan_search import degan, runtime
-from degan_search import teacher as teachers
-from degan_search.config import TrialConfig, trial_config
 from degan_search.data.sets import data_folder
-from degan_search.errors import UserError
-from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
 from degan_search.selection.paired_test import paired
-from degan_search.sources import IndexBatches
+from degan_search.settings import lengths
+from degan_search.settings.resolve import trial_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages import gan as degan
+from degan_search.stages import teacher as teachers
+from degan_search.system import device, seeds
+from degan_search.system.errors import UserError
+from degan_search.training.batches import IndexBatches
 from degan_search.training.context import Context
+from degan_search.training.measures import accuracy, predict
 from degan_search.trial.inputs import Inputs, gather, load
 from degan_search.trial.trial import run as run_trial
 
@@ -100,25 +103,25 @@ def released(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     built = degan.build(config.gan, inputs.teacher.channels, teacher, Context(seed))
     assert built.discriminator is not None
     gan = reference.Gan(config.gan, reference.plain(built.generator), reference.plain(built.discriminator), teacher)
-    size, steps = degan.gan_lengths(config.gan, len(images), inputs.proxy.set_images)
-    order = IndexBatches(len(images), size, runtime.generator(seed, "gan", "images"))
-    rng = runtime.generator(seed, "gan", "noise")
+    size, steps = lengths.gan_lengths(config.gan, len(images), inputs.proxy.set_images)
+    order = IndexBatches(len(images), size, seeds.generator(seed, "gan", "images"))
+    rng = seeds.generator(seed, "gan", "noise")
     for real in islice(reference.real_batches(images, order), steps):
         gan.step(real, torch.randn(len(real), config.gan.latent, 1, 1, generator=rng))
     gan_seconds = time.perf_counter() - begun
 
     student_config = config.student
-    with runtime.seeded(seed, "student", "weights"):
+    with seeds.seeded(seed, "student", "weights"):
         student = build_classifier(
             student_config.network, inputs.teacher.classes, student_config.width, inputs.teacher.channels
         )
 
     def noise(name: str) -> Iterator[Tensor]:
-        rng = runtime.generator(seed, "distill", name)
+        rng = seeds.generator(seed, "distill", name)
         while True:
             yield torch.randn(config.distill.batch_size, config.gan.latent, 1, 1, generator=rng)
 
-    with runtime.seeded(seed, "distill", "dropout"):
+    with seeds.seeded(seed, "distill", "dropout"):
         for _ in reference.distill(
             student, gan.generator.eval(), teacher, config.distill, noise("images"), noise("score")
         ):
@@ -183,7 +186,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.task not in TASKS:
         raise UserError(f"--task {options.task!r}; known: {', '.join(TASKS)}")
-    runtime.set_up_torch(options.threads)
+    device.set_up_torch(options.threads)
     config = settings(options.task, options.gan_steps)
     inputs, true = prepared(config, Path(options.storage))
     cases = {"reference": Case(released, config, inputs), "fast": Case(ours, config, inputs)}

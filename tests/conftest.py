@@ -10,11 +10,12 @@ from hypothesis import settings
 from s3_server import s3, s3_server  # noqa: F401  (fixtures)
 
 from degan_search import ledger
-from degan_search import teacher as teachers
-from degan_search.config import TrialConfig, trial_config
+from degan_search.ledger.columns import config_columns
 from degan_search.networks.dcgan import build_generator
 from degan_search.networks.table import build_classifier
-from degan_search.records import config_columns
+from degan_search.settings.resolve import trial_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages import teacher as teachers
 from degan_search.trial import inputs
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.outcome import Outcome

@@ -17,10 +17,10 @@ import torch
 import yaml
 
 import search_spaces
-from analysis.tables import table
+from analysis.tables.table import table
 from degan_search import ledger
-from degan_search.config import trial_config
-from degan_search.records import SCORE_METRICS, TRIAL_METRICS, Phase, State, config_columns
+from degan_search.ledger.columns import SCORE_METRICS, TRIAL_METRICS, Phase, State, config_columns
+from degan_search.settings.resolve import trial_config
 from degan_search.trial.outcome import sample_grid
 
 RELATED = {"glyphs/[K-Z]": 0.9, "digits": 0.6, "photos": 0.35, "noise/uniform": 0.05}

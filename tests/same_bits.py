@@ -1,6 +1,6 @@
 """What two trials are compared by."""
 
-from degan_search.checkpoint import tensors_bytes
+from degan_search.system.weights_file import tensors_bytes
 
 
 def bits(outcome):

@@ -23,8 +23,8 @@ from analysis.figures.look import (
     spans_decades,
     with_accuracy,
 )
-from degan_search.errors import UserError, close_matches
-from degan_search.records import Phase
+from degan_search.ledger.columns import Phase
+from degan_search.system.errors import UserError, close_matches
 
 NAMED = 8
 """Proxies that are named at their place on an axis, at most."""
@@ -36,7 +36,7 @@ def methods_by_proxy(tidy: pd.DataFrame) -> Figure:
     Of Table 3, each method's accuracy over all classes, and its mean on each kind's images.
 
     Args:
-        tidy: a `tables.table`; cells, and proxies, without a figure are left out.
+        tidy: a `table.table`; cells, and proxies, without a figure are left out.
     """
     across, before = "proxy images", "teacher"
     if "proxy" not in tidy:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.look import COLOURS, GRAY, STRONG, legend, mark, name_axes, panels, plain, short
-from degan_search.errors import UserError
-from degan_search.records import Phase, State
+from degan_search.ledger.columns import Phase, State
+from degan_search.system.errors import UserError
 
 CROWDED = 40
 """Trials in a panel from which lines are thin."""

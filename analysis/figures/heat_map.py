@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.figures.look import GRAY, STRONG, legend, mark, name_axes, panels, proxy_names
-from degan_search.errors import UserError, close_matches
-from degan_search.records import Phase, State
+from degan_search.ledger.columns import Phase, State
+from degan_search.system.errors import UserError, close_matches
 
 WEIGHTS = ("config_gan_lambda_d", "config_gan_lambda_e")
 """Across, and up."""

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from degan_search.atomic import write_bytes
-from degan_search.errors import UserError, close_matches
-from degan_search.methods import METHODS
-from degan_search.records import Phase, State
+from degan_search.ledger.columns import Phase, State
+from degan_search.settings.methods import METHODS
+from degan_search.system.errors import UserError, close_matches
+from degan_search.system.whole_files import write_bytes
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 """Okabe and Ito's palette."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.accuracy import NAMED, explain, points
 from analysis.figures.look import name_axes, panels, plain, spans_decades, with_accuracy
-from degan_search.errors import UserError, close_matches
+from degan_search.system.errors import UserError, close_matches
 
 SIZES = ["count", "images"]
 """Columns of measures that are none."""

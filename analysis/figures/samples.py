@@ -9,7 +9,7 @@ from jaxtyping import Int64, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from degan_search.errors import UserError
+from degan_search.system.errors import UserError
 
 SHOWN = 8
 """Images of a class on each side."""

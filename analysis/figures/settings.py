@@ -23,8 +23,8 @@ from analysis.figures.look import (
     short,
     spans_decades,
 )
-from degan_search.errors import UserError
-from degan_search.records import Phase, State
+from degan_search.ledger.columns import Phase, State
+from degan_search.system.errors import UserError
 
 BEST, MOST = 0.1, 5
 """Share of a proxy's finished trials that is drawn strong, one at least, and their number at most."""

@@ -19,8 +19,8 @@ from analysis.figures.settings import importances, parallel
 class Entry:
     """A figure's function, and by name what it is given, in order.
 
-    Names: `trials` and `curves` from the ledger, `table` from `tables.table`, `measures` of proxies from
-    `degan-search relatedness`, `importances` from Optuna, and the parts of `show.Samples`.
+    Names: `trials` and `curves` from the ledger, `table` from `table.table`, `measures` of proxies from
+    `degan-search relatedness`, `importances` from Optuna, and the parts of `samples.Samples`.
     """
 
     draw: Callable[..., Figure]

@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis.figures.look import COLOURS, GRAY, method_look
 from analysis.report.data import plain
-from degan_search.methods import METHODS
-from degan_search.records import State
+from degan_search.ledger.columns import State
+from degan_search.settings.methods import METHODS
 
 SYMBOLS = {
     "o": "circle",

@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import choice
+from analysis import regret as choice
 from analysis.report.tables import TEXT, regrets, results, text
-from analysis.tables import table
-from degan_search.errors import UserError
-from degan_search.methods import METHODS
-from degan_search.records import Phase, State
+from analysis.tables.table import table
+from degan_search.ledger.columns import Phase, State
+from degan_search.settings.methods import METHODS
+from degan_search.system.errors import UserError
 
 COMMANDS = {
     "table {run}": "The result table again, beside the paper's",

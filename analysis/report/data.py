@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.report.samples import Grid
-from degan_search.config import flatten
-from degan_search.methods import TUNED
-from degan_search.records import METRICS, Report
+from degan_search.ledger.columns import METRICS, Report
+from degan_search.settings.methods import TUNED
+from degan_search.settings.resolve import flatten
 
 POINTS = 40_000
 """Points of all curves together, about; longer ones are thinned, keeping rung scores."""

@@ -14,9 +14,10 @@ from plotly.offline import get_plotlyjs
 
 from analysis.report import content, data, plots, samples
 from degan_search import ledger
-from degan_search.atomic import write_bytes
-from degan_search.errors import UserError
-from degan_search.records import Report, score_schema, trial_schema
+from degan_search.ledger.columns import Report, score_schema, trial_schema
+from degan_search.storage import layout
+from degan_search.system.errors import UserError
+from degan_search.system.whole_files import write_bytes
 
 HERE = Path(__file__).parent
 
@@ -33,7 +34,7 @@ def write(
         run: the run's folder.
         out: the file; `run/report.html` by default. Its folder must exist.
         importances: of the searched settings, columns `cell`, `parameter` and `importance` (0 to 1).
-        regret: from `choice.regret`; made from the ledger by default.
+        regret: from `regret.regret`; made from the ledger by default.
 
     Raises:
         UserError: no run there, a broken ledger, or no such folder to write into.
@@ -94,7 +95,7 @@ def load(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         UserError: no run there, or a broken ledger.
     """
     begun = (run / "space.yaml").is_file() or (run / "run.json").is_file()
-    if begun and not (run / ledger.LEDGER).is_dir():
+    if begun and not (run / layout.LEDGER).is_dir():
         scores = score_schema().names
         columns = ["run", *trial_schema().names, *(name for name in scores if name not in trial_schema().names)]
         return pd.DataFrame(columns=columns), pd.DataFrame(

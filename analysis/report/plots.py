@@ -30,8 +30,8 @@ from analysis.report.axes import (
     weighted_points,
 )
 from analysis.report.data import in_percent, plain
-from degan_search.methods import TUNED
-from degan_search.records import Phase, State
+from degan_search.ledger.columns import Phase, State
+from degan_search.settings.methods import TUNED
 
 View = dict[str, Any]
 

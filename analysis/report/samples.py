@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from degan_search.records import Phase, State
+from degan_search.ledger.columns import Phase, State
 
 BEST = 3
 """Search trials of each cell whose grids the page holds."""

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import choice
-from analysis.cells import HELD_OUT, LABELS, MISSING
-from analysis.distillation import NO_PROXY
-from analysis.styles import result
-from analysis.tables import is_incremental
+from analysis import regret
+from analysis.tables.cells import HELD_OUT, LABELS, MISSING
+from analysis.tables.distillation import NO_PROXY
+from analysis.tables.styles import result
+from analysis.tables.table import is_incremental
 
 FORMATS = {"rank_correlation": ".2f", "of_random": ".2f", "lambda_e": ".3g", "lambda_d": ".3g", "hours": ".3g"}
 """Of the tables' numbers; others have one decimal."""
@@ -21,7 +21,7 @@ KINDS = {"old and new classes": "ours", "old classes": "old", "new classes": "ne
 
 
 def results(tidy: pd.DataFrame) -> dict[str, Any]:
-    """Return a `tables.table` for the template: the run's proxies by its methods, and all of its columns.
+    """Return a `table.table` for the template: the run's proxies by its methods, and all of its columns.
 
     Of Table 3 the rows are all, old and new classes.
     """
@@ -40,7 +40,7 @@ def results(tidy: pd.DataFrame) -> dict[str, Any]:
 
 def regrets(table: pd.DataFrame) -> dict[str, Any]:
     """Return the regret tables, in percent points, as heads and rows."""
-    means = choice.mean_regret(table)
+    means = regret.mean_regret(table)
     constant = [name for name in ("run", "task", "dataset", "count") if name in table and table[name].nunique() < 2]
     return {"means": plain_table(means), "each": plain_table(table.drop(columns=constant)), "notes": []}
 

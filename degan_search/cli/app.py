@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from degan_search.cli import stored
-from degan_search.errors import BrokenFileWarning, InterruptedRun, UserError, visible
+from degan_search.system.errors import BrokenFileWarning, InterruptedRun, UserError, visible
 
 app = typer.Typer(
     no_args_is_help=True,

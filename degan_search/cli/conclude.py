@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from degan_search.search.sweep import Run
+    from degan_search.search.open_run import Run
 
 
 def conclude(run: Run, begun: float) -> None:
@@ -16,18 +16,19 @@ def conclude(run: Run, begun: float) -> None:
         run: still open, so that what is written also goes to its store.
         begun: when this process began with it, in seconds of `time.monotonic`.
     """
-    from analysis import report, tables
+    from analysis import report
+    from analysis.tables import table
     from degan_search import ledger
-    from degan_search.search import study
+    from degan_search.search.suggest import studies
 
     folder, console = run.folder, run.console
-    tidy = tables.table(ledger.load(folder))
-    console.print(tables.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
-    tables.save(tidy, folder)
+    tidy = table.table(ledger.load(folder))
+    console.print(table.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
+    table.save(tidy, folder)
     console.print(
         f"\nResults: {folder} ({(time.monotonic() - begun) / 60:.1f} min). Table again: degan-search table {folder}",
         highlight=False,
         soft_wrap=True,
     )
-    page = report.write(folder, importances=study.importances(folder))
+    page = report.write(folder, importances=studies.importances(folder))
     console.print(f"Everything to look at: {page}", highlight=False, soft_wrap=True)

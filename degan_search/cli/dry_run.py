@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from degan_search.search.space import Space
+    from degan_search.search.space.schema import Space
 
 
 def describe(
@@ -27,13 +27,14 @@ def describe(
     """
     import os
 
-    from degan_search.search import estimate
-    from degan_search.search import space as spaces_
-    from degan_search.search.cost import duration
+    from degan_search.search.planning import timed_steps
+    from degan_search.search.planning.cost_model import duration
+    from degan_search.search.space import cell as spaces_
+    from degan_search.search.space import file as space_file
 
     cells = spaces_.cells(loaded)
     finals = len(loaded.finals.seeds) if loaded.finals else 0
-    sys.stdout.write(spaces_.dump(loaded))
+    sys.stdout.write(space_file.dump(loaded))
     sys.stdout.write("\n# every cell, with the settings that differ from the paper's defaults\n")
     for cell in cells:
         example = cell.example()
@@ -46,7 +47,7 @@ def describe(
         )
     slots = max_concurrent or max(1, (os.cpu_count() or 1) // cpus_per_trial)
     search = sum(cell.trials() for cell in cells)
-    fewest, most = map(duration, estimate.sweep_seconds(loaded, slots, data_dir, "cpu", cpus_per_trial))
+    fewest, most = map(duration, timed_steps.sweep_seconds(loaded, slots, data_dir, "cpu", cpus_per_trial))
     span = fewest if fewest == most else f"{fewest} to {most}, as patience decides,"
     sys.stdout.write(
         f"\n{search} search trials and {finals * len(cells)} final runs in {len(cells)} cells: about {span} on "
@@ -63,14 +64,16 @@ def _plan(loaded: Space, slots: int, cpus_per_trial: int, data_dir: Path | None,
     Raises:
         UserError: it would be refused.
     """
-    from degan_search.search import cost, estimate
-    from degan_search.search import space as spaces_
-    from degan_search.search.searcher import CellSearcher
+    from degan_search.search.planning import timed_steps
+    from degan_search.search.planning.budget import FEWEST, Budget
+    from degan_search.search.space import cell as spaces_
+    from degan_search.search.space import check
+    from degan_search.search.suggest.cell_searcher import CellSearcher
 
-    spaces_.check_budget(loaded)
-    model = estimate.cost_model(loaded, data_dir, threads=cpus_per_trial)
+    check.check_budget(loaded)
+    model = timed_steps.cost_model(loaded, data_dir, threads=cpus_per_trial)
     model.slots = slots
     search = CellSearcher(spaces_.cells(loaded))
-    found = cost.Budget(model, search, budget, 0.0, max(cost.FEWEST, len(loaded.first)))
+    found = Budget(model, search, budget, 0.0, max(FEWEST, len(loaded.first)))
     found.check(0.0)
     return found.plan(0.0)

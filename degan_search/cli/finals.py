@@ -43,12 +43,12 @@ def finals(
     Where several compete for a proxy, those that cannot win stop after three seeds or more. Only final runs are
     measured on the test images. Writes finals.csv, finals.md and finals.json into the run.
     """
-    from analysis import paired
+    from analysis import finals as paired
     from degan_search import ledger
 
     if not compare_only:
-        from degan_search.search.finals import Request
-        from degan_search.search.finals import finals as run_finals
+        from degan_search.search.finals.finals import finals as run_finals
+        from degan_search.search.finals.lineup import Request
 
         names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for text in set_ or [] for key, value in change(text).items()}

@@ -13,12 +13,12 @@ from rich.progress import Progress
 from degan_search.cli import stored
 from degan_search.cli.app import DataDir, RunWithNetworks, console, speaks, tell
 from degan_search.cli.trial import read_trial
-from degan_search.errors import UserError, visible
+from degan_search.system.errors import UserError, visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from degan_search.config import TeacherConfig
+    from degan_search.settings.trial import TeacherConfig
 
 Trial = Annotated[
     str | None,
@@ -44,7 +44,7 @@ def generate(
 
     The images can be a proxy again: folder:OUT, parquet:OUT or npz:OUT.
     """
-    from degan_search import generate as generating
+    from degan_search.products import images as generating
 
     order = generating.Order(count, format_, balance, draws, seed)
     with Progress(console=console, transient=True) as progress:
@@ -72,7 +72,7 @@ def export_student(
 
     Class names and accuracies are inside, in about.json. Loading a .pt2 file of a stranger's may run code.
     """
-    from degan_search.export_student import export_student as export
+    from degan_search.products.student_file import export_student as export
 
     tell(f"{_trial(export(run, trial, out, softmax, data_dir))}: student saved in {out}")
 
@@ -107,25 +107,25 @@ def relatedness(
     image.
     """
     from analysis import relatedness as analysis
-    from analysis.styles import csv
-    from degan_search import relatedness as measuring
-    from degan_search import runtime
-    from degan_search.atomic import write_bytes
-    from degan_search.foreground import CACHE
-    from degan_search.records import Phase
+    from analysis.tables.styles import csv
+    from degan_search.evaluation import relatedness as measuring
+    from degan_search.ledger.columns import Phase
+    from degan_search.storage.layout import CACHE
+    from degan_search.system import device
+    from degan_search.system.whole_files import write_bytes
 
     config = _teacher(teacher)
     trials = _trials(runs, config) if runs else None
     cells = [*((name, None) for name in proxy or []), *(analysis.cells(trials) if trials is not None else [])]
     cache = (storage or (teacher.resolve().parent if teacher.is_dir() else Path("runs"))) / CACHE
-    runtime.set_up_torch(threads)
+    device.set_up_torch(threads)
     with console.status("Loading") as status:
 
         def show(stage: str) -> None:
             status.update(escape(visible(stage)))
 
         measures = measuring.relatedness(
-            config, list(dict.fromkeys(cells)), cache, data_dir, images, true, runtime.choose_device(), show
+            config, list(dict.fromkeys(cells)), cache, data_dir, images, true, device.choose_device(), show
         )
     _print_measures(measures)
     if out:
@@ -138,8 +138,8 @@ def relatedness(
 def _teacher(place: Path) -> TeacherConfig:
     """Return the teacher of a run's folder, or of a trial's settings file."""
     from degan_search import ledger
-    from degan_search.records import config_of
-    from degan_search.teacher import recorded
+    from degan_search.ledger.columns import config_of
+    from degan_search.stages.teacher_file import recorded
 
     if not place.is_dir():
         return read_trial(place, []).teacher
@@ -152,8 +152,8 @@ def _teacher(place: Path) -> TeacherConfig:
 def _trials(runs: list[Path], teacher: TeacherConfig) -> pd.DataFrame:
     """Return the trials of runs that have this teacher."""
     from degan_search import ledger
-    from degan_search.records import config_of
-    from degan_search.teacher import recorded
+    from degan_search.ledger.columns import config_of
+    from degan_search.stages.teacher_file import recorded
 
     frame = ledger.load(list(runs))
     same = [recorded(config_of(row).teacher) == recorded(teacher) for _, row in frame.iterrows()]
@@ -168,7 +168,7 @@ def _print_measures(frame: pd.DataFrame) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Column, Table
 
-    from degan_search.relatedness import MEASURES
+    from degan_search.evaluation.relatedness import MEASURES
 
     titles = {
         "": "Without true images",

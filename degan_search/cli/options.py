@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from degan_search.errors import UserError
+from degan_search.system.errors import UserError
 
 if TYPE_CHECKING:
-    from degan_search.search.options import Options
+    from degan_search.search.run.options import Options
 
 
 def seconds(option: str, text: str) -> float:
@@ -179,7 +179,7 @@ class Given(dict[str, Any]):
         Raises:
             UserError: one makes no sense.
         """
-        from degan_search.search.options import Options
+        from degan_search.search.run.options import Options
 
         return Options(**where, **self.settings())
 

@@ -19,12 +19,12 @@ from degan_search.cli.app import (
     speaks,
     tell,
 )
-from degan_search.errors import UserError, close_matches, visible
+from degan_search.system.errors import UserError, close_matches, visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from degan_search.config import TrialConfig
+    from degan_search.settings.trial import TrialConfig
 
 
 @speaks
@@ -40,7 +40,7 @@ def table(
     They are written into the run's folder, of several runs into the first. By default it is Table 2; of a run that
     learns new classes Table 3, each method over all class orders.
     """
-    from analysis import tables
+    from analysis.tables import table as tables
     from degan_search import ledger
 
     tidy = tables.table(ledger.load(runs), paper)
@@ -58,8 +58,8 @@ def evaluate(
 
     A sweep does this at its end; here for a run that was stopped, or made by an older version.
     """
-    from degan_search import evaluate as evaluation
-    from degan_search.foreground import CACHE
+    from degan_search.evaluation import accuracy as evaluation
+    from degan_search.storage.layout import CACHE
 
     scored = evaluation.evaluate(run, data_dir, (storage or run.absolute().parent) / CACHE)
     console.print(f"{scored} trials scored.", highlight=False)
@@ -100,7 +100,7 @@ def best(
     from tabulate import tabulate
 
     from degan_search import ledger
-    from degan_search.records import config_of
+    from degan_search.ledger.columns import config_of
     from degan_search.selection import choose
     from degan_search.settings import criteria
 
@@ -133,7 +133,8 @@ def _write_settings(file: Path, title: str, config: TrialConfig) -> None:
     """Write what differs from the paper's defaults, as `run` reads it."""
     import yaml
 
-    from degan_search.config import TrialConfig, flatten, merge
+    from degan_search.settings.resolve import flatten, merge
+    from degan_search.settings.trial import TrialConfig
 
     if file.exists():
         raise UserError(f"{file} is already there; choose another --yaml folder, or move it away")
@@ -147,7 +148,7 @@ def _write_settings(file: Path, title: str, config: TrialConfig) -> None:
 @speaks
 def regret(runs: Runs) -> None:
     """Print what choosing the weights without true data cost, per proxy and criterion, as Markdown."""
-    from analysis import choice
+    from analysis import regret as choice
     from degan_search import ledger
 
     table = choice.regret(ledger.load(runs))
@@ -166,7 +167,7 @@ def report(
     if watch:
         if out:
             raise UserError(f"--watch writes no file: leave out --out {out}, or --watch")
-        from analysis.watch import serve
+        from analysis.report.watch import serve
 
         serve(run, port, _importances, lambda url: typer.echo(f"{url} (Ctrl-C ends it)"))
         return
@@ -177,7 +178,7 @@ def report(
 
 def _importances(run: Path) -> pd.DataFrame | None:
     """Return the importances of a run's settings; none where its space does not give them."""
-    from degan_search.search.study import importances
+    from degan_search.search.suggest.studies import importances
 
     try:
         return importances(run)
@@ -243,9 +244,9 @@ def _figures_given(runs: list[Path], relatedness: Path | None) -> dict[str, Call
     """Return by name what `analysis.figures.Entry.needs` may ask for, each made when asked."""
     import pandas as pd
 
-    from analysis import tables
+    from analysis.tables import table as tables
     from degan_search import ledger
-    from degan_search.search.study import importances
+    from degan_search.search.suggest.studies import importances
 
     frame = ledger.load(runs)
 
@@ -275,14 +276,14 @@ def _samples(
     """Yield for the best DeGAN trial on each proxy its figure's name and parts."""
     import re
 
-    from degan_search import show
-    from degan_search.foreground import CACHE
+    from degan_search.products import samples
     from degan_search.selection import choose
+    from degan_search.storage.layout import CACHE
 
     folders = {run.resolve().name: run for run in runs}
     for _, row in choose.best(frame[frame["config_method"] == "degan"], per=choose.PROXY).iterrows():
         run, trial = folders[row["run"]], row["trial_id"]
-        parts = show.class_samples(run, trial, data_dir, (storage or run.resolve().parent) / CACHE)
+        parts = samples.class_samples(run, trial, data_dir, (storage or run.resolve().parent) / CACHE)
         where = f"{row['run']}_{row['config_proxy']}" if len(runs) > 1 else row["config_proxy"]
         about = f"{trial} of {row['run']}: DeGAN on {row['config_proxy']}, the best by score"
         yield "samples_" + re.sub(r"[^\w.-]+", "_", where).strip("_"), (*parts, about)

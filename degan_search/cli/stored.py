@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from degan_search.errors import IncompleteError, UserError
 from degan_search.storage import LocalPlace, Mirror, RemotePlace, place, split_run, working_copy
 from degan_search.storage.places import SCHEMES
+from degan_search.system.errors import IncompleteError, UserError
 
 PATIENCE = 30.0
 """Seconds for which a store that does not answer is tried again: somebody waits for the command."""
@@ -84,7 +84,7 @@ def _is_row(name: str) -> bool:
 
 
 def _fetched(stored: Stored, mirrors: list[Mirror]) -> Path:
-    from degan_search.ledger import LEDGER
+    from degan_search.storage.layout import LEDGER
 
     storage, name = split_run(stored.address)
     there = place(storage)
@@ -99,7 +99,7 @@ def _fetched(stored: Stored, mirrors: list[Mirror]) -> Path:
             raise UserError(f"{run.remote.address} is no run: it has no folder {LEDGER!r}")
         mirrors.append(run)
         if stored.cache:
-            from degan_search.foreground import CACHE
+            from degan_search.storage.layout import CACHE
 
             cache = Mirror(working_copy(storage) / CACHE, there.at(CACHE))
             cache.pull()

@@ -30,9 +30,9 @@ def sweep(
 
     What is cut short goes on with `resume`.
     """
-    from degan_search.search import space as spaces
+    from degan_search.search.space import file as space_file
 
-    loaded = spaces.load(space)
+    loaded = space_file.load(space)
     budget = given.read("budget")
     if dry_run:
         describe(loaded, given["max_concurrent"], given["cpus_per_trial"], data_dir, budget)
@@ -58,11 +58,11 @@ def resume(
 ) -> None:
     """Go on with a run that was cut short, or add trials to it; what is not said is done as it was begun.
 
-    Finished trials stay; unfinished ones go on from their checkpoints. `space.yaml` in the run's folder may not have
+    Finished trials stay; unfinished ones go on from their checkpoints. `cell.yaml` in the run's folder may not have
     changed, unless --allow-changed.
     """
-    from degan_search.search.options import Options
     from degan_search.search.resume import resume as run_resume
+    from degan_search.search.run.options import Options
 
     if "://" in run:
         from degan_search.storage import split_run
@@ -78,8 +78,8 @@ def resume(
 @speaks
 def spaces() -> None:
     """List the space files that come with the package."""
-    from degan_search.search import space as spaces_
+    from degan_search.search.space import file as space_files
 
-    for name in spaces_.shipped():
-        description = " ".join(spaces_.load(name).description.split())
+    for name in space_files.shipped():
+        description = " ".join(space_files.load(name).description.split())
         console.print(f"{name:24s} {description}", highlight=False, soft_wrap=True)

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from degan_search.cli.app import DataDir, Storage, console, speaks
-from degan_search.errors import UserError, close_matches, visible
+from degan_search.system.errors import UserError, close_matches, visible
 
 if TYPE_CHECKING:
-    from degan_search.config import TrialConfig
+    from degan_search.settings.trial import TrialConfig
 
 
 @speaks
@@ -48,10 +48,12 @@ def incremental(
     Table 3 of the paper, one method at a time; `sweep table3_cifar100` runs all of it. The initial network is trained
     on the old images, or read from `--set teacher.path=FILE`.
     """
-    from degan_search.config import GanConfig, merge, trial_config
-    from degan_search.search import space as spaces_
+    from degan_search.search.space import cell as spaces_
+    from degan_search.search.space import file as space_file
+    from degan_search.settings.resolve import merge, trial_config
+    from degan_search.settings.trial import GanConfig
 
-    cells = {cell.example().method: cell for cell in spaces_.cells(spaces_.load(space))}
+    cells = {cell.example().method: cell for cell in spaces_.cells(space_file.load(space))}
     if any(cell.example().task != "incremental" for cell in cells.values()):
         raise UserError(f"--space {space!r} is not of task incremental; table3_cifar100 is")
     if method not in cells:
@@ -67,7 +69,7 @@ def incremental(
 def _run_here(config: TrialConfig, out: Path, storage: Path, data_dir: Path | None, threads: int) -> None:
     import json
 
-    from degan_search import foreground
+    from degan_search.trial import run_here
 
     out.mkdir(parents=True, exist_ok=True)  # that it cannot be written is said before the training
     with Progress(console=console, transient=True) as progress:
@@ -76,7 +78,7 @@ def _run_here(config: TrialConfig, out: Path, storage: Path, data_dir: Path | No
         def show(stage: str, step: int, of: int | None) -> None:
             progress.update(task, description=escape(visible(stage)), completed=step, total=of)
 
-        metrics = foreground.run(config, out, storage, data_dir, threads, show)
+        metrics = run_here.run(config, out, storage, data_dir, threads, show)
     console.print_json(json.dumps(metrics))
     console.print(
         f"Saved in {out}: student.safetensors, and from a generator generator.safetensors and samples.png",
@@ -90,11 +92,11 @@ def read_trial(file: Path, changes: list[str]) -> TrialConfig:
     Raises:
         UserError: no such file, not YAML, an unknown key or a value out of range.
     """
-    from degan_search import settings_file
-    from degan_search.config import merge, trial_config
+    from degan_search.settings import yaml_text
+    from degan_search.settings.resolve import merge, trial_config
 
     what = f"configuration {str(file)!r}"
-    settings = settings_file.read(file, what) or {}
+    settings = yaml_text.read(file, what) or {}
     if not isinstance(settings, dict):
         raise UserError(f"{what} must hold key: value settings, not {type(settings).__name__}")
     return trial_config(settings, merge({}, *map(change, changes)))
@@ -106,9 +108,9 @@ def change(text: str) -> dict[str, Any]:
     Raises:
         UserError: no key or no `=`, or a value that is not YAML.
     """
-    from degan_search import settings_file
+    from degan_search.settings import yaml_text
 
     key, equals, value = text.partition("=")
     if not key.strip() or not equals:
         raise UserError(f"--set {text!r} must be key=value, as in gan.lambda_e=1")
-    return {key.strip(): settings_file.parse(value, f"--set {text!r}")}
+    return {key.strip(): yaml_text.parse(value, f"--set {text!r}")}

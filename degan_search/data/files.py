@@ -15,9 +15,9 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps
 
-from degan_search import untrusted
 from degan_search.data.images import Images, ImageSet
-from degan_search.errors import UserError
+from degan_search.system import untrusted
+from degan_search.system.errors import UserError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from degan_search.errors import UserError, close_matches
+from degan_search.system.errors import UserError, close_matches
 
 Images = UInt8[np.ndarray, "n c h w"]
 Labels = Int64[np.ndarray, "n"]

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from degan_search import untrusted
 from degan_search.data.files import check_count, decode, plain, reading
 from degan_search.data.images import ImageSet, Labels
-from degan_search.errors import UserError
+from degan_search.system import untrusted
+from degan_search.system.errors import UserError
 
 LABEL_COLUMNS = ("fine_label", "label")
 

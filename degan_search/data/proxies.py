@@ -18,7 +18,7 @@ from degan_search.data.sets import (
     user_set,
 )
 from degan_search.data.synthetic import Split
-from degan_search.errors import UserError, close_matches
+from degan_search.system.errors import UserError, close_matches
 
 
 def _sorted(words: str) -> tuple[str, ...]:

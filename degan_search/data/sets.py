@@ -12,7 +12,7 @@ from filelock import FileLock
 from degan_search.data import files, parquet, synthetic
 from degan_search.data.images import ImageSet
 from degan_search.data.synthetic import Split
-from degan_search.errors import UserError, close_matches
+from degan_search.system.errors import UserError, close_matches
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_MNIST_CLASSES = (

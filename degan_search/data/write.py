@@ -19,7 +19,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from degan_search.data.images import Images, Labels
-from degan_search.errors import UserError, close_matches
+from degan_search.system.errors import UserError, close_matches
 
 Add = Callable[[Images, Labels, Float32[np.ndarray, "n k"]], None]
 """Takes the next images, their labels, and each one's probability of every class."""

@@ -1,16 +1,19 @@
 """The one table of classifiers: a new teacher or student is one entry here."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
 
-from degan_search.errors import UserError, close_matches
 from degan_search.networks.alexnet import alexnet
 from degan_search.networks.inception import inception_v3
 from degan_search.networks.lenet import lenet
 from degan_search.networks.resnet import ZeroPadding, resnet
+from degan_search.settings.trial import TeacherConfig
+from degan_search.system.errors import UserError, close_matches
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,14 @@ def build_classifier(name: str, classes: int, width: int | None = None, channels
         if value < 1:
             raise UserError(f"{what} of classifier {name!r} is {value}; it must be 1 or more.")
     return network.build(classes, channels, width)
+
+
+def channels(config: TeacherConfig) -> int:
+    """Return the image channels that the teacher's network takes: 1 or 3.
+
+    Raises:
+        UserError: unknown network.
+    """
+    if config.network not in CLASSIFIERS:
+        raise UserError(f"teacher.network {config.network!r} is unknown; known: {', '.join(CLASSIFIERS)}")
+    return CLASSIFIERS[config.network].channels

@@ -16,9 +16,9 @@ from tensorboardX import SummaryWriter  # type: ignore[import-untyped]  # comes 
 from tensorboardX.summary import hparams  # type: ignore[import-untyped]
 
 from degan_search import ledger
-from degan_search.errors import UserError
-from degan_search.records import METRICS, Report
-from degan_search.search.study import studies
+from degan_search.ledger.columns import METRICS, Report
+from degan_search.search.suggest.studies import studies
+from degan_search.system.errors import UserError
 
 CURVES = [name for name in Report.__annotations__ if name not in ("budget", "seconds", "stage")]
 
@@ -26,7 +26,7 @@ CURVES = [name for name in Report.__annotations__ if name not in ("budget", "sec
 def to_optuna(run: Path, file: Path) -> list[str]:
     """Write the search of a run into a new Optuna journal file, one study a cell; returns the studies' names.
 
-    A study is called `<run> <cell>`. Trials are those of `study.from_ledger`.
+    A study is called `<run> <cell>`. Trials are those of `studies.from_ledger`.
 
     Raises:
         UserError: the file is already there, or the run cannot be read or holds no search trial.

@@ -6,12 +6,12 @@ import ray
 from rich.console import Console
 from rich.markup import escape
 
-from degan_search import runtime
-from degan_search.config import TrialConfig
-from degan_search.fit import Progress
-from degan_search.foreground import CACHE
-from degan_search.search.cluster import remote_runner, side_by_side
-from degan_search.search.options import Options
+from degan_search.search.run.options import Options
+from degan_search.search.workers.cluster import remote_runner, side_by_side
+from degan_search.settings.trial import TrialConfig
+from degan_search.storage.layout import CACHE
+from degan_search.system.device import choose_device
+from degan_search.training.loop import Progress
 from degan_search.trial.inputs import Inputs, gather, inputs_key, load
 
 
@@ -23,7 +23,7 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
     Raises:
         UserError: data that are not there or do not fit.
     """
-    cache, device = options.storage / CACHE, runtime.choose_device(options.gpus_per_trial)
+    cache, device = options.storage / CACHE, choose_device(options.gpus_per_trial)
     remote = remote_runner(options)
     with console.status("Loading images ...") as status:
 

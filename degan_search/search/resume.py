@@ -10,16 +10,19 @@ from typing import Any
 
 from rich.console import Console
 
-from degan_search import ledger, runtime
-from degan_search.atomic import remove_torn
-from degan_search.errors import UserError
-from degan_search.records import Phase
-from degan_search.search import jobs, run_folder
-from degan_search.search import options as saved_options
-from degan_search.search import space as spaces
-from degan_search.search.options import Options
-from degan_search.search.sweep import Conclude, carry_out, check_slots, opened
-from degan_search.search.track import tracking
+from degan_search import ledger
+from degan_search.ledger.columns import Phase
+from degan_search.search.callbacks.trackers import tracking
+from degan_search.search.open_run import check_slots, opened
+from degan_search.search.run import folder as run_folder
+from degan_search.search.run import jobs
+from degan_search.search.run import options as saved_options
+from degan_search.search.run.options import Options
+from degan_search.search.space import check, schema
+from degan_search.search.sweep import Conclude, carry_out
+from degan_search.system import provenance
+from degan_search.system.errors import UserError
+from degan_search.system.whole_files import remove_torn
 
 
 def resume(
@@ -69,7 +72,7 @@ def resume(
         fixed = {"storage": where.storage, "name": where.name, "remote": where.remote}
         options = saved_options.loaded(found.options, {**changes, **fixed})
         if "budget" in changes:
-            spaces.check_budget(space)
+            check.check_budget(space)
         check_slots(options)
         _say_versions(found.versions, console)
         for broken in run_folder.set_aside_broken(where.folder):
@@ -83,7 +86,7 @@ def resume(
     return where.folder
 
 
-def _with_trials(space: spaces.Space, trials: int | None, planned: bool) -> spaces.Space:
+def _with_trials(space: schema.Space, trials: int | None, planned: bool) -> schema.Space:
     if trials is None:
         return space
     if space.search.sampler == "grid":
@@ -117,7 +120,7 @@ def _with_budget(options: Options, new: bool, trials: int | None) -> Options:
 
 
 def _say_versions(before: Mapping[str, Any], console: Console) -> None:
-    now = runtime.provenance()
+    now = provenance.provenance()
     old = before.get("versions")
     old = old if isinstance(old, dict) else {}
     new = now["versions"]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from degan_search.errors import UserError, close_matches
-from degan_search.records import METRICS, Phase, State
+from degan_search.ledger.columns import METRICS, Phase, State
 from degan_search.settings.criteria import CRITERIA, TRUE
+from degan_search.system.errors import UserError, close_matches
 
 DEFAULT = "cross_soft_agreement"
 """What chooses after a search: of the data-free criteria the one with the least regret in BENCHMARKS.md."""

@@ -11,12 +11,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from degan_search.data.images import normalise
-from degan_search.degan import Gan, gan_lengths
-from degan_search.fit import DivergedError
+from degan_search.ledger.columns import GAN_LOSSES
 from degan_search.networks.layers import draw_from
-from degan_search.records import GAN_LOSSES
-from degan_search.sources import IndexBatches
+from degan_search.settings.lengths import gan_lengths
+from degan_search.stages.gan import Gan
+from degan_search.training.batches import IndexBatches
 from degan_search.training.context import Context
+from degan_search.training.loop import DivergedError
 
 COLLAPSED = 1e-3
 """Mean standard deviation over images, of pixels in [-1, 1], below which they are all one image."""

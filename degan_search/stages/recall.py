@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from degan_search.sources import Batches
+from degan_search.stages.image_sources import Batches
 
 Images = Float[Tensor, "n c h w"]
 

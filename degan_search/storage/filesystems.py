@@ -10,8 +10,8 @@ import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from degan_search.atomic import HIDDEN
-from degan_search.errors import UserError
+from degan_search.system.errors import UserError
+from degan_search.system.whole_files import HIDDEN
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from degan_search.atomic import HIDDEN, remove_torn, write_bytes
-from degan_search.errors import UserError, close_matches
 from degan_search.storage import filesystems
+from degan_search.system.errors import UserError, close_matches
+from degan_search.system.whole_files import HIDDEN, remove_torn, write_bytes
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs

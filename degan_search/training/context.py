@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from degan_search import runtime
-from degan_search.capture import Accelerate
+from degan_search.system import device as runtime
+from degan_search.system import seeds
+from degan_search.training.cuda_graph import Accelerate
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,11 @@ class Context:
 
     def generator(self, *names: str | int) -> torch.Generator:
         """Return the random generator of the named stream, on the device."""
-        return runtime.generator(self.seed, *names, device=self.device)
+        return seeds.generator(self.seed, *names, device=self.device)
 
     def seeded(self, *names: str | int) -> AbstractContextManager[torch.Generator]:
         """Return a block in which torch's global generator, which draws initial weights, follows the named stream."""
-        return runtime.seeded(self.seed, *names)
+        return seeds.seeded(self.seed, *names)
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """Return a block that computes in `precision`."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from degan_search import degan, incremental, zskd
-from degan_search import teacher as teachers
-from degan_search.batchnorm import norms
-from degan_search.config import TrialConfig
 from degan_search.data import proxies
 from degan_search.data.images import split
-from degan_search.errors import UserError
-from degan_search.methods import METHODS, normalised
+from degan_search.networks import table
+from degan_search.networks.batch_statistics import norms
 from degan_search.networks.table import build_classifier
+from degan_search.settings import lengths
 from degan_search.settings.criteria import Needs, names
+from degan_search.settings.methods import METHODS, normalised
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages import incremental, zskd
+from degan_search.stages import teacher as teachers
+from degan_search.system.errors import UserError
 from degan_search.trial.images import Proxy, few_of_each, image_batch
 
 HELD_OUT_OBJECTIVES = names(Needs.HELD_OUT_PROXY)
@@ -35,7 +37,7 @@ def check(config: TrialConfig) -> None:
         raise UserError(f"probe.at = {list(config.probe.at)}: task incremental has no rungs, it must be []")
     proxies.check(config.proxy)
     proxies.check(config.teacher.dataset)
-    channels = teachers.channels(config.teacher)
+    channels = table.channels(config.teacher)
     with torch.device("meta"):  # no weights are drawn
         teacher = build_classifier(config.teacher.network, 2, config.teacher.width)
         build_classifier(config.student.network, 2, config.student.width, channels)
@@ -50,7 +52,7 @@ def check_size(config: TrialConfig, proxy: Proxy) -> None:
     """
     method = METHODS[config.method]
     if method.generates:
-        degan.gan_lengths(config.gan, len(proxy.images), proxy.set_images)
+        lengths.gan_lengths(config.gan, len(proxy.images), proxy.set_images)
     if config.task == "incremental":
         proxy.labels_of(proxy.train)
     elif method.source == "proxy":

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from degan_search import bank as banks
-from degan_search import capture, incremental, runtime
-from degan_search.config import TrialConfig
-from degan_search.methods import METHODS, Method, normalised
-from degan_search.metrics import accuracy, predict
 from degan_search.networks.table import build_classifier
+from degan_search.settings.methods import METHODS, Method, normalised
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages import incremental
+from degan_search.system.device import precision_of
+from degan_search.training import cuda_graph
 from degan_search.training.context import Context
+from degan_search.training.measures import accuracy, predict
+from degan_search.trial import bank as banks
 from degan_search.trial.images import banked
 from degan_search.trial.inputs import Inputs
 from degan_search.trial.shared import Shared
@@ -39,12 +41,12 @@ class TrialContext:
     def of(cls, config: TrialConfig, inputs: Inputs, device: str) -> TrialContext:
         """Return the context of a trial on a device."""
         config, on_device = normalised(config), inputs.on(device)
-        precision = runtime.precision_of(config.precision, device)
+        precision = precision_of(config.precision, device)
         return cls(
             config,
             inputs,
             METHODS[config.method],
-            Context(config.seed, device, precision, capture.chosen(config.accelerate, device)),
+            Context(config.seed, device, precision, cuda_graph.chosen(config.accelerate, device)),
             on_device,
             on_device.teacher,
             on_device.teacher if config.gan.lambda_bn else on_device.fast_teacher,

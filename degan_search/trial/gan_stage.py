@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from degan_search import degan
-from degan_search.batchnorm import statistics_distance
-from degan_search.config import DistillConfig
 from degan_search.data.images import denormalise
-from degan_search.distill import Distillation
-from degan_search.fit import Progress
-from degan_search.metrics import coverage, effective_classes, mean_entropy
-from degan_search.pipeline import probe_config
-from degan_search.sources import GeneratorSource
+from degan_search.networks.batch_statistics import statistics_distance
+from degan_search.settings.lengths import probe_config
+from degan_search.settings.trial import DistillConfig
+from degan_search.stages import gan
+from degan_search.stages.distillation import Distillation
 from degan_search.stages.gan_training import GanProgress, GanTraining
+from degan_search.stages.image_sources import GeneratorSource
+from degan_search.training.loop import Progress
+from degan_search.training.measures import coverage, effective_classes, mean_entropy
 from degan_search.trial.context import TrialContext
 
 SAMPLES = 64
@@ -143,11 +143,11 @@ def samples(trial: TrialContext, generator: nn.Module) -> Tensor:
     return denormalise(source.make(SAMPLES, trial.context.generator("samples"))[0]).cpu()
 
 
-def _untrained(trial: TrialContext) -> degan.Gan:
+def _untrained(trial: TrialContext) -> gan.Gan:
     config, student = trial.config, None
     if config.gan.lambda_s:
         student = trial.untrained_student("rival"), config.distill
-    return degan.build(
+    return gan.build(
         config.gan,
         trial.inputs.teacher.channels,
         trial.fast_teacher,

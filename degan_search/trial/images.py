@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from degan_search import bank as banks
-from degan_search import degan, runtime
-from degan_search import teacher as teachers
-from degan_search.config import TrialConfig
 from degan_search.data import proxies
 from degan_search.data.images import split, to_input
 from degan_search.data.synthetic import Split
-from degan_search.errors import UserError
-from degan_search.pipeline import distill_config
+from degan_search.networks import table
+from degan_search.settings import lengths
+from degan_search.settings.lengths import distill_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages import teacher as teachers
+from degan_search.system import seeds
+from degan_search.system.errors import UserError
+from degan_search.trial import bank as banks
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train"
         UserError: they are not there, broken, or fewer than `count`.
     """
     images = proxies.load(config.proxy, part, data_dir, config.count if part == "train" else None, seed=0)
-    ready = to_input(images.images, teachers.channels(config.teacher))
+    ready = to_input(images.images, table.channels(config.teacher))
     set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
     train, held_out = split(len(ready), config.teacher.holdout, seed=0)
     return Proxy(ready, set_images, train, held_out, images.labels, images.classes)
@@ -72,7 +74,7 @@ def few_of_each(labels: Int64[np.ndarray, " n"], shots: int, seed: int) -> Int64
     Raises:
         UserError: a class has fewer.
     """
-    rng = np.random.default_rng(runtime.stream_seed(seed, "few_shot"))
+    rng = np.random.default_rng(seeds.stream_seed(seed, "few_shot"))
     rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     if (fewest := min(map(len, rows))) < shots:
         raise UserError(f"shots = {shots} true images of each class, but a class has {fewest}; lower shots")
@@ -92,4 +94,4 @@ def oracle_images(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages) 
 def image_batch(config: TrialConfig, proxy: Proxy) -> int:
     """Return how many proxy images a step of the distillation takes, scaled to the proxy's share of its set."""
     distilling = distill_config(config)
-    return degan.scaled_batch(distilling.batch_size, distilling.batch_of, len(proxy.images), proxy.set_images)
+    return lengths.scaled_batch(distilling.batch_size, distilling.batch_of, len(proxy.images), proxy.set_images)

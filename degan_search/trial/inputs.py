@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from degan_search import bank as banks
-from degan_search import teacher as teachers
-from degan_search.config import TeacherConfig, TrialConfig, stable_hash
-from degan_search.fit import Progress
-from degan_search.methods import METHODS
-from degan_search.teacher import Teacher, TrueImages
+from degan_search.networks import table
+from degan_search.settings.methods import METHODS
+from degan_search.settings.resolve import stable_hash
+from degan_search.settings.trial import TeacherConfig, TrialConfig
+from degan_search.stages import teacher as teachers
+from degan_search.stages.teacher import Teacher, TrueImages
+from degan_search.training.loop import Progress
+from degan_search.trial import bank as banks
 from degan_search.trial.checks import check, check_inputs, check_size
 from degan_search.trial.images import Proxy, banked, load_proxy, oracle_images
 from degan_search.trial.shared import Shared
@@ -185,7 +187,7 @@ def inputs_key(config: TrialConfig) -> str:
 
 def _proxy_key(config: TrialConfig) -> str:
     """Return what decides a trial's `Proxy`: name, count, the teacher's channels, and the share held out."""
-    return f"{config.proxy} {config.count} {teachers.channels(config.teacher)} {config.teacher.holdout}"
+    return f"{config.proxy} {config.count} {table.channels(config.teacher)} {config.teacher.holdout}"
 
 
 def _side_by_side(

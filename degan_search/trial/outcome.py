@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from degan_search.atomic import write_bytes
-from degan_search.checkpoint import tensors_bytes
+from degan_search.system.weights_file import tensors_bytes
+from degan_search.system.whole_files import write_bytes
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from degan_search import bank as banks
-from degan_search import runtime
-from degan_search import teacher as teachers
-from degan_search.metrics import predict
 from degan_search.networks.frozen import freeze
+from degan_search.stages import teacher as teachers
+from degan_search.system import device as runtime
+from degan_search.training.measures import predict
+from degan_search.trial import bank as banks
 from degan_search.trial.images import Proxy
 
 Pair = tuple[Tensor, Tensor]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from degan_search import incremental
-from degan_search.config import DistillConfig
 from degan_search.data.images import split
-from degan_search.distill import Distillation
-from degan_search.incremental import IncrementalLearning
-from degan_search.pipeline import distill_config
-from degan_search.sources import AugmentedSource, ImageSource, MixedSource, Source
+from degan_search.settings.lengths import distill_config
+from degan_search.settings.trial import DistillConfig
+from degan_search.stages import incremental
+from degan_search.stages.distillation import Distillation
+from degan_search.stages.image_sources import AugmentedSource, ImageSource, MixedSource, Source
+from degan_search.stages.incremental import IncrementalLearning
 from degan_search.stages.recall import Recall, RecallFromBatches, RecallFromNewImages
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import generated

@@ -9,18 +9,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from degan_search import degan, runtime
-from degan_search.checkpoint import snapshot
-from degan_search.config import TrialConfig, stable_hash
-from degan_search.distill import Distillation
-from degan_search.errors import UserError
-from degan_search.incremental import IncrementalLearning
+from degan_search.settings.resolve import stable_hash
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages import gan
+from degan_search.stages.distillation import Distillation
+from degan_search.stages.incremental import IncrementalLearning
+from degan_search.stages.zskd import ZskdSynthesis
+from degan_search.system.device import Precision
+from degan_search.system.errors import UserError
+from degan_search.training.resumable import snapshot
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import SAMPLES, GanStage, samples
 from degan_search.trial.inputs import Inputs
 from degan_search.trial.outcome import Event, Outcome
 from degan_search.trial.student_stage import student_stage
-from degan_search.zskd import ZskdSynthesis
 
 Stage = GanStage | ZskdSynthesis | Distillation | IncrementalLearning
 StageName = Literal["gan", "zskd", "student"]
@@ -78,7 +80,7 @@ class Trial:
         return self._outcome
 
     @property
-    def precision(self) -> runtime.Precision:
+    def precision(self) -> Precision:
         """Of the training steps."""
         return self.common.context.precision
 
@@ -114,7 +116,7 @@ class Trial:
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of all that the trial needs to go on after its last step.
 
-        It is for `checkpoint.state_bytes`: tensors on the CPU, numbers, text, lists and dicts.
+        It is for `resumable.state_bytes`: tensors on the CPU, numbers, text, lists and dicts.
         """
         state = {
             "about": self._about(),
@@ -189,7 +191,7 @@ class Trial:
 
     def _loaded_generator(self, state: dict[str, Tensor]) -> nn.Module:
         common = self.common
-        generator = degan.untrained_generator(common.config.gan, common.inputs.teacher.channels, common.context)
+        generator = gan.untrained_generator(common.config.gan, common.inputs.teacher.channels, common.context)
         generator.load_state_dict(state)
         return generator
 

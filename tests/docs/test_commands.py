@@ -10,7 +10,7 @@ import typer.main
 from documents import ROOT, blocks, code, documents, name, program, shell_lines
 
 from degan_search.cli.main import app
-from degan_search.search import space as spaces
+from degan_search.search.space import file as space_file
 
 COMMANDS = typer.main.get_command(app).commands
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -40,7 +40,7 @@ def check_ours(words, whole):
     if whole:
         given = COMMANDS[command].make_context(command, rest).params
         if command == "sweep" and not given["space"].endswith(".yaml"):
-            assert given["space"] in spaces.shipped(), f"no space {given['space']!r}"
+            assert given["space"] in space_file.shipped(), f"no space {given['space']!r}"
 
 
 def check_python(words):

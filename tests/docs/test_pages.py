@@ -3,11 +3,11 @@
 import pytest
 from documents import ROOT, code
 
-from degan_search.methods import METHODS
-from degan_search.records import METRICS, score_schema, trial_schema
-from degan_search.relatedness import MEASURES
-from degan_search.search.space import shipped
+from degan_search.evaluation.relatedness import MEASURES
+from degan_search.ledger.columns import METRICS, score_schema, trial_schema
+from degan_search.search.space.file import shipped
 from degan_search.settings.criteria import CRITERIA, DATA_FREE
+from degan_search.settings.methods import METHODS
 
 
 def names_in(page):

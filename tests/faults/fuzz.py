@@ -34,14 +34,18 @@ from PIL import Image
 from safetensors.torch import save
 
 import search_spaces
-from degan_search import checkpoint, ledger, settings_file
-from degan_search import teacher as teachers
-from degan_search.config import TeacherConfig, TrialConfig, parse
+from degan_search import ledger
 from degan_search.data import files, parquet
-from degan_search.errors import BrokenFileWarning, UserError
+from degan_search.ledger import pack
+from degan_search.ledger.columns import config_columns, config_of
 from degan_search.networks.table import build_classifier
-from degan_search.records import config_columns, config_of
-from degan_search.search.space import Space
+from degan_search.search.space.schema import Space
+from degan_search.settings import yaml_text
+from degan_search.settings.resolve import parse
+from degan_search.settings.trial import TeacherConfig, TrialConfig
+from degan_search.stages import teacher as teachers
+from degan_search.system.errors import BrokenFileWarning, UserError
+from degan_search.training import resumable
 
 MEMORY = 4 * 2**30
 """Bytes that a reader's process may take beside what it has before the first input."""
@@ -205,7 +209,7 @@ def rows(folder: Path) -> list[Seed]:
 
 def packs(folder: Path) -> list[Seed]:
     ledger.write(folder, row())
-    with mock.patch.object(ledger, "PACK_FROM", 1):
+    with mock.patch.object(pack, "PACK_FROM", 1):
         ledger.load(folder)
     return whole((folder / "packed" / "ledger.parquet").read_bytes())
 
@@ -248,12 +252,12 @@ def read_teacher(path: Path) -> None:
 
 def trial_states(folder: Path) -> list[Seed]:
     state = {"step": 3, "gan": {"d": weights(), "rng": torch.Generator().get_state(), "best": [0.5, None]}}
-    return whole(checkpoint.state_bytes(state)[len(checkpoint.MAGIC) + checkpoint.DIGEST :]) + states(folder)
+    return whole(resumable.state_bytes(state)[len(resumable.MAGIC) + resumable.DIGEST :]) + states(folder)
 
 
 def read_trial_state(path: Path) -> None:
     content = path.read_bytes()  # as somebody would sign it
-    checkpoint.read_state(checkpoint.MAGIC + hashlib.sha256(content).digest() + content, str(path))
+    resumable.read_state(resumable.MAGIC + hashlib.sha256(content).digest() + content, str(path))
 
 
 def space_files(folder: Path) -> list[Seed]:
@@ -261,7 +265,7 @@ def space_files(folder: Path) -> list[Seed]:
 
 
 def read_space(path: Path) -> None:
-    space = parse(Space, settings_file.read(path, path.name), "space")
+    space = parse(Space, yaml_text.read(path, path.name), "space")
     yaml.safe_dump(space.model_dump(mode="json", by_alias=True))
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import yaml
 
-from degan_search import ledger, runtime
-from degan_search.records import Phase, State, config_of
-from degan_search.search import space as spaces
+from degan_search import ledger
+from degan_search.ledger.columns import Phase, State, config_of
+from degan_search.search.space import cell as spaces
+from degan_search.search.space import file as space_file
+from degan_search.system import device
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.inputs import inputs_key, prepare
 from degan_search.trial.trial import run as run_trial
@@ -134,7 +136,7 @@ def still(before, run):
 
 def check(run, failed=()):
     """Check a finished run: budget met, one final row a trial, nothing left over; `failed`: trials that may fail."""
-    space = spaces.load(str(run / "space.yaml"))
+    space = space_file.load(str(run / "space.yaml"))
     cells = spaces.cells(space)
     frame = ledger.load(run)
     search, final = (frame[frame["phase"] == phase] for phase in Phase)
@@ -158,9 +160,9 @@ def check(run, failed=()):
 
 def same_as_uninterrupted(run, frame, most=100):
     """Check that each finished trial has the numbers of the same trial run here, in one go."""
-    runtime.set_up_torch(1)
+    device.set_up_torch(1)
     cache, known = run.parent / "cache", {}
-    for cell in spaces.cells(spaces.load(str(run / "space.yaml"))):
+    for cell in spaces.cells(space_file.load(str(run / "space.yaml"))):
         for config in cell.shared():  # the images to compare on are made with the first one's settings
             if inputs_key(config) not in known:
                 known[inputs_key(config)] = prepare(config, None, cache)

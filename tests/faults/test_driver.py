@@ -9,7 +9,7 @@ import pytest
 from harness import MAIN, Driver, check, rows, same_as_uninterrupted, still, write_space
 
 from degan_search import ledger
-from degan_search.records import Phase, State
+from degan_search.ledger.columns import Phase, State
 
 OPTIONS = ("--storage", "runs", "--checkpoint-every", "0.3")
 

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from degan_search.config import TrialConfig, flatten, parse, trial_config
-from degan_search.errors import UserError
-from degan_search.records import config_columns, config_of
-from degan_search.search import space as spaces
+from degan_search.ledger.columns import config_columns, config_of
+from degan_search.search.space import check, schema
+from degan_search.search.space import file as space_file
+from degan_search.settings.resolve import flatten, parse, trial_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.system.errors import UserError
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "100000"))
 """Of all readers together, by `make faults`."""
@@ -90,12 +92,12 @@ def configured(values):
 def spaced(values, folder):
     file = folder / "space.yaml"
     try:
-        space = parse(spaces.Space, values)
-        spaces.check(space)
+        space = parse(schema.Space, values)
+        check.check(space)
     except UserError:
         return
-    file.write_text(spaces.dump(space), encoding="utf-8")
-    assert spaces.load(str(file)) == space
+    file.write_text(space_file.dump(space), encoding="utf-8")
+    assert space_file.load(str(file)) == space
 
 
 @given(PLAUSIBLE | SETTINGS | ANYTHING.filter(lambda value: isinstance(value, dict)))

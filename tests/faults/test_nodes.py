@@ -18,8 +18,8 @@ import pytest
 from harness import TRIAL, Driver, check, command, descendants, rows, same_as_uninterrupted, write_space
 
 import degan_search
-from degan_search.errors import UserError
-from degan_search.search.connect import connect
+from degan_search.search.workers.connect import connect
+from degan_search.system.errors import UserError
 
 OPTIONS = ("--storage", "runs", "--checkpoint-every", "0", "--address")
 LONGER = {"trial": {**TRIAL, "gan": {**TRIAL["gan"], "steps": 400}, "probe": {**TRIAL["probe"], "at": [40, 300]}}}

@@ -8,9 +8,11 @@ import pytest
 from harness import Driver, check, write_space
 
 from degan_search import ledger
-from degan_search.errors import UserError
-from degan_search.search import checkpoints, jobs, run_folder
+from degan_search.search.run import folder as run_folder
+from degan_search.search.run import jobs
+from degan_search.search.workers import checkpoints
 from degan_search.storage import place
+from degan_search.system.errors import UserError
 
 LENGTHS = (0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 0.999)
 

@@ -21,14 +21,20 @@ from made_ledger import made_ledger
 from PIL import Image
 from typer.testing import CliRunner
 
-from analysis import styles, tables
-from degan_search import checkpoint, finished, ledger, settings_file, untrusted
+from analysis.tables import styles
+from analysis.tables import table as tables
+from degan_search import ledger
 from degan_search.cli import main  # noqa: F401  (adds the commands)
 from degan_search.cli.app import PlainConsole, app
-from degan_search.config import trial_config
 from degan_search.data import files, parquet
-from degan_search.errors import LONGEST, BrokenFileWarning, UserError, visible
-from degan_search.records import config_columns, config_of
+from degan_search.evaluation import networks
+from degan_search.ledger import pack as packs
+from degan_search.ledger import row_file
+from degan_search.ledger.columns import config_columns, config_of
+from degan_search.settings import yaml_text
+from degan_search.settings.resolve import trial_config
+from degan_search.system import untrusted, weights_file
+from degan_search.system.errors import LONGEST, BrokenFileWarning, UserError, visible
 
 ESCAPES = "\x1b[2J\x1b]0;title\x07 \u202eevil [red]x[/red] :smile:"
 
@@ -220,7 +226,7 @@ class TestLedger:
     def test_a_trial_cannot_name_another_place(self, run, name):
         file = change(run, trial_id=name)
         refused(lambda: ledger.load(run), str(file), "move it away")
-        refused(lambda: finished.find(run, "best", "student"), str(file))
+        refused(lambda: networks.find(run, "best", "student"), str(file))
 
     def test_a_row_is_its_files(self, run):
         file = change(run, trial_id="search-9999")
@@ -284,7 +290,7 @@ class TestLedger:
         refused(lambda: ledger.load(run), "scores is a link")
 
     def test_a_pack_is_looked_at_like_its_rows(self, run, monkeypatch):
-        monkeypatch.setattr(ledger, "PACK_FROM", 1)
+        monkeypatch.setattr(packs, "PACK_FROM", 1)
         expected = ledger.load(run)
         pack = run / "packed" / "ledger.parquet"
         table = pq.read_table(pack)
@@ -357,7 +363,7 @@ class TestRun:
         student = run / "trials" / "search-0000" / "student.safetensors"
         student.rename(tmp_path / "other.safetensors")
         student.symlink_to(tmp_path / "other.safetensors")
-        refused(lambda: finished.load_student(run, "search-0000", tiny(), 10), "is a link to", "outside its run")
+        refused(lambda: networks.load_student(run, "search-0000", tiny(), 10), "is a link to", "outside its run")
 
     def test_tables_hold_no_formula(self):
         import pandas as pd
@@ -396,13 +402,13 @@ class TestSettings:
     )
     def test_yaml_that_is_no_setting(self, text, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        refused(lambda: settings_file.parse(text, "this file"), "this file")
+        refused(lambda: yaml_text.parse(text, "this file"), "this file")
         assert not (tmp_path / "ran").exists()
 
     @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
     def test_what_is_no_file(self, tmp_path, make):
         make(tmp_path / "space.yaml")
-        refused(lambda: settings_file.read(tmp_path / "space.yaml", "it"), "it is a folder, pipe or device")
+        refused(lambda: yaml_text.read(tmp_path / "space.yaml", "it"), "it is a folder, pipe or device")
 
 
 class Bomb:
@@ -451,7 +457,7 @@ class TestModels:
     def test_safetensors_that_claims_much(self, dtype):
         header = json.dumps({"a": {"dtype": dtype, "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}).encode()
         data = struct.pack("<Q", len(header)) + header + bytes(8)
-        refused(lambda: checkpoint.read_tensors(data, "this"), "this is not a whole safetensors file")
+        refused(lambda: weights_file.read_tensors(data, "this"), "this is not a whole safetensors file")
 
 
 def test_long_messages_are_cut():
@@ -461,7 +467,7 @@ def test_long_messages_are_cut():
 def test_arrows_pattern_is_that_of_messages():
     for number in (*range(0x2100), *range(0x2000, 0x2070)):
         character = chr(number)
-        found = pa.compute.match_substring_regex(pa.array([character]), ledger.UNSEEN)[0].as_py()
+        found = pa.compute.match_substring_regex(pa.array([character]), row_file.UNSEEN)[0].as_py()
         assert found == (visible(character) != character), hex(number)
 
 

@@ -111,7 +111,7 @@ HANGS = """
 import builtins, os, sys, time, importlib.abc, importlib.util
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "degan_search.search.checkpoints":
+        if name != "degan_search.search.workers.checkpoints":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from degan_search import teacher as teachers
+from degan_search.stages import teacher as teachers
 from degan_search.trial import inputs as trial_inputs
 from degan_search.trial.trial import run as run_trial
 

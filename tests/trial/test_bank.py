@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from degan_search import bank as banks
-from degan_search import degan, runtime
-from degan_search.config import TrialConfig
-from degan_search.metrics import agreement, class_certainty, infomax, predict, soft_neighbourhood_density
 from degan_search.networks.table import build_classifier
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages import gan as degan
+from degan_search.system import seeds
+from degan_search.training.measures import agreement, class_certainty, infomax, predict, soft_neighbourhood_density
+from degan_search.trial import bank as banks
 from degan_search.trial.checks import HELD_OUT_OBJECTIVES
 from degan_search.trial.trial import run as run_trial
 
@@ -117,7 +118,7 @@ def test_the_bank_compares_students_on_the_images_that_each_measure_takes(teache
     model = teacher.model()
     bank = banks.Bank(images, predict(model, images), inputs.bank_proxy_images)
     assert {value for name, value in bank.compare(model).items() if "agreement" in name} == {1.0}
-    with runtime.seeded(3, "student"):
+    with seeds.seeded(3, "student"):
         student = build_classifier("lenet_half", 10, 2)
     logits, measured = predict(student, images), bank.compare(student)
     assert measured["agreement"] == agreement(logits, bank.logits)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from degan_search.errors import UserError
-from degan_search.methods import normalised
+from degan_search.settings.methods import normalised
+from degan_search.system.errors import UserError
 from degan_search.trial import checks
 from degan_search.trial.checks import HELD_OUT_OBJECTIVES
 from degan_search.trial.images import load_proxy

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from degan_search import teacher as teachers
-from degan_search.errors import UserError
-from degan_search.metrics import accuracy, predict
+from degan_search.stages import teacher as teachers
+from degan_search.system.errors import UserError
+from degan_search.training.measures import accuracy, predict
 from degan_search.trial.images import few_of_each
 from degan_search.trial.trial import run as run_trial
 

@@ -5,11 +5,11 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from degan_search import teacher as teachers
-from degan_search.config import TrialConfig
 from degan_search.data import proxies
-from degan_search.errors import UserError
-from degan_search.methods import METHODS
+from degan_search.settings.methods import METHODS
+from degan_search.settings.trial import TrialConfig
+from degan_search.stages import teacher as teachers
+from degan_search.system.errors import UserError
 from degan_search.trial import inputs as trial_inputs
 from degan_search.trial.inputs import inputs_key
 

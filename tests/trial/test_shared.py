@@ -6,7 +6,7 @@ import weakref
 
 from same_bits import bits
 
-from degan_search.checkpoint import tensors_bytes
+from degan_search.system.weights_file import tensors_bytes
 from degan_search.trial.trial import Trial
 from degan_search.trial.trial import run as run_trial
 

@@ -1,0 +1,162 @@
+"""Final runs compared seed by seed: DeGAN's chosen configuration beside each other one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import isnan
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from tabulate import tabulate
+
+from analysis.statistics import interval
+from analysis.tables.styles import csv
+from degan_search.ledger.columns import Phase, State, config_of
+from degan_search.selection.paired_test import paired
+from degan_search.settings.methods import TUNED
+from degan_search.settings.trial import TrialConfig
+from degan_search.system.errors import UserError
+from degan_search.system.whole_files import write_bytes
+
+COLUMNS = ["dataset", "proxy", "count", "method", "lambda_e", "lambda_d", "gan_steps", "distill_steps"]
+COLUMNS += ["accuracy", "low", "high", "n", "difference", "difference_low", "difference_high", "p", "pairs"]
+COLUMNS += ["score", "teacher", "chosen"]
+NOTES = (
+    "Test accuracy in % with the 95% bootstrap interval over n seeds, which is too narrow where n is small. "
+    "Difference: the chosen DeGAN above minus the row's, over the seeds that both have, "
+    "with the 95% interval and two-sided p of the paired t-test, not corrected for the number of rows."
+)
+
+
+def compare(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each configuration of the finished final runs, accuracies in percent on the test images.
+
+    Configurations are compared within one task, teacher, student, proxy and budget, over the seeds they share. In each
+    such group DeGAN's chosen configuration comes first: of those with the most finished seeds the one with the
+    best mean `score`, so neither test nor held-out true images choose it. `difference` is its accuracy minus the
+    row's, with the interval and two-sided p of the paired t-test and the number of pairs; `low` and `high` are
+    the bootstrap interval of the row's own mean. Groups without DeGAN are left out. `gan_steps` and
+    `distill_steps` are means of what was run, so a baseline that is not step-matched shows.
+
+    Args:
+        frame: from `ledger.load`, evaluated.
+
+    Raises:
+        UserError: no finished final run of a method with weights.
+    """
+    done = frame[(frame["phase"] == Phase.FINAL) & (frame["state"] == State.COMPLETE)]
+    configs = pd.Series({index: config_of(row) for index, row in done.iterrows()}, dtype=object)
+    rows: list[dict[str, Any]] = []
+    for _, group in done.groupby(configs.map(_setting), sort=False):
+        if group["config_method"].isin(TUNED).any():
+            rows += _rows(group, configs[group.index])
+    if not rows:
+        raise UserError(
+            f"no finished final run of a method with weights ({', '.join(TUNED)}): `degan-search finals RUN` makes them"
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -> str:
+    """Return a `compare` table as text or as Markdown, with what the figures are in a line below."""
+    shown = pd.DataFrame(
+        {
+            "proxy": table["proxy"],
+            "method": table["method"] + table["chosen"].map({True: " (chosen)", False: ""}),
+            "lambda_e, lambda_d": [_weights(row) for row in table.to_dict("records")],
+            "GAN steps": table["gan_steps"].map("{:.0f}".format),
+            "distillation steps": table["distill_steps"].map("{:.0f}".format),
+            "test accuracy": [_with_interval(*row) for row in table[["accuracy", "low", "high"]].to_numpy()],
+            "n": table["n"],
+            "chosen minus it": [
+                _with_interval(*row)
+                for row in table[["difference", "difference_low", "difference_high"]].to_numpy(dtype=float)
+            ],
+            "p": ["" if isnan(p) else f"{p:.2g}" for p in table["p"]],
+            "pairs": ["" if isnan(pairs) else f"{pairs:.0f}" for pairs in table["pairs"]],
+        }
+    )
+    teachers = ", ".join(
+        f"{dataset} {teacher:.1f}"
+        for dataset, teacher in table.groupby("dataset", sort=False)["teacher"].mean().items()
+        if not isnan(teacher)
+    )
+    text = tabulate(shown.to_dict("list"), headers="keys", tablefmt=style, disable_numparse=True)
+    return f"{text}\n\n{NOTES} Teacher: {teachers or 'not measured'}.\n"
+
+
+def save(table: pd.DataFrame, folder: Path) -> None:
+    """Write a `compare` table as `finals.csv` (every column) and `finals.md`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        write_bytes(folder / "finals.csv", csv(table).encode())
+        write_bytes(folder / "finals.md", render(table, "github").encode())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
+def _setting(config: TrialConfig) -> tuple[Any, ...]:
+    """Return what compared runs share: task, teacher, student, proxy and budget."""
+    gan = config.gan
+    budgets = (
+        (part.steps, None if part.steps else part.epochs, part.batch_size, part.batch_of)
+        for part in (config.distill, config.distill_images, config.incremental)
+    )
+    shared = (config.task, config.teacher, config.student, config.proxy, config.count)
+    return (*shared, gan.steps, gan.epochs, gan.batch_size, gan.batch_of, *budgets)
+
+
+def _rows(group: pd.DataFrame, configs: pd.Series[Any]) -> list[dict[str, Any]]:
+    # One that two runs repeat counts once: it gave the same result.
+    configurations = [
+        rows.drop_duplicates("config_seed").set_index("config_seed").sort_index()
+        for _, rows in group.groupby(configs.map(lambda config: config.model_copy(update={"seed": 0})), sort=False)
+    ]
+    tuned = [rows for rows in configurations if rows["config_method"].iloc[0] in TUNED]
+    chosen = max(tuned, key=lambda rows: (rows["score"].count(), rows["score"].mean()))
+    others = [rows for rows in configurations if rows is not chosen]
+    return [_row(chosen) | {"chosen": True}, *(_row(rows) | _difference(chosen, rows) for rows in others)]
+
+
+def _row(rows: pd.DataFrame) -> dict[str, Any]:
+    first = rows.iloc[0]
+    mean = asdict(interval(100 * rows["test_accuracy"]))
+    about = {name: first[f"config_{column}"] for name, column in (("proxy", "proxy"), ("method", "method"))}
+    about |= {"dataset": first["config_teacher_dataset"], "count": first["config_count"]}
+    if about["method"] in TUNED:
+        about |= {name: first[f"config_gan_{name}"] for name in ("lambda_e", "lambda_d")}
+    about |= {name: rows[name].mean() for name in ("gan_steps", "distill_steps", "score")}
+    return about | {
+        "accuracy": mean["mean"],
+        "low": mean["low"],
+        "high": mean["high"],
+        "n": mean["n"],
+        "chosen": False,
+        "teacher": 100 * rows["teacher_test_accuracy"].mean(),
+    }
+
+
+def _difference(chosen: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
+    seeds = chosen.index.intersection(rows.index)
+    test = paired(*(100 * side.loc[seeds, "test_accuracy"] for side in (chosen, rows)))
+    return {
+        "difference": test.difference,
+        "difference_low": test.low,
+        "difference_high": test.high,
+        "p": test.p,
+        "pairs": test.n,
+    }
+
+
+def _weights(row: dict[Any, Any]) -> str:
+    return "" if isnan(row["lambda_e"]) else f"{row['lambda_e']:.3g}, {row['lambda_d']:.3g}"
+
+
+def _with_interval(mean: float, low: float, high: float) -> str:
+    if isnan(mean):
+        return ""
+    return f"{mean:.1f}" + ("" if isnan(low) else f" [{low:.1f}, {high:.1f}]")

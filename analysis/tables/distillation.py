@@ -1,0 +1,152 @@
+"""The paper's Tables 1 and 2 from finished trials: one row a proxy and method, ours beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.tables import cells, styles
+from analysis.tables.cells import ACCURACY, HELD_OUT, LABELS, ORDER, TEST, WEIGHTS
+from degan_search.settings import methods as table_of_methods
+from degan_search.settings.methods import METHODS, TUNED
+
+COLUMNS = ["proxy", "method", "ours", "std", "n", "low", "high", "measured_on", "paper", "difference"]
+COLUMNS += ["lambda_e", "lambda_d", "extensions", "chosen_by", "hours", "trials", "pruned", "failed"]
+COLUMNS += ["dataset", "teacher", "objective"]
+"""What `table` says of them; accuracies are in percent."""
+
+WITHOUT_PROXY = ("teacher", "kimura", *table_of_methods.WITHOUT_PROXY)
+"""Methods that use no proxy: their figure in the paper belongs to none, and no proxy lacks them."""
+NO_PROXY = "none"
+SETTING = (
+    "config_teacher_dataset",
+    "config_teacher_network",
+    "config_student_network",
+    "config_count",
+    "config_objective",
+)
+"""What all trials of one table share, as figures are not comparable otherwise."""
+
+PAPER = Path(__file__).parents[1] / "paper"
+PAPER_PROXIES = {"noise": "noise/uniform"}
+PAPER_METHODS = {"true_data": "true"}
+IMAGES = {TEST: "the test images", HELD_OUT: "the held-out 20% of the true training images"}
+
+
+def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
+    """Return one row for each proxy and method, with accuracies in percent.
+
+    A cell with complete final trials shows the mean, sample standard deviation and number of their seeds on
+    the test images; any other cell the search's best trial on the held-out share of the true training
+    images; `low` and `high` are the 95% bootstrap interval of the mean over seeds, NaN for fewer than two.
+    Where several configurations compete, the one with the best (mean) `score` is shown. `chosen_by` says
+    whether that choice needs true data; it is null where there is nothing to choose. `teacher` is measured
+    on the same images. `paper` is the paper's figure, `difference` ours minus it. Weights are null where the
+    method uses none; `extensions` says what is on that is not the paper's, and is null where nothing is. Trials,
+    and the `hours` that they took, count both phases and those pruned or failed.
+
+    Rows are the run's proxies by its methods, and what else the paper's table has for the true data set:
+    a cell with no measure has `measured_on` "missing". A method that uses no proxy stands where it ran, beside
+    the paper's figure of no proxy. Table 1's teacher is measured, too.
+
+    Args:
+        frame: from `ledger.load`.
+        paper: `table1` or `table2`. Table 2 is of CIFAR-10 alone: other data sets stand beside Table 1.
+
+    Raises:
+        UserError: trials of more than one true data set, teacher network, student network, proxy size or objective.
+    """
+    cells.one_setting(frame, SETTING)
+    dataset, objective = (
+        str(frame[name].iloc[0]) if len(frame) else "" for name in ("config_teacher_dataset", "config_objective")
+    )
+    printed = _printed(paper, dataset)
+    without_proxy = {method: figure for (_, method), figure in printed.items() if method in WITHOUT_PROXY}
+    rows = []
+    for proxy, method in _cells(frame, printed):
+        trials = frame[(frame["config_proxy"] == proxy) & (frame["config_method"] == method)]
+        cell = _cell(trials, method, objective)
+        if method == "teacher":
+            cell |= _teacher(frame)
+        figure = without_proxy.get(method, printed.get((proxy, method), nan))
+        about = {"proxy": proxy, "method": method, "dataset": dataset, "objective": objective}
+        rows.append(about | cell | {"paper": figure, "difference": cell["ours"] - figure})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def page(tidy: pd.DataFrame) -> styles.Page:
+    """Return a `table` made ready to be read, a proxy named once, no column that is all blank."""
+    rows = tidy.to_dict("records")
+    shown = pd.DataFrame([_row(cell) for cell in rows])
+    shown["proxy data"] = shown["proxy data"].mask(shown["proxy data"].duplicated(), "")
+    names = [f"{LABELS.get(cell['method'], cell['method'])} on {cell['proxy']}" for cell in rows]
+    caption = f"Student accuracy in %, mean ± sample standard deviation (seeds); true data: {tidy['dataset'].iloc[0]}"
+    return styles.Page(
+        tidy,
+        f"{caption}; teacher: {styles.teachers(tidy, IMAGES)}.",
+        shown.loc[:, (shown != "").any()],
+        styles.notes(tidy, names, IMAGES, "seeds"),
+    )
+
+
+def _cells(frame: pd.DataFrame, printed: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return (proxy, method) of each row: the run's proxies by its methods, and the paper's other cells."""
+    ran = set(frame[["config_proxy", "config_method"]].dropna().itertuples(index=False, name=None))
+    methods = {method for _, method in ran}
+    crossed = set(product({proxy for proxy, _ in ran}, methods.difference(WITHOUT_PROXY)))
+    # What belongs to no proxy is not missing where it ran beside one.
+    found = ran | crossed | {cell for cell in printed if cell[1] not in methods.intersection(WITHOUT_PROXY)}
+    proxies = cells.ordered({proxy for proxy, _ in found}, (proxy for proxy, _ in printed))
+    in_order = product(proxies, cells.ordered({method for _, method in found}, ORDER))
+    return [cell for cell in in_order if cell in found]
+
+
+def _cell(trials: pd.DataFrame, method: str, objective: str) -> dict[str, Any]:
+    """Choose a cell's configuration by score and read its accuracy."""
+    chosen = cells.choose(trials, objective)
+    runs = chosen.runs
+    weighted = method in TUNED and len(runs)
+    by_steps = method in METHODS and (METHODS[method].generates or METHODS[method].matched)
+    return {
+        **cells.measured(runs, chosen.measured_on),
+        **{name: runs[f"config_gan_{name}"].iloc[0] if weighted else nan for name in WEIGHTS},
+        "extensions": cells.extensions(runs, f"config_distill{'' if by_steps else '_images'}_profile"),
+        "chosen_by": chosen.chosen_by,
+        **cells.spent(trials),
+    }
+
+
+def _teacher(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return the accuracy of the run's teachers, on the test images if any final trial measured it there."""
+    measured_on = TEST if frame["teacher_test_accuracy"].notna().any() else HELD_OUT
+    column = "teacher_" + ACCURACY[measured_on]
+    return cells.accuracy(frame.dropna(subset=column).drop_duplicates("teacher_hash")[column], measured_on)
+
+
+def _printed(paper: str, dataset: str) -> dict[tuple[str, str], float]:
+    """Return the paper's accuracies in percent by (proxy, method), in the paper's order."""
+    if paper == "table2" and dataset == "cifar10":
+        printed = pd.read_csv(PAPER / "table2.csv")
+    else:
+        printed = pd.read_csv(PAPER / "table1.csv").query("true_dataset == @dataset").fillna(NO_PROXY)
+    printed = printed.replace({"proxy_dataset": PAPER_PROXIES, "method": PAPER_METHODS})
+    keys = zip(printed["proxy_dataset"], printed["method"], strict=True)
+    return dict(zip(keys, printed["student_accuracy_percent"].astype(float), strict=True))
+
+
+def _row(cell: Mapping[Any, Any]) -> dict[str, str]:
+    return {
+        "proxy data": cell["proxy"],
+        "method": LABELS.get(cell["method"], cell["method"]),
+        "ours": styles.result(cell),
+        "95% interval": styles.bounds(cell),
+        "paper": styles.number(cell, "paper"),
+        "diff.": styles.number(cell, "difference", "+.1f"),
+        "lambdas": ", ".join(filter(None, (styles.number(cell, name, ".3g") for name in WEIGHTS))),
+        **styles.effort(cell),
+    }

@@ -1,0 +1,1 @@
+"""Finished trials measured: accuracy on true images, agreement across trials, relatedness of proxies."""

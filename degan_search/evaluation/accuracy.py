@@ -1,0 +1,189 @@
+"""Measures of finished students that no searcher sees: their accuracy, and how they agree across trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from degan_search import ledger
+from degan_search.data import proxies
+from degan_search.data.synthetic import Split
+from degan_search.evaluation import across_trials
+from degan_search.evaluation.networks import has_student, load_generator, load_student
+from degan_search.ledger.columns import Phase, State, config_of, score_schema
+from degan_search.settings.methods import METHODS
+from degan_search.settings.trial import TeacherConfig, TrialConfig
+from degan_search.stages import teacher as teachers
+from degan_search.stages import teacher_file
+from degan_search.training.measures import predict
+from degan_search.trial.images import Proxy, banked, load_proxy
+
+TOGETHER = ["config_task", "config_teacher_dataset", "teacher_hash", "config_proxy", "config_count"]
+"""What search trials share that are compared with each other."""
+
+
+def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
+    """Score every finished trial that lacks a score; return how many were scored.
+
+    Oracle accuracy is that on the held-out 20% of the true training images, and on each half of it. It is
+    computed here, apart from the search, so that no searcher can see it. Test accuracy is computed for
+    trials of phase `final` only. Students that learned new classes are scored on images of old and new ones, and on
+    each kind apart. The agreements of `across_trials.agreements` are computed anew for all search trials on
+    a proxy once one of them has none.
+
+    Args:
+        run: the run's folder.
+        data_dir: folder of the image sets.
+        cache: folder of trained teachers.
+
+    Raises:
+        UserError: a network's file is missing or broken.
+    """
+    frame = ledger.load(run)
+    done = frame[frame["state"] == State.COMPLETE]
+    panels = _Panels(data_dir, cache)
+    scores: dict[str, dict[str, Any]] = {}
+    for _, row in done[done["oracle_half_1"].isna()].iterrows():
+        scores[str(row["trial_id"])] = _accuracies(run, row, panels)
+    # Of a search that goes on, the networks of most trials are gone: those compete no more, and keep what they have.
+    there = np.array([has_student(run, str(name)) for name in done["trial_id"]], bool) | done["cross_agreement"].isna()
+    for _, trials in done[(done["phase"] == Phase.SEARCH) & there].groupby(TOGETHER, dropna=False, sort=False):
+        if trials["cross_agreement"].isna().any() and config_of(trials.iloc[0]).task == "distillation":
+            for trial_id, agreements in _agreements(run, trials, panels).items():
+                scores.setdefault(trial_id, {}).update(agreements)
+    known = done.set_index("trial_id")[[name for name in score_schema().names if name in done and name != "trial_id"]]
+    for trial_id, measured in scores.items():
+        before = {str(name): value for name, value in known.loc[trial_id].items() if pd.notna(value)}
+        ledger.write_scores(run, _row(trial_id, before | measured))
+    return len(scores)
+
+
+def _row(trial_id: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    # Counts pass through pandas as floats.
+    return {"trial_id": trial_id} | {
+        name: int(value) if name.startswith("n_") else value for name, value in scores.items()
+    }
+
+
+def _accuracies(run: Path, row: pd.Series[Any], panels: _Panels) -> dict[str, Any]:
+    config = config_of(row)
+    panel = panels[config.teacher]
+    student = load_student(run, str(row["trial_id"]), config, panel.outputs(config))
+    scores: dict[str, Any] = {}
+    for name in ("oracle", "test") if row["phase"] == Phase.FINAL and _has_test(config) else ("oracle",):
+        judges = panel.judges(config, name)
+        each = [judge.right(student) for judge in judges]
+        right = torch.cat(each).double()
+        scores |= {f"{name}_accuracy": right.mean().item(), f"n_{name}": len(right)}
+        scores[f"teacher_{name}_accuracy"] = panel.teacher_accuracy(name)
+        if name == "oracle":  # every other image: a set sorted by class is halved within each class
+            scores |= {f"oracle_half_{half + 1}": right[half::2].mean().item() for half in (0, 1)}
+        if config.task == "incremental":
+            old, new = (part.double().mean().item() for part in each)
+            scores |= {"old_accuracy": old, "new_accuracy": new}
+    return scores
+
+
+def _has_test(config: TrialConfig) -> bool:
+    """Return whether there are test images: a user's own folders have none, and finals then no test accuracy."""
+    learned = [config.teacher.dataset, *([config.proxy] if config.task == "incremental" else [])]
+    return all(map(proxies.has_test, learned))
+
+
+def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, across_trials.Scores]:
+    first = config_of(trials.iloc[0])
+    proxy = load_proxy(first, panels.data_dir)
+    panel = panels[first.teacher]
+    competitors = []
+    for _, row in trials.iterrows():
+        trial_id, config = str(row["trial_id"]), config_of(row)
+        has_generator = METHODS[config.method].generates
+        competitors.append(
+            across_trials.Competitor(
+                trial_id,
+                load_student(run, trial_id, config, panel.outputs(config)),
+                load_generator(run, trial_id, config, proxy.images.shape[1]) if has_generator else None,
+                config.gan.latent,
+                config.seed,
+            )
+        )
+    held_out = torch.from_numpy(proxy.images[proxy.held_out[: first.bank.proxy_images]])
+    return across_trials.agreements(competitors, held_out, panel.teacher)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Some true images, on which networks are scored."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def right(self, model: nn.Module) -> Bool[Tensor, " n"]:
+        """Return for each image whether its largest logit is the label's."""
+        return predict(model, torch.tensor(self.images)).argmax(dim=1) == torch.tensor(self.labels)
+
+
+class _Panel:
+    """A teacher's judges: held-out images, and test images, which are read when a final run asks for them."""
+
+    def __init__(self, config: TeacherConfig, data_dir: Path | None, cache: Path) -> None:
+        self.config, self.data_dir = config, data_dir
+        self.true = teachers.true_images(config, data_dir)
+        self.teacher = teachers.obtain(teacher_file.recorded(config), self.true, cache).model()
+        self.test: _Judge | None = None
+        self.accuracies: dict[str, float] = {}
+        self.proxies: dict[tuple[str, int | None, Split], Proxy] = {}
+
+    def outputs(self, config: TrialConfig) -> int:
+        """Return how many classes a trial's student knows."""
+        old = len(self.true.classes)
+        return old + (len(self._proxy(config, "train").classes) if config.task == "incremental" else 0)
+
+    def teacher_accuracy(self, name: str) -> float:
+        """Return the teacher's own accuracy on the true images, which is computed once."""
+        if name not in self.accuracies:
+            self.accuracies[name] = self._true(name).right(self.teacher).double().mean().item()
+        return self.accuracies[name]
+
+    def judges(self, config: TrialConfig, name: str) -> list[_Judge]:
+        """Return the judge on the true images; of the task `incremental` also that on the new classes'."""
+        judges = [self._true(name)]
+        if config.task == "incremental":
+            proxy = self._proxy(config, "test" if name == "test" else "train")
+            kept = np.arange(len(proxy.images)) if name == "test" else proxy.held_out[len(banked(config, proxy)) :]
+            judges.append(_Judge(proxy.images[kept], len(self.true.classes) + proxy.labels_of(kept)))
+        return judges
+
+    def _true(self, name: str) -> _Judge:
+        if name == "oracle":
+            return _Judge(self.true.images[self.true.held_out], self.true.labels[self.true.held_out])
+        if self.test is None:
+            test = teachers.true_images(self.config, self.data_dir, "test")
+            self.test = _Judge(test.images, test.labels)
+        return self.test
+
+    def _proxy(self, config: TrialConfig, part: Split) -> Proxy:
+        key = config.proxy, config.count, part
+        if key not in self.proxies:
+            self.proxies[key] = load_proxy(config, self.data_dir, part)
+        return self.proxies[key]
+
+
+class _Panels(dict[TeacherConfig, _Panel]):
+    """The panel of each teacher, made when it is first asked for."""
+
+    def __init__(self, data_dir: Path | None, cache: Path) -> None:
+        super().__init__()
+        self.data_dir, self.cache = data_dir, cache
+
+    def __missing__(self, config: TeacherConfig) -> _Panel:
+        self[config] = _Panel(config, self.data_dir, self.cache)
+        return self[config]

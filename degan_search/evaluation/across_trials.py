@@ -1,0 +1,81 @@
+"""After a search: how each student agrees with the teacher on the images of all other trials' generators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import nan
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from degan_search.data.images import denormalise
+from degan_search.settings.criteria import Needs, in_ledger
+from degan_search.stages.image_sources import GeneratorSource
+from degan_search.system import seeds
+from degan_search.training.measures import measured, predict
+
+OWN_IMAGES = 1024
+"""Images of its own generator on which a student's own agreement is measured."""
+POOL = 4096
+"""Generated images on which students are compared, an equal share from each generator."""
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Competitor:
+    """A trial's networks; trials that distil from images have no generator."""
+
+    trial_id: str
+    student: nn.Module
+    generator: nn.Module | None
+    latent: int
+    seed: int
+
+
+def agreements(
+    competitors: Iterable[Competitor], held_out: UInt8[Tensor, "n c h w"], teacher: nn.Module
+) -> dict[str, Scores]:
+    """Return by trial its `own_agreement`, `cross_agreement` and `cross_soft_agreement`, each in 0..1.
+
+    The first is DeGAN's own rule (section 5.1): agreement on freshly generated images of the trial's own
+    generator; it rewards a generator whose images are all alike, and cannot compare two. The others are
+    balanced agreement and balanced soft agreement on held-out proxy images and as many images from each
+    trial's generator, those of the own one left out, so that no student is judged on what it was taught with.
+
+    Args:
+        competitors: all finished trials of a search on one proxy.
+        held_out: proxy images on which no student trained, on the device of all networks.
+        teacher: frozen.
+    """
+    competitors = list(competitors)
+    share = max(1, POOL // max(1, sum(one.generator is not None for one in competitors)))
+    own: dict[str, Scores] = {}
+    device = held_out.device
+    images, owner = [held_out], [torch.full((len(held_out),), -1, device=device)]
+    for index, one in enumerate(competitors):
+        own[one.trial_id] = _scores(Needs.OWN_GENERATOR, None)
+        if one.generator is None:
+            continue
+        source = GeneratorSource(one.generator, one.latent, teacher)
+        made, logits = source.make(OWN_IMAGES, seeds.generator(one.seed, "cross", device=str(device)))
+        shown = denormalise(made)
+        own[one.trial_id] = _scores(Needs.OWN_GENERATOR, (predict(one.student, shown), logits))
+        images.append(shown[:share])
+        owner.append(torch.full((len(images[-1]),), index, device=device))
+    pool, owners = torch.cat(images), torch.cat(owner)
+    truth = predict(teacher, pool)
+    scores: dict[str, Scores] = {}
+    for index, one in enumerate(competitors):
+        others = owners != index
+        pair = (predict(one.student, pool[others]), truth[others]) if others.any() else None
+        scores[one.trial_id] = own[one.trial_id] | _scores(Needs.OTHER_TRIALS, pair)
+    return scores
+
+
+def _scores(needs: Needs, logits: tuple[Tensor, Tensor] | None) -> Scores:
+    """Return what is measured here with these needs, of a student's and the teacher's logits; NaN without them."""
+    criteria = [criterion for criterion in in_ledger(after_search=True) if criterion.needs == needs]
+    return {criterion.name: measured(criterion, *logits) if logits else nan for criterion in criteria}

@@ -1,0 +1,108 @@
+"""The networks of a finished trial, read from its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from degan_search import ledger
+from degan_search.ledger.columns import State
+from degan_search.networks import table
+from degan_search.networks.dcgan import build_generator
+from degan_search.networks.table import build_classifier
+from degan_search.settings.trial import TrialConfig
+from degan_search.system import untrusted
+from degan_search.system.errors import UserError, close_matches
+from degan_search.system.weights_file import read_tensors
+
+BEST = "best"
+"""Instead of a trial's id: the trial of the best score."""
+
+
+def find(run: Path, trial: str | None, network: Literal["student", "generator"]) -> pd.Series:
+    """Return the ledger row of a finished trial that left this network.
+
+    Args:
+        run: the run's folder.
+        trial: an id, BEST, or None where there is one choice only.
+        network: what will be loaded.
+
+    Raises:
+        UserError: no such run or trial, a trial that has not left the network, or several to choose from.
+    """
+    frame = ledger.load(run)
+    there = np.array([_file(run, name, network).is_file() for name in frame["trial_id"]], bool)
+    left = frame[(frame["state"] == State.COMPLETE) & there]
+    names = left["trial_id"].tolist()
+    if left.empty:
+        raise UserError(f"no trial of {run} has a {network} in {run / 'trials'}: nothing can be made from this run")
+    if trial is None and len(left) > 1:
+        raise UserError(
+            f"--trial is needed, as {len(left)} trials of {run} have a {network}: {BEST!r} for that of the best "
+            f"score, or an id such as {', '.join(names[:3])}"
+        )
+    if trial is None or trial == BEST:
+        return left.iloc[int(left["score"].fillna(float("-inf")).argmax())]
+    asked = frame[frame["trial_id"] == trial]
+    if asked.empty:
+        raise UserError(f"{run} has no trial {trial!r}; {close_matches(trial, names)}")
+    if trial not in names:
+        raise UserError(f"{_why_none(run, asked.iloc[0], network)}; others have one: {', '.join(names[:3])}")
+    return asked.iloc[0]
+
+
+def has_student(run: Path, trial_id: str) -> bool:
+    """Return whether a trial's student is there: of most search trials it is removed, see `--keep`."""
+    return _file(run, trial_id, "student").is_file()
+
+
+def load_student(run: Path, trial_id: str, config: TrialConfig, classes: int) -> nn.Module:
+    """Return a finished trial's student, in eval mode: images [N, C, 32, 32] in [-1, 1] to logits [N, classes].
+
+    Raises:
+        UserError: its file is missing, broken or another network's.
+    """
+    student = config.student
+    model = build_classifier(student.network, classes, student.width, table.channels(config.teacher))
+    return _filled(model, _file(run, trial_id, "student"), trial_id)
+
+
+def load_generator(run: Path, trial_id: str, config: TrialConfig, channels: int) -> nn.Module:
+    """Return a finished trial's generator, in eval mode: noise [N, latent] to images [N, channels, 32, 32] in (-1, 1).
+
+    Raises:
+        UserError: its file is missing (methods that distil from images have none), broken or another network's.
+    """
+    model = build_generator(channels, config.gan.width, config.gan.latent)
+    return _filled(model, _file(run, trial_id, "generator"), trial_id)
+
+
+def _file(run: Path, trial_id: str, network: str) -> Path:
+    return run / "trials" / trial_id / f"{network}.safetensors"
+
+
+def _why_none(run: Path, row: pd.Series, network: str) -> str:
+    what = f"trial {row['trial_id']} has no {network}"
+    if row["state"] != State.COMPLETE:
+        return f"{what}, as it did not finish ({row['state']})"
+    if network == "generator" and _file(run, row["trial_id"], "student").is_file():
+        return f"{what}, as method {row['config_method']!r} distils from images (or the file was moved away)"
+    return f"{what}: {_file(run, row['trial_id'], network)} is missing"
+
+
+def _filled(model: nn.Module, file: Path, trial_id: str) -> nn.Module:
+    if not file.is_file():
+        raise UserError(f"{file} is missing: this network of {trial_id} was not saved, or its file was moved away")
+    if not file.resolve().is_relative_to(file.parent.parent.resolve()):
+        raise UserError(f"{file} is a link to {file.resolve()}, outside its run; copy the file instead")
+    state = read_tensors(untrusted.read(file, str(file), untrusted.MODEL_BYTES), str(file))
+    try:
+        model.load_state_dict(state)
+    except Exception as error:  # other names or shapes, and kinds of tensors that copying refuses
+        why = (str(error) or repr(error)).splitlines()[-1].strip()
+        raise UserError(f"{file} does not fit {trial_id}: {why}") from None
+    return model.eval()

@@ -1,0 +1,110 @@
+"""The bytes of a ledger's row: Parquet that shows when it is broken."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from degan_search.system import untrusted
+from degan_search.system.errors import CONTROLS, UserError, close_matches
+
+LAST_MOMENT = 7_258_118_400 * 10**6
+"""Microseconds from 1970 to 2200."""
+TRIAL_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+"""It names files: no separator, no leading dot, which would hide the file from readers."""
+UNSEEN = "[" + re.sub(r"\\[ux]([0-9a-f]+)", r"\\x{\1}", CONTROLS) + "]"
+"""`errors.CONTROLS` as Arrow writes it."""
+SEAL, SEALED = b"\xffdegan_search.sha256\xff", 32
+"""What stands before a file's hash, and the length of the hash. No text in UTF-8 has a byte 0xff."""
+FILE, STAMP = "__file", "__stamp"
+"""Columns of a pack: where a row lies, and what its file looked like when it was read."""
+
+
+def _sealed(data: bytes) -> bytes:
+    """Put the hash of a Parquet file's bytes before its footer, where no reader looks: Parquet's own sums leave gaps.
+
+    The footer, whose length stands in the last 8 bytes, refers to what is before it by its distance from the start.
+    """
+    footer = _footer(data)
+    return data[:footer] + SEAL + hashlib.sha256(data).digest() + data[footer:]
+
+
+def _check_seal(data: bytes) -> None:
+    """Raise ValueError if a file's bytes are not those that were sealed; files of other programs have no seal."""
+    footer = _footer(data)
+    hashed = footer - SEALED
+    start = hashed - len(SEAL)
+    if start >= 0 and data[start:hashed] == SEAL:
+        whole = hashlib.sha256(data[:start] + data[footer:]).digest() == data[hashed:footer]
+    else:
+        whole = SEAL not in data  # it stands elsewhere: the footer's length is not the one that was written
+    if not whole:
+        raise ValueError("its bytes are not those that were written")
+
+
+def _footer(data: bytes) -> int:
+    """Return where a Parquet file's footer begins, as the file says."""
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+
+
+def _parquet(table: pa.Table, **options: Any) -> bytes:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, **options)
+    return bytes(buffer.getvalue())
+
+
+def _known(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | Mapping[str, Any], what: str) -> None:
+    for key in (key for row in rows for key in row if key not in names):
+        raise UserError(f"unknown {what} {key!r}; {close_matches(key, names)}")
+
+
+def _row(file: Path, wanted: pa.Schema) -> pa.Table:
+    """Return the wanted columns of a file of one row, as far as it has them.
+
+    Raises:
+        UserError: a broken file, one of another kind or of columns of other types, or absurdly much in it.
+    """
+    try:
+        return _table(untrusted.read(file, "it", untrusted.ROW_BYTES), file.name, wanted)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read and is left out: {error}") from None
+
+
+def _table(data: bytes, name: str, wanted: pa.Schema) -> pa.Table:
+    """Return the row in a file's bytes, the file's name beside it.
+
+    Raises:
+        UserError: as `_row`, without the file's name.
+    """
+    try:
+        _check_seal(data)
+        # One by one is faster than pyarrow.dataset for files of a single row.
+        parquet = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        if parquet.metadata.num_rows != 1:
+            raise UserError(f"it has {parquet.metadata.num_rows:,} rows; one is expected")
+        size, values = _unpacked(parquet)
+        if size > untrusted.ROW_BYTES or values > untrusted.ROW_VALUES:
+            raise UserError(f"it unpacks to {size:,} bytes, {values:,} of one column; that is no trial")
+        table = parquet.read(columns=wanted.names, use_threads=False)
+        if len(set(table.column_names)) < len(table.column_names):
+            raise UserError("it has two columns of one name")
+        if not table.schema.remove_metadata().equals(wanted):
+            table = table.cast(pa.schema([wanted.field(name) for name in table.column_names]))
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: what is no UTF-8
+        raise UserError(str(error)) from None
+    return table.append_column(FILE, pa.array([name] * len(table)))
+
+
+def _unpacked(file: pq.ParquetFile) -> tuple[int, int]:
+    """Return the bytes of a Parquet file's columns in memory, and the most values of one, as its footer says."""
+    groups = (file.metadata.row_group(group) for group in range(file.metadata.num_row_groups))
+    columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+    sizes = [(column.total_uncompressed_size, column.num_values) for column in columns]
+    return sum(map(max, sizes)), max((values for _, values in sizes), default=0)

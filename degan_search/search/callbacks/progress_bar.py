@@ -1,0 +1,91 @@
+"""The line on the terminal that says how a phase of a sweep stands."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from degan_search.ledger.columns import State
+
+SHOW_SECONDS = 5.0
+"""Between two texts of the bar while nothing begins or ends."""
+
+
+class ProgressBar:
+    """Counts how the trials of a phase ended, and shows that, the best score and the time left."""
+
+    def __init__(self, title: str, total: int, console: Console) -> None:
+        self.title, self.total, self.console = title, total, console
+        self.ended = dict.fromkeys(State, 0)
+        self.best: tuple[float, str] = (-math.inf, "")
+        self.shown = 0.0
+        """When, on the monotonic clock, the text was last made."""
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self.task = self.bar.add_task(title, total=total)
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Take it away."""
+        self.bar.stop()
+
+    @property
+    def done(self) -> int:
+        """Trials that ended."""
+        return sum(self.ended.values())
+
+    @property
+    def missing(self) -> int:
+        """Trials that have not ended."""
+        return self.total - self.done
+
+    @property
+    def due(self) -> bool:
+        """Whether the text is so old that it should be made anew."""
+        return time.monotonic() - self.shown >= SHOW_SECONDS
+
+    def count(self, trial: str, state: State, score: float) -> None:
+        """Count a trial that ended."""
+        self.ended[state] += 1
+        if state is State.COMPLETE and score > self.best[0]:
+            self.best = score, trial
+
+    def expect(self, total: int, why: str) -> None:
+        """Take another number of trials than before, and say why."""
+        self.total = total
+        self.console.print(why, highlight=False, soft_wrap=True)
+
+    def show(self, running: int, left: str) -> str:
+        """Bring the bar up to date and return its text; `left`: the time that the rest takes, for people."""
+        self.shown = time.monotonic()
+        best = f", best score {self.best[0]:.3f} ({self.best[1]})" if self.best[1] else ""
+        stopped = f", {self.ended[State.PRUNED]} stopped early" if self.ended[State.PRUNED] else ""
+        failed = f", {self.ended[State.FAIL]} failed" if self.ended[State.FAIL] else ""
+        text = f"{self.title}: {self.done} done, {running} running{stopped}{failed}{best}{left and f', {left}'}"
+        self.bar.update(self.task, completed=self.done, total=self.total, description=text)
+        return text
+
+    def print_line(self, text: str) -> None:
+        """Print the text as a line of its own, where no terminal shows the bar."""
+        if not self.console.is_terminal:
+            self.console.print(f"{text} [{self.done}/{self.total}]", highlight=False, soft_wrap=True)
+
+    def say(self, text: str, colour: str) -> None:
+        """Print a line beside the bar."""
+        self.console.print(text, style=colour, markup=False, highlight=False, soft_wrap=True)

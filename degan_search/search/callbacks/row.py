@@ -1,0 +1,51 @@
+"""A trial's row for the ledger, from its job and its result."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from degan_search.ledger.columns import TRIAL_METRICS, Report, config_columns
+from degan_search.search.run.jobs import Job
+from degan_search.search.run.results import INTEGER_METRICS, End, TrialResult
+from degan_search.system import provenance
+
+
+def _row(job: Job, result: TrialResult | None, end: End, curve: list[Report], started: float) -> dict[str, Any]:
+    """Return a trial's row; `started`: when, by the driver's clock, for a worker that said nothing."""
+    about = (result and result.provenance) or provenance.provenance()  # of this machine, where the worker said nothing
+    begun = datetime.fromtimestamp((result and result.started) or started, UTC)
+    told = result and result.finished
+    # A clock that was set back must not make a trial end before it began.
+    ended = max(begun, datetime.fromtimestamp(told, UTC) if told else datetime.now(UTC))
+    return {
+        "trial_id": job.id,
+        "attempt": job.attempt,
+        "phase": str(job.phase),
+        "cell": job.cell,
+        "chosen_by": job.chosen_by,
+        "state": str(end.state),
+        "reason": end.reason,
+        "cause": None if end.cause is None else str(end.cause),
+        "number": job.number,
+        **config_columns(job.config),
+        **_measured(result),
+        "started": begun,
+        "finished": ended,
+        **about,
+        "versions": json.dumps(about["versions"]),
+        "reports": [asdict(report) for report in curve],
+    }
+
+
+def _measured(result: TrialResult | None) -> dict[str, Any]:
+    """Return the columns of what a worker told last; of one that told nothing there is the score alone, as NaN."""
+    if result is None:
+        return {"score": math.nan}
+    metrics = {name: value for name, value in result.metrics.items() if name in TRIAL_METRICS}
+    counted = {name: int(result.metrics[name]) for name in INTEGER_METRICS if name in result.metrics}
+    own = ("teacher_hash", "score", "seconds", "teacher_holdout_accuracy", "threads", "device", "precision")
+    return {"gan_steps": result.budget, **metrics, **counted, **{name: getattr(result, name) for name in own}}

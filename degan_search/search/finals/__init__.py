@@ -1,0 +1,1 @@
+"""Final runs over several seeds."""

@@ -1,0 +1,122 @@
+"""Final runs: chosen configurations with fresh seeds beside their baselines, in the folder of their run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pandas as pd
+import ray
+from rich.console import Console
+
+from degan_search import ledger
+from degan_search.ledger.columns import Phase
+from degan_search.search.finals.lineup import Entrant, Request, check, entrants
+from degan_search.search.finals.log import Log
+from degan_search.search.finals.rounds import competing, final_scores, rounds, stops
+from degan_search.search.open_run import check_slots, opened
+from degan_search.search.phase import Prepared, run_phase, score
+from degan_search.search.prepare import prepare
+from degan_search.search.remaining import read_jobs
+from degan_search.search.run import jobs as job_files
+from degan_search.search.run.folder import check_writable
+from degan_search.search.run.jobs import Job
+from degan_search.search.run.options import Options
+from degan_search.search.run.outbox import Outbox
+from degan_search.search.suggest.asha import CellAsha
+from degan_search.search.suggest.job_queue import GivenJobs
+from degan_search.search.workers.cluster import ray_cluster
+from degan_search.search.workers.slots import together
+from degan_search.settings.resolve import stable_hash
+from degan_search.system import device
+from degan_search.system.errors import IncompleteError
+
+
+def finals(request: Request, options: Options, console: Console) -> None:
+    """Run the chosen configurations and their baselines with fresh seeds.
+
+    Rows of phase `final` go into the run's own folder, `options.folder`, with trial ids after the last. What is
+    finished there already is not run again: a call that was cut short takes its own seeds up again. Seeds come
+    in rounds; from the third on, of the configurations on one bank those stop that `paired_test.losers` says cannot
+    win by `score`, the search's objective, which needs no true data unless the user asked for one that does.
+    Baselines never stop. `finals.json` says what each call ran.
+
+    Raises:
+        UserError: a wrong request, a run without finished search trials, data or a folder that do not serve,
+            before any trial starts; at the end, rows that could not be written.
+    """
+    check(request)
+    run = options.folder
+    frame = ledger.load(run)
+    lineup = entrants(frame, request)
+    log = Log(run, request, lineup, frame)
+    check_writable(run, str(run))
+    check_slots(options)
+    device.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
+    _announce(lineup, log, console)
+    with (
+        opened(options, console, "degan-search finals") as opened_run,
+        ray_cluster(options, console, opened_run.interruption.listen),
+    ):
+        inputs = prepare([entrant.config for entrant in lineup], options, console)
+        prepared = Prepared({key: ray.put(value) for key, value in inputs.items()})
+        log.begin()
+        running = lineup
+        for done, batch in rounds(log.seeds, bool(competing(lineup))):
+            jobs = waiting(running, batch, ledger.load(run), read_jobs(opened_run), run)
+            if jobs:
+                name, work = f"final-from-{jobs[0].id}", GivenJobs(jobs, Outbox(), partial(together, options))
+                run_phase(Phase.FINAL, opened_run, prepared, CellAsha(None), work, name)
+            left = log.seeds[len(done) :]
+            beaten = stops(running, done, ledger.load(run)) if left else []
+            running = [entrant for entrant in running if entrant not in beaten]
+            for entrant in beaten:
+                log.stop(entrant, done, left)
+                console.print(
+                    f"{entrant.label} cannot win by score after seeds {_listed(done)}; not run: seeds {_listed(left)}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+        score(opened_run)
+        log.end()
+        if opened_run.faulty:
+            name, reason = next(iter(opened_run.faulty.items()))
+            raise IncompleteError(
+                f"{len(opened_run.faulty)} final runs failed by a fault, such as {name} ({reason}); the same command "
+                "again runs what is missing"
+            )
+
+
+def waiting(
+    lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame, known: Mapping[str, Job], run: Path
+) -> list[Job]:
+    """Return a job for each entrant and seed that is no finished final run yet.
+
+    Those that began keep their names, and with them their checkpoints; the others are numbered after the last.
+    """
+    done = final_scores(frame)
+    begun = {stable_hash(one.config): one for one in job_files.unfinished(known, frame, Phase.FINAL)}
+    numbers = count(job_files.next_number(run, known, frame, Phase.FINAL))
+    jobs: list[Job] = []
+    for seed in seeds:
+        for entrant in lineup:
+            config = entrant.config.model_copy(update={"seed": seed})
+            name = stable_hash(config)
+            if name not in done:
+                jobs.append(
+                    begun.get(name) or job_files.job(Phase.FINAL, next(numbers), entrant.cell, config, entrant.by)
+                )
+    return jobs
+
+
+def _announce(lineup: Sequence[Entrant], log: Log, console: Console) -> None:
+    took = "of the call that was cut short" if log.goes_on else "that no trial of this run had"
+    title = f"Chosen by {lineup[0].by}, and their baselines:"
+    lines = [title, *(entrant.label for entrant in lineup), f"Seeds {took}: {_listed(log.seeds)}"]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -1,0 +1,126 @@
+"""Which configurations go into the final runs: the best of the search, and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from degan_search.ledger.columns import config_of
+from degan_search.selection import choose
+from degan_search.settings.methods import METHODS, UNTUNED, normalised
+from degan_search.settings.resolve import stable_hash, trial_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.system.errors import UserError, close_matches
+from degan_search.trial import checks
+from degan_search.trial.inputs import inputs_key
+
+BUDGETS = ("as-is", "paper")
+BASELINES = {"distillation": ("dcgan", "proxy_matched", "proxy"), "incremental": ("dcgan", "proxy", "finetuning")}
+"""Of each task. LwF.MC is none of them: it has a teacher of its own."""
+KEPT = {
+    "gan": (*UNTUNED, "width", "latent"),
+    "distill": ("profile", "mix_proxy"),
+    "zskd": ("scales", "temperature"),
+    "incremental": ("joint", "scaling", "scale_weight", "distill_weight", "temperature"),
+}
+"""Settings that the paper's budget leaves as they were found; of these stages, all others are the paper's."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run: whose configurations, how many seeds, at which budget, beside what."""
+
+    top: int = 1
+    per: tuple[str, ...] = choose.PROXY
+    """Ledger columns; the best `top` of each group are chosen."""
+    seeds: int = 5
+    by: str | None = None
+    """The measure that chooses; None: `choose.chosen_by`."""
+    budget: str = BUDGETS[0]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings over the budget's, such as `{"gan.steps": 5000}`."""
+    baselines: tuple[str, ...] | None = None
+    """None: those of `BASELINES`."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A configuration that is run with each seed; `source` is the search trial it comes from, None: a baseline."""
+
+    config: TrialConfig
+    cell: str
+    source: str | None = None
+    by: str | None = None
+    """The measure that chose it."""
+
+    @property
+    def label(self) -> str:
+        """Such as `search-0012: glyphs/[K-Z], degan (lambda_e 5, lambda_d 20)`."""
+        gan, weights = self.config.gan, ""
+        if self.source:
+            weights = f" (lambda_e {gan.lambda_e:.3g}, lambda_d {gan.lambda_d:.3g})"
+        return f"{self.source or 'baseline'}: {self.config.proxy}, {self.config.method}{weights}"
+
+
+def check(request: Request) -> None:
+    """Refuse a request that can be seen to be wrong before anything is read.
+
+    Raises:
+        UserError: says which part, and what would be right.
+    """
+    for name, value in (("top", request.top), ("seeds", request.seeds)):
+        if value < 1:
+            raise UserError(f"--{name} {value}: 1 or more is needed")
+    if request.budget not in BUDGETS:
+        raise UserError(f"--budget {request.budget!r} must be {' or '.join(BUDGETS)}")
+    baselines = [name for name, method in METHODS.items() if not method.tuned and method.rule != "sigmoid"]
+    for name in request.baselines or ():
+        if name not in baselines:
+            raise UserError(f"--baselines: {name!r} is no baseline; {close_matches(name, baselines)}")
+    for name in ("seed", "method"):
+        if name in request.changes:
+            raise UserError(f"--set {name}: finals choose it themselves, see --seeds and --baselines")
+
+
+def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
+    """Return the chosen configurations of methods with weights to tune, then their baselines.
+
+    Trials that are compared on one bank share baselines: those of the best of them.
+
+    Raises:
+        UserError: no finished search trial with weights, an unknown criterion, or settings that do not fit.
+    """
+    tuned = frame[frame["config_method"].isin([name for name, method in METHODS.items() if method.tuned])]
+    by = choose.chosen_by(tuned, request.by)
+    chosen: dict[str, Entrant] = {}
+    for _, row in choose.best(tuned, by, request.per, request.top).iterrows():
+        config = final_config(config_of(row), request)
+        chosen.setdefault(stable_hash(config), Entrant(config, str(row["cell"]), str(row["trial_id"]), by))
+    leaders = {inputs_key(entrant.config): entrant.config for entrant in reversed(chosen.values())}
+    baselines = [
+        Entrant(normalised(leader.model_copy(update={"method": name})), f"proxy={leader.proxy} method={name}")
+        for leader in reversed(leaders.values())
+        for name in dict.fromkeys(BASELINES[leader.task] if request.baselines is None else request.baselines)
+    ]
+    lineup = [*chosen.values(), *baselines]
+    for entrant in lineup:
+        checks.check(entrant.config)
+    return lineup
+
+
+def final_config(config: TrialConfig, request: Request) -> TrialConfig:
+    """Return a searched configuration at the request's budget, without rungs, its seed still the search's.
+
+    Raises:
+        UserError: an unknown setting, or a value out of range.
+    """
+    settings = config.model_dump(mode="json")
+    if request.budget == "paper":
+        paper = TrialConfig().model_dump(mode="json")
+        kept = {stage: {name: settings[stage][name] for name in names} for stage, names in KEPT.items()}
+        settings |= {name: paper[name] for name in (*KEPT, "distill_images")}
+        return normalised(trial_config(settings, kept, request.changes, {"probe.at": []}))
+    return normalised(trial_config(settings, request.changes, {"probe.at": []}))

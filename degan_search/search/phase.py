@@ -1,0 +1,164 @@
+"""One phase of a sweep, search or finals, under Ray Tune."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from degan_search.evaluation import accuracy
+from degan_search.ledger.columns import Cause, Phase
+from degan_search.search.callbacks.recorder import Recorder, Rules
+from degan_search.search.open_run import Run
+from degan_search.search.planning import timed_steps
+from degan_search.search.planning.budget import Budget
+from degan_search.search.planning.cost_model import CostModel
+from degan_search.search.run.jobs import Job
+from degan_search.search.run.options import Options
+from degan_search.search.suggest.asha import CellAsha
+from degan_search.search.suggest.job_queue import GivenJobs, Jobs
+from degan_search.search.workers import checkpoints
+from degan_search.search.workers.slots import fill, slots, together
+from degan_search.search.workers.worker import DeganTrainable
+from degan_search.storage.layout import CACHE
+from degan_search.system.device import choose_device
+from degan_search.system.errors import IncompleteError, UserError
+
+RAY = "ray"
+"""Folder of Tune's own files in a run: tracebacks of lost workers; nothing is read back from it."""
+EVERYTHING = 2**62
+"""Samples, for Tune: the searcher says when there are no more, as broken trials are tried again."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is made before the trials of a phase can run."""
+
+    references: Mapping[str, ray.ObjectRef]
+    """Of inputs in Ray's store, by `inputs_key`."""
+    cost: CostModel = field(default_factory=CostModel)
+    """Of all phases."""
+    budget: Budget | None = None
+    """Of search trials."""
+
+
+def at_a_time(options: Options, work: Jobs, resources: Mapping[str, float]) -> int:
+    """Return how many trials run at a time, those of one process counted each."""
+    fused = max((together(options, config) for config in work.examples()), default=1)
+    return slots(options, resources) * fused
+
+
+def expect(given: Iterable[Job], options: Options, cost: CostModel) -> None:
+    """Tell the cost model of jobs that are no cell's example: those of `finals`."""
+    device = choose_device(options.gpus_per_trial)
+    for one in given:
+        if one.kind not in cost.priors:
+            cost.expect(one.kind, timed_steps.prior(one.config, options.data_dir, device, options.cpus_per_trial))
+
+
+def score(run: Run) -> None:
+    """Fill in the accuracies of finished trials, whose networks may lie in the store alone."""
+    try:
+        run.copy.pull_trials()
+    except OSError as error:
+        raise IncompleteError(f"{error}; go on with: degan-search resume {run.options.where()}") from None
+    accuracy.evaluate(run.folder, run.options.data_dir, run.options.storage / CACHE)
+
+
+def run_phase(
+    phase: Phase, run: Run, prepared: Prepared, scheduler: CellAsha, work: Jobs, name: str | None = None
+) -> None:
+    """Run one phase under Ray Tune, writing each trial's row as it ends; `name`: of its folder under `ray/`.
+
+    Raises:
+        IncompleteError: rows that could not be written, or trial after trial failed.
+        InterruptedRun: Ctrl-C or SIGTERM.
+    """
+    options, cost = run.options, prepared.cost
+    cost.run_at_a_time(at_a_time(options, work, ray.cluster_resources()))
+    if isinstance(work, GivenJobs):
+        expect(work.given, options, cost)
+    with ThreadPoolExecutor(1) as janitor:
+
+        def ended(trial_id: str, cause: str | None) -> None:
+            if cause in (None, Cause.DIVERGED):  # others may be tried again, from where they were
+                janitor.submit(checkpoints.clear, options.place().at(trial_id))
+
+        rules = Rules(options.retries, options.time_limit, run.interruption, run.copy.push, ended, prepared.budget)
+        title = str(phase).capitalize()
+        recorder = Recorder(run.folder, scheduler.reasons, work, rules, work.total, title, run.console, cost)
+        work.when_idle(recorder.look)
+        tuner = _tuner(run, prepared, scheduler, work, [recorder, *run.trackers], name or str(phase))
+        with recorder.bar, run.interruption.defer():
+            try:
+                tuner.fit()
+            except UserError:
+                raise
+            except Exception as error:
+                first = (str(error) or repr(error)).splitlines()[0]
+                raise IncompleteError(
+                    f"Ray stopped ({first}); go on with: degan-search resume {options.where()}"
+                ) from error
+            finally:
+                unwritten = work.outbox.flush()
+                run.faulty.update(recorder.patience.faulty)
+        run.interruption.raise_if_caught()
+    missing = recorder.bar.missing
+    if unwritten or missing:
+        raise IncompleteError(
+            "; ".join([*unwritten, *([f"{missing} trials left no row"] if missing else [])])
+            + f"; go on with: degan-search resume {options.where()}"
+        )
+
+
+def _tuner(
+    run: Run, prepared: Prepared, scheduler: CellAsha, work: Jobs, callbacks: list[tune.Callback], name: str
+) -> tune.Tuner:
+    options, resources = run.options, ray.cluster_resources()
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            DeganTrainable,
+            inputs=prepared.references,
+            place=options.place(),
+            threads=options.cpus_per_trial,
+            pin=fill(options, resources),
+            checkpoint_every=options.checkpoint_every,
+            time_limit=options.time_limit,
+        ),
+        {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial},
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=work,
+            scheduler=scheduler,
+            num_samples=EVERYTHING,
+            max_concurrent_trials=slots(options, resources),
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=_fresh_name(run.folder / RAY, name),
+            storage_path=str((run.folder / RAY).absolute()),
+            callbacks=callbacks,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+
+
+def _fresh_name(folder: Path, name: str) -> str:
+    """Return the name, with a number where an earlier driver has used it: Tune would mix the two."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(one for one in names if not (folder / one).exists())
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.trial_id)

@@ -1,0 +1,1 @@
+"""How long it will take, and how many trials fit."""

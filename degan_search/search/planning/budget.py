@@ -1,0 +1,114 @@
+"""A time budget: how many trials fit into it, corrected while they run."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from degan_search.ledger.columns import Phase
+from degan_search.search.planning.cost_model import CostModel, duration
+from degan_search.system.errors import UserError
+
+if TYPE_CHECKING:
+    from degan_search.search.suggest.cell_searcher import CellSearcher
+
+RESERVE = 0.05
+"""Share of a budget that is left to accuracies, table and report."""
+FEWEST, MOST = 4, 1000
+"""Search trials of a cell that a budget is planned with."""
+STEP = 0.1
+"""Share by which the number of trials must grow for it to be said and done."""
+
+
+@dataclass
+class Budget:
+    """Chooses the number of search trials so that they and the finals end in time, and again as trials are measured."""
+
+    cost: CostModel
+    search: CellSearcher
+    seconds: float
+    """Of the whole sweep."""
+    begun: float
+    """By the clock that the cost model is told."""
+    fewest: int = FEWEST
+    """Trials in each cell without which a sweep is not begun."""
+
+    @property
+    def until(self) -> float:
+        """When the last trial should have ended."""
+        return self.begun + self.seconds * (1 - RESERVE)
+
+    @property
+    def late(self) -> float:
+        """When it is so late that there must be fewer."""
+        return self.begun + self.seconds * (1 - RESERVE / 2)
+
+    def check(self, now: float) -> None:
+        """Refuse a budget into which not even the fewest trials and the finals fit, of a search that has not begun.
+
+        Raises:
+            UserError: says how long those take.
+        """
+        if not self._begun() and self._most(now, self.until) < self.fewest:
+            least = (now - self.begun + self._seconds(self.fewest, now)) / (1 - RESERVE)
+            raise UserError(
+                f"--budget {duration(self.seconds)} is too short: {self._trials(self.fewest)}{self._finals()} take "
+                f"about {duration(least)}, {self.cost.slots} at a time"
+            )
+
+    def plan(self, now: float) -> str:
+        """Choose the number of trials in each cell, and return what will be tried."""
+        least = self._least() if self._begun() else self.fewest
+        self.search.set_trials(max(least, self._most(now, self.until)))
+        spent, takes = now - self.begun, self._seconds(self.search.trials, now)
+        return (
+            f"Budget {duration(self.seconds)}{f', of which {duration(spent)} are over' if spent >= 1 else ''}: "
+            f"{_number(self.cost.slots, 'trial')} at a time, {self._trials(self.search.trials)}{self._finals()}; "
+            f"about {duration(takes)}{', which is longer' if now + takes > self.begun + self.seconds else ''}"
+        )
+
+    def correct(self, now: float) -> str | None:
+        """Lengthen or shorten the search by the times measured so far; return what was changed, if anything.
+
+        Nothing changes before a trial has ended in each cell, or a quarter of the time is over; nor for little.
+        """
+        before, early = self.search.trials, now - self.begun < self.seconds / 4
+        if early and not all(self.cost.ended[Phase.SEARCH, cell] for cell in self.search.varied):
+            return None
+        most = self._most(now, self.until)
+        if before <= most < before + max(1, round(STEP * before)) or most < before <= self._most(now, self.late):
+            return None
+        self.search.set_trials(max(self._least(), most))
+        if self.search.trials == before:
+            return None
+        new = self._trials(self.search.trials) if self.search.turns else "no further search trials"
+        return f"Budget, by the times measured so far: {new}, not {before}"
+
+    def _trials(self, trials: int) -> str:
+        cells = len(self.search.varied)
+        return f"{_number(trials, 'trial')} in {f'each of {cells} cells' if cells > 1 else 'one cell'}"
+
+    def _finals(self) -> str:
+        return f", {_number(len(self.cost.after), 'final')}" if self.cost.after else ""
+
+    def _begun(self) -> bool:
+        return any(self.search.had[cell] for cell in self.search.varied)
+
+    def _least(self) -> int:
+        return min(self.search.had[cell] for cell in self.search.varied)
+
+    def _seconds(self, trials: int, now: float) -> float:
+        return self.cost.left(self.search.waiting(trials), now) + self.cost.left_after()
+
+    def _most(self, now: float, until: float) -> int:
+        """Return how many trials in each cell, `MOST` at most, have ended by a moment, and the finals too; -1: none."""
+        limit = until - now - self.cost.left_after()
+        ends = self.cost.ends(self.search.waiting(MOST), now)
+        fitting = sum(1 for _ in itertools.takewhile(lambda end: end <= limit, ends)) - 1
+        return bisect_right(range(MOST + 1), fitting, key=lambda trials: len(self.search.waiting(trials))) - 1
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

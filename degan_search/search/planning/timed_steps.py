@@ -1,0 +1,163 @@
+"""How long a sweep would take: a few timed steps, scaled to every trial."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from degan_search.data import proxies
+from degan_search.data.images import normalise
+from degan_search.ledger.columns import Phase
+from degan_search.networks.frozen import freeze
+from degan_search.networks.table import CLASSIFIERS, build_classifier
+from degan_search.search.planning.cost_model import CostModel, Prior
+from degan_search.search.run.jobs import Kind
+from degan_search.search.space.cell import cells
+from degan_search.search.space.schema import Space
+from degan_search.settings import lengths
+from degan_search.settings.lengths import distill_config
+from degan_search.settings.methods import METHODS
+from degan_search.settings.trial import (
+    DistillConfig,
+    FitConfig,
+    GanConfig,
+    ProbeConfig,
+    StudentConfig,
+    TeacherConfig,
+    TrialConfig,
+)
+from degan_search.stages import gan as degan
+from degan_search.system.device import set_up_torch
+from degan_search.system.errors import UserError
+from degan_search.training.context import Context
+from degan_search.training.loop import ENDLESS, LR_FACTORS
+from degan_search.training.losses import distillation_loss
+
+SAMPLE_BATCH = 16
+REPEATS = 3
+
+
+def sweep_seconds(
+    space: Space, slots: int, data_dir: Path | None, device: str = "cpu", threads: int = 1
+) -> tuple[float, float]:
+    """Return the fewest and the most seconds that all trials would take if none stopped early.
+
+    Steps are timed at a small batch on this machine and scaled. The two differ where patience ends
+    distillation: after `patience` epochs in each phase at the earliest, after `epochs` at the latest. The
+    teacher's training is not counted.
+    """
+    totals = [0.0, 0.0]
+    for cell in cells(space):
+        runs = cell.trials() + (len(space.finals.seeds) if space.finals else 0)
+        for index, seconds in enumerate(trial_seconds(cell.example(), data_dir, device, threads)):
+            totals[index] += runs * seconds / slots
+    return totals[0], totals[1]
+
+
+def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> CostModel:
+    """Return what the trials of a space should cost, its finals all to come."""
+    priors: dict[Kind, Prior] = {}
+    after: list[Kind] = []
+    for cell in cells(space):
+        config = cell.example()
+        final = config.model_copy(update={"probe": ProbeConfig()})
+        priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
+        priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
+    for _ in space.finals.seeds if space.finals else ():
+        after += [(Phase.FINAL, cell.label) for cell in cells(space)]
+    return CostModel(1, space.asha.reduction_factor if space.asha else None, priors, after)
+
+
+def prior(config: TrialConfig, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> Prior:
+    """Return what is expected of a trial by timed steps; between fewest and most seconds, their geometric mean."""
+    rungs, before, after = _stretches(config, data_dir, device, threads)
+    return Prior((*before, math.sqrt(after[0] * after[1])), rungs)
+
+
+def trial_seconds(
+    config: TrialConfig, data_dir: Path | None, device: str = "cpu", threads: int = 1
+) -> tuple[float, float]:
+    """Return the fewest and the most seconds that one trial would take, from timed steps."""
+    _, before, (fewest, most) = _stretches(config, data_dir, device, threads)
+    return sum(before) + fewest, sum(before) + most
+
+
+def _stretches(
+    config: TrialConfig, data_dir: Path | None, device: str, threads: int
+) -> tuple[tuple[int, ...], list[float], tuple[float, float]]:
+    """Return a trial's rungs, the seconds to each from the one before, and the fewest and most from the last on."""
+    try:
+        whole = proxies.parent_size(config.proxy, data_dir)
+    except UserError:  # images that are not there yet: the paper's sets all have about this many
+        whole = 50_000
+    method = METHODS[config.method]
+    count = config.count or round(whole * proxies.share(config.proxy))
+    gan_image, distill_image = _image_seconds(config.teacher, config.student, config.gan, device, threads)
+    rungs: tuple[int, ...] = ()
+    before: list[float] = []
+    making = 0.0
+    if method.generates:
+        batch, steps = lengths.gan_lengths(config.gan, count, count if config.count else whole)
+        rungs = tuple(step for step in config.probe.at if step <= steps)
+        probe = distill_image * config.probe.steps * config.probe.batch_size
+        before = [gan_image * batch * (step - last) + probe for last, step in itertools.pairwise((0, *rungs))]
+        making = gan_image * batch * (steps - max(rungs, default=0))
+    elif method.source == "zskd":  # an image's step is much like one of a student's
+        making = distill_image * config.zskd.images * config.zskd.iterations
+    fitting = config.incremental if config.task == "incremental" else distill_config(config)
+    fewest, most = _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
+    each = distill_image * fitting.batch_size
+    return rungs, before, (making + each * fewest, making + each * most)
+
+
+def _steps(config: FitConfig, epoch: int) -> tuple[int, int]:
+    """Return the fewest and the most steps of a training with epochs of this many steps."""
+    if config.optimiser == "sgd":  # to its last step, without patience
+        steps = min(config.steps or ENDLESS, config.epochs * epoch)
+        return steps, steps
+    if config.steps:
+        return config.steps, config.steps
+    phases = len(LR_FACTORS)
+    return phases * config.patience * epoch, phases * config.epochs * epoch
+
+
+@cache
+def _image_seconds(
+    teacher: TeacherConfig, student: StudentConfig, gan: GanConfig, device: str, threads: int
+) -> tuple[float, float]:
+    """Return seconds per image of a GAN step and of a distillation step."""
+    set_up_torch(threads)
+    channels = CLASSIFIERS[teacher.network].channels
+    frozen = freeze(build_classifier(teacher.network, 10, teacher.width)).to(device)
+    trained = build_classifier(student.network, 10, student.width, channels).to(device)
+    networks = degan.build(gan, channels, frozen, Context(0, device), student=(trained, DistillConfig()))
+    images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, channels, 32, 32), dtype=torch.uint8, device=device))
+    z = torch.randn(SAMPLE_BATCH, gan.latent, 1, 1, device=device)
+
+    def distil() -> None:
+        loss = distillation_loss(trained(images), frozen(images), 20.0)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    gan_seconds = _seconds(lambda: networks.step(images, z), device)
+    return gan_seconds / SAMPLE_BATCH, _seconds(distil, device) / SAMPLE_BATCH
+
+
+def _seconds(act: Callable[[], object], device: str) -> float:
+    act()
+    _wait(device)
+    begun = time.perf_counter()
+    for _ in range(REPEATS):
+        act()
+    _wait(device)
+    return (time.perf_counter() - begun) / REPEATS
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

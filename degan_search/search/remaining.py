@@ -1,0 +1,112 @@
+"""The trials of a run that are still to be done, by its ledger and its jobs."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from degan_search import ledger
+from degan_search.ledger.columns import Phase, config_of
+from degan_search.search.open_run import Run
+from degan_search.search.run import jobs
+from degan_search.search.run.jobs import Job
+from degan_search.search.run.outbox import Outbox
+from degan_search.search.run.results import Curve
+from degan_search.search.space import cell as spaces
+from degan_search.search.space import schema
+from degan_search.search.suggest.asha import Rungs
+from degan_search.search.suggest.cell_searcher import CellSearcher, Past
+from degan_search.search.suggest.job_queue import GivenJobs
+from degan_search.search.workers import checkpoints
+from degan_search.search.workers.slots import together
+from degan_search.selection import choose
+from degan_search.settings.resolve import stable_hash, trial_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.system.errors import UserError
+
+
+def remaining_search(
+    space: schema.Space, cells: list[spaces.Cell], run: Run, retry_failed: bool = False
+) -> tuple[CellSearcher, Rungs | None]:
+    """Return the searcher of the search trials that are still to run, and the rungs as they stand."""
+    frame, curves = ledger.load(run.folder), ledger.curves(run.folder)
+    known = read_jobs(run)
+    unfinished = jobs.unfinished(known, frame, Phase.SEARCH, retry_failed)
+    place = run.options.place()
+    scores = {one.id: _rung_scores(checkpoints.load(place.at(one.id))) for one in unfinished}
+    rungs = Rungs(space.asha.reduction_factor) if space.asha else None
+    if rungs:
+        waiting = {one.id for one in unfinished}
+        rungs.fill(curves[~curves["trial_id"].isin(waiting)])
+        for one in unfinished:
+            for budget, value in scores[one.id].items():
+                rungs.let_on(one.cell, budget, value, one.id)
+    number = jobs.next_number(run.folder, known, frame, Phase.SEARCH)
+    past = Past(frame, curves, unfinished, scores, number)
+    return CellSearcher(cells, Outbox(), past, partial(together, run.options)), rungs
+
+
+def _rung_scores(checkpoint: dict[str, Any] | None) -> dict[int, float]:
+    with suppress(UserError):  # of another version: the trial begins anew
+        return Curve.of(checkpoint["reports"] if checkpoint else ()).scores()
+    return {}
+
+
+def remaining_finals(
+    cells: list[spaces.Cell], finals: schema.FinalsConfig, run: Run, retry_failed: bool = False
+) -> GivenJobs:
+    """Return the final runs that have no row yet; those that began keep their names, and so their checkpoints."""
+    frame = ledger.load(run.folder)
+    known = read_jobs(run)
+    begun = {
+        stable_hash(one.config): one for one in jobs.unfinished(known, frame, Phase.FINAL, failed_too=retry_failed)
+    }
+    again = {one.id for one in begun.values()}
+    done = set(frame.loc[(frame["phase"] == Phase.FINAL) & ~frame["trial_id"].isin(again), "config_hash"])
+    number = itertools.count(jobs.next_number(run.folder, known, frame, Phase.FINAL))
+    left = []
+    for wanted in final_jobs(cells, frame, finals):
+        name = stable_hash(wanted.config)
+        if name in begun:
+            left.append(begun[name])
+        elif name not in done:
+            left.append(jobs.job(Phase.FINAL, next(number), wanted.cell, wanted.config, wanted.chosen_by))
+    return GivenJobs(left, Outbox(), partial(together, run.options))
+
+
+def read_jobs(run: Run) -> dict[str, Job]:
+    """Return the run's jobs; files that are broken are told of, and cost no more than their trial's checkpoints."""
+    known, broken = jobs.read(run.folder)
+    for file in broken:
+        run.console.print(f"{file} is broken and is passed over", highlight=False, soft_wrap=True)
+    return known
+
+
+def final_jobs(cells: list[spaces.Cell], frame: pd.DataFrame, finals: schema.FinalsConfig) -> list[Job]:
+    """Return the final runs: each cell's chosen configuration with each seed.
+
+    A cell whose trials all failed has none.
+    """
+    picked = [(cell, found) for cell in cells if (found := chosen(cell, frame, finals.by))]
+    made: list[Job] = []
+    for seed, (cell, (config, by)) in itertools.product(finals.seeds, picked):
+        final = trial_config(config.model_dump(mode="json"), {"seed": seed, "probe.at": []})
+        made.append(jobs.job(Phase.FINAL, len(made), cell.label, final, by))
+    return made
+
+
+def chosen(cell: spaces.Cell, frame: pd.DataFrame, by: str | None) -> tuple[TrialConfig, str | None] | None:
+    """Return a cell's chosen configuration and the measure that chose; the only one, and None, if nothing varies."""
+    if not cell.varies():
+        return cell.example(), None
+    trials = frame[frame["cell"] == cell.label]
+    measure = choose.chosen_by(trials, by)
+    try:
+        best = choose.best(trials, measure, per=())
+    except UserError:  # none finished
+        return None
+    return config_of(best.iloc[0]), measure

@@ -1,0 +1,179 @@
+"""A run's folder: who writes in it, what it was begun with, and what in it is broken."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from degan_search import ledger
+from degan_search.search.run.jobs import JOBS
+from degan_search.search.run.options import Options
+from degan_search.search.space import file as space_file
+from degan_search.search.space import schema
+from degan_search.settings.resolve import flatten, parse
+from degan_search.storage import layout
+from degan_search.storage.layout import CACHE
+from degan_search.system import provenance
+from degan_search.system.errors import UserError
+from degan_search.system.whole_files import write_bytes
+
+ABOUT = "run.json"
+SPACE = "space.yaml"
+LOCK = ".lock"
+WRITER = ".writer.json"
+
+
+@contextlib.contextmanager
+def writer(folder: Path) -> Iterator[None]:
+    """Be the one process that writes into a run's folder, which is made where it is not there.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+
+    Raises:
+        UserError: another process has it; says which, and since when.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / WRITER
+    try:
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        try:
+            who = json.loads(note.read_text())
+            about = f"process {who['pid']} on {who['host']} since {who['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            about = "another process"
+        raise UserError(f"{folder} is being written by {about}: wait for it, or stop it first") from None
+    try:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_bytes(note, json.dumps({"host": platform.node(), "pid": os.getpid(), "since": now}).encode())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            note.unlink()
+        lock.release()
+
+
+def check_name(options: Options) -> None:
+    """Refuse a name that is no plain folder name.
+
+    Raises:
+        UserError: says what would be right.
+    """
+    if Path(options.name).name != options.name or options.name in ("", ".", "..", CACHE):
+        raise UserError(f"--name {options.name!r} must be a plain folder name other than {CACHE!r}")
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder in which something is already.
+
+    Raises:
+        UserError: says what to do.
+    """
+    if folder.exists() and (not folder.is_dir() or any(not file.name.startswith(".") for file in folder.iterdir())):
+        hint = f"`degan-search resume {folder}` goes on with it; or " if (folder / ABOUT).is_file() else ""
+        raise UserError(f"{folder} is already there; {hint}choose another --name, or move it away")
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Make the folder where it is not there, and write a file in it; `what` names it in the message.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{what} cannot be written: {error.strerror or error}") from None
+
+
+def start(space: schema.Space, options: Options) -> None:
+    """Write what a run is begun with, or goes on with: `cell.yaml`, and `run.json` with options and provenance."""
+    (options.folder / layout.LEDGER).mkdir(exist_ok=True)
+    write_bytes(options.folder / SPACE, space_file.dump(space).encode())
+    about = provenance.provenance() | {"options": options.saved(), "space": _plain(space)}
+    write_bytes(options.folder / ABOUT, json.dumps(about, indent=1).encode())
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a run in which no trial began, so that its name is free again."""
+    begun = [file for part in (JOBS, layout.LEDGER) for file in (folder / part).glob("*")]
+    if not begun:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run was begun with."""
+
+    space: schema.Space
+    options: dict[str, Any]
+    versions: dict[str, Any]
+    changed: list[str]
+    """Where the file `cell.yaml` is another than that."""
+
+
+def begun(folder: Path, file: str | None = None) -> Begun:
+    """Read what a run was begun with; `file`: a space to go on with, by default the run's own `cell.yaml`.
+
+    `space` is the file's. Where `run.json` holds none, as in older runs, that is what the run was begun with.
+
+    Raises:
+        UserError: no run there, or files that are broken.
+    """
+    if not (folder / layout.LEDGER).is_dir():
+        raise UserError(f"{folder} is no run that could go on: it has no folder {layout.LEDGER!r}")
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+        if not isinstance(about, dict) or not isinstance(about.get("options") or {}, dict):
+            raise ValueError("it holds no settings")
+    except FileNotFoundError:
+        about = {}
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{folder / ABOUT} is broken, move it away to go on with default options: {error}") from None
+    space = space_file.load(file or str(folder / SPACE))
+    before = parse(schema.Space, about["space"], f"space in {folder / ABOUT}") if "space" in about else space
+    versions = {name: about.get(name) for name in ("versions", "git_commit")}
+    return Begun(space, about.get("options") or {}, versions, differences(before, space))
+
+
+def differences(before: schema.Space, after: schema.Space) -> list[str]:
+    """Return each setting in which two spaces differ, such as `search.trials: 16 before, 24 now`; not descriptions."""
+    old, new = (dict(flatten(_plain(space) | {"description": ""})) for space in (before, after))
+    names = [name for name in (old | new) if old.get(name, ...) != new.get(name, ...)]
+    return [f"{name}: {_shown(old, name)} before, {_shown(new, name)} now" for name in names]
+
+
+def set_aside_broken(folder: Path) -> list[Path]:
+    """Rename what cannot be read in a run's ledger, so that readers pass over it; return those files.
+
+    A trial whose row is set aside runs again: its job is still known. Scores are measured again where networks are.
+    """
+    broken = []
+    for file in ledger.broken(folder):
+        aside = file.with_name(f"{file.name}.broken")
+        file.replace(aside)
+        broken.append(aside)
+    return broken
+
+
+def _plain(space: schema.Space) -> dict[str, Any]:
+    plain: dict[str, Any] = space.model_dump(mode="json", by_alias=True)
+    return plain
+
+
+def _shown(values: dict[str, Any], name: str) -> str:
+    return json.dumps(values[name]) if name in values else "nothing"

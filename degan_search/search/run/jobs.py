@@ -1,0 +1,112 @@
+"""Jobs, what a worker is given: `runs/x/jobs/<id>.json` tells of every trial that began, ended or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from degan_search.ledger.columns import Cause, Phase, State
+from degan_search.settings.resolve import stable_hash
+from degan_search.settings.trial import TrialConfig
+from degan_search.settings.values import Model
+from degan_search.system.whole_files import write_bytes
+
+JOBS = "jobs"
+Kind = tuple[str, str]
+"""Phase and cell: trials of one kind are taken to be equally long."""
+
+
+class Job(Model):
+    """What a worker is given to run one trial."""
+
+    id: str
+    """The trial's name in the run."""
+    phase: Phase
+    number: int
+    cell: str
+    chosen_by: str | None = None
+    """The measure that picked a final run's configuration from a search; it goes into the row."""
+    attempt: int = 1
+    faults: int = 0
+    """What cut short earlier attempts of this driver."""
+    config: TrialConfig
+
+    @property
+    def kind(self) -> Kind:
+        """Phase and cell."""
+        return str(self.phase), self.cell
+
+    def changed(self, **update: Any) -> Job:
+        """Return a copy with some fields at other values."""
+        return self.model_copy(update=update)
+
+
+def job(phase: Phase, number: int, cell: str, config: TrialConfig, chosen_by: str | None = None) -> Job:
+    """Return a trial's first attempt, named after its phase and number."""
+    return Job(id=trial_name(phase, number), phase=phase, number=number, cell=cell, chosen_by=chosen_by, config=config)
+
+
+def trial_name(phase: Phase, number: int) -> str:
+    """Return a trial's name in its run."""
+    return f"{phase}-{number:04d}"
+
+
+def write(run: Path, begun: Job) -> Path:
+    """Write that a trial began, once, and return the file; a later attempt is told of by its row alone.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    file = run / JOBS / f"{begun.id}.json"
+    if not file.exists():
+        text = json.dumps({"job": begun.model_dump(mode="json"), "hash": stable_hash(begun)})
+        write_bytes(file, text.encode())
+    return file
+
+
+def read(run: Path) -> tuple[dict[str, Job], list[Path]]:
+    """Return the jobs of a run by id, and the files that are broken."""
+    jobs: dict[str, Job] = {}
+    broken = []
+    for file in sorted((run / JOBS).glob("[!.]*.json")):
+        try:
+            found = json.loads(file.read_bytes())
+            begun = Job.model_validate(found["job"])
+            if found["hash"] != stable_hash(found["job"]) or begun.id != file.stem:
+                raise ValueError("changed")
+            jobs[file.stem] = begun
+        except (ValueError, TypeError, KeyError, RecursionError):
+            broken.append(file)
+    return jobs, broken
+
+
+def unfinished(jobs: Mapping[str, Job], frame: pd.DataFrame, phase: Phase, failed_too: bool = False) -> list[Job]:
+    """Return the jobs of a phase that have no row, ready for a new attempt.
+
+    `failed_too`: also those whose row says that something broke (see `faulty`), each as its next attempt.
+    """
+    attempts = dict(zip(frame["trial_id"], frame["attempt"], strict=True))
+    again = set(frame.loc[faulty(frame), "trial_id"]) if failed_too else set()
+    left = [
+        one.changed(attempt=int(attempts.get(name, 0)) + 1, faults=0)
+        for name, one in jobs.items()
+        if one.phase == phase and (name not in attempts or name in again)
+    ]
+    return sorted(left, key=lambda one: one.number)
+
+
+def faulty(frame: pd.DataFrame) -> pd.Series:
+    """Return which rows of a ledger failed by a fault rather than by their configuration: their result is missing."""
+    failed: pd.Series = frame["state"] == State.FAIL
+    return failed & frame["cause"].notna() & (frame["cause"] != Cause.DIVERGED)
+
+
+def next_number(run: Path, jobs: Iterable[str], frame: pd.DataFrame, phase: Phase) -> int:
+    """Return the number after the last trial of a phase that has a job, a row or a folder in the run."""
+    folders = [path.name for path in (run / "trials").glob(f"{phase}-*")]
+    numbers = [name.partition("-")[2] for name in (*jobs, *frame["trial_id"], *folders) if name.startswith(f"{phase}-")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1

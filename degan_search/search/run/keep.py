@@ -1,0 +1,34 @@
+"""Which trials' networks stay on the disk after a search: those of the best, of each cell."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pandas as pd
+
+from degan_search.ledger.columns import Phase, State
+from degan_search.selection import choose
+from degan_search.system.errors import UserError
+
+NETWORKS = ("student.safetensors", "generator.safetensors")
+
+
+def needless(run: Path, frame: pd.DataFrame, keep: int | None, by: str | None) -> list[Path]:
+    """Return the networks of finished search trials but those of the best `keep` of each cell.
+
+    The best are those by the measure that chooses configurations, and those by score. Rows and sample grids stay, and
+    so do the networks of final runs. None keeps all. Ask after `evaluate`, which needs them.
+    """
+    if keep is None:
+        return []
+    done = frame[(frame["phase"] == Phase.SEARCH) & (frame["state"] == State.COMPLETE)]
+    files: list[Path] = []
+    for _, trials in done.groupby("cell"):
+        kept: set[str] = set()
+        for measure in {choose.chosen_by(trials, by), "score"} if keep else ():
+            with contextlib.suppress(UserError):  # no trial has it
+                kept |= set(choose.best(trials, measure, per=(), top=keep)["trial_id"])
+        folders = [run / "trials" / str(name) for name in trials["trial_id"] if name not in kept]
+        files += [file for folder in folders for name in NETWORKS if (file := folder / name).is_file()]
+    return files

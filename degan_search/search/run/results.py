@@ -1,0 +1,178 @@
+"""What a worker tells of its trials: a result at each rung and at the end, with the curve since the last one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from pydantic import Field, field_validator
+
+from degan_search.ledger.columns import TRIAL_METRICS, Cause, Report, State
+from degan_search.search.run.jobs import Job
+from degan_search.settings.values import Model
+from degan_search.stages.teacher import Teacher
+from degan_search.system import provenance as provenances
+from degan_search.system.errors import UserError, close_matches
+from degan_search.trial.outcome import Event
+
+INTEGER_METRICS = ("gan_steps", "distill_steps")
+CURVE = tuple(name for name in Report.__annotations__ if name not in ("stage", "budget"))
+"""What a trial measures at each point of its curve."""
+KNOWN = tuple(dict.fromkeys([*TRIAL_METRICS, *INTEGER_METRICS, *CURVE]))
+"""Names of everything that a trial may measure."""
+
+
+class TrialResult(Model):
+    """What is known of a trial at a rung (`state` is None) or at its end."""
+
+    id: str
+    """The job's."""
+    score: float = math.nan
+    """Higher is better; NaN where none was measured."""
+    budget: int
+    """GAN steps done."""
+    state: State | None = None
+    reason: str | None = None
+    """Why the trial failed, for people."""
+    cause: Cause | None = None
+    reports: tuple[Report, ...] = ()
+    """The curve since the last result."""
+    reports_from: int = 0
+    """Where in the whole curve they begin: a trial that goes on from a checkpoint tells some of it again."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    seconds: float | None = None
+    """From the trial's start, with those of earlier attempts that it goes on from."""
+    teacher_hash: str | None = None
+    teacher_holdout_accuracy: float | None = None
+    device: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    started: float | None = None
+    """When the attempt began, in seconds since 1970."""
+    finished: float | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """Of the worker's machine, see `provenance.provenance`."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, metrics: dict[str, float]) -> dict[str, float]:
+        check_names(metrics)
+        return metrics
+
+
+def check_names(metrics: Iterable[str]) -> None:
+    """Refuse a metric that no ledger knows.
+
+    Raises:
+        UserError: names it.
+    """
+    for name in metrics:
+        if name not in KNOWN:
+            raise UserError(f"unknown metric {name!r}; {close_matches(name, KNOWN)}")
+
+
+class Curve:
+    """The reports of a running trial, and how many of them the driver has been told."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.told = 0
+
+    def add(self, event: Event) -> None:
+        """Add what an event measured, if anything.
+
+        Raises:
+            UserError: an unknown metric.
+        """
+        if event.metrics:
+            check_names(event.metrics)
+            measured = {name: value for name, value in event.metrics.items() if name in CURVE}
+            about = {"score": math.nan, "seconds": event.seconds} | measured
+            self.reports.append(Report(**about, budget=event.budget, stage=event.stage))
+
+    def news(self) -> tuple[int, tuple[Report, ...]]:
+        """Return the reports that are told now for the first time, after their place in the curve."""
+        told, self.told = self.told, len(self.reports)
+        return told, tuple(self.reports[told:])
+
+    def scores(self) -> dict[int, float]:
+        """Return the scores at rungs by GAN step."""
+        return {report.budget: report.score for report in self.reports if not math.isnan(report.score)}
+
+    def saved(self) -> list[dict[str, Any]]:
+        """Return the reports as plain values for a checkpoint."""
+        return [asdict(report) for report in self.reports]
+
+    @classmethod
+    def of(cls, state: Iterable[Mapping[str, Any]]) -> Self:
+        """Return the curve of a checkpoint, none of which the driver has been told.
+
+        Raises:
+            UserError: its reports are of another version.
+        """
+        curve = cls()
+        try:
+            curve.reports = [Report(**report) for report in state]
+        except (TypeError, ValueError):
+            raise UserError("the checkpoint's reports are of another version; start the trial anew") from None
+        return curve
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The process that runs a trial, and since when."""
+
+    device: str
+    threads: int
+    started: float
+    """In seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a trial ended, and of one that failed why."""
+
+    state: State
+    reason: str | None = None
+    cause: Cause | None = None
+
+
+def result(
+    job: Job,
+    event: Event,
+    curve: Curve,
+    worker: Worker,
+    teacher: Teacher | None,
+    precision: str | None,
+    end: End | None = None,
+) -> TrialResult:
+    """Return what the driver is told after an event, which counts the curve as told; `end`: of a trial that ended.
+
+    Raises:
+        UserError: an unknown metric.
+    """
+    check_names(event.metrics)
+    first, reports = curve.news()
+    return TrialResult(
+        id=job.id,
+        score=event.metrics.get("score", math.nan),
+        budget=event.budget,
+        state=end and end.state,
+        reason=end and end.reason,
+        cause=end and end.cause,
+        reports=reports,
+        reports_from=first,
+        metrics=dict(event.metrics),
+        seconds=event.seconds,
+        teacher_hash=teacher.hash if teacher else None,
+        teacher_holdout_accuracy=teacher.held_out_accuracy if teacher else None,
+        device=worker.device,
+        precision=precision,
+        threads=worker.threads,
+        started=worker.started,
+        finished=time.time(),
+        provenance=provenances.provenance(),
+    )

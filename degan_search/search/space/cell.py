@@ -1,0 +1,163 @@
+"""Space files: what a sweep holds fixed, what it varies, and how it searches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Scalar, Space, _low, _suggest
+from degan_search.settings.methods import WITHOUT_PROXY, normalised
+from degan_search.settings.resolve import flatten, merge, trial_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One search: fixed settings, and the parameters that vary."""
+
+    settings: dict[str, Any]
+    space: Space = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """Such as `proxy=photos method=degan`."""
+        return " ".join(f"{key}={value}" for key, value in self.settings.items()) or "all"
+
+    def configure(self, trial: optuna.Trial) -> TrialConfig:
+        """Draw one configuration, conditions included."""
+        return self._resolve(lambda name, spec: _suggest(trial, name, spec))[0]
+
+    def enqueue(self, point: Mapping[str, Scalar]) -> dict[str, Any]:
+        """Return Optuna's parameters for a known point; keys that this cell does not vary are left out.
+
+        Raises:
+            UserError: a value that the parameter cannot take.
+        """
+        known: dict[str, Any] = {}
+
+        def fixed(name: str, spec: Parameter) -> Any:
+            if name not in point:
+                return spec[0] if isinstance(spec, list) else _low(spec)
+            value = point[name]
+            if isinstance(spec, list):
+                if value not in spec:
+                    raise UserError(f"first: {name} = {value!r} is not one of {spec}")
+                known[name] = spec.index(value)
+            else:
+                known.update(spec.known(name, value))
+            return value
+
+        self._resolve(fixed)
+        return known
+
+    def example(self) -> TrialConfig:
+        """Return the configuration with each parameter at its first or lowest value."""
+        return self._resolve(lambda _, spec: spec[0] if isinstance(spec, list) else _low(spec))[0]
+
+    def varies(self) -> dict[str, Parameter]:
+        """Return the parameters that may vary in this cell, by name."""
+        return self._resolve(lambda _, spec: spec[0] if isinstance(spec, list) else _low(spec))[1]
+
+    def grid(self) -> list[dict[str, Scalar]]:
+        """Return every combination of this cell's lists, each with the parameters that its conditions give it.
+
+        Raises:
+            UserError: a parameter is a range, which has no combinations; more than MAX_TRIALS.
+        """
+        combinations = list(itertools.islice(self.branches(lambda _: True), MAX_TRIALS + 1))
+        for _, varies, _ in combinations:
+            for name, spec in varies.items():
+                if isinstance(spec, Range):
+                    raise UserError(f"search.sampler grid needs lists, but {name} is a range")
+        if len(combinations) > MAX_TRIALS:
+            raise UserError(f"search.sampler grid has more than {MAX_TRIALS:,} combinations")
+        return [values for _, _, values in combinations]
+
+    def branches(
+        self, follows: Callable[[str], bool]
+    ) -> Iterator[tuple[TrialConfig, dict[str, Parameter], dict[str, Scalar]]]:
+        """Yield (configuration, its parameters, their values) for every value of the lists that `follows` names.
+
+        Other parameters are at their first or lowest value.
+        """
+        waiting: list[dict[str, Scalar]] = [{}]
+        while waiting:
+            point = waiting.pop()
+
+            def draw(name: str, spec: Parameter, point: dict[str, Scalar] = point) -> Scalar:
+                if name not in point:
+                    values = spec if isinstance(spec, list) else [_low(spec)]
+                    if follows(name):
+                        waiting.extend({**point, name: value} for value in reversed(values[1:]))
+                    point[name] = values[0]
+                return point[name]
+
+            yield *self._resolve(draw), point
+
+    def trials(self) -> int:
+        """Return how many trials the search of this cell runs."""
+        if not self.varies():
+            return 0 if self.space.finals else 1
+        return len(self.grid()) if self.space.search.sampler == "grid" else self.space.search.trials
+
+    def proxies(self) -> list[str]:
+        """Return the proxies that trials of this cell may use."""
+        varied = self.varies().get("proxy")
+        return [str(name) for name in varied] if isinstance(varied, list) else [self.example().proxy]
+
+    def shared(self) -> Iterator[TrialConfig]:
+        """Yield a configuration for every value of `SHARED` settings, and of those in conditions."""
+        conditions = self.space.conditions()
+        for config, _, _ in self.branches(lambda name: name.startswith(SHARED) or name in conditions):
+            yield config
+
+    def _resolve(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
+        """Apply conditions in the file's order, drawing each parameter where it first comes up."""
+        drawn: dict[str, Parameter] = {}
+        values: dict[str, Any] = {}
+        settings = merge(self.space.trial, self.settings)
+
+        def take(parameters: Mapping[str, Parameter]) -> None:
+            for name, spec in parameters.items():
+                if name in drawn:
+                    raise UserError(f"{name} varies twice in one trial; let every condition but one leave it out")
+                if name not in self.settings:
+                    drawn[name] = spec
+                    values[name] = draw(name, spec)
+
+        take(self.space.parameters)
+        for when in self.space.when:
+            if when.holds(_flat(trial_config(merge(settings, values)))):
+                settings = merge(settings, when.trial)
+                take(when.parameters)
+        return normalised(trial_config(merge(settings, values))), drawn
+
+
+def cells(space: Space) -> list[Cell]:
+    """Return the cells of the table in the file's order; methods that use no proxy have one, on the first proxy."""
+    combinations = itertools.product(*space.cells.values())
+    made = [dict(zip(space.cells, values, strict=True)) for values in combinations]
+    first = space.cells.get("proxy", [None])[0]
+    return [
+        Cell(settings, space)
+        for settings in made
+        if settings.get("proxy", first) == first or settings.get("method") not in WITHOUT_PROXY
+    ]
+
+
+def _flat(config: TrialConfig) -> dict[str, Any]:
+    return dict(flatten(config.model_dump(mode="json")))
+
+
+def points(cell: Cell) -> Iterator[dict[str, Any]]:
+    """Yield Optuna's parameters of the trials known before the search: the grid, or the first points."""
+    source = cell.grid() if cell.space.search.sampler == "grid" else cell.space.first
+    for point in source:
+        known = cell.enqueue(point)
+        if known:
+            yield known

@@ -1,0 +1,92 @@
+"""Refuses a space whose trials could not run, before any worker starts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+from degan_search.search.space.cell import Cell, cells
+from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Space, _bounds, _low
+from degan_search.settings.methods import UNTUNED, normalised
+from degan_search.settings.resolve import trial_config
+from degan_search.settings.trial import TrialConfig
+from degan_search.system.errors import UserError
+from degan_search.trial import checks
+
+
+def check(space: Space) -> None:
+    """Refuse a space with a wrong configuration in any cell, under any condition or at any value of any list.
+
+    Raises:
+        UserError: the first fault, naming the cell.
+    """
+    if math.prod(map(len, space.cells.values())) > MAX_TRIALS:
+        raise UserError(f"cells: more than {MAX_TRIALS:,} combinations")
+    trial_config(space.trial)
+    known = set(space.parameters).union(*(when.parameters for when in space.when))
+    for name in (name for point in space.first for name in point):
+        if name not in known:
+            raise UserError(f"first: {name!r} is none of the parameters ({', '.join(sorted(known)) or 'none'})")
+    seen: set[str] = set()
+    for cell in cells(space):
+        try:
+            if cell.label in seen:
+                raise UserError("appears twice")
+            seen.add(cell.label)
+            _check_cell(cell)
+        except UserError as error:
+            raise UserError(f"cell {cell.label}: {error}") from None
+
+
+def check_budget(space: Space) -> None:
+    """Refuse a space whose number of trials no budget can choose.
+
+    Raises:
+        UserError: says why.
+    """
+    if space.search.sampler == "grid":
+        raise UserError("--budget: search.sampler grid runs every combination, whatever it takes; use tpe or random")
+    if not any(cell.varies() for cell in cells(space)):
+        raise UserError("--budget: no cell of the space has parameters, so there is no search to fit into it")
+
+
+def _check_cell(cell: Cell) -> None:
+    space = cell.space
+    conditions = space.conditions()
+    kinds: dict[str, Any] = {}
+    for config, varies, _ in itertools.islice(cell.branches(conditions.__contains__), MAX_TRIALS):
+        _check_trial(space, config)
+        for name, spec in varies.items():
+            # Optuna's own rule: a study knows one list, or one kind of range, by one name.
+            kind = spec if isinstance(spec, list) else [kind for kind, bounds in spec if bounds]
+            if kinds.setdefault(name, kind) != kind:
+                raise UserError(f"{name} is not the same list or kind of range under every condition")
+            if isinstance(spec, Range) and name.startswith(SHARED):
+                raise UserError(f"{name} can vary in a list alone: what trials share is made before the first starts")
+            tried = [trial_config(config.model_dump(mode="json"), {name: value}) for value in _samples(spec)]
+            for trial in tried:
+                _check_trial(space, trial)
+            # A rebuilt study could not tell what was drawn; of the weights it knows that they had no effect.
+            if name.removeprefix("gan.") not in UNTUNED and len(tried) > 1 and len(set(map(normalised, tried))) == 1:
+                raise UserError(
+                    f"{name} varies, but method {config.method!r} does not use it: put it under a condition"
+                )
+    for point in space.first:
+        cell.enqueue(point)
+    if space.search.sampler == "grid":
+        cell.grid()
+
+
+def _check_trial(space: Space, config: TrialConfig) -> None:
+    checks.check(config)
+    if space.finals and config.seed in space.finals.seeds:
+        raise UserError(f"finals.seeds must not hold the search's own seed {config.seed}")
+
+
+def _samples(spec: Parameter) -> list[Any]:
+    """Return a list's values, or a range's ends and one value between that is not whole unless all are."""
+    if isinstance(spec, list):
+        return spec
+    low, high = _bounds(spec)
+    return [_low(spec), high] if spec.int_ else [_low(spec), low + (high - low) / math.pi, high]

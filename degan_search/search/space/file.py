@@ -1,0 +1,44 @@
+"""Space files: read, found by name, written."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from degan_search.search.space.check import check
+from degan_search.search.space.schema import Space
+from degan_search.settings import yaml_text
+from degan_search.settings.resolve import parse
+from degan_search.system.errors import UserError, close_matches
+
+
+def load(name: str) -> Space:
+    """Read a shipped space by name (`demo`) or a user's by path (`my/space.yaml`).
+
+    Raises:
+        UserError: no such space, not YAML, an unknown key, a range upside down.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        values = yaml_text.read(path, f"space file {name!r}")
+    else:
+        known = shipped()
+        if name not in known:
+            raise UserError(f"space {name!r} is not shipped; {close_matches(name, known)}; your own file ends in .yaml")
+        values = yaml_text.parse(files("search_spaces").joinpath(f"{name}.yaml").read_text(), f"space {name!r}")
+    space = parse(Space, values, f"space {name!r}")
+    check(space)
+    return space
+
+
+def shipped() -> list[str]:
+    """Return the names of the spaces that come with the package."""
+    return sorted(file.name.removesuffix(".yaml") for file in files("search_spaces").iterdir() if ".yaml" in file.name)
+
+
+def dump(space: Space) -> str:
+    """Return the space as YAML that `load` reads back to an equal space."""
+    text: str = yaml.safe_dump(space.model_dump(mode="json", by_alias=True, exclude_none=False), sort_keys=False)
+    return text

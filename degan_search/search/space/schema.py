@@ -1,0 +1,148 @@
+"""What a space file may say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import optuna
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+
+from degan_search.settings.criteria import CRITERIA
+from degan_search.settings.values import Count, Model, Seed
+from degan_search.system.errors import UserError
+
+Scalar = bool | int | float | str | None
+SHARED = ("proxy", "count", "method", "objective", "teacher.", "bank.")
+"""Beginnings of the settings that what trials share is made from, before the first starts."""
+MAX_TRIALS = 10_000
+"""Cells, and combinations of a grid, at most: more is a slip of the pen."""
+
+
+class Range(Model):
+    """One of: a linear range, a log-uniform range, whole numbers, or 0 beside a log-uniform range."""
+
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
+    log: tuple[FiniteFloat, FiniteFloat] | None = None
+    int_: Annotated[tuple[int, int] | None, Field(alias="int")] = None
+    zero_or_log: tuple[FiniteFloat, FiniteFloat] | None = None
+
+    @model_validator(mode="after")
+    def _one_ascending_range(self) -> Self:
+        given = [(name, bounds) for name, bounds in self if bounds is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of range, log, int, zero_or_log")
+        name, (low, high) = given[0]
+        if not low < high:
+            raise ValueError(f"the lower bound {low} must be below the upper bound {high}")
+        if "log" in name and low <= 0:
+            raise ValueError(f"a log range must begin above 0, not at {low}")
+        return self
+
+    def suggest(self, name: str, trial: optuna.Trial) -> float | int:
+        """Draw a value; "0 or log" first draws whether it is 0."""
+        if self.int_:
+            return trial.suggest_int(name, *self.int_)
+        if self.range:
+            return trial.suggest_float(name, *self.range)
+        if self.log:
+            return trial.suggest_float(name, *self.log, log=True)
+        assert self.zero_or_log
+        if trial.suggest_categorical(f"{name} is 0", (False, True)):
+            return 0.0
+        return trial.suggest_float(name, *self.zero_or_log, log=True)
+
+    def known(self, name: str, value: Scalar) -> dict[str, Any]:
+        """Return the Optuna parameters under which `suggest` gives this value.
+
+        Raises:
+            UserError: the value is no number of the range.
+        """
+        bounds = _bounds(self)
+        if not isinstance(value, int | float) or (self.int_ and value % 1):
+            raise UserError(f"first: {name} = {value!r} must be {'whole' if self.int_ else 'a number'}")
+        if self.zero_or_log and value == 0:
+            return {f"{name} is 0": True}
+        if not bounds[0] <= value <= bounds[1]:
+            raise UserError(f"first: {name} = {value} is outside its range {list(bounds)}")
+        return ({f"{name} is 0": False} if self.zero_or_log else {}) | {name: value}
+
+
+Parameter = Annotated[list[Scalar], Field(min_length=1)] | Range
+
+
+class When(Model):
+    """Settings and parameters for some trials only: those whose settings equal all of `if`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    if_: Annotated[dict[str, Scalar | list[Scalar]], Field(alias="if", min_length=1)]
+    trial: dict[str, Any] = {}
+    parameters: dict[str, Parameter] = {}
+
+    def holds(self, settings: Mapping[str, Any]) -> bool:
+        """Return whether each key of `if` has that value (or one of them) in flat settings."""
+        return all(
+            settings.get(key) in (value if isinstance(value, list) else [value]) for key, value in self.if_.items()
+        )
+
+
+class SearchConfig(Model):
+    """How configurations are chosen within each cell."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    trials: Count = 16
+    """Trials in each cell that has parameters; `grid` runs every combination instead."""
+    seed: Seed = 0
+
+
+class AshaConfig(Model):
+    """Early stopping at the rungs of `probe.at`: asynchronous successive halving (Li et al. 2020)."""
+
+    reduction_factor: Annotated[float, Field(gt=1, le=100)] = 3.0
+
+
+class FinalsConfig(Model):
+    """Runs of each cell's chosen configuration over several seeds; the only ones that see the test split."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
+    by: Literal["score", *CRITERIA] | None = None  # type: ignore[valid-type]
+    """What chooses each cell's configuration; None: `choose.chosen_by`."""
+
+
+class Space(Model):
+    """A space file."""
+
+    description: str = ""
+    trial: dict[str, Any] = {}
+    """Settings of every trial, over the paper's defaults."""
+    cells: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
+    """One search for each combination: the cells of the table."""
+    parameters: dict[str, Parameter] = {}
+    when: list[When] = []
+    first: list[dict[str, Scalar]] = []
+    """Points of `parameters` that each cell tries first."""
+    search: SearchConfig = SearchConfig()
+    asha: AshaConfig | None = AshaConfig()
+    finals: FinalsConfig | None = None
+
+    def conditions(self) -> set[str]:
+        """Return the settings that conditions look at."""
+        return {name for when in self.when for name in when.if_}
+
+
+def _suggest(trial: optuna.Trial, name: str, spec: Parameter) -> Any:
+    if isinstance(spec, Range):
+        return spec.suggest(name, trial)
+    return spec[trial.suggest_categorical(name, range(len(spec)))]
+
+
+def _low(spec: Range) -> float | int:
+    if spec.zero_or_log:
+        return 0.0
+    return _bounds(spec)[0]
+
+
+def _bounds(spec: Range) -> tuple[float, float]:
+    bounds = spec.int_ or spec.range or spec.log or spec.zero_or_log
+    assert bounds
+    return bounds

@@ -1,0 +1,89 @@
+"""Ray: connected to or started here, and how many trials it takes at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from rich.console import Console
+
+from degan_search.search.run.options import Options
+from degan_search.search.workers import ray_patches
+from degan_search.search.workers.connect import check_nodes, connect, watched
+from degan_search.search.workers.slots import slots
+from degan_search.system import device
+from degan_search.system.errors import IncompleteError, UserError
+from degan_search.trial import bank as banks
+
+SNAPSHOT_SECONDS = 10**9
+"""Between two of Tune's own snapshots, which nobody reads: the ledger is what a run is rebuilt from."""
+
+NICENESS = 0
+"""What a worker adds to the command's own. By Ray's 15 it gets 4% of a CPU on which another program runs, and then Ray
+may take it for lost; `nice degan-search sweep ...` leaves others the machine, and the trials their equal shares."""
+
+
+@contextlib.contextmanager
+def ray_cluster(options: Options, console: Console, listen: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Connect to `--address`, or start Ray here, guarded by its token, and stop it after.
+
+    `listen` is called once Ray has begun: Ray's own handler of SIGTERM aborts the process.
+
+    Raises:
+        UserError: no cluster answers at the address, or it has no room for a trial, or a machine of it cannot work.
+        IncompleteError: Ray broke.
+    """
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(SNAPSHOT_SECONDS))
+    os.environ.setdefault("RAY_worker_niceness", str(NICENESS))
+    ray_patches.outlive_lost_workers()
+    # A failed trial is told of in one line; its traceback lies in the run's folder, under ray/.
+    ray_patches.print_in_one_line(console)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if options.address:
+        connect(options.address, quiet)
+    else:
+        # "local": whatever RAY_ADDRESS says, as it does on machines of a cluster.
+        ray.init(address="local", include_dashboard=False, configure_logging=True, **quiet)
+    listen()
+    try:
+        slots(options, ray.cluster_resources())
+        console.print(
+            f"Ray: {int(ray.cluster_resources().get('CPU', 0))} CPUs, {ray.cluster_resources().get('GPU', 0):g} GPUs",
+            highlight=False,
+        )
+        if options.address:
+            check_nodes(None if options.remote else options.folder)
+        with watched(f"go on with: degan-search resume {options.where()}"):
+            yield
+    except RayError as error:
+        if isinstance(error, UserError):  # raised by a task of ours: Ray's error is of both classes
+            raise
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        hint = f"go on with: degan-search resume {options.where()}"
+        raise IncompleteError(f"Ray stopped ({lines[-1] if lines else type(error).__name__}); {hint}") from error
+    finally:
+        ray.shutdown()
+
+
+def side_by_side(options: Options) -> banks.RunAll:
+    """Return a runner of tasks as Ray tasks, each with a trial's resources and threads."""
+    remote = remote_runner(options)
+    return lambda tasks: list(ray.get([remote(task) for task in tasks]))
+
+
+def remote_runner(options: Options) -> Callable[[Callable[[], Any]], Any]:
+    """Return a function that starts a task with a trial's resources and threads, and returns its reference."""
+
+    @ray.remote(num_cpus=options.cpus_per_trial, num_gpus=options.gpus_per_trial)  # type: ignore[untyped-decorator]
+    def run(task: Callable[[], Any]) -> Any:
+        device.set_up_torch(options.cpus_per_trial)
+        return task()
+
+    return lambda task: run.remote(task)

@@ -1,0 +1,103 @@
+"""The one table of methods: what each one learns from, and which of its settings count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from degan_search.settings.trial import IncrementalConfig, StudentConfig, TrialConfig, ZskdConfig
+from degan_search.system.errors import UserError, close_matches
+
+Rule = Literal["all", "new_outputs", "sigmoid"]
+"""What is trained, and how. `all`: everything, by cross-entropy, over old and new classes where nothing is distilled
+(finetuning), else over the new ones (proxy, DeGAN). `new_outputs`: the last layer's new rows alone (fixed
+representation). `sigmoid`: everything, each class by a sigmoid of its own (LwF.MC as Rebuffi et al. 2017 train it)."""
+Source = Literal["generator", "proxy", "true", "few_true", "zskd", "nothing"]
+UNTUNED = {"lambda_e": 0.0, "lambda_d": 0.0, "lambda_s": 0.0, "lambda_bn": 0.0}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method distils from, and how."""
+
+    source: Source
+    """`generator`: a GAN's images; `few_true`: some true images of each class; `zskd`: images made from the teacher."""
+    tuned: bool = False
+    """Whether the GAN's lambdas count; else all are 0."""
+    adversarial: bool = True
+    """Whether the GAN has a discriminator."""
+    matched: bool = False
+    """Images only: budgeted in steps like distillation from a generator, not as the released code does."""
+    rule: Rule | None = None
+    """How new classes are learned (`IncrementalLearning`); None: the method is none of the task `incremental`."""
+    distils: bool = True
+    """Whether it is a method of the task `distillation`."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether it trains a generator."""
+        return self.source == "generator"
+
+
+METHODS: dict[str, Method] = {
+    "true": Method("true"),
+    "true_matched": Method("true", matched=True),
+    "few_shot": Method("few_true"),
+    "few_shot_matched": Method("few_true", matched=True),
+    "zskd": Method("zskd"),
+    "zskd_matched": Method("zskd", matched=True),
+    "finetuning": Method("nothing", rule="all", distils=False),
+    "fixed_representation": Method("nothing", rule="new_outputs", distils=False),
+    "lwf_mc": Method("nothing", rule="sigmoid", distils=False),
+    "proxy": Method("proxy", rule="all"),
+    "proxy_matched": Method("proxy", matched=True),
+    "classifier_only": Method("generator", tuned=True, adversarial=False, rule="all"),
+    "dcgan": Method("generator", rule="all"),
+    "degan": Method("generator", tuned=True, rule="all"),
+    "extended": Method("generator", tuned=True, rule="all"),
+}
+"""In the order of tables. `extended` is `degan` with the settings that are not the paper's, for a row of its own."""
+WITHOUT_PROXY = tuple(name for name, method in METHODS.items() if method.source in ("true", "few_true", "zskd"))
+"""What they give is the same on every proxy."""
+TUNED = tuple(name for name, method in METHODS.items() if method.tuned)
+
+
+def method_of(config: TrialConfig) -> Method:
+    """Return a trial's method.
+
+    Raises:
+        UserError: unknown, or none of the trial's task.
+    """
+    if config.method not in METHODS:
+        raise UserError(f"method {config.method!r} is unknown; {close_matches(config.method, METHODS)}")
+    method = METHODS[config.method]
+    if not (method.rule if config.task == "incremental" else method.distils):
+        fitting = [name for name, other in METHODS.items() if (other.rule if method.distils else other.distils)]
+        raise UserError(f"method {config.method!r} is none of task {config.task!r}; its methods: {', '.join(fitting)}")
+    return method
+
+
+def normalised(config: TrialConfig) -> TrialConfig:
+    """Return the configuration with what its method does not use set to one value, so that equal trials hash equally.
+
+    A student of the task `incremental` is of the teacher's own network.
+
+    Raises:
+        UserError: as `method_of`.
+    """
+    method, defaults = method_of(config), TrialConfig()
+    incremental = config.task == "incremental"
+    changes: dict[str, object] = {}
+    if not method.tuned:
+        changes["gan"] = config.gan.model_copy(update=UNTUNED)
+    if not method.tuned:
+        changes["distill"] = config.distill.model_copy(update={"mix_proxy": defaults.distill.mix_proxy})
+    if incremental:
+        changes["student"] = StudentConfig(network=config.teacher.network, width=config.teacher.width)
+    else:
+        changes["incremental"] = IncrementalConfig()
+    if method.source != "zskd":
+        changes["zskd"] = ZskdConfig()
+    if method.source != "few_true":
+        changes["shots"] = defaults.shots
+    return config.model_copy(update=changes)

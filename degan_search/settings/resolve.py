@@ -1,0 +1,109 @@
+"""Settings laid over each other, checked, and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import reprlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from degan_search.settings.trial import PROFILES, TrialConfig
+from degan_search.system.errors import UserError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def merge(base: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with changes laid over them, later ones winning.
+
+    A key may be nested (`{"gan": {"steps": 5}}`) or dotted (`{"gan.steps": 5}`). Nothing is modified.
+    """
+    merged: dict[str, Any] = json.loads(json.dumps(base))
+    for change in changes:
+        for key, value in change.items():
+            head, _, rest = key.partition(".")
+            if rest:
+                value = {rest: value}
+            if isinstance(value, Mapping):
+                below = merged.get(head)
+                merged[head] = merge(below if isinstance(below, dict) else {}, value)
+            else:
+                merged[head] = value
+    return merged
+
+
+def trial_config(*settings: Mapping[str, Any]) -> TrialConfig:
+    """Build a trial's configuration from settings laid over the paper's defaults, later ones winning.
+
+    A `profile` lays its settings beneath those that are given with it.
+
+    Raises:
+        UserError: an unknown key or a value out of range, named with its place.
+    """
+    defaults = TrialConfig().model_dump(mode="json")
+    return parse(TrialConfig, merge(defaults, *(_with_profiles(merge({}, layer), defaults) for layer in settings)))
+
+
+def _with_profiles(settings: dict[str, Any], defaults: Any) -> dict[str, Any]:
+    known = defaults if isinstance(defaults, dict) else {}  # wrong places are left to be named by `parse`
+    below = {
+        key: _with_profiles(value, known.get(key)) if isinstance(value, dict) else value
+        for key, value in settings.items()
+    }
+    name = below.get("profile") if "profile" in known else None
+    if name == "paper":
+        return {key: known[key] for key in PROFILES["sgd_augmented"]} | below
+    return (PROFILES[name] | below) if isinstance(name, str) and name in PROFILES else below
+
+
+# A value from somebody else may be nested deeper than Python itself can write.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist, _SHOWN.maxtuple = 4, 20, 20, 20
+_SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 200
+
+
+def parse(model: type[M], values: Any, what: str = "configuration") -> M:
+    """Validate values against a model, turning pydantic's list of errors into one message.
+
+    Raises:
+        UserError: each fault on one line: where, what value, what would be right.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            place = ".".join(str(part) for part in fault["loc"]) or what
+            if fault["type"] == "extra_forbidden":
+                faults.append(f"unknown key {place!r} (known here: {', '.join(_known(model, fault['loc']))})")
+            else:
+                faults.append(f"{place} = {_SHOWN.repr(fault['input'])}: {fault['msg']}")
+        raise UserError(f"{what}: " + "; ".join(faults)) from None
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of each leaf of nested settings."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def stable_hash(*parts: BaseModel | Mapping[str, Any] | str | int | None) -> str:
+    """Return 16 hexadecimal digits that depend on the parts' values alone, not on process or key order."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    for part in place[:-1]:
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return sorted(model.model_fields)

@@ -1,0 +1,242 @@
+"""What a trial is: frozen, validated models, and a stable hash of them. Every default is the paper's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from degan_search.settings.criteria import OBJECTIVES
+from degan_search.settings.values import Batch, Count, Model, Momentum, Name, Number, Rate, Seed, Share, Weight, Width
+
+
+class FitConfig(Model):
+    """How every network but the GAN is trained, keeping the weights of the best score.
+
+    `adam`: two learning rates, with patience. A phase ends after `patience` epochs without a better score,
+    after `epochs` epochs, or when its share of `steps` is used up. The second phase starts from the best
+    weights with a fresh Adam at lr x 0.1. `sgd`: momentum, to the last step; the learning rate is multiplied
+    by `lr_factor` at each of `milestones`.
+    """
+
+    profile: Literal["paper", "sgd_augmented"] = "paper"
+    """A name for several settings below (`PROFILES`); what is given beside it counts before it."""
+    optimiser: Literal["adam", "sgd"] = "adam"
+    augment: bool = False
+    """Random crops out of 4 more pixels on each side, and horizontal flips."""
+    weight_decay: Weight = 0.0
+    momentum: Momentum = 0.9
+    milestones: tuple[Share, ...] = ()
+    """Shares of the whole length, ascending."""
+    lr_factor: Rate = 0.1
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the whole length in which sgd's learning rate rises linearly to `lr`."""
+    batch_size: Batch = 64
+    batch_of: Literal["used", "set"] = "used"
+    """`set`: counted before class filtering, as in the released code, so that the batch shrinks with
+    the subset's share of its image set."""
+    steps_per_epoch: Count | None = None
+    """Batches between two scores; None: one pass over the images."""
+    lr: Rate = 1e-3
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.999
+    epochs: Count = 1000
+    patience: Count = 100
+    steps: Count | None = None
+    """Steps of both phases together, at most; None: no limit."""
+    first_phase: Share = 0.75
+    """Share of `steps` for the first learning rate."""
+
+    @model_validator(mode="after")
+    def _ascending_milestones(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must ascend without repeats, got {list(self.milestones)}")
+        return self
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "sgd_augmented": {
+        "optimiser": "sgd",
+        "augment": True,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "milestones": [0.6, 0.75, 0.9],
+        "lr_factor": 0.1,
+        "epochs": 200,
+    },
+}
+"""Distillation as MosaicKD's (Fang et al. 2021) trains; profile `paper` is the default of each of these settings."""
+
+
+class TeacherConfig(Model):
+    """The classifier that is given, and the true images it was trained on."""
+
+    dataset: Name = "cifar10"
+    network: Name = "alexnet"
+    width: Width | None = None
+    path: Name | None = None
+    """A teacher of the user's own: a state dict of `network` (.safetensors, .pt), or TorchScript if it is trusted."""
+    trusted: bool = False
+    """Lets a TorchScript file at `path` run its own program, which can read and write files; no stranger's."""
+    count: Number | None = None
+    """True training images used (before the 80/20 split); None: all."""
+    holdout: Share = 0.2
+    seed: Seed = 0
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
+    """`binary_cross_entropy`: a sigmoid for each class, as iCaRL trains."""
+    fit: FitConfig = FitConfig()
+
+
+class GanConfig(Model):
+    """The DCGAN, the classifier's two losses, and its length (section 4.2 of the paper); 0 turns a loss off."""
+
+    lambda_e: Weight = 0.0
+    lambda_d: Weight = 5.0
+    lambda_s: Weight = 0.0
+    """Not the paper's: the generator seeks images on which a student, trained beside it, differs from the teacher."""
+    lambda_bn: Weight = 0.0
+    """Not the paper's: generated images shall have the statistics that the teacher's BatchNorm layers keep."""
+    width: Width = 64
+    latent: Annotated[int, Field(ge=1, le=4096)] = 100
+    batch_size: Annotated[int, Field(ge=2, le=2**16)] = 2048
+    batch_of: Literal["used", "set"] = "set"
+    epochs: Count = 200
+    steps: Count | None = None
+    """Generator steps; None: `epochs` passes over the image set."""
+    lr: Rate = 2e-4
+    beta1: Momentum = 0.5
+    beta2: Momentum = 0.999
+
+
+class StudentConfig(Model):
+    """The network that is distilled."""
+
+    network: Name = "alexnet_half"
+    width: Width | None = None
+
+
+class DistillConfig(FitConfig):
+    """Distillation: temperature, and where it draws its images from a generator, how often each is used."""
+
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
+    score_images: Number = 4096
+    """Freshly generated images on which agreement picks the student's best weights."""
+    pool_refresh: Annotated[float, Field(ge=1e-4, le=1)] = 0.0625
+    """New images made for each generated image used: the pool is made anew once each of its images was used
+    1 / pool_refresh times. 1: fresh noise at each step, as in the paper. The default saves most of a step's time, and
+    no difference in accuracy shows (docs/results/2026-11-26-precision-and-pool.md)."""
+    pool: Number = 4096
+    """Generated images held at a time."""
+    mix_proxy: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Not the paper's: share of proxy images in each batch of generated ones, new classes' images among them."""
+
+
+class ZskdConfig(Model):
+    """Images made from the teacher alone: zero-shot knowledge distillation (ZSKD, Nayak et al. 2019).
+
+    Temperature, iterations and number of images are those of the authors' released code for CIFAR-10.
+    """
+
+    images: Number = 40_000
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 0.1)
+    """Scales of the Dirichlet's concentration; each gives an equal share of the images."""
+    iterations: Count = 1500
+    """Steps of each batch towards its targets."""
+    batch_size: Batch = 1000
+    lr: Rate = 0.01
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
+
+
+class IncrementalConfig(FitConfig):
+    """Learning new classes without the old ones' images (section 5.2 of the paper, Table 3)."""
+
+    optimiser: Literal["adam", "sgd"] = "sgd"
+    augment: bool = True
+    weight_decay: Weight = 2e-4
+    milestones: tuple[Share, ...] = (0.24, 0.48, 0.72, 0.88)
+    batch_size: Batch = 128
+    lr: Rate = 0.1
+    epochs: Count = 250
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    distill_weight: Weight = 0.75
+    """Of the distillation loss, which itself counts T^2 times: 3 in all, beside the new classes' cross-entropy."""
+    joint: bool = False
+    """Not the paper's: the distillation loss also gives the recalled images no probability of a new class, and the
+    cross-entropy is over all classes. For images like the old classes', not for the new ones themselves."""
+    scaling: Literal["none", "norms", "aligned"] = "norms"
+    """What keeps the new classes' logits from outgrowing the old ones'. `norms`: the loss (mean norm of the old
+    classes' weight rows - mean norm of the new ones')^2; `aligned`: the new rows scaled after training to the old
+    ones' mean norm (Zhao et al. 2020)."""
+    scale_weight: Weight = 1.0
+    """Of the loss of `norms`."""
+
+
+class ProbeConfig(Model):
+    """The rung score: a short distillation from the generator as it stands at some GAN steps."""
+
+    at: tuple[Count, ...] = ()
+    """GAN steps, ascending, after which the generator is probed; () for never."""
+    steps: Count = 500
+    batch_size: Batch = 64
+    lr: Rate = 1e-3
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if list(self.at) != sorted(set(self.at)):
+            raise ValueError(f"probe.at must ascend without repeats, got {list(self.at)}")
+        return self
+
+
+class BankConfig(Model):
+    """The fixed images on which students of different trials are compared without true data.
+
+    Proxy images that no student trains on, and images from generators trained at a fixed grid of weights,
+    balanced by the teacher's predicted class. Made once for each teacher and proxy.
+    """
+
+    proxy_images: Annotated[int, Field(ge=0, le=2_500_000)] = 2000
+    generators: tuple[tuple[Weight, Weight], ...] = ((0.0, 0.0), (0.0, 5.0), (1.0, 5.0))
+    """(lambda_e, lambda_d) of each generator; trained with the seed below, not with a trial's."""
+    generated_images: Annotated[int, Field(ge=0, le=2_500_000)] = 1000
+    """Images from each generator."""
+    steps: Count | None = None
+    """GAN steps of each; None: as a trial's."""
+    seed: Seed = 10_007
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.proxy_images and not (self.generators and self.generated_images):
+            raise ValueError("the bank has no images; raise bank.proxy_images, or give it generators")
+        return self
+
+
+class TrialConfig(Model):
+    """One trial: a pure function of this gives the student."""
+
+    task: Literal["distillation", "incremental"] = "distillation"
+    """`incremental`: the teacher, of `teacher.dataset`'s classes, learns the proxy's classes as well (Table 3)."""
+    method: Name = "degan"
+    proxy: Name = "cifar100/related_90"
+    count: Number | None = None
+    """Proxy images used, drawn class-balanced; None: all."""
+    shots: Number = 10
+    """True images of each class, for the method `few_shot` alone."""
+    seed: Seed = 0
+    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
+    """Of GAN steps, probes and distillation (`device.precision_of`); teachers and scores are float32 always."""
+    accelerate: Literal["none", "graphs"] = "graphs"
+    """On a GPU, how GAN and distillation steps are run: each recorded as a CUDA graph, which is several times as fast
+    (docs/results/2026-11-26-gpu.md), or plain. On a CPU it has no effect."""
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    gan: GanConfig = GanConfig()
+    distill: DistillConfig = DistillConfig(beta1=0.5, epochs=5000, steps_per_epoch=256)
+    distill_images: DistillConfig = DistillConfig(batch_size=2048, batch_of="set", epochs=5000)
+    """Distillation from images rather than from a generator, as the released code budgets it."""
+    zskd: ZskdConfig = ZskdConfig()
+    incremental: IncrementalConfig = IncrementalConfig()
+    objective: Literal[*OBJECTIVES] = "balanced_soft_agreement"  # type: ignore[valid-type]
+    """What the search maximises. All but `oracle_accuracy` need no true data."""
+    probe: ProbeConfig = ProbeConfig()
+    bank: BankConfig = BankConfig()

@@ -1,0 +1,263 @@
+"""The teacher: trained once on the true images and cached, or the user's own file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from filelock import FileLock
+from jaxtyping import Int64, UInt8
+from torch import Tensor, nn
+
+from degan_search.data import proxies
+from degan_search.data.images import split, to_input
+from degan_search.data.synthetic import Split
+from degan_search.networks.frozen import freeze
+from degan_search.networks.layers import draw_from
+from degan_search.networks.table import build_classifier, channels
+from degan_search.settings.resolve import stable_hash
+from degan_search.settings.trial import TeacherConfig
+from degan_search.stages.image_sources import LabelledBatches
+from degan_search.stages.teacher_file import _TRUSTED, OWN_SUFFIXES, _read
+from degan_search.system import untrusted
+from degan_search.system.errors import UserError
+from degan_search.system.weights_file import tensors_bytes
+from degan_search.system.whole_files import write_bytes
+from degan_search.training.context import Context
+from degan_search.training.cuda_graph import chosen
+from degan_search.training.loop import DivergedError, Fitting, Progress, progress_of
+from degan_search.training.measures import accuracy, predict
+
+
+@dataclass(frozen=True)
+class TrueImages:
+    """The true training images as the teacher takes them, and their 80/20 split."""
+
+    images: UInt8[np.ndarray, "n c h w"]
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...]
+    train: Int64[np.ndarray, " a"]
+    held_out: Int64[np.ndarray, " b"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher as bytes, so that workers can share it; `model` makes the frozen network."""
+
+    config: TeacherConfig
+    data: bytes
+    suffix: str
+    classes: int
+    channels: int
+    hash: str
+    held_out_accuracy: float
+
+    def model(self, device: str = "cpu") -> nn.Module:
+        """Return the frozen network on a device, in eval mode."""
+        return freeze(_read(self.config, self.data, self.suffix, self.classes)).to(device)
+
+
+def true_images(config: TeacherConfig, data_dir: Path | None, part: Split = "train") -> TrueImages:
+    """Load the true images, turned to the teacher's channels and size.
+
+    Args:
+        config: names the set; `count` keeps that many training images, class-balanced.
+        data_dir: folder of the image sets.
+        part: "train", or "test" for the final evaluation, which alone may ask for it.
+
+    Raises:
+        UserError: the set is unknown, unlabelled, not there or too small.
+    """
+    images = proxies.load(config.dataset, part, data_dir, config.count if part == "train" else None, config.seed)
+    if images.labels is None or len(images.classes) < 2:
+        raise UserError(f"teacher.dataset {config.dataset!r} must be labelled, with at least two classes")
+    train, held_out = split(len(images), config.holdout, config.seed)
+    if len(train) < config.fit.batch_size:
+        raise UserError(
+            f"teacher.dataset {config.dataset!r} leaves {len(train)} training images, "
+            f"fewer than teacher.fit.batch_size = {config.fit.batch_size}"
+        )
+    ready = to_input(images.images, channels(config))
+    return TrueImages(ready, images.labels, images.classes, train, held_out)
+
+
+def obtain(
+    config: TeacherConfig,
+    true: TrueImages,
+    cache: Path,
+    report: Callable[[Progress], None] | None = None,
+    device: str = "cpu",
+    run: Callable[[Callable[[], nn.Module]], nn.Module] = lambda task: task(),
+) -> Teacher:
+    """Return the teacher: the user's own, the cached one, or one trained now and cached.
+
+    The cache entry is named by a hash of the configuration and of the images. A lock beside it makes a
+    second sweep wait for the first instead of training the same teacher again. `run` does the training,
+    here or elsewhere.
+
+    Raises:
+        UserError: a file of the user's own that does not fit; a teacher that diverges.
+    """
+    digest = hashlib.sha256(true.images.tobytes() + true.labels.tobytes()).hexdigest()[:16]
+    if config.path is not None:
+        return _own(config, true, digest)
+    key = stable_hash(_about(config), digest)
+    file, facts = cache / f"{key}.safetensors", cache / f"{key}.json"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{key}.lock"):
+        if not (file.exists() and facts.exists()):
+            try:
+                model = run(partial(train, config, true, report, device))
+            except DivergedError as error:  # Ray's own errors are of the class that was raised, too
+                last = str(error).splitlines()[-1]
+                raise UserError(f"{last}: the teacher on {config.dataset!r} diverged; lower teacher.fit.lr") from None
+            accuracy_ = _held_out_accuracy(model, true, device)
+            write_bytes(file, tensors_bytes(model.state_dict()))
+            about = {"held_out_accuracy": accuracy_, "config": config.model_dump(mode="json")}
+            write_bytes(facts, json.dumps(about, indent=1).encode())
+        data = untrusted.read(file, str(file), untrusted.MODEL_BYTES)
+        try:
+            held_out = float(json.loads(facts.read_text())["held_out_accuracy"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{facts} is broken; remove it, and the teacher is trained again") from None
+    return Teacher(config, data, ".safetensors", len(true.classes), channels(config), key, held_out)
+
+
+def _about(config: TeacherConfig) -> dict[str, Any]:
+    """Return the settings that make a teacher what it is: whether it is trusted does not."""
+    return config.model_dump(mode="json", exclude={"trusted"})
+
+
+class TeacherTraining:
+    """The training of a teacher with `trial.loss`; accuracy on the held-out 20% picks its weights.
+
+    Binary cross-entropy is the mean over images and classes, each class a sigmoid of its own (Rebuffi et al. 2017).
+    """
+
+    def __init__(self, config: TeacherConfig, true: TrueImages, device: str = "cpu") -> None:
+        """Build an untrained teacher; its weights, the order of images and their augmentation are `trial.seed`'s."""
+        context = Context(config.seed, device, accelerate=chosen("graphs", device))
+        with context.seeded("teacher", "weights"):
+            model = build_classifier(config.network, len(true.classes), config.width)
+        model.to(device).to(memory_format=torch.channels_last)
+        self.model = model
+        images, labels = (torch.from_numpy(part[true.train]).to(device) for part in (true.images, true.labels))
+        self.order_rng = context.generator("teacher", "images")
+        self.augment_rng = context.generator("teacher", "augment")
+        self.dropout_rng = context.generator("teacher", "dropout")
+        changes = self.augment_rng if config.fit.augment else None
+        self.batches = LabelledBatches(images, labels, config.fit.batch_size, self.order_rng, changes)
+
+        def loss(batch: Tensor, wanted: Tensor) -> Tensor:
+            logits = model(batch)
+            if config.loss == "cross_entropy":
+                return F.cross_entropy(logits, wanted)
+            return F.binary_cross_entropy_with_logits(logits, F.one_hot(wanted, logits.shape[1]).to(logits))
+
+        draw_from(model, self.dropout_rng)
+        self.fitting = Fitting(
+            model,
+            loss,
+            lambda: _held_out_accuracy(model, true, device),
+            config.fit,
+            config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size),
+            "teacher",
+            self.batches.__next__,
+            context.accelerate,
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether the teacher has its best weights."""
+        return self.fitting.done
+
+    def step(self) -> Progress | None:
+        """Train on a batch; returns the progress after an epoch.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        progress = self.fitting.step()
+        if self.done:
+            draw_from(self.model, None)
+        return progress
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the training's state, that of the batches, and the random streams'."""
+        return {
+            "fitting": self.fitting.state_dict(),
+            "batches": self.batches.state_dict(),
+            "order_rng": self.order_rng.get_state(),
+            "augment_rng": self.augment_rng.get_state(),
+            "dropout_rng": self.dropout_rng.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.fitting.load_state_dict(state["fitting"])
+        self.batches.load_state_dict(state["batches"])
+        self.order_rng.set_state(state["order_rng"])
+        self.augment_rng.set_state(state["augment_rng"])
+        self.dropout_rng.set_state(state["dropout_rng"])
+        if self.done:
+            draw_from(self.model, None)
+
+
+def train(
+    config: TeacherConfig,
+    true: TrueImages,
+    report: Callable[[Progress], None] | None = None,
+    device: str = "cpu",
+) -> nn.Module:
+    """Train the teacher and return it, reporting after each epoch.
+
+    Raises:
+        DivergedError: the loss is not finite.
+    """
+    training = TeacherTraining(config, true, device)
+    for progress in progress_of(training):
+        if report:
+            report(progress)
+    return training.model
+
+
+def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float:
+    images, labels = (torch.from_numpy(part[true.held_out]).to(device) for part in (true.images, true.labels))
+    return accuracy(predict(model, images), labels)
+
+
+def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
+    path = Path(str(config.path))
+    if path.suffix not in OWN_SUFFIXES or not os.path.lexists(path):
+        raise UserError(f"teacher.path {config.path!r} must be a file ending in {', '.join(OWN_SUFFIXES)}")
+    data = untrusted.read(path, f"teacher.path {config.path!r}", untrusted.MODEL_BYTES)
+    if config.trusted:
+        _TRUSTED.add(config.path)
+    model = freeze(_read(config, data, path.suffix, len(true.classes)))
+    sample = torch.from_numpy(true.images[true.held_out[:8]])
+    try:
+        outputs = predict(model, sample)
+    except Exception as error:
+        raise UserError(
+            f"teacher.path {config.path!r} does not take images of shape {tuple(sample.shape[1:])}: "
+            f"{(str(error) or repr(error)).splitlines()[0]}"
+        ) from None
+    if outputs.shape != (len(sample), len(true.classes)):
+        raise UserError(
+            f"teacher.path {config.path!r} gives {outputs.shape[-1]} outputs, "
+            f"but {config.dataset!r} has {len(true.classes)} classes"
+        )
+    if not outputs.isfinite().all():
+        raise UserError(f"teacher.path {config.path!r} gives outputs that are not finite")
+    held_out = _held_out_accuracy(model, true, "cpu")
+    key = stable_hash(_about(config), digest, hashlib.sha256(data).hexdigest())
+    return Teacher(config, data, path.suffix, len(true.classes), channels(config), key, held_out)

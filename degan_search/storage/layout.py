@@ -1,0 +1,9 @@
+"""Names of folders in a run and beside it."""
+
+from __future__ import annotations
+
+CACHE = "cache"
+"""Folder in the storage for teachers and banks, which its runs share."""
+
+LEDGER = "ledger"
+SCORES = "scores"

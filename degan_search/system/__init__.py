@@ -1,0 +1,1 @@
+"""Errors, seeds, devices and files: what everything else stands on."""

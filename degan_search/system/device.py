@@ -1,0 +1,95 @@
+"""Named seed streams, the device, threads, and where a result came from."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+import torch
+
+T = TypeVar("T")
+Precision = Literal["float32", "tf32", "bf16"]
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
+
+
+def choose_device(gpus: float | None = None) -> str:
+    """Return "cuda" where a GPU is present and, if the number assigned is given, some of it is ours."""
+    return "cuda" if torch.cuda.is_available() and (gpus is None or gpus > 0) else "cpu"
+
+
+def set_up_torch(threads: int) -> None:
+    """Fix what changes results or speed between processes: threads, denormals, deterministic kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    _keep_memory()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing here reads memory that was not written, and filling it takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # torch's own default; `arithmetic` asks for it
+
+
+def _keep_memory() -> None:
+    """Let glibc keep freed memory: a step's large tensors are else mapped and cleared anew, a tenth of its time."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
+            libc.mallopt(parameter, value)
+
+
+def settled(made: T) -> T:
+    """Return it once the device has computed it, so that other streams may use it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.current_stream().synchronize()
+    return made
+
+
+def precision_of(setting: str, device: str) -> Precision:
+    """Return what a trial's `precision` means on a device.
+
+    `auto` is bf16 where the hardware multiplies it (AVX512-BF16 or AMX, GPUs from compute capability 8.0), as no
+    difference in final accuracy shows (docs/results/2026-11-26-precision-and-pool.md); else float32, on a GPU TF32.
+    TF32 is float32 on a CPU.
+    """
+    cuda = torch.device(device).type == "cuda"
+    if setting == "auto":
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_multiplies_bf16()
+        setting = "bf16" if native else "tf32"
+    if setting == "bf16":
+        return "bf16"
+    return "tf32" if cuda and setting == "tf32" else "float32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: str) -> Iterator[None]:
+    """Compute convolutions and matrix products in this precision inside the block; weights stay float32.
+
+    bf16 is torch's autocast, which keeps no cast weights: an optimiser may change them inside the block.
+    """
+    if precision == "bf16":
+        with torch.autocast(torch.device(device).type, torch.bfloat16, cache_enabled=False):
+            yield
+        return
+    if precision == "float32":
+        yield
+        return
+    parts: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [part.allow_tf32 for part in parts]
+    try:
+        for part in parts:
+            part.allow_tf32 = True
+        yield
+    finally:
+        for part, was in zip(parts, before, strict=True):
+            part.allow_tf32 = was

@@ -1,0 +1,143 @@
+"""The bank: fixed images on which students of all trials are compared, made without any true image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from degan_search.data.images import denormalise
+from degan_search.networks.frozen import freeze
+from degan_search.settings import criteria
+from degan_search.settings.criteria import Needs
+from degan_search.settings.methods import UNTUNED
+from degan_search.settings.resolve import stable_hash
+from degan_search.settings.trial import BankConfig, GanConfig
+from degan_search.stages import gan as degan
+from degan_search.stages.gan_training import GanTraining
+from degan_search.stages.image_sources import GeneratorSource
+from degan_search.system import seeds
+from degan_search.system.device import precision_of
+from degan_search.system.weights_file import read_tensors, tensors_bytes
+from degan_search.system.whole_files import write_bytes
+from degan_search.training.context import Context
+from degan_search.training.cuda_graph import chosen
+from degan_search.training.loop import DivergedError
+from degan_search.training.measures import measured, predict
+
+Images = UInt8[np.ndarray, "n c h w"]
+RunAll = Callable[[list[Callable[[], Images]]], list[Images]]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Images on the device, and the teacher's logits for them."""
+
+    images: UInt8[Tensor, "n c h w"]
+    logits: Tensor
+    proxy_images: int
+    """The first so many are held-out proxy images; the others are generated."""
+
+    def compare(self, student: nn.Module) -> dict[str, float]:
+        """Return how far a student agrees with the teacher, each in 0..1, and how sure and varied its outputs are.
+
+        `agreement` counts every image of the bank once, `balanced_agreement` every class that the teacher
+        predicts; the soft forms compare probabilities rather than classes; `balanced_soft_agreement` is the
+        default objective. `holdout_agreement` takes the proxy's images alone; so do `infomax`, `snd` and `mcc`,
+        which look at the student alone. These are NaN where the bank has no proxy images.
+        """
+        logits = predict(student, self.images)
+        held_out, teacher = logits[: self.proxy_images], self.logits[: self.proxy_images]
+        found: dict[str, float] = {}
+        for criterion in criteria.in_ledger(after_search=False):
+            if criterion.needs == Needs.BANK:
+                found[criterion.name] = measured(criterion, logits, self.logits)
+            elif criterion.needs == Needs.HELD_OUT_PROXY:
+                found[criterion.name] = measured(criterion, held_out, teacher) if self.proxy_images else nan
+        return found
+
+
+def one_by_one(tasks: list[Callable[[], Images]]) -> list[Images]:
+    """Run tasks in order and return their results."""
+    return [task() for task in tasks]
+
+
+def obtain(
+    config: BankConfig,
+    gan: GanConfig,
+    proxy: Images,
+    held_out: Images,
+    set_images: int,
+    teacher: nn.Module,
+    key: str,
+    cache: Path,
+    device: str = "cpu",
+    run_all: RunAll = one_by_one,
+) -> tuple[Images, int]:
+    """Return the bank's images and how many of them, the first, are proxy images; made once and cached.
+
+    Args:
+        config: sizes, and the weights of the generators.
+        gan: the trials' GAN; its own weights play no part.
+        proxy: every proxy image, on which the generators train, as a trial's does.
+        held_out: the part of the proxy on which no student trains.
+        set_images: images of the proxy's set before class filtering.
+        teacher: frozen.
+        key: hash of the teacher and of the proxy's images.
+        cache: folder of finished banks; a lock makes a second maker wait for the first.
+        device: where the generators train.
+        run_all: makes the generated parts, one after the other or side by side.
+    """
+    gan = gan.model_copy(update=UNTUNED)  # the same bank, whatever is tuned
+    precision = precision_of("auto", device)
+    file = cache / f"{stable_hash(config, gan, key, set_images, precision)}.safetensors"
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = held_out[: config.proxy_images]
+    with FileLock(file.with_suffix(".lock")):
+        if not file.exists():
+            parts = run_all(
+                [
+                    partial(_generate, gan, config, index, proxy, set_images, teacher, device)
+                    for index in range(len(config.generators))
+                ]
+            )
+            images = torch.from_numpy(np.concatenate([kept, *parts]))
+            write_bytes(file, tensors_bytes({"images": images}))
+    return read_tensors(file.read_bytes(), str(file))["images"].numpy(), len(kept)
+
+
+def _generate(
+    trials: GanConfig,
+    config: BankConfig,
+    index: int,
+    proxy: Images,
+    set_images: int,
+    teacher: nn.Module,
+    device: str,
+) -> Images:
+    """Train the grid's generator with this index and return its images; none if it collapses."""
+    lambda_e, lambda_d = config.generators[index]
+    settings = trials.model_copy(
+        update={"lambda_e": lambda_e, "lambda_d": lambda_d, "steps": config.steps or trials.steps}
+    )
+    images = torch.from_numpy(proxy).to(device)
+    seed = seeds.stream_seed(config.seed, "bank", index)
+    context = Context(seed, device, precision_of("auto", device), chosen("graphs", device))
+    gan = degan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), context)
+    training = GanTraining(gan, images, set_images, context)
+    try:
+        while not training.done:
+            training.step()
+    except DivergedError:  # the others of the grid remain
+        return np.empty((0, *proxy.shape[1:]), np.uint8)
+    source = GeneratorSource(gan.generator, settings.latent, teacher, precision=context.precision)
+    made, _ = source.make(config.generated_images, context.generator("bank", "noise"))
+    return denormalise(made).cpu().numpy()

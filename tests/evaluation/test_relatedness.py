@@ -1,0 +1,309 @@
+"""Measures of relatedness: known values, which way they point, what they may see; the drawn subsets and their space."""
+
+import io
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from torch import nn
+from typer.testing import CliRunner
+
+from degan_search import ledger
+from degan_search.cli.main import app
+from degan_search.data import proxies as proxy_sets
+from degan_search.data.proxies import SUBSETS
+from degan_search.evaluation import relatedness
+from degan_search.evaluation.relatedness import DISTANCES, FEWEST, MEASURES, ORDER, look, random_network
+from degan_search.ledger.columns import config_columns
+from degan_search.networks.table import build_classifier
+from degan_search.search.space import cell as spaces
+from degan_search.search.space import file as space_file
+from degan_search.stages import teacher as teachers
+from degan_search.system import seeds
+from degan_search.system.errors import UserError
+from degan_search.trial.images import load_proxy
+
+PROXIES = [("noise/uniform", None), ("digits", 300)]
+BLIND = [name for name, measure in MEASURES.items() if not measure.true]
+
+
+def normal(count, width, seed=0, mean=0.0):
+    return torch.randn(count, width, generator=seeds.generator(seed), dtype=torch.float64) + mean
+
+
+def call(*arguments):
+    return CliRunner(env={"COLUMNS": "120", "TERM": "dumb", "NO_COLOR": "1"}).invoke(app, [*map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def measure(tiny, teacher, store):
+    """Measure PROXIES with the tiny trial's teacher."""
+
+    def measured(proxies=PROXIES, images=200, **settings):
+        return relatedness.relatedness(tiny().teacher, proxies, store, images=images, **settings)
+
+    return measured
+
+
+@pytest.fixture(scope="module")
+def measured(measure):
+    return measure(true=True).set_index("proxy")
+
+
+class TestDistances:
+    """What is measured between two sets of features."""
+
+    @pytest.mark.parametrize("count", [40, 400])  # fewer and more than features
+    def test_frechet_of_a_shift_is_its_square(self, count):
+        features = normal(count, 64)
+        assert relatedness.frechet(features + 0.5, features) == pytest.approx(64 * 0.25, rel=1e-3)
+
+    def test_frechet_of_normal_distributions(self):
+        # (sigma_1 - sigma_2)^2 in each dimension
+        assert relatedness.frechet(3 * normal(20_000, 4, seed=1), normal(20_000, 4)) == pytest.approx(16, rel=0.05)
+
+    def test_kid_is_the_unbiased_formula(self):
+        first, second = normal(60, 5, seed=1).numpy(), normal(60, 5, mean=0.4).numpy()
+        kernel = lambda a, b: (a @ b.T / 5 + 1) ** 3  # noqa: E731
+        within = [(kernel(x, x).sum() - np.trace(kernel(x, x))) / (60 * 59) for x in (first, second)]
+        expected = sum(within) - 2 * kernel(first, second).mean()
+        assert relatedness.kid(torch.tensor(first), torch.tensor(second)) == pytest.approx(expected)
+
+    def test_mmd_is_the_unbiased_formula(self):
+        first, second = normal(30, 3, seed=1, mean=0.7), normal(40, 3)
+        width = torch.pdist(second).quantile(0.5)
+        kernel = lambda a, b: torch.exp(-(torch.cdist(a, b) ** 2) / (2 * width**2))  # noqa: E731
+        within = [(kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1)) for x in (first, second)]
+        expected = sum(within) - 2 * kernel(first, second).mean()
+        assert relatedness.mmd(first, second) == pytest.approx(expected.item())
+
+    def test_recall_is_the_share_within_the_fifth_neighbour(self):
+        proxy = torch.arange(20, dtype=torch.float64)[:, None]  # the radius in the middle is 3: 1, 1, 2, 2, 3
+        true = torch.tensor([[10.0], [9.5], [23.9], [40.0]], dtype=torch.float64)  # the last one's radius is 5
+        assert relatedness.recall(proxy, true) == 0.75
+        assert relatedness.recall(proxy, proxy) == 1
+
+    def test_a_distance_runs_from_0_to_2(self):
+        first, second = normal(300, 6), normal(300, 6, seed=1)
+        assert abs(relatedness.a_distance(first, second)) < 0.3
+        assert relatedness.a_distance(first + 9, second) == 2
+        # Two normal distributions 2 apart in one dimension: the best line errs on 15.9%.
+        shifted = first + torch.tensor([2.0, 0, 0, 0, 0, 0])
+        assert relatedness.a_distance(shifted, second) == pytest.approx(2 * (1 - 2 * 0.159), abs=0.2)
+
+    @pytest.mark.parametrize("name", DISTANCES)
+    def test_far_is_farther_than_near(self, name):
+        distance, direction = DISTANCES[name]
+        values = [distance(normal(80, 8, seed=1, mean=mean), normal(80, 8)) for mean in (0, 1, 3)]
+        assert values == sorted(values, reverse=direction == "max")
+        assert values[0] != values[2]
+
+    @pytest.mark.parametrize("name", DISTANCES)
+    def test_same_bits_again_and_no_trace_in_the_global_generator(self, name):
+        distance, _ = DISTANCES[name]
+        before = torch.random.get_rng_state()
+        values = {distance(normal(50, 8, seed=1), normal(50, 8)) for _ in range(2)}
+        assert len(values) == 1
+        assert (torch.random.get_rng_state() == before).all()
+
+    @pytest.mark.parametrize("name", DISTANCES)
+    def test_images_all_alike_give_a_number(self, name):
+        distance, _ = DISTANCES[name]
+        assert math.isfinite(distance(torch.zeros(FEWEST, 4).double(), torch.zeros(FEWEST, 4).double()))
+
+
+class TestViews:
+    """What the measures see."""
+
+    def test_teacher_features_are_the_last_layer_s_input(self, true, teacher):
+        model = teacher.model()
+        images = np.concatenate([true.images, true.images])[:600]  # more than one batch
+        view = look(model, random_network(1), images)
+        last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
+        assert torch.allclose(last(view.teacher.float()), view.logits, atol=1e-5)
+        assert view.random.shape == (600, 128)
+        assert not last._forward_pre_hooks
+
+    def test_random_network_is_always_the_same_and_leaves_the_generator(self):
+        before = torch.random.get_rng_state()
+        first, second = random_network(3), random_network(3)
+        assert (torch.random.get_rng_state() == before).all()
+        assert all((a == b).all() for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit")
+    def test_torchscript_and_no_norms_give_nan(self, true, teacher):
+        buffer = io.BytesIO()
+        torch.jit.save(torch.jit.script(teacher.model()), buffer)
+        buffer.seek(0)
+        model = torch.jit.load(buffer)
+        views = [look(model, random_network(1), true.images[start:][:50]) for start in (0, 50)]
+        blind = {name for name, measure in MEASURES.items() if math.isnan(measure.of(*views))}
+        assert blind == {name for name in MEASURES if name.endswith("_teacher")} | {"bn_distance"}
+
+    def test_bn_distance_of_the_images_that_made_the_statistics(self, true):
+        model = build_classifier("alexnet_half", 10, 2, channels=1)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.momentum = None  # the mean of all batches
+        with torch.no_grad():
+            for _ in range(3):
+                model.train()(torch.from_numpy(true.images[:300]) / 127.5 - 1)
+        model.eval()
+        noise = np.random.default_rng(0).integers(0, 256, (300, 1, 32, 32), np.uint8)
+        near, far = (
+            MEASURES["bn_distance"].of(look(model, random_network(1), images), None)
+            for images in (true.images[:300], noise)
+        )
+        assert near < far / 2
+
+
+class TestRelatedness:
+    """The whole of it, with a real teacher."""
+
+    @pytest.mark.parametrize("name", [name for name in MEASURES if name != "bn_distance"])
+    def test_true_images_are_more_related_than_noise(self, name, measured):
+        values = measured[name]
+        assert values.notna().all()
+        assert (values["digits"] > values["noise/uniform"]) == (MEASURES[name].direction == "max")
+
+    def test_best_first_with_what_was_measured(self, measure):
+        frame = measure()
+        assert list(frame) == ["proxy", "count", "images", *BLIND]
+        assert frame["proxy"].tolist() == ["digits", "noise/uniform"]
+        assert frame["images"].tolist() == [200, 200]
+        assert frame["count"].fillna(0).tolist() == [300, 0]
+        assert frame[ORDER[0]].is_monotonic_decreasing
+
+    def test_images_are_those_of_a_trial_with_this_count(self, tiny):
+        config = tiny({"proxy": "digits", "count": 300})
+        expected = load_proxy(config, None).images
+        assert (relatedness._load("digits", 300, 5000, None, 1) == expected).all()
+
+    def test_ranking_sees_no_true_image(self, measure, measured, true, teacher, monkeypatch):
+        expected = measured[["count", "images", *BLIND]]
+        blank = teachers.TrueImages(true.images * 0, true.labels * 0, true.classes, true.train, true.held_out)
+        monkeypatch.setattr(teachers, "true_images", lambda *_: blank)
+        monkeypatch.setattr(teachers, "obtain", lambda *_: teacher)
+        pd.testing.assert_frame_equal(measure().set_index("proxy"), expected)
+
+    def test_only_images_that_the_teacher_learned_from_are_compared(self, measure, true, monkeypatch):
+        parts, seen = [], []
+        real_load, real_look = proxy_sets.load, relatedness.look
+        monkeypatch.setattr(
+            proxy_sets, "load", lambda name, part, *rest: parts.append(part) or real_load(name, part, *rest)
+        )
+        monkeypatch.setattr(relatedness, "look", lambda a, b, images: seen.append(images) or real_look(a, b, images))
+        measure([("noise/uniform", None)], true=True)
+        learned = {image.tobytes() for image in true.images[true.train]}
+        compared = {image.tobytes() for image in seen[1]}
+        assert len(seen[1]) == 200
+        assert compared <= learned
+        assert set(parts) == {"train"}
+
+    @pytest.mark.parametrize(
+        ("proxies", "settings", "message"),
+        [
+            ([("digits", None), ("digit", None)], {}, "did you mean digits"),
+            ([], {}, "no proxy"),
+            ([("digits", None)], {"images": 5}, f"images = 5: {FEWEST}"),
+            ([("digits", 6)], {}, "6 images are too few"),
+        ],
+    )
+    def test_bad_input_is_told_before_any_training(self, proxies, settings, message, measure, monkeypatch):
+        monkeypatch.setattr(teachers, "obtain", lambda *_: pytest.fail("trained a teacher"))
+        with pytest.raises(UserError, match=message):
+            measure(proxies, **settings)
+
+
+class TestCommand:
+    """`degan-search relatedness`."""
+
+    @pytest.fixture
+    def trial(self, tiny, tmp_path):
+        file = tmp_path / "trial.yaml"
+        file.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
+        return file
+
+    def test_ranks_with_a_trial_s_settings(self, trial, teacher, store, tmp_path):
+        (tmp_path / "cache").symlink_to(store)
+        out = tmp_path / "measures.csv"
+        result = call(
+            *("relatedness", "--teacher", trial, "--proxy", "noise/uniform", "--proxy", "digits", "--images", 100),
+            *("--true", "--storage", tmp_path, "--out", out),
+        )
+        assert result.exit_code == 0, (result.output, result.exception)
+        lines = [line.split() for line in result.stdout.splitlines()]
+        ranked = [line[:2] for line in lines if line and line[0].isdigit()]
+        assert ranked == [["1", "digits"], ["2", "noise/uniform"]] * 3
+        assert all(
+            title in result.stdout for title in ("Without true images", "teacher's features", "random network's")
+        )
+        frame = pd.read_csv(out)
+        assert list(frame) == ["proxy", "count", "images", *MEASURES]
+        assert frame["proxy"].tolist() == ["digits", "noise/uniform"]
+
+    def test_correlates_with_a_run(self, tiny, teacher, store, tmp_path):
+        (tmp_path / "cache").symlink_to(store)
+        for number, (proxy, accuracy) in enumerate([("digits", 0.9), ("photos", 0.5), ("noise/uniform", 0.2)]):
+            config = tiny({"proxy": proxy, "count": 40, "method": "dcgan", "gan.lambda_d": 0})
+            row = {"trial_id": f"t{number}", "attempt": 1, "phase": "search", "state": "COMPLETE", "score": 0.5}
+            ledger.write(tmp_path / "x", {**row, "teacher_hash": teacher.hash, **config_columns(config)})
+            ledger.write_scores(tmp_path / "x", {"trial_id": row["trial_id"], "oracle_accuracy": accuracy})
+        result = call("relatedness", "--teacher", tmp_path / "x", "--runs", tmp_path / "x")
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert "**40 images of each proxy**" in result.stdout
+        line = next(line for line in result.stdout.splitlines() if line.startswith("| effective_classes"))
+        assert "1.00 [1.00, 1.00], p 0.333, n 3" in line
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["--proxy", "digit"], "did you mean digits"),
+            ([], "no proxy given"),
+            (["--proxy", "digits", "--runs", "nowhere"], "no run at"),
+        ],
+    )
+    def test_says_what_is_wrong(self, arguments, says, trial, tmp_path):
+        result = call("relatedness", "--teacher", trial, "--storage", tmp_path, *arguments)
+        assert result.exit_code == 2, (result.output, result.exception)
+        assert says in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert not (tmp_path / "cache").exists()
+
+
+class TestDrawnSubsets:
+    """Random subsets of the 90 related classes, and the space that runs them."""
+
+    DRAWN = {name: classes for name, classes in SUBSETS.items() if "/drawn_" in name}
+
+    def test_are_these_for_ever(self):
+        assert self.DRAWN["cifar100/drawn_01_a"] == ("sweet_pepper",)
+        assert self.DRAWN["cifar100/drawn_02_c"] == ("cockroach", "house")
+        assert self.DRAWN["cifar100/drawn_05_a"] == ("bottle", "crocodile", "keyboard", "pine_tree", "plain")
+
+    def test_are_thirty_different_ones_of_the_related_90(self):
+        assert len(set(self.DRAWN.values())) == len(self.DRAWN) == 30
+        assert all(set(classes) <= set(SUBSETS["cifar100/related_90"]) for classes in self.DRAWN.values())
+        sizes = sorted({len(classes) for classes in self.DRAWN.values()})
+        assert (sizes[0], sizes[-1], len(sizes)) == (1, 65, 10)
+
+    def test_a_wrong_one_is_told_its_neighbours_and_others_do_not_see_them(self):
+        with pytest.raises(UserError, match="did you mean cifar100/drawn_05_"):
+            proxy_sets.check("cifar100/drawn_05_d")
+        with pytest.raises(UserError) as caught:
+            proxy_sets.check("glyphs/")
+        assert "drawn" not in str(caught.value)
+
+    def test_the_space_runs_each_once_with_each_method_and_count(self):
+        cells = spaces.cells(space_file.load("relatedness_cifar10"))
+        assert all(cell.trials() == 1 for cell in cells)
+        configs = [cell.example() for cell in cells]
+        assert {config.proxy for config in configs} == {*self.DRAWN, "cifar100/related_90"}
+        arms = {(config.method, config.count) for config in configs}
+        assert arms == {(method, count) for method in ("proxy", "dcgan", "degan") for count in (500, None)}
+        assert len(cells) == 31 * 6
+        tuned = {(config.gan.lambda_e, config.gan.lambda_d) for config in configs if config.method == "degan"}
+        assert tuned == {(0, 5)}

@@ -1,0 +1,140 @@
+"""The recorder's row: each value that a job and a worker tell of lands in its own column."""
+
+import io
+import json
+from datetime import UTC, datetime
+from itertools import count
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from degan_search.ledger.columns import SCHEMA_VERSION, TRIAL_METRICS, Phase, Report, trial_schema
+from degan_search.search.callbacks.recorder import Recorder, Rules
+from degan_search.search.run.jobs import job
+from degan_search.search.suggest.job_queue import GivenJobs
+from degan_search.settings.resolve import flatten, merge, parse, stable_hash
+from degan_search.settings.trial import TrialConfig
+
+CHOICES = {
+    "distillation": "incremental",
+    "auto": "tf32",
+    "graphs": "none",
+    "paper": "sgd_augmented",
+    "adam": "sgd",
+    "sgd": "adam",
+    "used": "set",
+    "set": "used",
+    "cross_entropy": "binary_cross_entropy",
+    "norms": "aligned",
+    "balanced_soft_agreement": "snd",
+}
+"""Another choice for each setting that has few."""
+STARTED, FINISHED = 1_700_000_000.0, 1_700_000_123.0
+
+
+def another(name, value, number):
+    """Return a value that a setting may have, is not its default, and is no other setting's where it can be."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, list):
+        pair = [number, number + 0.5] if name != "probe.at" else [number, number + 1]
+        return {"bank.generators": [pair], "probe.at": pair}.get(name, [one / 1000 for one in pair])
+    if isinstance(value, float):
+        return number / 1000
+    if isinstance(value, int) or (value is None and name != "teacher.path"):
+        return number
+    return CHOICES.get(value, f"name {number}")
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What a job and its worker tell, all of it different, and the row that it makes."""
+    numbers = count(2)
+    config = {
+        name: another(name, value, next(numbers)) for name, value in flatten(TrialConfig().model_dump(mode="json"))
+    }
+    measured = {name: next(numbers) / 1000 for name in TRIAL_METRICS}
+    points = [{name: float(next(numbers)) for name in Report.__annotations__} for _ in range(2)]
+    points = [
+        {**point, "budget": int(point["budget"]), "stage": f"stage {place}"} for place, point in enumerate(points)
+    ]
+    about = {"host": "a host", "git_commit": "a commit", "hardware": "hardware", "versions": {"a": "1", "b": "2"}}
+    given = job(Phase.FINAL, next(numbers), "a cell", merge({}, config), "infomax") | {"attempt": next(numbers)}
+    result = {
+        "id": given["id"],
+        "state": "FAIL",
+        "reason": "a reason",
+        "cause": "diverged",
+        "score": measured["score"],
+        "seconds": measured["seconds"],
+        "budget": 0,  # the steps that the trial itself counted say more
+        "metrics": {
+            **measured,
+            "score": -1.0,  # of the last measure alone
+            "seconds": -2.0,
+            "gan_steps": next(numbers),
+            "distill_steps": next(numbers),
+        },
+        "teacher_hash": "a teacher",
+        "teacher_held_out_accuracy": measured["teacher_holdout_accuracy"],
+        "device": "a device",
+        "precision": "a precision",
+        "threads": next(numbers),
+        "started": STARTED,
+        "finished": FINISHED,
+        "provenance": about,
+        "reports": points,
+        "reports_from": 0,
+    }
+    del result["metrics"]["teacher_holdout_accuracy"]
+    row = {
+        "trial_id": f"final-{given['number']:04d}",
+        **{name: given[name] for name in ("number", "attempt")},
+        **{"phase": "final", "cell": "a cell", "chosen_by": "infomax"},
+        **{name: result[name] for name in ("state", "reason", "cause", "teacher_hash")},
+        **{f"config_{name.replace('.', '_')}": value for name, value in config.items()},
+        **measured,
+        **{name: result["metrics"][name] for name in ("gan_steps", "distill_steps")},
+        **{name: result[name] for name in ("threads", "device", "precision")},
+        "started": datetime.fromtimestamp(STARTED, UTC),
+        "finished": datetime.fromtimestamp(FINISHED, UTC),
+        **about,
+        "versions": '{"a": "1", "b": "2"}',
+        "schema_version": SCHEMA_VERSION,
+        "reports": points,
+    }
+    return given, result, row
+
+
+def written(folder, given, result):
+    """Return the row that the recorder writes of a worker that ended so, as it lies on the disk."""
+    made = Recorder(folder, {}, GivenJobs([]), Rules(), 1, "Search", Console(file=io.StringIO()))
+    trial = SimpleNamespace(config=given, last_result=result, error_file=None)
+    made.on_trial_start(0, [], trial)
+    made.on_trial_result(0, [], trial, result)
+    made.on_trial_complete(0, [], trial)
+    assert made.outbox.flush() == []
+    (file,) = (folder / "ledger").glob("*.parquet")
+    (row,) = pq.read_table(file).to_pylist()
+    return row
+
+
+def test_every_value_is_in_its_own_column(told, tmp_path):
+    given, result, expected = told
+    found = written(tmp_path, given, result)
+    config = parse(TrialConfig, given["config"])
+    assert found.pop("config_hash") == stable_hash(config)
+    assert json.loads(found.pop("config_json")) == config.model_dump(mode="json")
+    assert {*found, "config_hash", "config_json"} == set(trial_schema().names)
+    assert found == expected
+
+
+def test_no_two_columns_hold_the_same_where_they_need_not(told):
+    _, _, row = told
+    few = set(CHOICES.values()) | {True, False, SCHEMA_VERSION}
+    values = [value for value in row.values() if not isinstance(value, list | bool) and value not in few]
+    assert len(values) == len(set(values)) > 100
+    defaults = dict(flatten(TrialConfig().model_dump(mode="json")))
+    assert all(row[f"config_{name.replace('.', '_')}"] != value for name, value in defaults.items())
