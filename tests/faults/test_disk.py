@@ -53,7 +53,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path, disk):
 def test_a_disk_that_stays_full_ends_the_sweep_with_its_reason(tmp_path, disk):
     write_space(tmp_path)
     run = disk / "runs" / "tiny"
-    impatient = "from degan_search.search import faults; faults.DISK_PATIENCE = 2.0\n"
+    impatient = "from degan_search.search.run import faults; faults.DISK_PATIENCE = 2.0\n"
     driver = Driver(
         tmp_path, "sweep", "tiny.yaml", "--storage", disk / "runs", *OPTIONS, "--retries", "0", main=impatient + MAIN
     )

@@ -116,8 +116,10 @@ def test_a_signal_in_the_middle_of_a_write_is_finished_first(tmp_path, number):
     run = tmp_path / "runs" / "tiny"
     slow = (
         "import os, signal, time\n"
-        "from degan_search import atomic, ledger\n"
-        "real = atomic.write_bytes\n"
+        "from degan_search.ledger import write as ledger\n"
+        "from degan_search.system import whole_files"
+        "\n"
+        "real = whole_files.write_bytes\n"
         "def write(path, data):\n"
         "    if path.parent.name == 'ledger':\n"
         f"        os.kill(os.getpid(), {int(number)})\n"

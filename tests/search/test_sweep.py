@@ -65,24 +65,25 @@ SPACE = {
 # name that no other sweep on this machine uses: whether a worker finds one free shall not depend on those.
 MAIN = """
 import json, os
-from degan_search import runtime
 from degan_search.cli.main import main
-from degan_search.search import sweep, trainable
+from degan_search.search import phase
+from degan_search.search.workers import worker
+from degan_search.system import cpus
 
-class Telling(sweep.DeganTrainable):
+class Telling(phase.DeganTrainable):
     def setup(self, *given, **named):
-        runtime.CPU_NAME = os.environ["CPU_NAME"]
+        cpus.CPU_NAME = os.environ["CPU_NAME"]
         super().setup(*given, **named)
 
     def step(self):
         result = super().step()
         about = {"trial": self.job.id, "process": os.getpid(), "inputs": id(self.inputs), "niceness": os.nice(0)}
-        about |= {"cpus": sorted(os.sched_getaffinity(0)), "whole": trainable.all_cpus_are_rays()}
+        about |= {"cpus": sorted(os.sched_getaffinity(0)), "whole": worker.all_cpus_are_rays()}
         with open(os.environ["TOLD"], "a") as file:
             file.write(json.dumps(about) + "\\n")
         return result
 
-sweep.DeganTrainable = Telling
+phase.DeganTrainable = Telling
 main()
 """
 

@@ -214,7 +214,7 @@ def test_hashes_depend_on_values_alone():
 @pytest.mark.parametrize("hash_seed", ["1", "77"])
 def test_a_fresh_process_gives_the_same_hash(hash_seed):
     code = (
-        "from degan_search.settings.trial import stable_hash, trial_config\n"
+        "from degan_search.settings.resolve import stable_hash, trial_config\n"
         "print(stable_hash(trial_config({'gan.lambda_e': 0.3, 'probe.at': [2, 5]}), {'z': 1, 'a': 2}))"
     )
     done = subprocess.run(

@@ -180,8 +180,8 @@ MEET = """
 import sys, time
 from pathlib import Path
 import torch
-from degan_search import teacher as teachers
-from degan_search.config import TeacherConfig
+from degan_search.settings.trial import TeacherConfig
+from degan_search.stages import teacher as teachers
 torch.set_num_threads(1)
 config = TeacherConfig.model_validate_json(sys.argv[1])
 true = teachers.true_images(config, None)

@@ -90,9 +90,9 @@ ALONE = """
 import sys
 sys.modules["ray"] = sys.modules["optuna"] = None
 from pathlib import Path
-from degan_search import foreground
-from degan_search.config import TrialConfig
-metrics = foreground.run(TrialConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+from degan_search.settings.trial import TrialConfig
+from degan_search.trial import run_here
+metrics = run_here.run(TrialConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
 print(metrics["score"], metrics["gan_steps"])
 """
 
