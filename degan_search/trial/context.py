@@ -9,9 +9,11 @@ from torch import nn
 
 from degan_search.networks.table import build_classifier
 from degan_search.settings.methods import METHODS, Method, normalised
+from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages import incremental
 from degan_search.system.device import precision_of
+from degan_search.system.errors import UserError
 from degan_search.training import cuda_graph
 from degan_search.training.context import Context
 from degan_search.training.measures import accuracy, predict
@@ -52,6 +54,29 @@ class TrialContext:
             on_device.teacher if config.gan.lambda_bn else on_device.fast_teacher,
             _bank(config, inputs, on_device),
         )
+
+    def about(self) -> dict[str, str]:
+        """Return what must be the same for a trial to go on with the same bits."""
+        return {
+            "config": stable_hash(self.config),
+            "teacher": self.inputs.teacher.hash,
+            "torch": str(torch.__version__),
+            "device": torch.device(self.context.device).type,
+            "precision": self.context.precision,
+        }
+
+    def refuse_another(self, about: dict[str, str]) -> None:
+        """Refuse the state of another trial, by what that one's `about` said.
+
+        Raises:
+            UserError: says what differs.
+        """
+        for what, own in self.about().items():
+            if about.get(what) != own:
+                raise UserError(
+                    f"the trial's saved state is of {what} {about.get(what)!r}, but now it is {own!r}; "
+                    "start the trial anew, without its state"
+                )
 
     def untrained_student(self, name: str) -> nn.Module:
         """Return a student on the device, its weights from the random stream of the stage with this name."""

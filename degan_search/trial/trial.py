@@ -6,17 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages import gan
 from degan_search.stages.distillation import Distillation
 from degan_search.stages.incremental import IncrementalLearning
 from degan_search.stages.zskd import ZskdSynthesis
 from degan_search.system.device import Precision
-from degan_search.system.errors import UserError
 from degan_search.training.resumable import snapshot
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import SAMPLES, GanStage, samples
@@ -119,7 +116,7 @@ class Trial:
         It is for `resumable.state_bytes`: tensors on the CPU, numbers, text, lists and dicts.
         """
         state = {
-            "about": self._about(),
+            "about": self.common.about(),
             "seconds": self.seconds,
             "gan_steps": self.gan_steps,
             "metrics": self.metrics,
@@ -138,7 +135,7 @@ class Trial:
             UserError: it is of another configuration, teacher, version of torch or kind of device. The trial has not
                 changed then.
         """
-        self._refuse_another(state["about"])
+        self.common.refuse_another(state["about"])
         state = snapshot(state)  # optimisers go on with the very tensors that they are given
         device = self.common.context.device
         self.begun = time.monotonic() - state["seconds"]
@@ -194,22 +191,3 @@ class Trial:
         generator = gan.untrained_generator(common.config.gan, common.inputs.teacher.channels, common.context)
         generator.load_state_dict(state)
         return generator
-
-    def _about(self) -> dict[str, str]:
-        """Return what must be the same for a trial to go on with the same bits."""
-        common = self.common
-        return {
-            "config": stable_hash(common.config),
-            "teacher": common.inputs.teacher.hash,
-            "torch": str(torch.__version__),
-            "device": torch.device(common.context.device).type,
-            "precision": common.context.precision,
-        }
-
-    def _refuse_another(self, about: dict[str, str]) -> None:
-        for what, own in self._about().items():
-            if about.get(what) != own:
-                raise UserError(
-                    f"the trial's saved state is of {what} {about.get(what)!r}, but now it is {own!r}; "
-                    "start the trial anew, without its state"
-                )
