@@ -1,4 +1,4 @@
-"""Images read from files: folders of images, NumPy archives, and what every kind of file needs."""
+"""Reads images from folders and from NumPy archives, and decodes them within limits."""
 
 import io
 import math
@@ -21,14 +21,14 @@ from degan_search.system.errors import UserError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What Pillow may take a file for, whatever its name: of others it knows some run programs (EPS)."""
+"""What Pillow may read a file as, whatever its name: some of its other formats run programs (EPS)."""
 HEADER = 20_000  # bytes of an array's header at most; NumPy reads 10,000 characters
 USER_SIZE = 32  # a user's own images may have any size; they are all brought to this one, in RGB
 
 
 @contextmanager
 def reading(what: object, kind: str) -> Iterator[None]:
-    """Turn whatever goes wrong inside into a UserError: libraries raise many kinds for files that are broken."""
+    """Turn any error inside the block into a UserError: libraries raise many kinds for broken files."""
     try:
         yield
     except UserError:
@@ -43,7 +43,7 @@ def plain(name: str) -> str:
 
 
 def check_count(what: object, count: int, pixels: int = 3 * USER_SIZE**2) -> None:
-    """Raise UserError if so many images, of so many bytes each, are more than a set may have in memory."""
+    """Raise UserError if `count` images of `pixels` bytes each are more than a set may have in memory."""
     if count * pixels > untrusted.SET_BYTES:
         most = untrusted.SET_BYTES // pixels
         raise UserError(f"{what} has {count:,} images of {pixels:,} bytes each; at most {most:,} such are read")
@@ -76,10 +76,10 @@ def decode(sources: Iterable[tuple[str, Path | IO[bytes]]], count: int, fit: boo
 def _pixels(name: str, source: Path | IO[bytes], fit: bool) -> np.ndarray:
     with ExitStack() as stack:
         if isinstance(source, Path):
-            source = stack.enter_context(untrusted.opened(source, name, untrusted.IMAGE_BYTES))
+            source = stack.enter_context(untrusted.open_file(source, name, untrusted.IMAGE_BYTES))
         stack.enter_context(reading(name, "an image"))
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # of what is odd in a file that can be read all the same
+        warnings.simplefilter("ignore")  # about oddities in a file that can still be read
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         opened = stack.enter_context(Image.open(source, formats=FORMATS))
         if opened.width * opened.height > untrusted.IMAGE_PIXELS:
@@ -97,7 +97,7 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         UserError: no folder, no or too many images, a link that leads outside or nowhere, or a pipe or device.
     """
-    if not os.path.isdir(folder):  # noqa: PTH112  (False as well for a name that no disk takes)
+    if not os.path.isdir(folder):  # noqa: PTH112  (also False for a name that no file system allows)
         raise UserError(f"{folder} is not a folder; expected images, or one subfolder of images for each class")
     with reading(folder, "a folder of images"):
         inner = [place for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")]
@@ -146,7 +146,7 @@ def read_npz(path: Path) -> ImageSet:
         UserError: no such archive, arrays of other names, kinds or shapes, or too much. No pickled object is read.
     """
     with (
-        untrusted.opened(path, str(path), untrusted.SET_BYTES) as file,
+        untrusted.open_file(path, str(path), untrusted.SET_BYTES) as file,
         reading(path, "a NumPy archive (.npz) of plain arrays"),
     ):
         contents = untrusted.check_zip(file, str(path), 2 * untrusted.SET_BYTES)
@@ -178,7 +178,7 @@ def read_npz(path: Path) -> ImageSet:
 
 
 def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Return an array of an archive after a look at its header, which a few bytes can make claim any size."""
+    """Return an array of an archive after checking its header, in which a few bytes can claim any size."""
     with archive.open(f"{name}.npy") as entry:
         header = io.BytesIO(entry.read(HEADER))
     version = np.lib.format.read_magic(header)

@@ -19,8 +19,11 @@ from degan_search.system.errors import UserError
 LABEL_COLUMNS = ("fine_label", "label")
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    with untrusted.opened(path, str(path), untrusted.SET_BYTES), reading(path, "Parquet"):  # a plain file?
+def _open(path: Path) -> pq.ParquetFile:
+    with (
+        untrusted.open_file(path, str(path), untrusted.SET_BYTES),
+        reading(path, "Parquet"),
+    ):  # checks that it is a plain file
         return pq.ParquetFile(path, pre_buffer=False)
 
 
@@ -58,7 +61,7 @@ def _class_names(path: Path, schema: pa.Schema, label: str, labels: Labels, know
 
 def rows(path: Path) -> int:
     """The number of images in the file, from its footer; UserError if it is no such file."""
-    with _opened(path) as file:
+    with _open(path) as file:
         _columns(path, file)
         return int(file.metadata.num_rows)
 
@@ -73,7 +76,7 @@ def read(path: Path, known: tuple[str, ...] = (), classes: Sequence[str] | None 
     Raises:
         UserError: not Parquet, other columns, labels or class names than expected, a broken image, or too much.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         image_column, label_column = _columns(path, file)
         if known and label_column is None:
             there = ", ".join(file.schema_arrow.names)
@@ -100,7 +103,7 @@ def _labels(path: Path, file: pq.ParquetFile, column: str) -> Labels:
 
 
 def _blobs(path: Path, file: pq.ParquetFile, column: str, kept: np.ndarray) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield the kept rows' image files, so many at a time as BATCH_BYTES hold even if a few bytes stand for all."""
+    """Yield the kept rows' image files, in batches within BATCH_BYTES even if each row were as large as its column."""
     row = 0
     for group in range(file.metadata.num_row_groups):
         about = file.metadata.row_group(group)

@@ -1,4 +1,4 @@
-"""THE table of image sets: one entry is one set, its class names, its size and how it is loaded."""
+"""The table of image sets: one entry is one set, its class names, its size and how it is loaded."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -146,7 +146,7 @@ def user_set(name: str) -> tuple[UserEntry, Path] | None:
         raise UserError(f"cannot read {name!r}; expected " + ", ".join(f"{known}:PATH" for known in USER_SETS))
     try:
         return USER_SETS[kind], Path(path).expanduser()
-    except RuntimeError as error:  # ~ of somebody who is not there
+    except RuntimeError as error:  # ~NAME of an unknown user
         raise UserError(f"cannot read {name!r}: {error}") from None
 
 

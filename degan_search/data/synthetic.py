@@ -101,7 +101,7 @@ def shapes(rng: np.random.Generator, character: str, count: int) -> np.ndarray:
     widths = np.exp(rng.uniform(-0.2, 0.2, count))
     shifts = rng.uniform(-1, 1, (count, 2)) * (SIZE - heights[:, None]) * 0.3
     for i in range(count):
-        # Pillow wants the way back: where in the raster an output pixel comes from.
+        # Pillow takes the inverse map: where in the raster an output pixel comes from.
         zoom, cos, sin = heights[i] / (0.75 * RASTER), math.cos(angles[i]), math.sin(angles[i])
         forth = zoom * np.array([[cos, -sin], [sin, cos]]) @ [[widths[i], slants[i]], [0, 1]]
         back = np.linalg.inv(forth)

@@ -1,4 +1,4 @@
-"""Labelled images written chunk by chunk to files that files.py reads again; whole or not there."""
+"""Writes labelled images, chunk by chunk, to files that this package reads; a file is complete or not there."""
 
 import io
 import json
@@ -31,8 +31,8 @@ LONGEST = 80
 
 
 @contextmanager
-def written(out: Path, kind: str, classes: tuple[str, ...], about: Mapping[str, Any]) -> Iterator[Add]:
-    """Give the function that adds images to `out`, which is seen when the block has ended without an error.
+def writing(out: Path, kind: str, classes: tuple[str, ...], about: Mapping[str, Any]) -> Iterator[Add]:
+    """Give the function that adds images to `out`, which appears when the block ends without an error.
 
     Args:
         out: a new file or, for `folders`, a new folder.
@@ -45,12 +45,12 @@ def written(out: Path, kind: str, classes: tuple[str, ...], about: Mapping[str, 
         OSError: the disk refused; nothing is visible then.
     """
     check(out, kind)
-    with whole(out) as unfinished, FORMATS[kind](unfinished, classes, json.dumps(about, indent=1)) as add:
+    with unfinished_path(out) as unfinished, FORMATS[kind](unfinished, classes, json.dumps(about, indent=1)) as add:
         yield add
 
 
 @contextmanager
-def whole(out: Path) -> Iterator[Path]:
+def unfinished_path(out: Path) -> Iterator[Path]:
     """Give a hidden place beside `out` for a new file or folder, which is renamed to `out` when the block ends well.
 
     Folders above `out` are made.
@@ -70,7 +70,7 @@ def whole(out: Path) -> Iterator[Path]:
 
 
 def check(out: Path, kind: str) -> None:
-    """Refuse, before anything is computed, what `written` would refuse.
+    """Refuse, before anything is computed, what `writing` would refuse.
 
     Raises:
         UserError: an unknown kind, or `out` is already there.
@@ -108,7 +108,7 @@ def _png(image: np.ndarray) -> bytes:
 
 @contextmanager
 def _folders(path: Path, classes: tuple[str, ...], about: str) -> Iterator[Add]:
-    """A folder of PNG files for each class, those without images too: else the labels that readers count shift."""
+    """A folder of PNG files for each class, also for one without images: readers number the labels by folder."""
     places = [path / name for name in folder_names(classes)]
     for place in places:
         place.mkdir(parents=True)
@@ -156,7 +156,7 @@ def _parquet(path: Path, classes: tuple[str, ...], about: str) -> Iterator[Add]:
 def _npz(path: Path, classes: tuple[str, ...], about: str) -> Iterator[Add]:
     """A NumPy archive: images uint8 [N, C, H, W], labels int64 [N], soft float32 [N, K], classes [K], about.
 
-    The pixels wait in a file without a name: an array's length comes first in an archive, and is known last.
+    The pixels wait in a temporary file: an array's length stands before its values, and is known last.
     """
     labels_, soft_ = [np.empty(0, np.int64)], [np.empty((0, len(classes)), np.float32)]
     shape: tuple[int, ...] = (0, 0, 0)

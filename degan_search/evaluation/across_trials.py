@@ -14,7 +14,7 @@ from degan_search.data.images import denormalise
 from degan_search.settings.criteria import Needs, in_ledger
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.system import seeds
-from degan_search.training.measures import measured, predict
+from degan_search.training.measures import measure, predict
 
 OWN_IMAGES = 1024
 """Images of its own generator on which a student's own agreement is measured."""
@@ -78,4 +78,4 @@ def agreements(
 def _scores(needs: Needs, logits: tuple[Tensor, Tensor] | None) -> Scores:
     """Return what is measured here with these needs, of a student's and the teacher's logits; NaN without them."""
     criteria = [criterion for criterion in in_ledger(after_search=True) if criterion.needs == needs]
-    return {criterion.name: measured(criterion, *logits) if logits else nan for criterion in criteria}
+    return {criterion.name: measure(criterion, *logits) if logits else nan for criterion in criteria}

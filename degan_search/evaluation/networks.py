@@ -67,7 +67,7 @@ def load_student(run: Path, trial_id: str, config: TrialConfig, classes: int) ->
         UserError: its file is missing, broken or another network's.
     """
     student = config.student
-    model = build_classifier(student.network, classes, student.width, table.channels(config.teacher))
+    model = build_classifier(student.network, classes, student.width, table.channels(config.teacher.network))
     return _filled(model, _file(run, trial_id, "student"), trial_id)
 
 

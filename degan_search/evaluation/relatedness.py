@@ -213,7 +213,7 @@ def relatedness(
     given = []
     for name, count in proxies:
         tell(f"Loading {name}")
-        given.append(_load(name, count, images, data_dir, table.channels(config)))
+        given.append(_load(name, count, images, data_dir, table.channels(config.network)))
     tell(f"Loading {config.dataset}")
     truth = teachers.true_images(config, data_dir)
     teacher = teachers.obtain(config, truth, cache, lambda at: tell(f"Training the teacher, step {at.step}"), device)

@@ -1,4 +1,4 @@
-"""The ledger: a row in Parquet for each trial; what reads and writes it whole."""
+"""The ledger: reads and writes one row in a Parquet file for each attempt at a trial."""
 
 from degan_search.ledger.read import Run, broken, curves, load
 from degan_search.ledger.write import write, write_scores

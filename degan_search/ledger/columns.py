@@ -1,4 +1,4 @@
-"""What a result row is: column names, directions, Arrow schemas, versions."""
+"""The columns of the ledger: names, directions, Arrow schemas, and their version."""
 
 from __future__ import annotations
 

@@ -14,26 +14,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from degan_search.ledger.columns import SCHEMA_VERSION
-from degan_search.ledger.row_file import FILE, STAMP, _check_seal, _parquet, _row, _sealed, _unpacked
+from degan_search.ledger.row_file import FILE, STAMP, check_seal, parquet_bytes, read_row, seal, unpacked_size
 from degan_search.system import untrusted
 from degan_search.system.errors import BrokenFileWarning, UserError
 from degan_search.system.whole_files import write_bytes
 
 PACKED = "packed"
 PACK_FROM = 100
-"""Files not packed yet that make a reader pack a run's rows."""
+"""Number of files not packed yet that makes a reader pack a run's rows."""
 
-# What pays for many rows costs time for one.
 _PROMOTE: dict[str, Any] = {"promote_options": "default"}
+"""Columns that one of the tables lacks become null."""
 
 
-def _rows(run: Path, kind: str, wanted: pa.Schema, schema: pa.Schema) -> pa.Table:
+def read_rows(run: Path, kind: str, wanted: pa.Schema, schema: pa.Schema) -> pa.Table:
     """Return a run's rows in the order of their files, those that are packed from the pack.
 
-    To open thousands of files of one row takes seconds. So a reader that finds many new ones leaves all of them
-    in one more file, `packed/<kind>.parquet`; it may be deleted at any time.
+    To open thousands of files of one row takes seconds. So a reader that finds many new ones copies all rows into
+    one more file, `packed/<kind>.parquet`, which may be deleted at any time.
     """
-    stamps = _stamps(run / kind)
+    stamps = stamps_of(run / kind)
     pack = run / PACKED / f"{kind}.parquet"
     packed = _packed(pack, schema, stamps, wanted.names)
     new = sorted(set(stamps).difference(packed[FILE].to_pylist()))
@@ -55,14 +55,14 @@ def _readable(folder: Path, names: Iterable[str], wanted: pa.Schema) -> pa.Table
     rows = [wanted.append(pa.field(FILE, pa.string())).empty_table()]
     for name in names:
         try:
-            rows.append(_row(folder / name, wanted))
+            rows.append(read_row(folder / name, wanted))
         except UserError as error:
             warnings.warn(str(error), BrokenFileWarning, stacklevel=2)
     return pa.concat_tables(rows, **_PROMOTE)
 
 
-def _stamps(folder: Path) -> dict[str, str]:
-    """Return by name what changes when a file does; names that begin with a dot or _ are no rows."""
+def stamps_of(folder: Path) -> dict[str, str]:
+    """Return each row file's time of change and size by name; names that begin with a dot or _ are not rows."""
     if not folder.is_dir():
         return {}
     stamps = {}
@@ -81,11 +81,11 @@ def _packed(pack: Path, schema: pa.Schema, stamps: Mapping[str, str], wanted: Se
         if not pack.is_file():
             return empty
         data = untrusted.read(pack, str(pack), (1 + len(stamps) // 1000) * untrusted.ROW_BYTES)
-        _check_seal(data)
+        check_seal(data)
         file = pq.ParquetFile(pa.BufferReader(data))
         if not file.schema_arrow.remove_metadata().equals(_pack_schema(schema)):
             return empty
-        count, size = file.metadata.num_rows, _unpacked(file)[0]
+        count, size = file.metadata.num_rows, unpacked_size(file)[0]
         if count > len(stamps) or size > (1 + count // 1000) * untrusted.ROW_BYTES:
             return empty
         rows = file.read(columns=[*wanted, FILE, STAMP])
@@ -101,8 +101,10 @@ def _pack(pack: Path, rows: pa.Table, schema: pa.Schema, stamps: Mapping[str, st
     if rows["schema_version"].null_count or pc.max(rows["schema_version"]).as_py() > SCHEMA_VERSION:
         return
     rows = rows.append_column(STAMP, pa.array([stamps[name] for name in rows[FILE].to_pylist()]))
-    packed = _sealed(_parquet(rows.select(target.names).cast(target), compression="zstd"))
-    with contextlib.suppress(OSError):  # somebody else's folder, or a full disk: the rows themselves are there
+    packed = seal(parquet_bytes(rows.select(target.names).cast(target), compression="zstd"))
+    with contextlib.suppress(
+        OSError
+    ):  # a folder of another user, or a full disk: the rows themselves can still be read
         write_bytes(pack, packed)
 
 

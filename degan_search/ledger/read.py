@@ -1,4 +1,4 @@
-"""The truth about a run: immutable Parquet files, one a trial attempt, each whole or not there.
+"""Reads a run's ledger: immutable Parquet files, one for each attempt at a trial, each complete or not there.
 
 `runs/x/ledger/<trial_id>-<attempt>.parquet` is written once; `runs/x/scores/<trial_id>.parquet` holds what is
 measured after the search. `runs/x/packed/` is a reader's copy of both, for speed alone.
@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from degan_search.ledger.columns import SCHEMA_VERSION, Phase, Report, State, score_schema, trial_schema
-from degan_search.ledger.pack import PACKED, _rows, _stamps
-from degan_search.ledger.row_file import FILE, LAST_MOMENT, TRIAL_ID, UNSEEN, _row
+from degan_search.ledger.pack import PACKED, read_rows, stamps_of
+from degan_search.ledger.row_file import FILE, LAST_MOMENT, TRIAL_ID, UNSEEN, read_row
 from degan_search.storage.layout import LEDGER, SCORES
 from degan_search.system.errors import UserError, close_matches, visible
 
@@ -65,16 +65,16 @@ def broken(run: Path) -> list[Path]:
     """Return a run's files of rows and of scores that cannot be read."""
     found = []
     for kind, schema in ((LEDGER, trial_schema()), (SCORES, score_schema())):
-        for name in _stamps(run / kind):
+        for name in stamps_of(run / kind):
             try:
-                _row(run / kind / name, schema)
+                read_row(run / kind / name, schema)
             except UserError:
                 found.append(run / kind / name)
     return sorted(found)
 
 
 def _runs(run: Run | Sequence[Run]) -> list[Path]:
-    paths = [Path(one).resolve() for one in ([run] if isinstance(run, str | Path) else run)]
+    paths = [Path(folder).resolve() for folder in ([run] if isinstance(run, str | Path) else run)]
     if not paths:
         raise UserError("no run given: at least one run's folder is needed")
     for path in paths:
@@ -97,16 +97,16 @@ def _read(runs: Sequence[Path], kind: str, schema: pa.Schema, columns: Sequence[
     # An empty table first: what a file of an older schema lacks comes as null.
     tables = [pa.schema([*(schema.field(name) for name in wanted), ("run", pa.string())]).empty_table()]
     for run in runs:
-        rows = _rows(run, kind, pa.schema([schema.field(name) for name in wanted]), schema)
-        _check(run / kind, rows)
+        rows = read_rows(run, kind, pa.schema([schema.field(name) for name in wanted]), schema)
+        check_rows(run / kind, rows)
         tables.append(rows.drop_columns([FILE]).append_column("run", pa.array([run.name] * len(rows), pa.string())))
     return _visible(pa.concat_tables(tables, promote_options="default").select(["run", *columns]))
 
 
-def _check(folder: Path, rows: pa.Table) -> None:
+def check_rows(folder: Path, rows: pa.Table) -> None:
     """Refuse rows of a newer version, and those that are not what their file's name says.
 
-    A trial's id names files elsewhere: one from somebody else must be a plain name.
+    A trial's id also names other files, so one from an untrusted ledger must be a plain name.
     """
     newest = pc.max(rows["schema_version"]).as_py() or 0
     if newest > SCHEMA_VERSION:
@@ -117,7 +117,7 @@ def _check(folder: Path, rows: pa.Table) -> None:
             about = ", ".join(f"{name} {part!r}" for name, part in zip(named, parts, strict=True))
             raise UserError(f"{folder / file} holds the row of {about}, move it away to go on")
     for moment in (rows[name] for name in ("started", "finished") if name in rows.column_names):
-        ends = pc.min_max(moment.cast(pa.int64())).as_py()  # years of five figures have no datetime
+        ends = pc.min_max(moment.cast(pa.int64())).as_py()  # datetime has no years above 9999
         if ends["min"] is not None and not 0 <= ends["min"] <= ends["max"] < LAST_MOMENT:
             raise UserError(f"{folder} has rows of a time before 1970 or after 2199")
     for name, known in (("phase", Phase), ("state", State)):
@@ -129,7 +129,7 @@ def _check(folder: Path, rows: pa.Table) -> None:
 def _visible(rows: pa.Table) -> pa.Table:
     """Return rows without control characters in their text, which could style or forge what a terminal shows."""
     for place, field in enumerate(rows.schema):
-        text = pa.types.is_string(field.type) and field.name != "config_json"  # JSON has its own way to write them
+        text = pa.types.is_string(field.type) and field.name != "config_json"  # JSON writes them as escapes
         if text and pc.any(pc.match_substring_regex(rows[place], UNSEEN)).as_py():
             values = [None if value is None else visible(value) for value in rows[place].to_pylist()]
             rows = rows.set_column(place, field, pa.array(values, pa.string()))

@@ -17,7 +17,7 @@ from degan_search.system.errors import CONTROLS, UserError, close_matches
 LAST_MOMENT = 7_258_118_400 * 10**6
 """Microseconds from 1970 to 2200."""
 TRIAL_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
-"""It names files: no separator, no leading dot, which would hide the file from readers."""
+"""A trial's id, which names files: no separator, and no leading dot, which would hide the file from readers."""
 UNSEEN = "[" + re.sub(r"\\[ux]([0-9a-f]+)", r"\\x{\1}", CONTROLS) + "]"
 """`errors.CONTROLS` as Arrow writes it."""
 SEAL, SEALED = b"\xffdegan_search.sha256\xff", 32
@@ -26,8 +26,10 @@ FILE, STAMP = "__file", "__stamp"
 """Columns of a pack: where a row lies, and what its file looked like when it was read."""
 
 
-def _sealed(data: bytes) -> bytes:
-    """Put the hash of a Parquet file's bytes before its footer, where no reader looks: Parquet's own sums leave gaps.
+def seal(data: bytes) -> bytes:
+    """Put the hash of a Parquet file's bytes before its footer, where readers skip it.
+
+    Parquet's own checksums do not cover every byte.
 
     The footer, whose length stands in the last 8 bytes, refers to what is before it by its distance from the start.
     """
@@ -35,7 +37,7 @@ def _sealed(data: bytes) -> bytes:
     return data[:footer] + SEAL + hashlib.sha256(data).digest() + data[footer:]
 
 
-def _check_seal(data: bytes) -> None:
+def check_seal(data: bytes) -> None:
     """Raise ValueError if a file's bytes are not those that were sealed; files of other programs have no seal."""
     footer = _footer(data)
     hashed = footer - SEALED
@@ -43,7 +45,7 @@ def _check_seal(data: bytes) -> None:
     if start >= 0 and data[start:hashed] == SEAL:
         whole = hashlib.sha256(data[:start] + data[footer:]).digest() == data[hashed:footer]
     else:
-        whole = SEAL not in data  # it stands elsewhere: the footer's length is not the one that was written
+        whole = SEAL not in data  # a seal elsewhere: the footer's length is not the one that was written
     if not whole:
         raise ValueError("its bytes are not those that were written")
 
@@ -53,42 +55,44 @@ def _footer(data: bytes) -> int:
     return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
 
 
-def _parquet(table: pa.Table, **options: Any) -> bytes:
+def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
+    """Return a table as the bytes of a Parquet file, with these options of `write_table`."""
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, **options)
     return bytes(buffer.getvalue())
 
 
-def _known(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | Mapping[str, Any], what: str) -> None:
+def check_names(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | Mapping[str, Any], what: str) -> None:
+    """Raise UserError for a key that is not one of the names; `what` says of what they are names."""
     for key in (key for row in rows for key in row if key not in names):
         raise UserError(f"unknown {what} {key!r}; {close_matches(key, names)}")
 
 
-def _row(file: Path, wanted: pa.Schema) -> pa.Table:
+def read_row(file: Path, wanted: pa.Schema) -> pa.Table:
     """Return the wanted columns of a file of one row, as far as it has them.
 
     Raises:
-        UserError: a broken file, one of another kind or of columns of other types, or absurdly much in it.
+        UserError: a broken file, one of another kind or of columns of other types, or too much in it.
     """
     try:
-        return _table(untrusted.read(file, "it", untrusted.ROW_BYTES), file.name, wanted)
+        return parse_row(untrusted.read(file, "it", untrusted.ROW_BYTES), file.name, wanted)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read and is left out: {error}") from None
 
 
-def _table(data: bytes, name: str, wanted: pa.Schema) -> pa.Table:
+def parse_row(data: bytes, name: str, wanted: pa.Schema) -> pa.Table:
     """Return the row in a file's bytes, the file's name beside it.
 
     Raises:
-        UserError: as `_row`, without the file's name.
+        UserError: as `read_row`, without the file's name.
     """
     try:
-        _check_seal(data)
+        check_seal(data)
         # One by one is faster than pyarrow.dataset for files of a single row.
         parquet = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
         if parquet.metadata.num_rows != 1:
             raise UserError(f"it has {parquet.metadata.num_rows:,} rows; one is expected")
-        size, values = _unpacked(parquet)
+        size, values = unpacked_size(parquet)
         if size > untrusted.ROW_BYTES or values > untrusted.ROW_VALUES:
             raise UserError(f"it unpacks to {size:,} bytes, {values:,} of one column; that is no trial")
         table = parquet.read(columns=wanted.names, use_threads=False)
@@ -102,7 +106,7 @@ def _table(data: bytes, name: str, wanted: pa.Schema) -> pa.Table:
     return table.append_column(FILE, pa.array([name] * len(table)))
 
 
-def _unpacked(file: pq.ParquetFile) -> tuple[int, int]:
+def unpacked_size(file: pq.ParquetFile) -> tuple[int, int]:
     """Return the bytes of a Parquet file's columns in memory, and the most values of one, as its footer says."""
     groups = (file.metadata.row_group(group) for group in range(file.metadata.num_row_groups))
     columns = [group.column(place) for group in groups for place in range(group.num_columns)]

@@ -1,4 +1,4 @@
-"""Writes rows of the ledger, each a file of its own, whole or not at all."""
+"""Writes rows of the ledger, each into a file of its own, which is complete or not there."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from degan_search.ledger.columns import SCHEMA_VERSION, Phase, Report, State, score_schema, trial_schema
-from degan_search.ledger.read import _check
-from degan_search.ledger.row_file import TRIAL_ID, _known, _parquet, _sealed, _table
+from degan_search.ledger.read import check_rows
+from degan_search.ledger.row_file import TRIAL_ID, check_names, parquet_bytes, parse_row, seal
 from degan_search.storage.layout import LEDGER, SCORES
 from degan_search.system.errors import UserError
 from degan_search.system.whole_files import write_bytes
 
+# Compression, dictionaries and statistics pay for many rows; for one they only cost time.
 _PLAIN: dict[str, Any] = {
     "compression": "none",
     "use_dictionary": False,
@@ -29,7 +30,7 @@ def write(folder: Path, row: Mapping[str, Any]) -> Path:
     """Write a trial attempt into the run's folder and return its file, which is whole once it is visible.
 
     Keys are those of `columns.trial_schema`, absent ones null; schema_version is filled in. A score that is
-    not finite becomes null. Half characters, which are no Unicode, are written out as in `errors.visible`.
+    not finite becomes null. Lone surrogates, which are not Unicode, are written out as in `errors.visible`.
 
     Raises:
         UserError: an unknown key, a value of another type, no or a bad trial_id, attempt, phase or state, what
@@ -45,7 +46,7 @@ def write(folder: Path, row: Mapping[str, Any]) -> Path:
     if not isinstance(row.get("attempt"), int):
         raise UserError(f"attempt = {row.get('attempt')!r}: a whole number is needed")
     reports = row.get("reports") or ()
-    _known(reports, Report.__annotations__, "report")
+    check_names(reports, Report.__annotations__, "report")
     if any(report.get("budget") is None for report in reports):
         raise UserError("a report without budget")
     file = folder / LEDGER / f"{_trial_id(row)}-{row['attempt']}.parquet"
@@ -65,20 +66,20 @@ def write_scores(folder: Path, row: Mapping[str, Any]) -> Path:
 
 
 def _write(file: Path, row: Mapping[str, Any], schema: pa.Schema) -> Path:
-    _known([row], schema.names, "column")
+    check_names([row], schema.names, "column")
     columns = []
     for field in schema:
         value = SCHEMA_VERSION if field.name == "schema_version" else row.get(field.name)
         if isinstance(value, str):
-            value = value.encode("utf-8", "backslashreplace").decode()  # half characters, as in names of files
+            value = value.encode("utf-8", "backslashreplace").decode()  # lone surrogates, as in file names
         try:
             columns.append(pa.array([value], field.type))
             if pa.types.is_integer(field.type) and columns[-1][0].as_py() != value:
                 raise ValueError("not a whole number")  # Arrow truncates
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{field.name} = {value!r}: {field.type} is needed ({error})") from None
-    data = _sealed(_parquet(pa.table(columns, schema=schema), **_PLAIN))
-    _check(file.parent, _table(data, file.name, schema))  # what is written can be read
+    data = seal(parquet_bytes(pa.table(columns, schema=schema), **_PLAIN))
+    check_rows(file.parent, parse_row(data, file.name, schema))  # what is written can be read
     write_bytes(file, data)
     return file
 

@@ -1,1 +1,1 @@
-"""The networks of the paper, each named once in `table.py`."""
+"""Classifiers and the DCGAN; the classifiers' names are in `table`."""

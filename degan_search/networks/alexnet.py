@@ -4,7 +4,7 @@ from torch import nn
 
 from degan_search.networks.layers import Dropout, LocalResponseNorm2
 
-# Of the authors' released network: (channels at width 48, kernel, first value of the bias).
+# From the authors' released network: (channels at width 48, kernel, initial value of the bias).
 _CONVOLUTIONS = ((48, 5, 0.0), (128, 5, 1.0), (192, 3, 0.0), (192, 3, 1.0), (128, 3, 1.0))
 _HIDDEN = (512, 256)
 _NORM_EPSILON = 1e-3

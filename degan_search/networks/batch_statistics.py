@@ -16,19 +16,19 @@ from degan_search.system.errors import UserError
 CHUNK = 512
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 Sums = dict[nn.Module, Float[Tensor, "3 c"]]
-"""Of each layer's input, over images and pixels: sum, sum of squares, count."""
+"""For each BatchNorm layer, over the images and pixels of its input: sum, sum of squares, count."""
 
 
 def norms(model: nn.Module) -> list[Any]:
-    """Return the BatchNorm layers of a model; none for TorchScript, whose layers cannot be looked into."""
+    """Return the BatchNorm layers of a model; none for TorchScript, whose layers cannot be inspected."""
     if isinstance(model, torch.jit.ScriptModule):
         return []
     return [layer for layer in model.modules() if isinstance(layer, NORMS)]
 
 
 @contextmanager
-def watched(model: nn.Module, dtype: torch.dtype = torch.float32) -> Iterator[Sums]:
-    """Gather what enters each BatchNorm layer while the model runs inside the block, gradients included."""
+def gathered_statistics(model: nn.Module, dtype: torch.dtype = torch.float32) -> Iterator[Sums]:
+    """Give the sums of each BatchNorm layer's inputs, gathered as the model runs in the block; gradients flow back."""
     sums: Sums = {}
 
     def gather(norm: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -56,7 +56,7 @@ def distances(sums: Sums) -> Float[Tensor, " layers"]:
         norm: Any = layer
         kept = (norm.running_var + norm.eps).sqrt()
         mean = total / count
-        # The same small number as in the stored deviation: a root has no gradient at 0.
+        # eps as in the stored deviation: a root has no finite gradient at 0.
         deviation = ((squares / count - mean.square()).clamp_min(0) + norm.eps).sqrt()
         found.append((((mean - norm.running_mean).square() + (deviation - kept).square()) / kept.square()).mean())
     return torch.stack(found)
@@ -80,7 +80,7 @@ def statistics_distance(model: nn.Module, images: Float[Tensor, "n c h w"]) -> f
         raise UserError(f"{len(images)} images have no statistics: at least 2 are needed")
     if not norms(model):
         return nan
-    with watched(model, torch.float64) as sums:
+    with gathered_statistics(model, torch.float64) as sums:
         for chunk in torch.split(images, CHUNK):
             model(chunk)
     return distances(sums).sqrt().mean().item()

@@ -19,8 +19,8 @@ def freeze(model: nn.Module, fold_norms: bool = False) -> nn.Module:
     Args:
         model: any network; it may be in train mode.
         fold_norms: fold each BatchNorm that directly follows a convolution into it, which is faster still (the
-            DCGAN generator, ResNet, Inception); not where its statistics shall be looked at. AlexNet's stay: they
-            follow a ReLU or a pooling, and what follows them pads with zeros, which a folded shift would miss.
+            DCGAN generator, ResNet, Inception); not where its statistics are measured. AlexNet's norms stay: they
+            follow a ReLU or a pooling, and the next convolution pads with zeros, which the shift does not change.
     """
     frozen = copy.deepcopy(model).eval()
     for parameter in frozen.parameters():

@@ -1,4 +1,4 @@
-"""Layers that torch has only in a slow form, or with random numbers that nobody else can draw."""
+"""Layers that torch has only in a slower form, or only with random numbers of its own."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -26,7 +26,7 @@ class LocalResponseNorm2(nn.Module):
 
         The channel before the first counts as zero. Takes any values; keeps type and memory format.
         """
-        off = torch.autocast(x.device.type, enabled=False)  # on a GPU it would turn roots into float32
+        off = torch.autocast(x.device.type, enabled=False)  # on a GPU autocast would compute the roots in float32
         with off if torch.is_autocast_enabled(x.device.type) else nullcontext():
             output: Tensor = _Response2.apply(x)
         return output
@@ -55,14 +55,14 @@ class _Response2(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """`nn.Dropout` on as many features, whose noise may also be drawn by others.
+    """`nn.Dropout` on a fixed number of features, whose noise may be drawn outside the layer.
 
-    It is then the same on every kind of device whether a student trains alone or beside others, and a captured step
-    draws nothing.
+    A student then has the same noise whether it trains alone or beside others, and a step that is recorded as a CUDA
+    graph draws no random numbers.
     """
 
     noise: Tensor | None = None
-    """What the next inputs are multiplied by; None: it is drawn."""
+    """What the next inputs are multiplied by; None: the layer draws it."""
     rng: torch.Generator | None = None
     """What draws it (`draw_from`); None: torch's global generator."""
 

@@ -12,7 +12,6 @@ from degan_search.networks.alexnet import alexnet
 from degan_search.networks.inception import inception_v3
 from degan_search.networks.lenet import lenet
 from degan_search.networks.resnet import ZeroPadding, resnet
-from degan_search.settings.trial import TeacherConfig
 from degan_search.system.errors import UserError, close_matches
 
 
@@ -60,12 +59,12 @@ def build_classifier(name: str, classes: int, width: int | None = None, channels
     return network.build(classes, channels, width)
 
 
-def channels(config: TeacherConfig) -> int:
-    """Return the image channels that the teacher's network takes: 1 or 3.
+def channels(network: str) -> int:
+    """Return the image channels that a teacher's network takes: 1 or 3.
 
     Raises:
         UserError: unknown network.
     """
-    if config.network not in CLASSIFIERS:
-        raise UserError(f"teacher.network {config.network!r} is unknown; known: {', '.join(CLASSIFIERS)}")
-    return CLASSIFIERS[config.network].channels
+    if network not in CLASSIFIERS:
+        raise UserError(f"teacher.network {network!r} is unknown; known: {', '.join(CLASSIFIERS)}")
+    return CLASSIFIERS[network].channels

@@ -98,7 +98,7 @@ def generate(
     wanted = _wanted(order, len(classes))
     counts, drawn = np.zeros(len(classes), np.int64), 0
     about = {"run": run.resolve().name, "trial_id": row["trial_id"], "seed": order.seed, "classes": classes}
-    with write.written(out, order.format, classes, about | {"config": config.model_dump(mode="json")}) as add:
+    with write.writing(out, order.format, classes, about | {"config": config.model_dump(mode="json")}) as add:
         for images, logits in _draw(
             freeze(generator, fold_norms=True).to(device), teacher.model(device), config.gan.latent, order.seed
         ):

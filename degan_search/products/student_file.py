@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from degan_search.data.images import normalise
-from degan_search.data.write import check_new, whole
+from degan_search.data.write import check_new, unfinished_path
 from degan_search.evaluation import networks
 from degan_search.ledger.columns import config_of
 from degan_search.networks import table
@@ -68,7 +68,7 @@ def export_student(
     if config.task == "incremental":
         classes += load_proxy(config, data_dir).classes
     student = networks.load_student(run, str(row["trial_id"]), config, len(classes))
-    shape = (table.channels(config.teacher), 32, 32)
+    shape = (table.channels(config.teacher.network), 32, 32)
     about: dict[str, Any] = {
         "input": f"uint8 [N, {', '.join(map(str, shape))}], pixels 0..255",
         "output": f"{'probabilities' if softmax else 'logits'} [N, {len(classes)}]",
@@ -82,6 +82,6 @@ def export_student(
     example = torch.zeros(2, *shape, dtype=torch.uint8)  # one image would fix N to 1
     sizes = {"images": {0: torch.export.Dim("n", min=1)}}
     program = torch.export.export(Student(student, softmax).eval(), (example,), dynamic_shapes=sizes)
-    with whole(out) as unfinished:
+    with unfinished_path(out) as unfinished:
         torch.export.save(program, unfinished, extra_files={ABOUT: json.dumps(about, indent=1)})
     return row

@@ -1,1 +1,1 @@
-"""What a trial is told: its settings, and the names that they may take."""
+"""The settings of a trial, and the names that they may take."""

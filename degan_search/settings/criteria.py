@@ -1,7 +1,7 @@
 """The table of criteria: every measure by which a search can be steered or a configuration chosen.
 
 A criterion is entered here, once: settings, bank, ledger, choice and regret take their lists from this table. Its
-function in `metrics` is named, not imported, as commands that read settings and results would load torch with it.
+function is named, not imported, so that commands that only read settings and results need not load torch.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ Direction = Literal["max", "min"]
 
 
 class Needs(StrEnum):
-    """What must be there before a criterion can be measured, beside the student and the teacher."""
+    """What a criterion is measured with, beside the student and the teacher."""
 
     BANK = "bank"
     """The fixed images, proxy and generated ones, on which students of all trials are compared."""
     HELD_OUT_PROXY = "held-out proxy"
-    """Proxy images on which no student trains; those of the bank are taken."""
+    """Proxy images on which no student trains: the bank's."""
     OWN_GENERATOR = "own generator"
     """Fresh images from the trial's generator."""
     OTHER_TRIALS = "other trials"
@@ -36,18 +36,18 @@ class Criterion:
     name: str
     """Its ledger column, and its name in settings and options."""
     function: str
-    """Of `metrics`: takes logits [N, K] of the student, and if `compares` those of the teacher. `bn_distance` is of
-    images: `batchnorm`'s."""
+    """Name in `training.measures`: takes the student's logits [N, K], and if `compares` the teacher's. `bn_distance`
+    alone takes images, by its function in `networks.batch_statistics`."""
     direction: Direction
     needs: Needs
     column: int
-    """Place among the criteria's columns in the ledger, where files of all versions keep one order; the next free
-    number for a new one."""
+    """Position among the criteria's columns in the ledger, so that files of all versions have one order; a new
+    criterion takes the next free number."""
     help: str
     compares: bool = True
-    """With the teacher's outputs, or for `accuracy` with labels; else it looks at the student alone."""
+    """Whether it compares with the teacher's outputs, or for `accuracy` with labels; else it takes the student's."""
     after_search: bool = False
-    """Measured once the search is over, as it needs other trials or shall not be seen by a searcher."""
+    """Measured after the search, as it needs other trials or must not be seen by a searcher."""
 
 
 _TABLE = (
@@ -170,7 +170,7 @@ CRITERIA: dict[str, Criterion] = {criterion.name: criterion for criterion in _TA
 TRUE = "oracle_accuracy"
 """The one criterion that needs true data."""
 DATA_FREE = tuple(name for name in CRITERIA if name != TRUE)
-"""The others."""
+"""The criteria that need no true data."""
 
 
 def names(*needs: Needs) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""How a trial distils, and how its probes do."""
+"""Batch sizes and numbers of steps: of the GAN, of a trial's distillation, and of its probes."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def gan_lengths(config: GanConfig, images: int, set_images: int) -> tuple[int, i
 
 
 def scaled_batch(batch_size: int, batch_of: str, images: int, set_images: int) -> int:
-    """Return the batch left after class filtering: 2 at least."""
+    """Return the batch size, at least 2: for `set` the images' share of it, as class filtering leaves of a batch."""
     return max(2, round(batch_size * images / set_images)) if batch_of == "set" else batch_size
 
 
-PLAIN = {"optimiser": "adam", "augment": False, "weight_decay": 0.0, "mix_proxy": 0.0}
-"""How a probe distils, whatever the trial's profile: it looks at the generator alone."""
+PROBE_SETTINGS = {"optimiser": "adam", "augment": False, "weight_decay": 0.0, "mix_proxy": 0.0}
+"""Settings of every probe, whatever the trial's profile, so that its score depends on the generator alone."""
 
 
 def distill_config(config: TrialConfig) -> DistillConfig:
-    """Return how this trial distils: as from a generator, or as the released code does from images."""
+    """Return a trial's settings of distillation: from a generator, or as the released code distils from images."""
     method = METHODS[config.method]
     return config.distill if method.generates or method.matched else config.distill_images
 
 
 def probe_config(config: TrialConfig) -> DistillConfig:
-    """Return how this trial's probes distil."""
+    """Return the settings of distillation in a trial's probes."""
     probe = config.probe
     own = {"steps": probe.steps, "batch_size": probe.batch_size, "lr": probe.lr, "steps_per_epoch": probe.steps}
-    return config.distill.model_copy(update=PLAIN | own)
+    return config.distill.model_copy(update=PROBE_SETTINGS | own)

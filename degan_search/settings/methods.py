@@ -14,6 +14,7 @@ Rule = Literal["all", "new_outputs", "sigmoid"]
 representation). `sigmoid`: everything, each class by a sigmoid of its own (LwF.MC as Rebuffi et al. 2017 train it)."""
 Source = Literal["generator", "proxy", "true", "few_true", "zskd", "nothing"]
 UNTUNED = {"lambda_e": 0.0, "lambda_d": 0.0, "lambda_s": 0.0, "lambda_bn": 0.0}
+"""The GAN's weights in methods that tune none."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Method:
     adversarial: bool = True
     """Whether the GAN has a discriminator."""
     matched: bool = False
-    """Images only: budgeted in steps like distillation from a generator, not as the released code does."""
+    """For images: distilled for as many steps as from a generator, not for as many as in the released code."""
     rule: Rule | None = None
-    """How new classes are learned (`IncrementalLearning`); None: the method is none of the task `incremental`."""
+    """How new classes are learned (`IncrementalLearning`); None: the task `incremental` does not have this method."""
     distils: bool = True
     """Whether it is a method of the task `distillation`."""
 
@@ -58,8 +59,9 @@ METHODS: dict[str, Method] = {
 }
 """In the order of tables. `extended` is `degan` with the settings that are not the paper's, for a row of its own."""
 WITHOUT_PROXY = tuple(name for name, method in METHODS.items() if method.source in ("true", "few_true", "zskd"))
-"""What they give is the same on every proxy."""
+"""Methods that use no proxy, so that their results are the same for every one."""
 TUNED = tuple(name for name, method in METHODS.items() if method.tuned)
+"""Methods whose weights of the GAN are searched."""
 
 
 def method_of(config: TrialConfig) -> Method:
@@ -78,9 +80,9 @@ def method_of(config: TrialConfig) -> Method:
 
 
 def normalised(config: TrialConfig) -> TrialConfig:
-    """Return the configuration with what its method does not use set to one value, so that equal trials hash equally.
+    """Return the configuration with unused settings at fixed values, so that equal trials have equal hashes.
 
-    A student of the task `incremental` is of the teacher's own network.
+    A student of the task `incremental` has the teacher's network.
 
     Raises:
         UserError: as `method_of`.
@@ -90,7 +92,6 @@ def normalised(config: TrialConfig) -> TrialConfig:
     changes: dict[str, object] = {}
     if not method.tuned:
         changes["gan"] = config.gan.model_copy(update=UNTUNED)
-    if not method.tuned:
         changes["distill"] = config.distill.model_copy(update={"mix_proxy": defaults.distill.mix_proxy})
     if incremental:
         changes["student"] = StudentConfig(network=config.teacher.network, width=config.teacher.width)

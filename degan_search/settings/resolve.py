@@ -1,4 +1,4 @@
-"""Settings laid over each other, checked, and hashed."""
+"""Merges settings, checks them, and hashes them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def merge(base: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def trial_config(*settings: Mapping[str, Any]) -> TrialConfig:
-    """Build a trial's configuration from settings laid over the paper's defaults, later ones winning.
+    """Build a trial's configuration from settings laid over the defaults, later ones winning.
 
-    A `profile` lays its settings beneath those that are given with it.
+    Settings that are given beside a `profile` override those of the profile.
 
     Raises:
         UserError: an unknown key or a value out of range, named with its place.
@@ -48,7 +48,7 @@ def trial_config(*settings: Mapping[str, Any]) -> TrialConfig:
 
 
 def _with_profiles(settings: dict[str, Any], defaults: Any) -> dict[str, Any]:
-    known = defaults if isinstance(defaults, dict) else {}  # wrong places are left to be named by `parse`
+    known = defaults if isinstance(defaults, dict) else {}  # `parse` names a setting in a wrong place
     below = {
         key: _with_profiles(value, known.get(key)) if isinstance(value, dict) else value
         for key, value in settings.items()
@@ -59,7 +59,7 @@ def _with_profiles(settings: dict[str, Any], defaults: Any) -> dict[str, Any]:
     return (PROFILES[name] | below) if isinstance(name, str) and name in PROFILES else below
 
 
-# A value from somebody else may be nested deeper than Python itself can write.
+# A value from an untrusted file may be nested too deeply for `repr`.
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist, _SHOWN.maxtuple = 4, 20, 20, 20
 _SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 200

@@ -1,4 +1,9 @@
-"""What a trial is: frozen, validated models, and a stable hash of them. Every default is the paper's."""
+"""The settings of a trial: frozen, validated models.
+
+Defaults are those of the paper, or of its released code where the paper gives none, with two exceptions: what only
+makes a trial faster (`distill.pool_refresh`, `precision`, `accelerate`), and what the paper does not have (`probe`,
+`bank`, `objective`, and settings that say so).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from degan_search.settings.criteria import OBJECTIVES
-from degan_search.settings.values import Batch, Count, Model, Momentum, Name, Number, Rate, Seed, Share, Weight, Width
+from degan_search.settings.values import (
+    Batch,
+    Count,
+    ImageCount,
+    Model,
+    Momentum,
+    Name,
+    Rate,
+    Seed,
+    Share,
+    Weight,
+    Width,
+)
 
 
 class FitConfig(Model):
@@ -20,7 +37,7 @@ class FitConfig(Model):
     """
 
     profile: Literal["paper", "sgd_augmented"] = "paper"
-    """A name for several settings below (`PROFILES`); what is given beside it counts before it."""
+    """A name for several settings below (`PROFILES`); what is given beside it overrides it."""
     optimiser: Literal["adam", "sgd"] = "adam"
     augment: bool = False
     """Random crops out of 4 more pixels on each side, and horizontal flips."""
@@ -66,7 +83,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "epochs": 200,
     },
 }
-"""Distillation as MosaicKD's (Fang et al. 2021) trains; profile `paper` is the default of each of these settings."""
+"""`sgd_augmented` is how MosaicKD (Fang et al. 2021) distils; `paper` restores the default of each of its settings."""
 
 
 class TeacherConfig(Model):
@@ -78,8 +95,9 @@ class TeacherConfig(Model):
     path: Name | None = None
     """A teacher of the user's own: a state dict of `network` (.safetensors, .pt), or TorchScript if it is trusted."""
     trusted: bool = False
-    """Lets a TorchScript file at `path` run its own program, which can read and write files; no stranger's."""
-    count: Number | None = None
+    """Lets a TorchScript file at `path` run its own program, which can read and write files.
+    Only for a file from a source that you trust."""
+    count: ImageCount | None = None
     """True training images used (before the 80/20 split); None: all."""
     holdout: Share = 0.2
     seed: Seed = 0
@@ -89,14 +107,14 @@ class TeacherConfig(Model):
 
 
 class GanConfig(Model):
-    """The DCGAN, the classifier's two losses, and its length (section 4.2 of the paper); 0 turns a loss off."""
+    """The DCGAN, the weights of its losses (0 turns one off), and its length (section 4.2 of the paper)."""
 
     lambda_e: Weight = 0.0
     lambda_d: Weight = 5.0
     lambda_s: Weight = 0.0
     """Not the paper's: the generator seeks images on which a student, trained beside it, differs from the teacher."""
     lambda_bn: Weight = 0.0
-    """Not the paper's: generated images shall have the statistics that the teacher's BatchNorm layers keep."""
+    """Not the paper's: generated images are drawn to the statistics that the teacher's BatchNorm layers keep."""
     width: Width = 64
     latent: Annotated[int, Field(ge=1, le=4096)] = 100
     batch_size: Annotated[int, Field(ge=2, le=2**16)] = 2048
@@ -117,16 +135,16 @@ class StudentConfig(Model):
 
 
 class DistillConfig(FitConfig):
-    """Distillation: temperature, and where it draws its images from a generator, how often each is used."""
+    """Distillation: its temperature, and how often each image from a generator is used."""
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
-    score_images: Number = 4096
+    score_images: ImageCount = 4096
     """Freshly generated images on which agreement picks the student's best weights."""
     pool_refresh: Annotated[float, Field(ge=1e-4, le=1)] = 0.0625
     """New images made for each generated image used: the pool is made anew once each of its images was used
-    1 / pool_refresh times. 1: fresh noise at each step, as in the paper. The default saves most of a step's time, and
-    no difference in accuracy shows (docs/results/2026-11-26-precision-and-pool.md)."""
-    pool: Number = 4096
+    1 / pool_refresh times. 1: new images at each step, as in the paper. The default, 1/16, saves most of a step's time,
+    and accuracy shows no difference (docs/results/2026-11-26-precision-and-pool.md)."""
+    pool: ImageCount = 4096
     """Generated images held at a time."""
     mix_proxy: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Not the paper's: share of proxy images in each batch of generated ones, new classes' images among them."""
@@ -138,7 +156,7 @@ class ZskdConfig(Model):
     Temperature, iterations and number of images are those of the authors' released code for CIFAR-10.
     """
 
-    images: Number = 40_000
+    images: ImageCount = 40_000
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 0.1)
     """Scales of the Dirichlet's concentration; each gives an equal share of the images."""
     iterations: Count = 1500
@@ -160,10 +178,10 @@ class IncrementalConfig(FitConfig):
     epochs: Count = 250
     temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
     distill_weight: Weight = 0.75
-    """Of the distillation loss, which itself counts T^2 times: 3 in all, beside the new classes' cross-entropy."""
+    """Of the distillation loss, which is itself multiplied by T^2: 3 in all, to 1 of the new classes' loss."""
     joint: bool = False
-    """Not the paper's: the distillation loss also gives the recalled images no probability of a new class, and the
-    cross-entropy is over all classes. For images like the old classes', not for the new ones themselves."""
+    """Not the paper's: the distillation loss also teaches that recalled images are of no new class, and the
+    cross-entropy is over all classes. Of use where recalled images look like old classes, not like new ones."""
     scaling: Literal["none", "norms", "aligned"] = "norms"
     """What keeps the new classes' logits from outgrowing the old ones'. `norms`: the loss (mean norm of the old
     classes' weight rows - mean norm of the new ones')^2; `aligned`: the new rows scaled after training to the old
@@ -173,7 +191,7 @@ class IncrementalConfig(FitConfig):
 
 
 class ProbeConfig(Model):
-    """The rung score: a short distillation from the generator as it stands at some GAN steps."""
+    """Probes, which give a rung's score: a short distillation from the generator after some GAN steps."""
 
     at: tuple[Count, ...] = ()
     """GAN steps, ascending, after which the generator is probed; () for never."""
@@ -212,19 +230,19 @@ class BankConfig(Model):
 
 
 class TrialConfig(Model):
-    """One trial: a pure function of this gives the student."""
+    """All settings of one trial; its student is a pure function of them."""
 
     task: Literal["distillation", "incremental"] = "distillation"
     """`incremental`: the teacher, of `teacher.dataset`'s classes, learns the proxy's classes as well (Table 3)."""
     method: Name = "degan"
     proxy: Name = "cifar100/related_90"
-    count: Number | None = None
+    count: ImageCount | None = None
     """Proxy images used, drawn class-balanced; None: all."""
-    shots: Number = 10
+    shots: ImageCount = 10
     """True images of each class, for the method `few_shot` alone."""
     seed: Seed = 0
     precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
-    """Of GAN steps, probes and distillation (`device.precision_of`); teachers and scores are float32 always."""
+    """Of GAN steps, probes and distillation (`device.precision_of`); teachers and scores are always float32."""
     accelerate: Literal["none", "graphs"] = "graphs"
     """On a GPU, how GAN and distillation steps are run: each recorded as a CUDA graph, which is several times as fast
     (docs/results/2026-11-26-gpu.md), or plain. On a CPU it has no effect."""
@@ -233,7 +251,7 @@ class TrialConfig(Model):
     gan: GanConfig = GanConfig()
     distill: DistillConfig = DistillConfig(beta1=0.5, epochs=5000, steps_per_epoch=256)
     distill_images: DistillConfig = DistillConfig(batch_size=2048, batch_of="set", epochs=5000)
-    """Distillation from images rather than from a generator, as the released code budgets it."""
+    """Distillation from images rather than from a generator, with the released code's batch and length."""
     zskd: ZskdConfig = ZskdConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     objective: Literal[*OBJECTIVES] = "balanced_soft_agreement"  # type: ignore[valid-type]

@@ -16,12 +16,12 @@ def _visible(text: str) -> str:
 
 
 Name = Annotated[str, Field(max_length=1000), AfterValidator(_visible)]
-# Upper bounds keep settings from somebody else from asking for all of a machine's memory.
+# With upper bounds, settings from an untrusted file cannot ask for all of a machine's memory.
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Width = Annotated[int, Field(ge=1, le=512)]
 Batch = Annotated[int, Field(ge=1, le=2**16)]
-Number = Annotated[int, Field(ge=1, le=2_500_000)]
-"""Images held in memory at a time."""
+ImageCount = Annotated[int, Field(ge=1, le=2_500_000)]
+"""A number of images, all of which are held in memory."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]

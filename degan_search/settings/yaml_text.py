@@ -1,4 +1,4 @@
-"""YAML from users: plain settings, without what could grow without bound or is not a setting."""
+"""Reads settings from YAML: plain values only, without aliases or other types."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(path: Path, what: str) -> Any:
         if not path.exists():
             raise UserError(f"{what} does not exist")
         text = untrusted.read(path, what, MAX_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:  # OSError: a name that no disk takes
+    except (OSError, UnicodeDecodeError) as error:  # OSError: a name that no file system allows
         raise UserError(f"{what} cannot be read as text: {error}") from None
     return parse(text, what)
 
@@ -51,7 +51,7 @@ def parse(text: str, what: str) -> Any:
         raise
     except RecursionError:
         raise UserError(f"{what} is nested too deeply") from None
-    except Exception as error:  # beside its own, PyYAML lets through what a wrong tag (!!int "") brings about
+    except Exception as error:  # PyYAML also raises errors that are not its own, as for a wrong tag (!!int "")
         raise UserError(f"{what} is not YAML: {' '.join(str(error).split()) or repr(error)}") from None
     return value
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from degan_search.ledger.columns import GAN_LOSSES
-from degan_search.networks.batch_statistics import distances, watched
+from degan_search.networks.batch_statistics import distances, gathered_statistics
 from degan_search.networks.dcgan import build_discriminator, build_generator
 from degan_search.settings.trial import DistillConfig, GanConfig
 from degan_search.system import device
@@ -135,7 +135,7 @@ class Gan:
             adversarial = generator_loss(fake_logits)  # the DCGAN ablation needs no classifier
             return losses | {"g_loss": adversarial, "adversarial": adversarial}
         with ExitStack() as stack:
-            sums = stack.enter_context(watched(self.teacher)) if config.lambda_bn else {}
+            sums = stack.enter_context(gathered_statistics(self.teacher)) if config.lambda_bn else {}
             class_logits = self.teacher(fake)
         found = degan_generator_loss(fake_logits, class_logits, config.lambda_e, config.lambda_d)
         losses |= {"adversarial": found.adversarial, "entropy": found.entropy, "diversity": found.diversity}

@@ -33,7 +33,7 @@ from degan_search.system.errors import UserError
 from degan_search.system.weights_file import tensors_bytes
 from degan_search.system.whole_files import write_bytes
 from degan_search.training.context import Context
-from degan_search.training.cuda_graph import chosen
+from degan_search.training.cuda_graph import acceleration_of
 from degan_search.training.loop import DivergedError, Fitting, Progress, progress_of
 from degan_search.training.measures import accuracy, predict
 
@@ -86,7 +86,7 @@ def true_images(config: TeacherConfig, data_dir: Path | None, part: Split = "tra
             f"teacher.dataset {config.dataset!r} leaves {len(train)} training images, "
             f"fewer than teacher.fit.batch_size = {config.fit.batch_size}"
         )
-    ready = to_input(images.images, channels(config))
+    ready = to_input(images.images, channels(config.network))
     return TrueImages(ready, images.labels, images.classes, train, held_out)
 
 
@@ -129,7 +129,7 @@ def obtain(
             held_out = float(json.loads(facts.read_text())["held_out_accuracy"])
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{facts} is broken; remove it, and the teacher is trained again") from None
-    return Teacher(config, data, ".safetensors", len(true.classes), channels(config), key, held_out)
+    return Teacher(config, data, ".safetensors", len(true.classes), channels(config.network), key, held_out)
 
 
 def _about(config: TeacherConfig) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class TeacherTraining:
 
     def __init__(self, config: TeacherConfig, true: TrueImages, device: str = "cpu") -> None:
         """Build an untrained teacher; its weights, the order of images and their augmentation are `trial.seed`'s."""
-        context = Context(config.seed, device, accelerate=chosen("graphs", device))
+        context = Context(config.seed, device, accelerate=acceleration_of("graphs", device))
         with context.seeded("teacher", "weights"):
             model = build_classifier(config.network, len(true.classes), config.width)
         model.to(device).to(memory_format=torch.channels_last)
@@ -260,4 +260,4 @@ def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
         raise UserError(f"teacher.path {config.path!r} gives outputs that are not finite")
     held_out = _held_out_accuracy(model, true, "cpu")
     key = stable_hash(_about(config), digest, hashlib.sha256(data).hexdigest())
-    return Teacher(config, data, path.suffix, len(true.classes), channels(config), key, held_out)
+    return Teacher(config, data, path.suffix, len(true.classes), channels(config.network), key, held_out)

@@ -1,6 +1,6 @@
-"""Where a run's files lie: in a folder, or in an object store of which a folder here is the working copy.
+"""Where a run's files lie: in a folder, or in an object store with a local folder as its working copy.
 
-All readers read the folder. `Mirror` fetches into it what the store has, and puts into the store what is new in it.
+All readers read the folder. `Mirror` downloads what the store has, and uploads what is new in the folder.
 """
 
 from degan_search.storage.mirror import Mirror

@@ -1,4 +1,4 @@
-"""Stores as pyarrow knows them: how one is opened, what it says when it fails, and a file written whole."""
+"""Stores through pyarrow: connections, files read and written whole, and errors in plain words."""
 
 from __future__ import annotations
 
@@ -37,32 +37,33 @@ PERMANENT = {
     r"libjvm|libhdfs": "Hadoop is needed on this machine: set JAVA_HOME, HADOOP_HOME and CLASSPATH",
     r"HTTP status 4(?!08|29)\d\d": "it refuses the request",
 }
-"""What a store says that no waiting cures, as regular expressions, each with what would be right."""
+"""Errors of a store that trying again does not cure, as regular expressions, each with what would be right."""
 
-_WHOLE = ("s3", "gcs", "abfs")
-"""File systems in which an object is seen when all of it is there; in others a hidden file is renamed."""
+_ATOMIC = ("s3", "gcs", "abfs")
+"""File systems that show an object only when it is complete; in others a hidden file is written, then renamed."""
 
 
-def opened(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of an address and the path in it; there is one connection pool a bucket or host.
+def connect(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of an address and the path in it; there is one connection pool for each bucket or host.
 
     Raises:
         OSError, pyarrow.ArrowException: what `reason` explains.
     """
     parts = urlsplit(uri)
-    files, base = _connected(parts.scheme, parts.netloc, parts.query)
+    files, base = connection(parts.scheme, parts.netloc, parts.query)
     path = unquote(parts.path).strip("/")
     return files, f"{base}/{path}" if path else base
 
 
 @functools.lru_cache(maxsize=32)
-def _connected(scheme: str, netloc: str, query: str) -> tuple[pafs.FileSystem, str]:
+def connection(scheme: str, netloc: str, query: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of a bucket or host and the path of its root, kept for further calls."""
     from pyarrow import fs
 
     if scheme == "s3":
         return _s3(netloc, s3_options(query))
     if scheme in ("gs", "gcs") and "retry_limit_seconds" not in query:
-        # By default it tries for 15 minutes and tells nobody.
+        # By default it tries for 15 minutes without a message.
         query = f"{query}&retry_limit_seconds=10".lstrip("&")
     files, base = fs.FileSystem.from_uri(f"{scheme}://{netloc}/" + (f"?{query}" if query else ""))
     return files, base.rstrip("/")
@@ -79,7 +80,7 @@ def s3_options(query: str) -> dict[str, str]:
 
 
 def _s3(netloc: str, options: dict[str, str]) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of a bucket, which has to be there: S3 tells a missing bucket as a missing file."""
+    """Return the file system of a bucket, which has to exist: S3 reports a missing bucket as a missing file."""
     from pyarrow import fs
 
     account, _, bucket = netloc.rpartition("@")
@@ -93,7 +94,7 @@ def _s3(netloc: str, options: dict[str, str]) -> tuple[pafs.FileSystem, str]:
         connect_timeout=CONNECT_TIMEOUT,
         request_timeout=REQUEST_TIMEOUT,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),  # RemotePlace tries again, and says so
-        allow_delayed_open=True,  # one put for a file
+        allow_delayed_open=True,  # one request for a file
         background_writes=False,
         **options,
     )
@@ -102,15 +103,15 @@ def _s3(netloc: str, options: dict[str, str]) -> tuple[pafs.FileSystem, str]:
     except OSError as error:
         if not re.search(r"ACCESS_DENIED|HTTP status 403", str(error)):
             raise
-        return files, bucket  # an account may be allowed files and not this question
+        return files, bucket  # an account may have access to files but not to this request
     if found == fs.FileType.NotFound:
         raise OSError(f"Bucket '{bucket}' not found")
     return files, bucket
 
 
 def write(files: pafs.FileSystem, path: str, data: bytes) -> None:
-    """Write or replace a file, which is whole or not there."""
-    if files.type_name in _WHOLE:
+    """Write or replace a file: readers see all of it, or what was there before, or none."""
+    if files.type_name in _ATOMIC:
         with files.open_output_stream(path) as stream:
             stream.write(data)
         return
@@ -122,7 +123,7 @@ def write(files: pafs.FileSystem, path: str, data: bytes) -> None:
             stream.write(data)
         try:
             files.move(hidden, path)
-        except OSError:  # HDFS replaces no file
+        except OSError:  # HDFS does not rename to a name that is there
             files.delete_file(path)
             files.move(hidden, path)
     except BaseException:
@@ -132,19 +133,22 @@ def write(files: pafs.FileSystem, path: str, data: bytes) -> None:
 
 
 def read(files: pafs.FileSystem, path: str) -> bytes:
-    """Return a file's bytes, all of one writing."""
+    """Return a file's bytes, never a mixture of two versions."""
     while True:
         with files.open_input_file(path) as file:
             data: bytes = file.read()
             before = file.size(), file.metadata()
-        # The size was asked for before the bytes: of a file replaced between, pyarrow cuts them, or adds zeros.
+        # pyarrow asks for the size first: if the file is replaced before it reads, it cuts the bytes or adds zeros.
         with files.open_input_file(path) as file:
             if (file.size(), file.metadata()) == before:
                 return data
 
 
 def stamps(files: pafs.FileSystem, path: str) -> dict[str, tuple[int, int]]:
-    """Return size and time of change in seconds of each file by its name under a folder; of a file by the name ''."""
+    """Return size and time of the last change, in seconds, of each file under a folder by its name.
+
+    A path that is a file gives that file by the name ''.
+    """
     from pyarrow import fs
 
     about = files.get_file_info(path)
@@ -152,7 +156,7 @@ def stamps(files: pafs.FileSystem, path: str) -> dict[str, tuple[int, int]]:
     if about.type == fs.FileType.Directory:
         infos = files.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
     return {
-        # Whole seconds: some stores tell the fraction in lists alone.
+        # Whole seconds: some stores give the fraction only in listings.
         info.path[len(path) + 1 :]: (info.size, (info.mtime_ns or 0) // 10**9)
         for info in infos
         if info.type == fs.FileType.File
@@ -163,7 +167,7 @@ def reason(error: Exception, where: str) -> str:
     """Return what a store said, if trying again may help; `where` names the file in messages.
 
     Raises:
-        UserError: no waiting cures it; says what would be right.
+        UserError: trying again does not help; says what would be right.
         OSError: a disk refused, such as a full one.
     """
     said = _said(error)
@@ -180,7 +184,7 @@ def reason(error: Exception, where: str) -> str:
 
 
 def _said(error: Exception) -> str:
-    """Return the telling part of a message of pyarrow's."""
+    """Return the informative part of a message of pyarrow's."""
     text = " ".join(str(error).splitlines()[:1]) or repr(error)
     if found := re.search(r"AWS Error (\S+)(?: \(.*?\))? during \w+ operation: (.*)", text):
         kind, said = found.groups()

@@ -1,4 +1,4 @@
-"""A folder here and its copy in a store: fetched from there, and put there in the background."""
+"""A local folder and its copy in a store: downloads, and uploads in the background."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _log = logging.getLogger(__name__)
 
 
 class Mirror:
-    """A folder here and its copy in a store.
+    """A local folder and its copy in a store.
 
-    Files are put by one thread in the background, in the order in which they were pushed, so that a store that is
-    down holds up nobody. What is not put yet is in `waiting`; `flush` waits for it. A list of what is in the store
-    as it is here, `.stored.jsonl`, keeps a file that changed here from being replaced by an older one from there.
+    A thread in the background uploads files in the order in which they were pushed, so that a store that is down
+    delays nobody. What is not uploaded yet is in `waiting`; `flush` waits for it. `.stored.jsonl` lists what the store
+    has in the version that is here: a file that changed here since is not replaced by the older one in the store.
     """
 
     def __init__(self, local: Path, remote: RemotePlace) -> None:
         self.local, self.remote = local, remote
         self.fault = ""
-        """What the store, or the disk, said of the last file that could not be put."""
+        """What the store, or the disk, said of the last file that could not be uploaded."""
         self._here = LocalPlace(local)
         self._record = _Record(local / ".stored.jsonl")
         self._changed = threading.Condition()
         self._queue: dict[str, tuple[bool, int]] = {}
-        """What is to be done, in order: whether the file is to be deleted there, and when it was asked for."""
+        """Files to handle, in order: whether to delete it in the store, and the number of the request."""
         self._asked = self._tried = 0
         self._thread: threading.Thread | None = None
 
@@ -46,34 +46,34 @@ class Mirror:
             return set(self._queue)
 
     def pull(self, under: str = "", only: Callable[[str], bool] | None = None) -> int:
-        """Fetch what is missing here or is another in the store, and return how many files that were.
+        """Download files that are missing here or differ in the store, and return how many those were.
 
-        `only` says of a name whether it is wanted. Files that are not in the store stay, and so does one that changed
-        here since it was last put: it is newer.
+        `only` says of a name whether it is wanted. Files that the store does not have stay, and so does a file that
+        changed here since its last upload: it is newer.
 
         Raises:
             OSError, UserError: as RemotePlace, or the disk refused.
         """
         stamps = self.remote.stamps(under)
         names = [name for name in stamps if only is None or only(name)]
-        with ThreadPoolExecutor(AT_A_TIME, "pull") as pool:  # after a fault, what has not begun is not begun
+        with ThreadPoolExecutor(AT_A_TIME, "pull") as pool:  # after an error no further download begins
             return sum(pool.map(lambda name: self._fetch(name, stamps[name]), names))
 
     def push(self, *names: str) -> None:
-        """Put these files in the background.
+        """Upload these files in the background.
 
-        What the store refuses stays in `waiting` and is tried again with the next push or flush. A file that waits
-        already is put once, as it is then.
+        What the store refuses stays in `waiting` and is tried again with the next push or flush. A file that already
+        waits is uploaded once, as it is at that time.
         """
         self._ask(names, delete=False)
 
     def push_all(self, under: str = "") -> None:
-        """Put all files that changed since they were last put or fetched, the oldest first, in the background.
+        """Upload all files that changed since their last upload or download, the oldest first, in the background.
 
         Hidden files, lock files and what is of use on this machine alone (folders `ray` and `packed`) are left out.
         """
         stamps = self._here.stamps(under)
-        new = [name for name, stamp in stamps.items() if not _ours(name) and self._record.here(name) != stamp]
+        new = [name for name, stamp in stamps.items() if not _local_only(name) and self._record.here(name) != stamp]
         self.push(*sorted(new, key=lambda name: stamps[name][1]))
 
     def delete(self, *names: str) -> None:
@@ -83,7 +83,7 @@ class Mirror:
         self._ask(names, delete=True)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all is put, was tried once more in vain, or `timeout` seconds are over; return whether all is."""
+        """Wait until all is uploaded, one more try failed, or `timeout` seconds are over; return whether all is."""
         self._ask([], delete=False)
         with self._changed:
             self._changed.wait_for(lambda: not self._queue or self._tried == self._asked, timeout)
@@ -116,7 +116,7 @@ class Mirror:
                 self._changed.notify_all()
 
     def _send(self, name: str) -> bool:
-        """Put or delete a file that waits; return False if the store is down, so that the others need no trying."""
+        """Upload or delete a waiting file; return False if the store is down, so that the others are not tried."""
         with self._changed:
             asked = self._queue[name]
         try:
@@ -133,7 +133,7 @@ class Mirror:
                 self._record.write(name, stamp, self.remote.stamps(name).get(name))
             elif asked[0]:
                 self.remote.delete(name)
-        except Exception as error:  # whatever it is: a thread that ended would put nothing more
+        except Exception as error:  # of any kind: the thread has to go on with other uploads
             self.fault = str(error)
             _log.warning("%s; it is tried again later", error)
             return False
@@ -144,7 +144,7 @@ class Mirror:
         return True
 
     def _fetch(self, name: str, there: Stamp) -> bool:
-        """Fetch a file if it is not here as it is in the store; return whether it was fetched."""
+        """Download a file if the store has another version; return whether it was downloaded."""
         file = self.local / name
         before = stamp_of(file)
         with self._changed:
@@ -172,7 +172,7 @@ class Mirror:
 
 
 class _Record:
-    """What is in the store as it is here: a line for each file put or fetched, of which the last one counts."""
+    """What the store has in the version that is here: a line for each transfer, of which a name's last one counts."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -183,7 +183,7 @@ class _Record:
         known = {}
         with contextlib.suppress(FileNotFoundError):
             for line in self.file.read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError, TypeError):  # a torn line: that file is taken for a new one
+                with contextlib.suppress(ValueError, TypeError):  # a line that was cut short: its file counts as new
                     name, here, there = json.loads(line)
                     known[name] = ((here[0], here[1]), (there[0], there[1]) if there else None)
         return known
@@ -199,11 +199,11 @@ class _Record:
     def write(self, name: str, here: Stamp, there: Stamp | None) -> None:
         with self._lock:
             self._known[name] = (here, there)
-            # Without the line a file is put once more than needed.
+            # Without the line, a file is only uploaded once more than needed.
             with contextlib.suppress(OSError), self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([name, here, there]) + "\n")
 
 
-def _ours(name: str) -> bool:
+def _local_only(name: str) -> bool:
     """Return whether a file is of use on this machine alone."""
     return name.endswith(".lock") or bool({"ray", "packed"} & set(name.split("/")[:-1]))

@@ -1,4 +1,4 @@
-"""Where files lie: in a folder or in a store, read and written in the same way."""
+"""A place of files, a local folder or a store, which are read and written in the same way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE = 300.0
 FIRST_WAIT, LONGEST_WAIT = 0.25, 10.0
 """Seconds between two tries at most, at the beginning and at the end."""
 SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss", "file")
-"""What an address may begin with; beside these, `fsspec+NAME` of a file system that fsspec knows."""
+"""Kinds of stores that an address may begin with; also `fsspec+NAME`, of a file system that fsspec knows."""
 S3_OPTIONS = ("endpoint_override", "scheme", "region", "tls_ca_file_path")
 """What may follow the `?` in an s3:// address."""
 _jitter = random.SystemRandom()
@@ -120,7 +120,7 @@ class RemotePlace:
 
     Raises (each operation):
         OSError: that went on for `patience` seconds.
-        UserError: what no waiting cures: wrong credentials, no such bucket; says what to set.
+        UserError: trying again does not help, as with wrong credentials or no such bucket; says what to set.
     """
 
     uri: str = field(repr=False)  # it may hold credentials
@@ -129,11 +129,11 @@ class RemotePlace:
 
     @property
     def address(self) -> str:
-        """The address for people: without credentials and options."""
+        """The address for messages: without credentials and options."""
         return _shown(self.uri)
 
     def write(self, name: str, data: bytes) -> None:
-        """Write or replace a file; in an object store that is one put."""
+        """Write or replace a file; in an object store by one request."""
         self._do("write", name, lambda files, path: filesystems.write(files, path, data))
 
     def read(self, name: str) -> bytes:
@@ -179,7 +179,7 @@ class RemotePlace:
         begun, wait = time.monotonic(), FIRST_WAIT
         while True:
             try:
-                files, path = filesystems.opened(self.uri)
+                files, path = filesystems.connect(self.uri)
                 return act(files, path + inside)
             except FileNotFoundError:
                 raise
@@ -195,7 +195,7 @@ class RemotePlace:
 
 
 def place(storage: str) -> Place:
-    """Return the place of a folder's name or of a store's address, such as `runs`, `file:///x` or `s3://bucket/runs`.
+    """Return the place with a folder's name or a store's address, such as `runs`, `file:///x` or `s3://bucket/runs`.
 
     Raises:
         UserError: an unknown kind of store, no bucket, or an unknown option.
@@ -265,7 +265,7 @@ def _shown(uri: str) -> str:
 
 
 def _fault(name: str) -> str | None:
-    """Return what is wrong with a name, if anything: it shall lie in its place, and be the same in every store."""
+    """Return what is wrong with a name, if anything: it has to stay inside its place and be valid in every store."""
     if set(name.split("/")) & {"", ".", ".."} or "\\" in name or not name.isprintable():
         return f"{name!r} is no name inside a folder: parts without '..', '\\' and unseen characters are needed"
     return None

@@ -1,1 +1,1 @@
-"""Errors, seeds, devices and files: what everything else stands on."""
+"""The ground layer: errors, random seeds, devices, CPUs and files."""

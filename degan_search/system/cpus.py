@@ -1,4 +1,4 @@
-"""CPUs of its own for each process."""
+"""Binds each process to CPUs that no other process uses."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 import socket
 
 CPU_NAME = "degan-search/cpu"
-"""What a process that has a CPU to itself binds a socket to, with the CPU's number."""
+"""Prefix of the socket's name that reserves a CPU; the CPU's number follows."""
 _taken: list[socket.socket] = []
-"""The sockets of this process's CPUs: it has them as long as it lives."""
+"""The sockets that reserve this process's CPUs; they stay open for as long as it lives."""
 
 
 def pin(threads: int) -> bool:
-    """Keep the calling thread, and those that it starts later, on CPUs that no other process has pinned itself to.
+    """Bind the calling thread, and threads that it starts later, to CPUs that no other process has reserved.
 
-    Returns whether it did; once done, it stays so until the process ends. Where so many CPUs are not free, or the
-    system knows no affinity, nothing changes. A CPU is taken by a socket in Linux's abstract namespace: one process
-    alone can bind a name, and the kernel frees it however the process ends. Nothing ever connects to it.
+    Returns whether it is bound; this lasts until the process ends. Nothing changes where fewer than `threads` CPUs are
+    free, or where the system has no CPU affinity. A CPU is reserved by binding a socket in Linux's abstract namespace:
+    only one process can bind a name, and the kernel frees it however the process ends. Nothing connects to the socket.
     """
     if _taken or not hasattr(os, "sched_setaffinity"):
         return bool(_taken)

@@ -1,4 +1,4 @@
-"""Named seed streams, the device, threads, and where a result came from."""
+"""The device and how it computes: threads, deterministic kernels, precision."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 T = TypeVar("T")
 Precision = Literal["float32", "tf32", "bf16"]
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
+"""Parameters of `mallopt`, from glibc's malloc.h."""
 
 
 def choose_device(gpus: float | None = None) -> str:
-    """Return "cuda" where a GPU is present and, if the number assigned is given, some of it is ours."""
+    """Return "cuda" if there is a GPU and, where the number of GPUs assigned to this process is given, it is not 0."""
     return "cuda" if torch.cuda.is_available() and (gpus is None or gpus > 0) else "cpu"
 
 
@@ -29,14 +29,17 @@ def set_up_torch(threads: int) -> None:
     torch.set_flush_denormal(True)
     _keep_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Nothing here reads memory that was not written, and filling it takes time.
+    # No code here reads uninitialised memory, and filling it takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # torch's own default; `arithmetic` asks for it
+    torch.backends.cudnn.allow_tf32 = False  # `arithmetic` turns it on where a trial asks for it
 
 
 def _keep_memory() -> None:
-    """Let glibc keep freed memory: a step's large tensors are else mapped and cleared anew, a tenth of its time."""
+    """Let glibc keep freed memory.
+
+    Otherwise a step's large tensors are mapped and cleared again each time, which takes a tenth of its time.
+    """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
@@ -44,7 +47,7 @@ def _keep_memory() -> None:
 
 
 def settled(made: T) -> T:
-    """Return it once the device has computed it, so that other streams may use it."""
+    """Wait until the device has computed `made`, so that other CUDA streams may use it, and return it."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.current_stream().synchronize()
     return made
@@ -53,9 +56,9 @@ def settled(made: T) -> T:
 def precision_of(setting: str, device: str) -> Precision:
     """Return what a trial's `precision` means on a device.
 
-    `auto` is bf16 where the hardware multiplies it (AVX512-BF16 or AMX, GPUs from compute capability 8.0), as no
-    difference in final accuracy shows (docs/results/2026-11-26-precision-and-pool.md); else float32, on a GPU TF32.
-    TF32 is float32 on a CPU.
+    `auto` is bf16 where the hardware multiplies it (AVX512-BF16 or AMX; GPUs from compute capability 8.0), as final
+    accuracy shows no difference (docs/results/2026-11-26-precision-and-pool.md). Elsewhere it is TF32 on a GPU and
+    float32 on a CPU, which also computes `tf32` in float32.
     """
     cuda = torch.device(device).type == "cuda"
     if setting == "auto":

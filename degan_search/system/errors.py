@@ -1,4 +1,4 @@
-"""The one exception that a user's own input may cause, and the hint that goes with a wrong name."""
+"""Exceptions whose message is for the user, and hints for a misspelt name."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import re
 from collections.abc import Iterable
 
 LISTED = 40
-"""Names that a message lists at most."""
+"""Most names that a message lists."""
 LONGEST = 2000
-"""Characters of a message at most: a value in it may be somebody else's."""
+"""Most characters of a message: a value in it may come from an untrusted file."""
 CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-"""What could style, move or turn round a terminal's text, as a regular expression's class: all but tab and newline."""
+"""Characters that change how a terminal shows text (control and direction characters, but not tab and newline).
+
+They are written for use inside the [] of a regular expression.
+"""
 _UNSEEN = re.compile(rf"[{CONTROLS}\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
     r"""Return text with control characters written out, an escape as \x1b; tabs and newlines stay.
 
-    Half characters, as in names of files that are no Unicode, are written out too: they cannot be printed.
+    Lone surrogates, as in file names that are not Unicode, are written out too: they cannot be printed.
     """
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
@@ -42,7 +45,7 @@ class IncompleteError(UserError):
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after what was being written is whole; `hint` says how to go on."""
+    """Ctrl-C or SIGTERM, raised once files being written are complete; `hint` says how to go on."""
 
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(hint)
@@ -50,12 +53,12 @@ class InterruptedRun(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """As a shell tells a signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """The code by which a shell reports a signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.number
 
 
 def close_matches(word: str, known: Iterable[str]) -> str:
-    """The part of a message that names what was probably meant, and what there is."""
+    """Return the part of a message that names what was probably meant, and what is known."""
     known = list(known)
     near = difflib.get_close_matches(word[:LONGEST], known, n=3)
     if near and len(known) > LISTED:

@@ -1,4 +1,4 @@
-"""Named random streams."""
+"""Named streams of random numbers, each with a seed of its own."""
 
 from __future__ import annotations
 

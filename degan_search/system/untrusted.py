@@ -1,4 +1,4 @@
-"""Files from somebody else: how large they may be, and what is looked at before they are read."""
+"""Limits on files from untrusted sources, and checks that are made before they are read."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ from typing import IO
 from degan_search.system.errors import UserError
 
 MODEL_BYTES = 4 * 2**30
-"""A file of weights, and what it unpacks to."""
+"""Most bytes of a file of weights, and of what it unpacks to."""
 SET_BYTES = 8 * 2**30
-"""The pixels of an image set in memory: 2.8 million images of 3x32x32."""
+"""Most bytes of an image set's pixels in memory: 2.8 million images of 3x32x32."""
 IMAGE_BYTES = 256 * 2**20
-"""One encoded image."""
+"""Most bytes of one encoded image."""
 IMAGE_PIXELS = 2**26
-"""Height times width of one image before it is scaled."""
+"""Largest height times width of one image before it is scaled."""
 BATCH_BYTES = 256 * 2**20
-"""Encoded images read at a time."""
+"""Most bytes of encoded images read at a time."""
 ROW_BYTES = 64 * 2**20
-"""A ledger file, and what it unpacks to; `packed` may have as much for each thousand rows."""
+"""Most bytes of a ledger file, and of what it unpacks to; a pack may have as many for each thousand rows."""
 ROW_VALUES = 500_000
-"""Reports of a trial."""
+"""Most reports of a trial."""
 DIRECTORY_BYTES = 16 * 2**20
-"""The list of contents of a zip archive."""
-
-
+"""Most bytes of a zip archive's list of contents."""
 PICKLE_BYTES = 32 * 2**20
-"""The names, shapes and numbers in a file of torch.save; tensors lie beside them."""
+"""Most bytes of the names, shapes and numbers in a file of torch.save; the tensors lie beside them."""
 PLAIN_STATE = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
@@ -43,11 +41,14 @@ PLAIN_STATE = {
         for kind in ["Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"]
     ),
 }
-"""What a pickled state dict of dense tensors asks for. torch allows more (`bytearray`), some of which takes memory."""
+"""The names that a pickled state dict of dense tensors imports.
+
+torch allows more, such as `bytearray`, with which a small file could take much memory.
+"""
 
 
 @contextmanager
-def opened(path: Path, what: str, most: int) -> Iterator[IO[bytes]]:
+def open_file(path: Path, what: str, most: int) -> Iterator[IO[bytes]]:
     """Open a plain file of at most `most` bytes; `what` names it in messages.
 
     Raises:
@@ -56,7 +57,7 @@ def opened(path: Path, what: str, most: int) -> Iterator[IO[bytes]]:
     with ExitStack() as stack:
         try:
             about = path.stat()
-            plain = stat.S_ISREG(about.st_mode)  # to open a pipe would be to wait for its writer
+            plain = stat.S_ISREG(about.st_mode)  # opening a pipe would wait for its writer
             file = stack.enter_context(path.open("rb")) if plain else None
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise UserError(f"{what} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
@@ -68,18 +69,19 @@ def opened(path: Path, what: str, most: int) -> Iterator[IO[bytes]]:
 
 
 def read(path: Path, what: str, most: int) -> bytes:
-    """Return the bytes of a plain file; raises as `opened`."""
-    with opened(path, what, most) as file:
+    """Return the bytes of a plain file; raises as `open_file`."""
+    with open_file(path, what, most) as file:
         return file.read(os.fstat(file.fileno()).st_size)
 
 
 def check_zip(file: IO[bytes], what: str, most: int, stored: bool = False) -> dict[str, zipfile.ZipInfo]:
-    """Return a zip archive's contents by name after a look at what they would unpack to.
+    """Return a zip archive's contents by name, after checking how much they would unpack to.
 
     With `stored` none of them may be compressed.
 
     Raises:
-        UserError: no zip archive, an absurd list of contents, a name twice, or more than `most` bytes unpacked.
+        UserError: not a zip archive, a list of contents that is too long, a name that is there twice, or more than
+            `most` bytes unpacked.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 2**16 - 22))
@@ -87,7 +89,7 @@ def check_zip(file: IO[bytes], what: str, most: int, stored: bool = False) -> di
     place = end.rfind(b"PK\5\6")
     if place < 0 or len(end) < place + 22:
         raise UserError(f"{what} is no whole zip archive")
-    # The list's size; archives of more than 4 GiB say it in a record before, which Python believes wherever it is.
+    # Size of the list of contents. Archives above 4 GiB give it in an earlier record, which Python takes anywhere.
     directory = int.from_bytes(end[place + 12 : place + 16], "little") % (2**32 - 1)
     if (long := end.rfind(b"PK\6\6", 0, place)) >= 0:
         directory = max(directory, int.from_bytes(end[long + 40 : long + 48], "little"))
@@ -104,21 +106,21 @@ def check_zip(file: IO[bytes], what: str, most: int, stored: bool = False) -> di
     if stored and any(entry.compress_type != zipfile.ZIP_STORED for entry in contents):
         raise UserError(f"{what} holds compressed parts, which torch never writes; save it again with torch.save")
     if any(not entry.orig_filename.isascii() or "\0" in entry.orig_filename for entry in contents):
-        raise UserError(f"{what} holds a part whose name is not plain")  # other readers may take it for another
+        raise UserError(f"{what} holds a part whose name is not plain")  # other programs may read another name
     if len({entry.filename.lower() for entry in contents}) < len(contents):
         raise UserError(f"{what} holds two parts of one name")
     return {entry.filename: entry for entry in contents}
 
 
 def check_state(data: bytes, what: str, most: int = MODEL_BYTES) -> None:
-    """Refuse bytes that `torch.load(weights_only=True)` should not be given; they may be a state dict otherwise.
+    """Refuse bytes that should not be given to `torch.load(weights_only=True)`.
 
     Raises:
-        UserError: as `check_zip`, no zip archive of torch.save's, TorchScript, or more than plain tensors.
+        UserError: as `check_zip`, not an archive of torch.save's, TorchScript, or anything but plain tensors.
     """
     contents = check_zip(io.BytesIO(data), what, most, stored=True)
     pickles = [name for name in contents if name.lower().endswith(".pkl")]
-    # torch takes what does not begin like this for a pickle without an archive around it.
+    # What does not begin like this, torch reads as a pickle without an archive around it.
     if not data.startswith(b"PK\3\4") or len(pickles) != 1 or is_script(contents):
         raise UserError(f"{what} is no archive of torch.save's with a state dict")
     if contents[pickles[0]].file_size > PICKLE_BYTES:

@@ -1,4 +1,4 @@
-"""Tensors as safetensors bytes: no code inside."""
+"""Tensors as safetensors bytes, which hold no code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from degan_search.system.errors import UserError
 
 
 def tensors_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return named tensors (a network's state, images) as safetensors bytes: no pickled code inside."""
+    """Return named tensors (a network's state, images) as safetensors bytes."""
     return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes: a file is complete or not there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 HIDDEN = ".tmp-"
-"""What the name of a file begins with until it is whole."""
+"""Prefix of a file's name until the file is complete."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -17,7 +17,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         OSError: the folder cannot be written; what was there before stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, so that the replacement is atomic; readers pass over names that begin with a dot.
+    # In the same folder, so that the replacement is atomic; readers skip names that begin with a dot.
     hidden = path.with_name(f"{HIDDEN}{secrets.token_hex(4)}-{path.name}")
     try:
         with hidden.open("xb") as file:
@@ -35,6 +35,6 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def remove_torn(folder: Path) -> None:
-    """Remove the hidden files below a folder that a killed process was writing; nobody may write there meanwhile."""
+    """Remove the unfinished files that a killed process left below a folder; nobody may write there meanwhile."""
     for file in folder.rglob(f"{HIDDEN}*"):
         file.unlink(missing_ok=True)

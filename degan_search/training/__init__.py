@@ -1,1 +1,1 @@
-"""What the stages of a trial are made of: the loop that they share, its random numbers, its state."""
+"""What a trial's stages share: losses, measures, the training loop, batches, saved state."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class IndexBatches:
-    """Batches of indices for ever: shuffled passes over `count`, the last batch of a pass smaller.
+    """Endless batches of indices: shuffled passes over `count`, the last batch of a pass smaller.
 
     A last batch of one image is left out, unless one is asked for: BatchNorm cannot train on it.
     """

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from degan_search.system import device as runtime
 from degan_search.system import seeds
+from degan_search.system.device import Precision, arithmetic
 from degan_search.training.cuda_graph import Accelerate
 
 
@@ -18,7 +18,7 @@ class Context:
 
     seed: int
     device: str = "cpu"
-    precision: runtime.Precision = "float32"
+    precision: Precision = "float32"
     """Of convolutions and matrix products in training steps."""
     accelerate: Accelerate = "none"
     """Whether training steps are recorded as CUDA graphs."""
@@ -33,8 +33,4 @@ class Context:
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """Return a block that computes in `precision`."""
-        return runtime.arithmetic(self.precision, self.device)
-
-    def with_seed(self, seed: int) -> Context:
-        """Return the same context with the streams of another seed."""
-        return replace(self, seed=seed)
+        return arithmetic(self.precision, self.device)

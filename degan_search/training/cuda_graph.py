@@ -1,6 +1,6 @@
-"""A training step as one CUDA graph: a GPU is then not kept waiting for a thousand launches a step.
+"""Training steps recorded as CUDA graphs: a GPU then does not wait for a thousand kernel launches a step.
 
-Random numbers are drawn outside such a step and given to it. On a CPU a step runs as it is.
+Random numbers are drawn before such a step and given to it. On a CPU a step runs as it is.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ Step = Callable[..., Tensor]
 WARM_UP = 3
 """Steps before one is recorded, in which libraries choose kernels and optimisers make their state."""
 
-
 Part = nn.Module | Optimizer
 
 
-def chosen(setting: Accelerate, device: str) -> Accelerate:
+def acceleration_of(setting: Accelerate, device: str) -> Accelerate:
     """Return what a trial's `accelerate` means on a device."""
     return setting if torch.device(device).type == "cuda" else "none"
 
@@ -31,7 +30,7 @@ def accelerated(step: Step, parts: Sequence[Part], accelerate: Accelerate) -> St
 
     Args:
         step: takes tensors, changes the parts in place, reads nothing back to the host and draws no random numbers. Its
-            shapes are the same at each call but few, and it forgets old gradients itself.
+            shapes are the same at nearly every call, and it clears old gradients itself.
         parts: the networks that it trains, and their optimisers.
         accelerate: see `TrialConfig.accelerate`. A step on a CPU is never recorded, nor are networks with torch's own
             dropout.
@@ -55,7 +54,7 @@ def _tensors(part: Part) -> Iterator[Tensor]:
 class Recorded:
     """A step recorded as a CUDA graph at its first call; inputs of another shape take the plain step.
 
-    A learning rate is part of the recording: record anew when it changes, or when a part's tensors are others.
+    The learning rate is part of the recording: record anew when it changes, or when a part has other tensors.
     """
 
     def __init__(self, step: Step, parts: Sequence[Part]) -> None:
@@ -79,7 +78,7 @@ class Recorded:
         return self.output.clone()
 
     def _record(self, inputs: Sequence[Tensor]) -> None:
-        """Record without changing anything: what the steps before the recording did is put back."""
+        """Record the step, and undo what the warm-up steps before the recording changed."""
         self.inputs = [given.clone() for given in inputs]
         before = {id(tensor): (tensor, tensor.detach().clone()) for tensor in self._all()}
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]

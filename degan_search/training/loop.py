@@ -22,6 +22,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 LR_FACTORS = (1.0, 0.1)
 ENDLESS = 2**62
+"""A number of steps that no training reaches."""
 
 
 class DivergedError(RuntimeError):
@@ -96,7 +97,7 @@ class Fitting:
             config: optimiser, lengths, learning rates and patience, see `FitConfig`.
             steps_per_epoch: batches between two scores.
             name: the stage's, in the progress.
-            draw: gives what `loss` takes, the batch first. Its state is its maker's to save, as is that of `score`.
+            draw: returns the arguments of `loss`, the batch first. The caller saves its state, and that of `score`.
             accelerate: how a step is run (`cuda_graph.accelerated`), if the optimiser is `adam`: the other's learning
                 rate changes from step to step. Dropout's noise is then drawn before the step.
         """
@@ -166,12 +167,12 @@ class Fitting:
         self.model.load_state_dict(self.best)
         trained = [weights for weights in self.model.parameters() if weights.requires_grad]
         self.optimiser, self.schedule = self.phase.start(trained)
-        step = _stepping(self.optimiser, self.loss, self.noisy)
+        step = _optimiser_step(self.optimiser, self.loss, self.noisy)
         self.run_step = accelerated(step, (self.model, self.optimiser), self.accelerate)
 
     def _end_epoch(self, loss: Tensor) -> Progress:
         """Score the model, keep its weights if they are the best, and end the phase if it has lasted long enough."""
-        check(last := float(loss), self.name, self.steps)
+        _check_loss(last := float(loss), self.name, self.steps)
         self.model.eval()
         self.steps_in_epoch = 0
         self.epochs += 1
@@ -179,7 +180,7 @@ class Fitting:
         if (found := self.score() if self.score else float(self.steps)) > self.best_score:
             self.best, self.best_score = copy.deepcopy(self.model.state_dict()), found
             self.epochs_without_better = 0
-        progress = Progress(self.name, self.steps, longest(self.phases), self.best_score, last)
+        progress = Progress(self.name, self.steps, steps_at_most(self.phases), self.best_score, last)
         if not self.phase.lasts(self.steps, self.epochs, self.epochs_without_better):
             self._end_phase()
         return progress
@@ -197,7 +198,7 @@ class Fitting:
         self.done = True
 
 
-def _stepping(stepper: Optimizer, loss: Callable[..., Tensor], noisy: list[Dropout]) -> Callable[..., Tensor]:
+def _optimiser_step(stepper: Optimizer, loss: Callable[..., Tensor], noisy: list[Dropout]) -> Callable[..., Tensor]:
     """Return a step on a batch and the noise of these layers."""
 
     def step(*inputs: Tensor) -> Tensor:
@@ -213,7 +214,7 @@ def _stepping(stepper: Optimizer, loss: Callable[..., Tensor], noisy: list[Dropo
     return step
 
 
-def check(loss: float, stage: str, step: int) -> None:
+def _check_loss(loss: float, stage: str, step: int) -> None:
     """Refuse a loss that is not finite.
 
     Raises:
@@ -254,7 +255,7 @@ def phases(config: FitConfig, steps_per_epoch: int) -> list[Phase]:
     return _adam(config) if config.optimiser == "adam" else _sgd(config, steps_per_epoch)
 
 
-def longest(stretches: list[Phase]) -> int | None:
+def steps_at_most(stretches: list[Phase]) -> int | None:
     """Return the steps of all phases at most, or None where patience alone decides."""
     return stretches[-1].limit if stretches[-1].limit < ENDLESS else None
 

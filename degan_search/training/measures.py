@@ -144,8 +144,8 @@ def class_certainty(logits: Logits, temperature: float = 2.5) -> float:
     return _mean(shares)
 
 
-def measured(criterion: Criterion, student_logits: Logits, teacher_logits: Logits) -> float:
-    """Return a criterion of a student's logits for some images, by the function that its row in the table names."""
+def measure(criterion: Criterion, student_logits: Logits, teacher_logits: Logits) -> float:
+    """Return a criterion of a student's logits for some images, by the function that its row in `CRITERIA` names."""
     function = globals()[criterion.function]
     return float(function(student_logits, teacher_logits) if criterion.compares else function(student_logits))
 

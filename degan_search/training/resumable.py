@@ -1,4 +1,4 @@
-"""Network weights as bytes without pickled code, and the state of a running trial, so that it can go on later."""
+"""The state of a running trial as bytes, so that it can go on later."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 
 MAGIC = b"degan_search trial state 2\n"
-"""What a file of a trial's state begins with. Raise the number when what a stage saves changes."""
+"""The first bytes of a saved state. Raise the number when what a stage saves changes."""
 DIGEST = hashlib.sha256().digest_size
 
 
 def snapshot(state: Any) -> Any:
-    """Return a copy on the CPU that nothing changes any more; each tensor keeps its strides and has its own memory."""
+    """Return a copy on the CPU, independent of the state in use; tensors keep their strides and have their own memory."""
     return _on_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), state)
 
 

@@ -12,7 +12,7 @@ from degan_search.training.loop import DivergedError, Stage
 
 T = TypeVar("T")
 IMAGES, MOST = 1024, 8
-"""Images of a step that keep a GPU busy, and trials beyond which each one's share was measured to fall again."""
+"""Images in a step that keep a GPU busy, and the number of trials beyond which more were measured to be slower."""
 
 
 def side_by_side_on_gpu(batch_size: int) -> int:
@@ -23,8 +23,8 @@ def side_by_side_on_gpu(batch_size: int) -> int:
 class Turns(Generic[T]):
     """Trials, or stages, that take turns: a step of each, in order, then the next of each, until all are done.
 
-    Each has the bits that it has alone. A single step of one trial leaves most of a GPU idle. Steps of several overlap
-    there if they only start work and wait for none of it, as recorded ones do (`capture`). On a CPU nothing is gained.
+    Each gives the same bits as alone. A single step of one trial leaves most of a GPU idle. Steps of several overlap
+    there if they start work without waiting for it, as recorded ones do (`cuda_graph`). On a CPU nothing is gained.
     """
 
     def __init__(self, members: Mapping[int, Stage[T]], device: str = "cpu") -> None:
@@ -34,7 +34,7 @@ class Turns(Generic[T]):
         """What ended the members that diverged; the others go on."""
         self.streams: dict[int, Any] = {}
         if torch.device(device).type == "cuda":
-            torch.cuda.synchronize()  # what was made for the members is there before their streams begin
+            torch.cuda.synchronize()  # the members' inputs are computed before their streams begin
             self.streams = {number: torch.cuda.Stream() for number in members}  # type: ignore[no-untyped-call]
 
     @property
@@ -67,7 +67,7 @@ class Turns(Generic[T]):
         if member.done:
             self.drop(number)
         if report is not None and number in self.streams:
-            self.streams[number].synchronize()  # whoever reads what was reported does so on another stream
+            self.streams[number].synchronize()  # the report is read on another stream
         return report
 
     def _stream(self, number: int) -> AbstractContextManager[Any]:

@@ -29,9 +29,9 @@ from degan_search.system.device import precision_of
 from degan_search.system.weights_file import read_tensors, tensors_bytes
 from degan_search.system.whole_files import write_bytes
 from degan_search.training.context import Context
-from degan_search.training.cuda_graph import chosen
+from degan_search.training.cuda_graph import acceleration_of
 from degan_search.training.loop import DivergedError
-from degan_search.training.measures import measured, predict
+from degan_search.training.measures import measure, predict
 
 Images = UInt8[np.ndarray, "n c h w"]
 RunAll = Callable[[list[Callable[[], Images]]], list[Images]]
@@ -59,9 +59,9 @@ class Bank:
         found: dict[str, float] = {}
         for criterion in criteria.in_ledger(after_search=False):
             if criterion.needs == Needs.BANK:
-                found[criterion.name] = measured(criterion, logits, self.logits)
+                found[criterion.name] = measure(criterion, logits, self.logits)
             elif criterion.needs == Needs.HELD_OUT_PROXY:
-                found[criterion.name] = measured(criterion, held_out, teacher) if self.proxy_images else nan
+                found[criterion.name] = measure(criterion, held_out, teacher) if self.proxy_images else nan
         return found
 
 
@@ -130,7 +130,7 @@ def _generate(
     )
     images = torch.from_numpy(proxy).to(device)
     seed = seeds.stream_seed(config.seed, "bank", index)
-    context = Context(seed, device, precision_of("auto", device), chosen("graphs", device))
+    context = Context(seed, device, precision_of("auto", device), acceleration_of("graphs", device))
     gan = degan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), context)
     training = GanTraining(gan, images, set_images, context)
     try:

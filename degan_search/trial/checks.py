@@ -37,7 +37,7 @@ def check(config: TrialConfig) -> None:
         raise UserError(f"probe.at = {list(config.probe.at)}: task incremental has no rungs, it must be []")
     proxies.check(config.proxy)
     proxies.check(config.teacher.dataset)
-    channels = table.channels(config.teacher)
+    channels = table.channels(config.teacher.network)
     with torch.device("meta"):  # no weights are drawn
         teacher = build_classifier(config.teacher.network, 2, config.teacher.width)
         build_classifier(config.student.network, 2, config.student.width, channels)

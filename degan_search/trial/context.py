@@ -48,7 +48,7 @@ class TrialContext:
             config,
             inputs,
             METHODS[config.method],
-            Context(config.seed, device, precision, cuda_graph.chosen(config.accelerate, device)),
+            Context(config.seed, device, precision, cuda_graph.acceleration_of(config.accelerate, device)),
             on_device,
             on_device.teacher,
             on_device.teacher if config.gan.lambda_bn else on_device.fast_teacher,

@@ -56,7 +56,7 @@ def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train"
         UserError: they are not there, broken, or fewer than `count`.
     """
     images = proxies.load(config.proxy, part, data_dir, config.count if part == "train" else None, seed=0)
-    ready = to_input(images.images, table.channels(config.teacher))
+    ready = to_input(images.images, table.channels(config.teacher.network))
     set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
     train, held_out = split(len(ready), config.teacher.holdout, seed=0)
     return Proxy(ready, set_images, train, held_out, images.labels, images.classes)

@@ -187,7 +187,7 @@ def inputs_key(config: TrialConfig) -> str:
 
 def _proxy_key(config: TrialConfig) -> str:
     """Return what decides a trial's `Proxy`: name, count, the teacher's channels, and the share held out."""
-    return f"{config.proxy} {config.count} {table.channels(config.teacher)} {config.teacher.holdout}"
+    return f"{config.proxy} {config.count} {table.channels(config.teacher.network)} {config.teacher.holdout}"
 
 
 def _side_by_side(

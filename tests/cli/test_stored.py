@@ -147,9 +147,9 @@ class TestRefused:
     def test_who_may_not_write_sees_the_table_and_is_told(self, storage, monkeypatch):
         for name, value in storage.reader_env.items():
             monkeypatch.setenv(name, value)
-        filesystems._connected.cache_clear()
+        filesystems.connection.cache_clear()
         result = call("table", storage.at("digits"))
-        filesystems._connected.cache_clear()
+        filesystems.connection.cache_clear()
         assert "degan" in result.stdout
         assert result.exit_code == 1
         assert "4 files, such as table.csv, are not in s3://bucket/" in result.stderr

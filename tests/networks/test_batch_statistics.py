@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from degan_search.networks.batch_statistics import distances, norms, statistics_distance, watched
+from degan_search.networks.batch_statistics import distances, gathered_statistics, norms, statistics_distance
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.system.errors import UserError
@@ -114,7 +114,7 @@ def test_the_networks_with_norms_are_all_seen():
 def test_distances_and_their_gradients_are_the_equations(name):
     model, images = classifier(name)
     images.requires_grad_()
-    with watched(model) as sums:
+    with gathered_statistics(model) as sums:
         model(images)
     ours, expected = distances(sums), expected_distances(model, images)
     assert ours.shape == (len(norms(model)),)
@@ -132,7 +132,7 @@ def test_gradients_hold_in_float64():
     network = nn.Sequential(*norm((0.1, 0.2, 0.3), (0.5, 1.0, 2.0)), nn.Flatten(), nn.BatchNorm1d(12)).double().eval()
 
     def distance(x):
-        with watched(network, torch.float64) as sums:
+        with gathered_statistics(network, torch.float64) as sums:
             network(x)
         return distances(sums)
 
@@ -143,7 +143,7 @@ def test_gradients_hold_in_float64():
 def test_images_of_one_colour_have_a_finite_gradient():
     network = nn.Sequential(nn.BatchNorm2d(3)).eval()
     x = torch.full((4, 3, 8, 8), 0.5, requires_grad=True)
-    with watched(network) as sums:
+    with gathered_statistics(network) as sums:
         network(x)
     distances(sums).sum().backward()
     assert x.grad.isfinite().all()
@@ -162,7 +162,7 @@ def test_chunks_add_up_and_a_layer_that_runs_twice_counts_once():
     layer = norm((0.1, 0.2, 0.3), (0.5, 1.0, 2.0))
     found = []
     for sizes in ([9], [4, 5], [1] * 9):
-        with watched(layer, torch.float64) as sums:
+        with gathered_statistics(layer, torch.float64) as sums:
             for chunk in images.split(sizes):
                 layer(chunk)
         assert list(sums) == [layer[0]]
@@ -171,7 +171,7 @@ def test_chunks_add_up_and_a_layer_that_runs_twice_counts_once():
     torch.testing.assert_close(found[1], found[0])
     torch.testing.assert_close(found[2], found[0])
     twice = nn.Sequential(layer, layer).eval()
-    with watched(twice) as sums:
+    with gathered_statistics(twice) as sums:
         twice(images)
     assert distances(sums).shape == (1,)
     assert sums[layer[0]][2].tolist() == [2 * 9 * 16] * 3
@@ -186,14 +186,14 @@ class Broken(nn.Module):
 
 def test_nothing_is_left_behind_even_by_a_failure():
     network = nn.Sequential(norm(), Broken()).eval()
-    with pytest.raises(ArithmeticError), watched(network) as sums:
+    with pytest.raises(ArithmeticError), gathered_statistics(network) as sums:
         network(images())
     assert len(sums) == 1  # the layer before the failure was seen
     with pytest.raises(ArithmeticError):
         statistics_distance(network, images())
     assert not any(module._forward_pre_hooks for module in network.modules())
     whole = norm()
-    with watched(whole) as sums:
+    with gathered_statistics(whole) as sums:
         pass
     whole(images())
     assert not sums
@@ -203,7 +203,7 @@ def test_a_network_that_cannot_be_looked_into_has_no_layers_to_watch():
     script = torch.jit.trace(norm(), images())
     assert norms(script) == []
     assert norms(build_classifier("lenet", 10)) == []
-    with watched(script) as sums:
+    with gathered_statistics(script) as sums:
         script(images())
     assert not sums
 

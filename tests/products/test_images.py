@@ -50,7 +50,7 @@ class TestWritten:
         images = rng.integers(0, 256, (30, channels, 32, 32), np.uint8)
         labels = rng.permutation(np.arange(30) % 3)
         soft = rng.random((30, 3), np.float32)
-        with write.written(tmp_path / "made", kind, ("Bag", "cat", "dog"), {"seed": 5}) as add:
+        with write.writing(tmp_path / "made", kind, ("Bag", "cat", "dog"), {"seed": 5}) as add:
             for part in np.split(np.arange(30), [1, 20]):
                 add(images[part], labels[part], soft[part])
             assert not (tmp_path / "made").exists()
@@ -63,7 +63,7 @@ class TestWritten:
 
     def test_npz_has_soft_labels_names_and_source(self, tmp_path):
         soft = np.array([[0.25, 0.75], [1, 0]], np.float32)
-        with write.written(tmp_path / "a.npz", "npz", ("cat", "dog"), {"seed": 5}) as add:
+        with write.writing(tmp_path / "a.npz", "npz", ("cat", "dog"), {"seed": 5}) as add:
             add(np.zeros((2, 1, 32, 32), np.uint8), np.array([1, 0]), soft)
         with np.load(tmp_path / "a.npz") as archive:
             np.testing.assert_array_equal(archive["soft"], soft)
@@ -72,7 +72,7 @@ class TestWritten:
 
     def test_parquet_has_row_groups_and_the_hubs_layout(self, tmp_path, monkeypatch):
         monkeypatch.setattr(write, "ROW_GROUP", 4)
-        with write.written(tmp_path / "a.parquet", "parquet", ("cat", "dog"), {}) as add:
+        with write.writing(tmp_path / "a.parquet", "parquet", ("cat", "dog"), {}) as add:
             add(np.zeros((9, 3, 32, 32), np.uint8), np.zeros(9, np.int64), np.ones((9, 2), np.float32))
         file = pq.ParquetFile(tmp_path / "a.parquet")
         assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 1]
@@ -81,7 +81,7 @@ class TestWritten:
         assert pd.read_parquet(tmp_path / "a.parquet")["image"][8]["path"] == "00000008.png"
 
     def test_folders_keep_the_number_of_a_class_without_images(self, tmp_path):
-        with write.written(tmp_path / "a", "folders", ("ant", "bee", "cat"), {}) as add:
+        with write.writing(tmp_path / "a", "folders", ("ant", "bee", "cat"), {}) as add:
             add(np.zeros((2, 1, 32, 32), np.uint8), np.array([0, 2]), np.ones((2, 3), np.float32))
         assert ImageFolder(tmp_path / "a", allow_empty=True).targets == [0, 2]
 
@@ -93,7 +93,7 @@ class TestWritten:
         try:
             with (
                 pytest.raises(OSError, match="large"),
-                write.written(tmp_path / "made", kind, ("a", "b"), {}) as add,
+                write.writing(tmp_path / "made", kind, ("a", "b"), {}) as add,
             ):
                 add(images, np.zeros(64, np.int64), np.ones((64, 2), np.float32))
         finally:
@@ -102,14 +102,14 @@ class TestWritten:
 
     @formats
     def test_an_interruption_leaves_nothing(self, kind, tmp_path):
-        with pytest.raises(KeyboardInterrupt), write.written(tmp_path / "x" / "made", kind, ("a", "b"), {}) as add:
+        with pytest.raises(KeyboardInterrupt), write.writing(tmp_path / "x" / "made", kind, ("a", "b"), {}) as add:
             add(np.zeros((2, 1, 32, 32), np.uint8), np.array([0, 1]), np.ones((2, 2), np.float32))
             raise KeyboardInterrupt
         assert hidden_or_not(tmp_path / "x") == []
 
     @formats
     def test_what_came_meanwhile_is_kept(self, kind, tmp_path):
-        with pytest.raises(UserError, match="already there"), write.written(tmp_path / "a", kind, ("a",), {}):
+        with pytest.raises(UserError, match="already there"), write.writing(tmp_path / "a", kind, ("a",), {}):
             (tmp_path / "a").write_text("mine")
         assert (tmp_path / "a").read_text() == "mine"
 

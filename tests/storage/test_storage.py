@@ -45,9 +45,9 @@ fsspec.register_implementation("like-hdfs", LikeHdfs, clobber=True)
 @pytest.fixture
 def connect_anew():
     """Connections that were opened with another environment or other time limits are not taken."""
-    filesystems._connected.cache_clear()
+    filesystems.connection.cache_clear()
     yield
-    filesystems._connected.cache_clear()
+    filesystems.connection.cache_clear()
 
 
 @pytest.fixture
@@ -332,7 +332,7 @@ def test_who_may_read_may_not_write(s3, monkeypatch, connect_anew):
     place(s3.uri).write("x", b"1")
     for name, value in s3.reader_env.items():
         monkeypatch.setenv(name, value)
-    filesystems._connected.cache_clear()
+    filesystems.connection.cache_clear()
     there = place(s3.uri)
     assert there.read("x") == b"1"
     assert there.names() == {"x": 1}

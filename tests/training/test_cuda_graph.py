@@ -150,8 +150,8 @@ def test_on_a_cpu_nothing_is_recorded(stage, monkeypatch):
 
 
 def test_what_a_setting_means_on_a_device():
-    assert [cuda_graph.chosen(setting, "cpu") for setting in ("none", "graphs")] == ["none"] * 2
-    assert [cuda_graph.chosen(setting, "cuda:1") for setting in ("none", "graphs")] == ["none", "graphs"]
+    assert [cuda_graph.acceleration_of(setting, "cpu") for setting in ("none", "graphs")] == ["none"] * 2
+    assert [cuda_graph.acceleration_of(setting, "cuda:1") for setting in ("none", "graphs")] == ["none", "graphs"]
 
 
 def test_steps_that_draw_random_numbers_are_not_recorded(monkeypatch):
