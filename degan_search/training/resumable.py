@@ -19,7 +19,7 @@ DIGEST = hashlib.sha256().digest_size
 
 
 def snapshot(state: Any) -> Any:
-    """Return a copy on the CPU, independent of the state in use; tensors keep their strides and have their own memory."""
+    """Return a copy on the CPU, which no later step changes; its tensors keep their strides."""
     return _on_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), state)
 
 

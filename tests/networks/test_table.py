@@ -1,4 +1,4 @@
-"""Every network of the table, and the DCGAN: sizes, shapes, gradients, frozen copies."""
+"""Every classifier of the table: sizes, shapes, gradients, first weights."""
 
 import copy
 import subprocess
@@ -6,15 +6,15 @@ import sys
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from degan_search.networks.dcgan import build_discriminator, build_generator
-from degan_search.networks.frozen import freeze
-from degan_search.networks.layers import LocalResponseNorm2
 from degan_search.networks.resnet import ZeroPadding
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.system.errors import UserError
 from degan_search.training.measures import predict
+from tests.networks.models import SMALL, count, images, used
+
+pytestmark = pytest.mark.usefixtures("seeded")
 
 # Classes, and how many parameters the network then has.
 PARAMETERS = {
@@ -27,36 +27,6 @@ PARAMETERS = {
     "resnet34": (100, 21_328_292),
     "resnet32": (20, 464_804),
 }
-SMALL = {"inception_v3": 1, "resnet18": 4, "resnet34": 4, "resnet32": 4}
-"""Widths at which the deep networks, whose full size is slow here, still have every layer."""
-STOCK_RESPONSE = nn.LocalResponseNorm(2, alpha=1e-4, beta=0.75, k=1)
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def images(count: int, channels: int) -> Tensor:
-    return torch.rand(count, channels, 32, 32) * 2 - 1
-
-
-def used(model: nn.Module, inputs: Tensor) -> nn.Module:
-    """A model in train mode whose BatchNorms are no longer at their first values."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-    with torch.no_grad():
-        for _ in range(3):
-            model(inputs)
-    return model
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -64,12 +34,6 @@ def test_classifiers_have_the_papers_parameter_counts(name):
     classes, parameters = PARAMETERS[name]
     with torch.device("meta"):  # shapes alone
         assert count(build_classifier(name, classes)) == parameters
-
-
-@pytest.mark.parametrize(("channels", "generator", "discriminator"), [(3, 3573824, 2759424), (1, 3573696, 2757376)])
-def test_dcgan_has_the_papers_parameter_counts(channels, generator, discriminator):
-    assert count(build_generator(channels)) == generator
-    assert count(build_discriminator(channels)) == discriminator
 
 
 @pytest.mark.parametrize(("channels", "more"), [(None, 0), (1, 1), (3, 1)])
@@ -195,134 +159,3 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others():
 def test_bad_classifiers_are_refused(arguments, said):
     with pytest.raises(UserError, match=said):
         build_classifier(*arguments)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("width", [4, 6])
-def test_dcgan_shapes_range_and_gradients(width, channels):
-    generator, discriminator = build_generator(channels, width, latent=10), build_discriminator(channels, width)
-    z = torch.randn(5, 10)
-    fake = generator(z)
-    logits = discriminator(fake)
-    assert fake.shape == (5, channels, 32, 32)
-    assert fake.abs().max() < 1
-    assert logits.shape == (5,)
-    logits.square().sum().backward()
-    for model in (generator, discriminator):
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-    generator.eval()
-    assert torch.equal(generator(z), generator(z[:, :, None, None]))
-
-
-@pytest.mark.parametrize("build", [build_generator, build_discriminator])
-def test_dcgan_initialisation(build):
-    model = build(3).requires_grad_(False)
-    convolutions = [m.weight for m in model if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    norms = [m for m in model if isinstance(m, nn.BatchNorm2d)]
-    for weights in (torch.cat([w.flatten() for w in convolutions]), convolutions[0], convolutions[1]):
-        assert abs(weights.mean()) < 5 * 0.02 / weights.numel() ** 0.5
-        assert weights.std() == pytest.approx(0.02, rel=5 / (2 * weights.numel()) ** 0.5)
-    scales = torch.cat([m.weight for m in norms])
-    assert abs(scales.mean() - 1) < 5 * 0.02 / len(scales) ** 0.5
-    assert scales.std() == pytest.approx(0.02, rel=5 / (2 * len(scales)) ** 0.5)
-    assert all((m.bias == 0).all() for m in norms)
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("shape", [(3, 6, 5, 4), (2, 1, 3, 3), (2, 2, 1, 1)])
-@pytest.mark.parametrize("scale", [1, 200])
-def test_response_norm_equals_the_stock_one(shape, scale, memory_format):
-    x = (scale * torch.randn(shape)).to(memory_format=memory_format).requires_grad_()
-    weights = torch.randn(shape)
-    ours, stock = LocalResponseNorm2()(x), STOCK_RESPONSE(x)
-    assert ours.is_contiguous(memory_format=memory_format)
-    torch.testing.assert_close(ours, stock, rtol=1e-6, atol=1e-6)
-    gradients = [torch.autograd.grad((output * weights).sum(), x)[0] for output in (ours, stock)]
-    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-6)
-
-
-def test_response_norm_gradient_against_finite_differences():
-    x = (60 * torch.randn(2, 4, 2, 2, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(LocalResponseNorm2(), x)
-
-
-def test_response_norm_keeps_bfloat16():
-    x = torch.randn(2, 4, 3, 3, dtype=torch.bfloat16)
-    output = LocalResponseNorm2()(x)
-    assert output.dtype == torch.bfloat16
-    torch.testing.assert_close(output.float(), STOCK_RESPONSE(x.float()), rtol=0.02, atol=0)
-
-
-class Backwards(nn.Sequential):
-    """Layers that stand in one order and run in the other."""
-
-    def __init__(self):
-        super().__init__(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
-
-    def forward(self, x):
-        return self[0](self[1](x).relu())
-
-
-MODELS = {
-    **{name: lambda name=name: build_classifier(name, 10, SMALL.get(name, 12)) for name in CLASSIFIERS},
-    "nested": lambda: nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), Backwards()),
-    "generator": lambda: build_generator(3, 8, latent=20),
-    "discriminator": lambda: build_discriminator(3, 8),
-}
-
-
-def inputs_of(name: str, count: int) -> Tensor:
-    if name == "generator":
-        return torch.randn(count, 20)
-    return images(count, CLASSIFIERS[name].channels if name in CLASSIFIERS else 3)
-
-
-@pytest.mark.parametrize("fold_norms", [False, True])
-@pytest.mark.parametrize("name", MODELS)
-def test_frozen_copy_is_the_same_function_in_eval_mode(name, fold_norms):
-    model = used(MODELS[name](), inputs_of(name, 32))
-    before = copy.deepcopy(model.state_dict())
-    frozen = freeze(model, fold_norms)
-    assert model.training
-    assert all(p.requires_grad for p in model.parameters())
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert not any(m.training for m in frozen.modules())
-    assert not any(p.requires_grad for p in frozen.parameters())
-
-    model.eval()
-    results = []
-    for network in (model, frozen):
-        torch.manual_seed(1)
-        x = inputs_of(name, 9).requires_grad_()
-        output = network(x)
-        weights = torch.linspace(-1, 1, output.numel()).reshape(output.shape)
-        results.append((output, torch.autograd.grad((output * weights).sum(), x)[0]))
-    for ours, original in zip(*reversed(results), strict=True):
-        torch.testing.assert_close(ours, original, rtol=1e-5, atol=1e-5)
-    assert results[0][1].abs().max() > 0
-
-
-def norms(model: nn.Module) -> int:
-    return sum(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
-
-
-def test_freezing_folds_the_generators_norms_where_asked():
-    frozen = freeze(build_generator(3, 4), fold_norms=True)
-    assert norms(frozen) == 0
-    assert all(
-        m.weight.is_contiguous(memory_format=torch.channels_last)
-        for m in frozen.modules()
-        if isinstance(m, nn.ConvTranspose2d)
-    )
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_freezing_keeps_norms_otherwise(name):
-    model = MODELS[name]()
-    assert norms(freeze(model)) == norms(model)
-
-
-@pytest.mark.parametrize(("name", "left"), [("resnet18", 0), ("resnet32", 0), ("inception_v3", 0), ("alexnet", 7)])
-def test_folding_takes_every_norm_that_follows_a_convolution(name, left):
-    """AlexNet's follow a ReLU or a pooling."""
-    assert norms(freeze(build_classifier(name, 10, 4), fold_norms=True)) == left
