@@ -15,10 +15,9 @@ from degan_search.networks.dcgan import build_generator
 from degan_search.networks.table import build_classifier
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages import teacher as teachers
+from degan_search.stages.teacher import Teacher, TrueImages, obtain, true_images
 from degan_search.trial import inputs
-from degan_search.trial import outcome as outcomes
-from degan_search.trial.outcome import Outcome
+from degan_search.trial.outcome import Outcome, save
 
 settings.register_profile("project", deadline=None)  # no test asserts a time
 settings.load_profile("project")
@@ -47,7 +46,7 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def torch_settings() -> Iterator[None]:
-    """One thread; denormals and kernels as torch has them, whatever a test sets up: hypothesis needs denormals."""
+    """One thread, and after each test torch's own denormals and kernels; hypothesis needs denormals."""
     torch.set_num_threads(1)
     yield
     torch.set_flush_denormal(False)
@@ -67,20 +66,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def true(tiny) -> teachers.TrueImages:
+def true(tiny) -> TrueImages:
     """The tiny trial's true images."""
-    return teachers.true_images(tiny().teacher, None)
+    return true_images(tiny().teacher, None)
 
 
 @pytest.fixture(scope="session")
-def teacher(tiny, true, store) -> teachers.Teacher:
+def teacher(tiny, true, store) -> Teacher:
     """The tiny trial's teacher."""
-    return teachers.obtain(tiny().teacher, true, store)
+    return obtain(tiny().teacher, true, store)
 
 
 @pytest.fixture(scope="session")
 def prepare(store) -> Callable[[TrialConfig], inputs.Inputs]:
-    """What a trial is given."""
+    """Prepare the inputs of a trial, with the shared cache."""
     return lambda config: inputs.prepare(config, None, store)
 
 
@@ -112,6 +111,6 @@ def finished_run(tiny, teacher, store, tmp_path_factory) -> Path:
             outcome = Outcome({}, student)
             if method == "degan":
                 outcome.generator, outcome.samples = generator, torch.zeros(4, 1, 32, 32, dtype=torch.uint8)
-            outcomes.save(outcome, run / "trials" / trial_id)
+            save(outcome, run / "trials" / trial_id)
     ledger.write_scores(run, {"trial_id": "search-0000", "oracle_accuracy": 0.25})
     return run

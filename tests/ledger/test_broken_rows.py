@@ -88,7 +88,7 @@ def test_whatever_a_text_holds_reads_back_and_blocks_nothing(texts, scores):
 
 
 def test_flipped_bits_are_noticed_before_the_file_is_read(tmp_path, monkeypatch):
-    """One in the wrong place would end the process in pyarrow."""
+    """Pyarrow would crash on some of them."""
     file = ledger.write(tmp_path, synthetic())
     data = file.read_bytes()
     monkeypatch.setattr(row_file.pq, "ParquetFile", lambda *_, **__: pytest.fail("a broken file is read"))

@@ -1,11 +1,10 @@
-"""Many rows are packed into one file, which changes nothing of what is read."""
+"""Many rows are packed into one file, and read as before."""
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from degan_search import ledger
-from degan_search.ledger import pack as packs
 from degan_search.system.errors import BrokenFileWarning
 from tests.ledger.rows import synthetic
 
@@ -17,7 +16,7 @@ def test_many_rows_are_packed_and_read_as_they_lie(tmp_path, monkeypatch):
         ledger.write_scores(tmp_path, {"trial_id": f"search-{number:04}", "oracle_accuracy": number / 16})
     plain, curves = ledger.load(tmp_path), ledger.curves(tmp_path)
     assert not (tmp_path / "packed").exists()
-    monkeypatch.setattr(packs, "PACK_FROM", 3)
+    monkeypatch.setattr("degan_search.ledger.pack.PACK_FROM", 3)
     pd.testing.assert_frame_equal(ledger.load(tmp_path), plain)  # packs
     pack = tmp_path / "packed" / "ledger.parquet"
     assert len(pq.read_table(pack)) == 6

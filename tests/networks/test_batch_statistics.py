@@ -85,7 +85,7 @@ def classifier(name):
 
 
 def expected_distances(model, images):
-    """The same in plain float64, of what a hook of its own sees entering each layer."""
+    """The distance in plain float64, from the inputs of each layer by a hook of this test."""
     seen = []
     hooks = [
         layer.register_forward_pre_hook(lambda layer, inputs: seen.append((layer, inputs[0]))) for layer in norms(model)

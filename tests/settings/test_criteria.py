@@ -62,7 +62,7 @@ def test_a_search_maximises_what_is_known_of_each_student_alone(name):
 
 @pytest.mark.parametrize("proxy_images", [0, 3])
 def test_the_bank_measures_each_criterion_on_its_own_images(proxy_images):
-    """Against the function that the table names, called here; the first images are the proxy's."""
+    """Compared with the function that the table names; the first images are the proxy's."""
     rng = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(8, 4, generator=rng) for _ in range(2))
     images = torch.zeros(8, 1, 32, 32, dtype=torch.uint8)

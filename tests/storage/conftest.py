@@ -7,7 +7,7 @@ from degan_search.storage import Mirror, filesystems, place
 
 @pytest.fixture
 def connect_anew():
-    """Connections that were opened with another environment or other time limits are not taken."""
+    """No connection is used that was made with another environment or other time limits."""
     filesystems.connection.cache_clear()
     yield
     filesystems.connection.cache_clear()
@@ -15,7 +15,7 @@ def connect_anew():
 
 @pytest.fixture
 def impatient(monkeypatch, connect_anew):
-    """A server that hangs is seen after a second."""
+    """A server that hangs is noticed after a second."""
     monkeypatch.setattr(filesystems, "CONNECT_TIMEOUT", 1.0)
     monkeypatch.setattr(filesystems, "REQUEST_TIMEOUT", 1.0)
 

@@ -115,8 +115,8 @@ class TestMirror:
 
     def test_a_file_that_changes_while_it_waits_is_put_as_it_is_last(self, mirrors):
         one, _, remote = mirrors
-        for turn in range(40):
-            put(one, "state", b"x" * turn)
+        for size in range(40):
+            put(one, "state", b"x" * size)
         assert one.flush()
         assert remote.read("state") == b"x" * 39
 

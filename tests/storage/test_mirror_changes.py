@@ -11,7 +11,7 @@ from tests.storage.run_files import put
 
 
 class InMemory(MemoryFileSystem):
-    """A store of its own, as fsspec's tests share theirs."""
+    """A store that no other test uses; fsspec's own is shared by all."""
 
     protocol = "in-memory"
     store, pseudo_dirs = {}, [""]
@@ -32,7 +32,7 @@ def mirror(tmp_path):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """What is done while a file is on its way: for each name, once, after its bytes were read."""
+    """What a test does during the upload of a file: for each name, once, after its bytes were read."""
     acts, write = {}, RemotePlace.write
 
     def slow(self, name, data):
@@ -74,7 +74,7 @@ def test_a_deletion_during_the_upload_is_the_last_word(mirror, meanwhile):
 
 
 def test_a_change_that_nobody_pushed_is_seen_by_the_next_look(mirror, meanwhile):
-    """The store is noted to have what was read, not what the file is once the upload is done."""
+    """The record says that the store has the bytes that were read, not those after the upload."""
     meanwhile["state"] = lambda: put(mirror, "state", b"newer", push=False)
     put(mirror, "state", b"old")
     assert mirror.flush()

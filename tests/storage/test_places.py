@@ -20,7 +20,7 @@ from tests.storage.run_files import BIG
 
 
 class LikeHdfs(MemoryFileSystem):
-    """A file system in which a file is seen while it is written, and a rename replaces nothing."""
+    """A file system that shows a file while it is written, and does not rename to a name that is there."""
 
     protocol = "like-hdfs"
     store, pseudo_dirs = {}, [""]
@@ -151,9 +151,9 @@ class TestPlace:
     def test_eight_threads(self, there):
         def work(number):
             mine = there.at(f"of-{number}")
-            for turn in range(5):
-                mine.write("same", bytes([number]) * (turn + 1))
-                mine.write(f"file-{turn}", b"x" * turn)
+            for version in range(5):
+                mine.write("same", bytes([number]) * (version + 1))
+                mine.write(f"file-{version}", b"x" * version)
             return mine.read("same")
 
         with ThreadPoolExecutor(8) as pool:
@@ -161,19 +161,19 @@ class TestPlace:
         assert len(there.names()) == 8 * 6
 
     def test_a_reader_sees_one_writing_whole(self, there):
-        """They differ in size, so that a reader that asks for the size first would cut one or go past its end."""
+        """The versions differ in size: a reader that asks for the size first would cut one, or read past its end."""
 
-        def content(turn):
-            return (b"%06d" % turn) * (20 if turn % 2 else 20_000)
+        def content(version):
+            return (b"%06d" % version) * (20 if version % 2 else 20_000)
 
         there.write("file", content(0))
         ended = threading.Event()
 
         def rewrite():
-            for turn in itertools.count():
+            for version in itertools.count():
                 if ended.is_set():
                     return
-                there.write("file", content(turn))
+                there.write("file", content(version))
 
         with ThreadPoolExecutor(1) as pool:
             writing = pool.submit(rewrite)
@@ -210,10 +210,10 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_a_process_killed_while_it_puts_leaves_no_half_object(s3):
-    """Each object is one byte over and over, so that half of one, or of two, shows."""
+    """Each object repeats one byte, so that a part of one, or a mixture of two, is seen."""
     program = (
         "import sys; from degan_search.storage import place; there = place(sys.argv[1])\n"
-        "for turn in range(1, 256): print(turn, flush=True); there.write('file', bytes([turn]) * 20_000_000)"
+        "for version in range(1, 256): print(version, flush=True); there.write('file', bytes([version]) * 20_000_000)"
     )
     there = place(s3.uri)
     for begun, wait in ((1, 0.02), (2, 0.05), (2, 0.1)):

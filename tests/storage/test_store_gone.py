@@ -17,7 +17,7 @@ class TestStoreGone:
 
     @pytest.mark.parametrize("how", ["stop", "freeze"])
     def test_nothing_is_lost_and_no_pusher_waits(self, s3, tmp_path, impatient, how):
-        """Killed and started again, or hanging: in the middle of large puts and of a pull, and before other things."""
+        """The server is killed and started again, or hangs, during large uploads and a download."""
         there, run = place(s3.at("place")), place(s3.at("run"))
         for name in ("x", "gone"):
             there.write(name, b"1")
@@ -78,7 +78,7 @@ class TestStoreGone:
         assert "AWS_ACCESS_KEY_ID" in one.fault
 
     def test_a_process_ends_although_the_store_hangs(self, s3, tmp_path):
-        """With a put under way in the background; what is unsent is sent by the next process."""
+        """With an upload under way in the background; the next process uploads what is missing."""
         program = (
             "import sys; from pathlib import Path; from degan_search.storage import Mirror, filesystems, place\n"
             "filesystems.REQUEST_TIMEOUT = 1\n"

@@ -1,4 +1,4 @@
-"""CPUs of a process's own, in real processes."""
+"""Processes that bind themselves to CPUs, in real processes."""
 
 import multiprocessing
 import os
@@ -26,7 +26,7 @@ def cpus(monkeypatch):
 
 @contextmanager
 def pinned(threads):
-    """A process that has pinned itself: itself, whether it could, and its and its new thread's CPUs."""
+    """A process that binds itself to CPUs: the process, what two calls returned, and the CPUs of two of its threads."""
 
     def work(answers):
         could = pin(threads)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and tensors in them."""
+"""Atomic writes, and tensors as bytes."""
 
 import os
 

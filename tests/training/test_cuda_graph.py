@@ -1,4 +1,4 @@
-"""Steps as they run on a GPU, on a CPU: graphs recorded by a stand-in that runs the step."""
+"""Recorded steps, tested on a CPU: a stand-in for a CUDA graph runs the step again."""
 
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
@@ -13,11 +13,11 @@ from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import Dropout
 from degan_search.networks.table import build_classifier
 from degan_search.settings.trial import DistillConfig, GanConfig, TeacherConfig
-from degan_search.stages import gan as degan
-from degan_search.stages import teacher as teachers
 from degan_search.stages.distillation import Distillation
+from degan_search.stages.gan import Rival, build
 from degan_search.stages.gan_training import GanTraining
 from degan_search.stages.image_sources import GeneratorSource
+from degan_search.stages.teacher import train, true_images
 from degan_search.system import seeds
 from degan_search.training import cuda_graph
 from degan_search.training.context import Context
@@ -33,7 +33,7 @@ def network(seed, build, *arguments):
 
 def make_gan(seed=0):
     config = GanConfig(lambda_e=1.0, lambda_d=5.0, width=2, latent=LATENT, batch_size=BATCH, batch_of="used", steps=7)
-    return degan.build(config, 3, freeze(network(0, build_classifier, "lenet", CLASSES, 2, 3)), Context(seed))
+    return build(config, 3, freeze(network(0, build_classifier, "lenet", CLASSES, 2, 3)), Context(seed))
 
 
 def proxy():
@@ -67,8 +67,8 @@ def train_teacher(accelerate):
     fit = {"batch_size": 8, "steps": 12, "steps_per_epoch": 5}
     config = TeacherConfig(dataset="digits", network="alexnet", width=4, count=44, fit=fit)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(teachers, "chosen", lambda setting, device: accelerate)
-        return "", teachers.train(config, teachers.true_images(config, None)).state_dict()
+        patch.setattr("degan_search.stages.teacher.acceleration_of", lambda setting, device: accelerate)
+        return "", train(config, true_images(config, None)).state_dict()
 
 
 STAGES = [train_gan, distil, train_teacher]
@@ -123,7 +123,7 @@ def recordings(monkeypatch):
     def accelerated(step, parts, accelerate):
         return Recorded(step, parts) if accelerate == "graphs" else step
 
-    for module in ("degan", "fit"):
+    for module in ("stages.gan", "training.loop"):
         monkeypatch.setattr(f"degan_search.{module}.accelerated", accelerated)
     return made
 
@@ -161,7 +161,7 @@ def test_steps_that_draw_random_numbers_are_not_recorded(monkeypatch):
     assert cuda_graph.accelerated(step, [nn.Sequential(nn.Linear(2, 2), nn.Dropout2d())], "graphs") is step
     gan = make_gan()
     assert isinstance(gan.accelerated("graphs"), cuda_graph.Recorded)
-    gan.rival = degan.Rival(student(), torch.optim.Adam([torch.zeros(1)]), 20.0)
+    gan.rival = Rival(student(), torch.optim.Adam([torch.zeros(1)]), 20.0)
     assert gan.accelerated("graphs") == gan.step
 
 

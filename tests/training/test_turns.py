@@ -34,7 +34,7 @@ def few_images():
 
 
 def comparable(events):
-    """What events say, but for seconds."""
+    """The events without their times."""
     return [
         (event.stage, event.step, event.of, event.budget, repr(measured(event.metrics)))  # by repr NaN equals NaN
         for event in events
