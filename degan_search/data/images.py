@@ -12,6 +12,7 @@ from degan_search.system.errors import UserError, close_matches
 
 Images = UInt8[np.ndarray, "n c h w"]
 Labels = Int64[np.ndarray, "n"]
+SIZE = 32  # height and width of every network's images
 CHUNK = 4096  # images converted at a time, so that float copies stay small
 
 
@@ -81,8 +82,8 @@ def resize(images: Images, size: int) -> Images:
     return scaled.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def to_input(images: Images, channels: int, size: int = 32) -> Images:
-    """Images as a network takes them: uint8 [N, channels, size, size]; the same array if they are so already.
+def to_input(images: Images, channels: int) -> Images:
+    """Images as a network takes them: uint8 [N, channels, 32, 32]; the same array if they are so already.
 
     RGB turns to gray by ITU-R 601 luma, gray to RGB by repeating; resizing is bilinear with antialias.
 
@@ -92,15 +93,15 @@ def to_input(images: Images, channels: int, size: int = 32) -> Images:
     for what, number in (("images have", images.shape[1]), ("network takes", channels)):
         if number not in (1, 3):
             raise UserError(f"the {what} {number} channels; 1 (gray) and 3 (RGB) are possible")
-    if images.shape[1:] == (channels, size, size):
+    if images.shape[1:] == (channels, SIZE, SIZE):
         return images
-    result = np.empty((len(images), channels, size, size), np.uint8)
+    result = np.empty((len(images), channels, SIZE, SIZE), np.uint8)
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]
         if channels < chunk.shape[1]:
             chunk = luma(chunk)
-        if chunk.shape[2:] != (size, size):
-            chunk = resize(chunk, size)
+        if chunk.shape[2:] != (SIZE, SIZE):
+            chunk = resize(chunk, SIZE)
         result[start : start + CHUNK] = chunk  # broadcasting repeats gray
     return result
 

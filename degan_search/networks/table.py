@@ -19,14 +19,13 @@ from degan_search.system.errors import UserError, close_matches
 class Network:
     """How to build a classifier, and what it is made for.
 
-    `build(classes, channels, width)` makes it and says what `width` counts; `channels` and `width` are the
-    paper's; `size` is the height and width of its images in pixels.
+    `build(classes, channels, width)` makes it for images of 32x32 pixels and says what `width` counts; `channels` and
+    `width` are the paper's.
     """
 
     build: Callable[[int, int, int], nn.Module]
     channels: int
     width: int
-    size: int = 32
 
 
 CLASSIFIERS: dict[str, Network] = {

@@ -173,12 +173,12 @@ DATA_FREE = tuple(name for name in CRITERIA if name != TRUE)
 """The criteria that need no true data."""
 
 
-def names(*needs: Needs) -> tuple[str, ...]:
+def needing(*needs: Needs) -> tuple[str, ...]:
     """Return the criteria that need one of these, in the order in which they are shown."""
     return tuple(criterion.name for criterion in _TABLE if criterion.needs in needs)
 
 
-OBJECTIVES = names(Needs.BANK, Needs.HELD_OUT_PROXY, Needs.TRUE_DATA)
+OBJECTIVES = needing(Needs.BANK, Needs.HELD_OUT_PROXY, Needs.TRUE_DATA)
 """What a search may maximise: measured of any student, as soon as its trial or a probe ends."""
 
 

@@ -67,12 +67,12 @@ class Mirror:
         """
         self._ask(names, delete=False)
 
-    def push_all(self, under: str = "") -> None:
+    def push_all(self) -> None:
         """Upload all files that changed since their last upload or download, the oldest first, in the background.
 
         Hidden files, lock files and what is of use on this machine alone (folders `ray` and `packed`) are left out.
         """
-        stamps = self._here.stamps(under)
+        stamps = self._here.stamps()
         new = [name for name, stamp in stamps.items() if not _local_only(name) and self._record.here(name) != stamp]
         self.push(*sorted(new, key=lambda name: stamps[name][1]))
 

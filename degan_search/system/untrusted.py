@@ -112,13 +112,13 @@ def check_zip(file: IO[bytes], what: str, most: int, stored: bool = False) -> di
     return {entry.filename: entry for entry in contents}
 
 
-def check_state(data: bytes, what: str, most: int = MODEL_BYTES) -> None:
+def check_state(data: bytes, what: str) -> None:
     """Refuse bytes that should not be given to `torch.load(weights_only=True)`.
 
     Raises:
         UserError: as `check_zip`, not an archive of torch.save's, TorchScript, or anything but plain tensors.
     """
-    contents = check_zip(io.BytesIO(data), what, most, stored=True)
+    contents = check_zip(io.BytesIO(data), what, MODEL_BYTES, stored=True)
     pickles = [name for name in contents if name.lower().endswith(".pkl")]
     # What does not begin like this, torch reads as a pickle without an archive around it.
     if not data.startswith(b"PK\3\4") or len(pickles) != 1 or is_script(contents):

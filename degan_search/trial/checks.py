@@ -11,7 +11,7 @@ from degan_search.networks import table
 from degan_search.networks.batch_statistics import norms
 from degan_search.networks.table import build_classifier
 from degan_search.settings import lengths
-from degan_search.settings.criteria import Needs, names
+from degan_search.settings.criteria import Needs, needing
 from degan_search.settings.methods import METHODS, normalised
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages import incremental, zskd
@@ -19,7 +19,7 @@ from degan_search.stages import teacher as teachers
 from degan_search.system.errors import UserError
 from degan_search.trial.images import Proxy, few_of_each, image_batch
 
-HELD_OUT_OBJECTIVES = names(Needs.HELD_OUT_PROXY)
+HELD_OUT_OBJECTIVES = needing(Needs.HELD_OUT_PROXY)
 """Objectives that are measured on held-out proxy images alone."""
 
 

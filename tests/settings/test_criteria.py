@@ -8,7 +8,7 @@ from torch import nn
 
 from degan_search.ledger.columns import METRICS, SCORE_METRICS, TRIAL_METRICS
 from degan_search.networks import batch_statistics
-from degan_search.settings.criteria import CRITERIA, DATA_FREE, OBJECTIVES, TRUE, Criterion, Needs, in_ledger, names
+from degan_search.settings.criteria import CRITERIA, DATA_FREE, OBJECTIVES, TRUE, Criterion, Needs, in_ledger, needing
 from degan_search.settings.resolve import trial_config
 from degan_search.system.errors import UserError
 from degan_search.training import measures
@@ -39,8 +39,8 @@ def test_a_row_names_a_function_and_an_order(criterion):
 
 def test_names_and_columns_are_each_there_once():
     assert len({criterion.column for criterion in CRITERIA.values()}) == len(CRITERIA)
-    assert sorted(names(*Needs)) == sorted(CRITERIA)
-    assert names(Needs.TRUE_DATA) == (TRUE,)
+    assert sorted(needing(*Needs)) == sorted(CRITERIA)
+    assert needing(Needs.TRUE_DATA) == (TRUE,)
     assert tuple(name for name, criterion in CRITERIA.items() if criterion.needs != Needs.TRUE_DATA) == DATA_FREE
 
 
