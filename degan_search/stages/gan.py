@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from degan_search.ledger.columns import GAN_LOSSES
 from degan_search.networks.batch_statistics import distances, watched
 from degan_search.networks.dcgan import build_discriminator, build_generator
+from degan_search.settings.gan_losses import GAN_LOSSES
 from degan_search.settings.trial import DistillConfig, GanConfig
 from degan_search.system import device
 from degan_search.training.context import Context

@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from degan_search.data.images import normalise
-from degan_search.ledger.columns import GAN_LOSSES
 from degan_search.networks.layers import draw_from
+from degan_search.settings.gan_losses import GAN_LOSSES
 from degan_search.settings.lengths import gan_lengths
 from degan_search.stages.gan import Gan
 from degan_search.training.batches import IndexBatches

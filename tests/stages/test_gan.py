@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from degan_search.ledger.columns import GAN_LOSSES
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.settings import lengths
+from degan_search.settings.gan_losses import GAN_LOSSES
 from degan_search.settings.trial import DistillConfig, GanConfig
 from degan_search.stages import gan as degan
 from degan_search.stages import gan_training
