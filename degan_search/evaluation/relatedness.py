@@ -223,9 +223,9 @@ def relatedness(
     rows = []
     for (name, count), loaded in zip(proxies, given, strict=True):
         tell(f"Measuring {name}")
-        view, size = look(model, plain, loaded), min(len(loaded), len(learned))
+        view, size = view_of(model, plain, loaded), min(len(loaded), len(learned))
         if true and size not in known:
-            known[size] = look(model, plain, learned.sample(size, seed=0).images)
+            known[size] = view_of(model, plain, learned.sample(size, seed=0).images)
         values = {
             key: measure.of(view, known.get(size)) for key, measure in MEASURES.items() if true or not measure.true
         }
@@ -235,7 +235,7 @@ def relatedness(
     return frame.sort_values(list(ORDER), ascending=upwards, kind="stable", ignore_index=True)
 
 
-def look(model: nn.Module, plain: nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> View:
+def view_of(model: nn.Module, plain: nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> View:
     """Return what the measures see of images: `model` is the teacher, `plain` the random network."""
     on_device = torch.from_numpy(images).to(next(plain.parameters()).device)
     scripted = isinstance(model, torch.jit.ScriptModule)

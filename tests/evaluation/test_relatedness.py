@@ -16,7 +16,7 @@ from degan_search.cli.main import app
 from degan_search.data import proxies as proxy_sets
 from degan_search.data.proxies import SUBSETS
 from degan_search.evaluation import relatedness
-from degan_search.evaluation.relatedness import DISTANCES, FEWEST, MEASURES, ORDER, look, random_network
+from degan_search.evaluation.relatedness import DISTANCES, FEWEST, MEASURES, ORDER, random_network, view_of
 from degan_search.ledger.columns import config_columns
 from degan_search.networks.table import build_classifier
 from degan_search.search.space import cell as spaces
@@ -121,7 +121,7 @@ class TestViews:
     def test_teacher_features_are_the_last_layer_s_input(self, true, teacher):
         model = teacher.model()
         images = np.concatenate([true.images, true.images])[:600]  # more than one batch
-        view = look(model, random_network(1), images)
+        view = view_of(model, random_network(1), images)
         last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
         assert torch.allclose(last(view.teacher.float()), view.logits, atol=1e-5)
         assert view.random.shape == (600, 128)
@@ -139,7 +139,7 @@ class TestViews:
         torch.jit.save(torch.jit.script(teacher.model()), buffer)
         buffer.seek(0)
         model = torch.jit.load(buffer)
-        views = [look(model, random_network(1), true.images[start:][:50]) for start in (0, 50)]
+        views = [view_of(model, random_network(1), true.images[start:][:50]) for start in (0, 50)]
         blind = {name for name, measure in MEASURES.items() if math.isnan(measure.of(*views))}
         assert blind == {name for name in MEASURES if name.endswith("_teacher")} | {"bn_distance"}
 
@@ -154,7 +154,7 @@ class TestViews:
         model.eval()
         noise = np.random.default_rng(0).integers(0, 256, (300, 1, 32, 32), np.uint8)
         near, far = (
-            MEASURES["bn_distance"].of(look(model, random_network(1), images), None)
+            MEASURES["bn_distance"].of(view_of(model, random_network(1), images), None)
             for images in (true.images[:300], noise)
         )
         assert near < far / 2
@@ -191,11 +191,11 @@ class TestRelatedness:
 
     def test_only_images_that_the_teacher_learned_from_are_compared(self, measure, true, monkeypatch):
         parts, seen = [], []
-        real_load, real_look = proxy_sets.load, relatedness.look
+        real_load, real_view_of = proxy_sets.load, relatedness.view_of
         monkeypatch.setattr(
             proxy_sets, "load", lambda name, part, *rest: parts.append(part) or real_load(name, part, *rest)
         )
-        monkeypatch.setattr(relatedness, "look", lambda a, b, images: seen.append(images) or real_look(a, b, images))
+        monkeypatch.setattr(relatedness, "view_of", lambda a, b, images: seen.append(images) or real_view_of(a, b, images))
         measure([("noise/uniform", None)], true=True)
         learned = {image.tobytes() for image in true.images[true.train]}
         compared = {image.tobytes() for image in seen[1]}

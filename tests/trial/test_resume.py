@@ -63,7 +63,7 @@ def given(tiny, store):
 def plain(event):
     """An event without the time that it took; the bits of its numbers."""
     metrics = {name: float(value).hex() for name, value in event.metrics.items() if not name.endswith("seconds")}
-    return event.stage, event.step, event.of, event.budget, metrics
+    return event.stage, event.step, event.of, event.gan_steps, metrics
 
 
 def finish(trial):

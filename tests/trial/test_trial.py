@@ -442,7 +442,7 @@ def test_other_settings_give_another_student(change, run):
 def test_scores_come_at_each_rung_and_at_the_end(run):
     events = []
     outcome = run(report=events.append, probe={"at": (3, 6, GAN_STEPS)})
-    scored = [(event.stage, event.step, event.budget) for event in events if "score" in event.metrics]
+    scored = [(event.stage, event.step, event.gan_steps) for event in events if "score" in event.metrics]
     assert scored == [("gan", 3, 3), ("gan", 6, 6), ("gan", 12, 12), ("done", 1, 12)]
     assert all(0 <= event.metrics["score"] <= 1 for event in events if "score" in event.metrics)
     assert events[-1].metrics == outcome.metrics
@@ -450,7 +450,7 @@ def test_scores_come_at_each_rung_and_at_the_end(run):
     assert stages == ["gan", "probe at 3", "probe at 6", "probe at 12", "distill", "done"]
     assert [event.step for event in events if event.stage == "gan"] == list(range(1, GAN_STEPS + 1))
     assert [event.seconds for event in events] == sorted(event.seconds for event in events)
-    assert [event.budget for event in events] == sorted(event.budget for event in events)
+    assert [event.gan_steps for event in events] == sorted(event.gan_steps for event in events)
     probes = [event.step for event in events if event.stage == "probe at 3"]
     assert probes[-1] == 4
 

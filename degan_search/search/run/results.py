@@ -91,7 +91,7 @@ class Curve:
             check_names(event.metrics)
             measured = {name: value for name, value in event.metrics.items() if name in CURVE}
             about = {"score": math.nan, "seconds": event.seconds} | measured
-            self.reports.append(Report(**about, budget=event.budget, stage=event.stage))
+            self.reports.append(Report(**about, budget=event.gan_steps, stage=event.stage))
 
     def news(self) -> tuple[int, tuple[Report, ...]]:
         """Return the reports that are told now for the first time, after their place in the curve."""
@@ -159,7 +159,7 @@ def result(
     return TrialResult(
         id=job.id,
         score=event.metrics.get("score", math.nan),
-        budget=event.budget,
+        budget=event.gan_steps,
         state=end and end.state,
         reason=end and end.reason,
         cause=end and end.cause,
