@@ -67,7 +67,7 @@ class Measure:
     direction: Direction
     space: str | None = None
     """The features, `teacher` or `random`, in which it compares with true images; None: it needs none. For
-    analysis alone: nobody has true images where a teacher comes without its data."""
+    analysis alone: there are no true images where a teacher comes without its data."""
 
     @property
     def true(self) -> bool:
@@ -89,7 +89,7 @@ def frechet(proxy: Features, true: Features) -> float:
 def kid(proxy: Features, true: Features) -> float:
     """Kernel distance: unbiased squared MMD with a cubic kernel, mean over subsets (Bińkowski et al. 2018).
 
-    About 0, and so at times below it, for sets of one distribution.
+    About 0 for sets of one distribution, sometimes below it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it keeps all features, as it says: they are few here

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from degan_search.data.images import augment, normalise
@@ -46,39 +46,6 @@ class Source(Protocol):
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
         """Return the share of images not trained on where student and teacher agree, 0 to 1."""
-
-
-class LabelledBatches:
-    """Endless shuffled passes over labelled images: images in [-1, 1], augmented if asked, with their labels."""
-
-    def __init__(
-        self,
-        images: UInt8[Tensor, "n c h w"],
-        labels: Int64[Tensor, " n"],
-        batch_size: int,
-        order_rng: torch.Generator,
-        augment_rng: torch.Generator | None,
-    ) -> None:
-        """Take the images on the device; `augment_rng` crops and mirrors them, None leaves them as they are."""
-        self.images, self.labels = images, labels
-        self.order = IndexBatches(len(images), batch_size, order_rng)
-        self.augment_rng = augment_rng
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        indices = next(self.order)
-        batch = normalise(self.images[indices])
-        return augment(batch, self.augment_rng) if self.augment_rng else batch, self.labels[indices]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is left of the pass."""
-        return {"order": self.order.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in the pass that was saved."""
-        self.order.load_state_dict(state["order"])
 
 
 class ImageSource:

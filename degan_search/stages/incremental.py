@@ -15,10 +15,10 @@ from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import draw_from
 from degan_search.settings.methods import Rule
 from degan_search.settings.trial import IncrementalConfig
-from degan_search.stages.image_sources import LabelledBatches
 from degan_search.stages.recall import Recall
 from degan_search.system import seeds
 from degan_search.system.errors import UserError
+from degan_search.training.batches import LabelledBatches
 from degan_search.training.context import Context
 from degan_search.training.loop import Fitting, Progress
 from degan_search.training.losses import distillation_loss

@@ -26,12 +26,12 @@ from degan_search.networks.layers import draw_from
 from degan_search.networks.table import build_classifier, channels
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TeacherConfig
-from degan_search.stages.image_sources import LabelledBatches
 from degan_search.stages.teacher_file import OWN_SUFFIXES, read_network, trust
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 from degan_search.system.weights_file import tensors_bytes
 from degan_search.system.whole_files import write_bytes
+from degan_search.training.batches import LabelledBatches
 from degan_search.training.context import Context
 from degan_search.training.cuda_graph import chosen
 from degan_search.training.loop import DivergedError, Fitting, Progress, progress_of

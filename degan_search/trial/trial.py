@@ -47,7 +47,7 @@ class Trial:
     """A trial, one step at a time: images are made, if the method makes any, then the student learns.
 
     It may be cut after any step and go on elsewhere: a new trial of the same configuration and inputs that loads its
-    state has the same events from there on, bit for bit, as if nobody had cut it; seconds count on.
+    state has the same events from there on, bit for bit, as if it had not been cut. Its seconds go on, too.
     """
 
     def __init__(self, config: TrialConfig, inputs: Inputs, device: str = "cpu") -> None:
