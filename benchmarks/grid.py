@@ -104,7 +104,7 @@ class Grid:
             one.state = State.COMPLETE
         elif event.metrics:
             score = event.metrics.get("score", nan)
-            one.curve.append({"budget": event.budget, "score": score, "seconds": event.seconds / one.beside})
+            one.curve.append({"budget": event.gan_steps, "score": score, "seconds": event.seconds / one.beside})
 
     def row(self, one: Ran, agreements: dict[str, across_trials.Scores]) -> dict[str, Any]:
         """Return a trial's row of a recorded table."""

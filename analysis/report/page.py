@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis.report import content, data, plots, samples
 from degan_search import ledger
-from degan_search.ledger.columns import Report, score_schema, trial_schema
+from degan_search.ledger.columns import REPORT_COLUMNS, score_schema, trial_schema
 from degan_search.storage import layout
 from degan_search.system.errors import UserError
 from degan_search.system.whole_files import write_bytes
@@ -98,9 +98,7 @@ def load(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     if begun and not (run / layout.LEDGER).is_dir():
         scores = score_schema().names
         columns = ["run", *trial_schema().names, *(name for name in scores if name not in trial_schema().names)]
-        return pd.DataFrame(columns=columns), pd.DataFrame(
-            columns=["trial_id", "phase", "state", *Report.__annotations__]
-        )
+        return pd.DataFrame(columns=columns), pd.DataFrame(columns=["trial_id", "phase", "state", *REPORT_COLUMNS])
     return ledger.load(run), ledger.curves(run)
 
 

@@ -1,4 +1,4 @@
-"""Measures of finished students that no searcher sees: their accuracy, and how they agree across trials."""
+"""Measures of finished students that no searcher sees: accuracy on true images, and agreement across trials."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from degan_search.stages import teacher_file
 from degan_search.training.measures import predict
 from degan_search.trial.images import Proxy, banked, load_proxy
 
-TOGETHER = ["config_task", "config_teacher_dataset", "teacher_hash", "config_proxy", "config_count"]
-"""What search trials share that are compared with each other."""
+COMPARED_WITHIN = ["config_task", "config_teacher_dataset", "teacher_hash", "config_proxy", "config_count"]
+"""Columns whose values are equal among search trials that are compared with each other."""
 
 
 def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
@@ -53,9 +53,9 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
     scores: dict[str, dict[str, Any]] = {}
     for _, row in done[done["oracle_half_1"].isna()].iterrows():
         scores[str(row["trial_id"])] = _accuracies(run, row, panels)
-    # Of a search that goes on, the networks of most trials are gone: those compete no more, and keep what they have.
+    # While a search runs, the networks of most finished trials have been removed: those keep their old agreements.
     there = np.array([has_student(run, str(name)) for name in done["trial_id"]], bool) | done["cross_agreement"].isna()
-    for _, trials in done[(done["phase"] == Phase.SEARCH) & there].groupby(TOGETHER, dropna=False, sort=False):
+    for _, trials in done[(done["phase"] == Phase.SEARCH) & there].groupby(COMPARED_WITHIN, dropna=False, sort=False):
         if trials["cross_agreement"].isna().any() and config_of(trials.iloc[0]).task == "distillation":
             for trial_id, agreements in _agreements(run, trials, panels).items():
                 scores.setdefault(trial_id, {}).update(agreements)

@@ -51,27 +51,27 @@ def agreements(
         teacher: frozen.
     """
     competitors = list(competitors)
-    share = max(1, POOL // max(1, sum(one.generator is not None for one in competitors)))
+    share = max(1, POOL // max(1, sum(competitor.generator is not None for competitor in competitors)))
     own: dict[str, Scores] = {}
     device = held_out.device
     images, owner = [held_out], [torch.full((len(held_out),), -1, device=device)]
-    for index, one in enumerate(competitors):
-        own[one.trial_id] = _scores(Needs.OWN_GENERATOR, None)
-        if one.generator is None:
+    for index, competitor in enumerate(competitors):
+        own[competitor.trial_id] = _scores(Needs.OWN_GENERATOR, None)
+        if competitor.generator is None:
             continue
-        source = GeneratorSource(one.generator, one.latent, teacher)
-        made, logits = source.make(OWN_IMAGES, seeds.generator(one.seed, "cross", device=str(device)))
+        source = GeneratorSource(competitor.generator, competitor.latent, teacher)
+        made, logits = source.make(OWN_IMAGES, seeds.generator(competitor.seed, "cross", device=str(device)))
         shown = denormalise(made)
-        own[one.trial_id] = _scores(Needs.OWN_GENERATOR, (predict(one.student, shown), logits))
+        own[competitor.trial_id] = _scores(Needs.OWN_GENERATOR, (predict(competitor.student, shown), logits))
         images.append(shown[:share])
         owner.append(torch.full((len(images[-1]),), index, device=device))
     pool, owners = torch.cat(images), torch.cat(owner)
     truth = predict(teacher, pool)
     scores: dict[str, Scores] = {}
-    for index, one in enumerate(competitors):
+    for index, competitor in enumerate(competitors):
         others = owners != index
-        pair = (predict(one.student, pool[others]), truth[others]) if others.any() else None
-        scores[one.trial_id] = own[one.trial_id] | _scores(Needs.OTHER_TRIALS, pair)
+        pair = (predict(competitor.student, pool[others]), truth[others]) if others.any() else None
+        scores[competitor.trial_id] = own[competitor.trial_id] | _scores(Needs.OTHER_TRIALS, pair)
     return scores
 
 

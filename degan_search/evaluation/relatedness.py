@@ -67,7 +67,7 @@ class Measure:
     direction: Direction
     space: str | None = None
     """The features, `teacher` or `random`, in which it compares with true images; None: it needs none. For
-    analysis alone: nobody has true images where a teacher comes without its data."""
+    analysis alone: there are no true images where a teacher comes without its data."""
 
     @property
     def true(self) -> bool:
@@ -89,7 +89,7 @@ def frechet(proxy: Features, true: Features) -> float:
 def kid(proxy: Features, true: Features) -> float:
     """Kernel distance: unbiased squared MMD with a cubic kernel, mean over subsets (Bińkowski et al. 2018).
 
-    About 0, and so at times below it, for sets of one distribution.
+    About 0 for sets of one distribution, sometimes below it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it keeps all features, as it says: they are few here
@@ -223,9 +223,9 @@ def relatedness(
     rows = []
     for (name, count), loaded in zip(proxies, given, strict=True):
         tell(f"Measuring {name}")
-        view, size = look(model, plain, loaded), min(len(loaded), len(learned))
+        view, size = view_of(model, plain, loaded), min(len(loaded), len(learned))
         if true and size not in known:
-            known[size] = look(model, plain, learned.sample(size, seed=0).images)
+            known[size] = view_of(model, plain, learned.sample(size, seed=0).images)
         values = {
             key: measure.of(view, known.get(size)) for key, measure in MEASURES.items() if true or not measure.true
         }
@@ -235,7 +235,7 @@ def relatedness(
     return frame.sort_values(list(ORDER), ascending=upwards, kind="stable", ignore_index=True)
 
 
-def look(model: nn.Module, plain: nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> View:
+def view_of(model: nn.Module, plain: nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> View:
     """Return what the measures see of images: `model` is the teacher, `plain` the random network."""
     on_device = torch.from_numpy(images).to(next(plain.parameters()).device)
     scripted = isinstance(model, torch.jit.ScriptModule)

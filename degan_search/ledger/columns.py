@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
@@ -16,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from degan_search.settings import criteria
 from degan_search.settings.criteria import Direction
+from degan_search.settings.gan_losses import GanLosses
 from degan_search.settings.resolve import flatten, parse, stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
@@ -54,33 +56,29 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Report:
-    """A point of a trial's curve; what is None is null.
-
-    budget is in GAN steps, score the rung score (higher is better), seconds count from the trial's start;
-    losses, entropy, diversity and divergence are in nats, effective_classes is exp(entropy of the mean output).
-    """
+class _Moment:
+    """Where a trial stands: the first columns of a report."""
 
     budget: int
     score: float
     """NaN where none was measured."""
     seconds: float
-    d_loss: float | None = None
-    g_loss: float | None = None
-    adversarial: float | None = None
-    entropy: float | None = None
-    diversity: float | None = None
-    divergence: float | None = None
-    bn_loss: float | None = None
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Report(GanLosses, _Moment):
+    """A point of a trial's curve; what is None is null. Its columns are those of `_Moment`, the losses, and these.
+
+    budget is in GAN steps, score the rung score (higher is better), seconds count from the trial's start;
+    effective_classes is exp(entropy of the mean output).
+    """
+
     effective_classes: float | None = None
     stage: str | None = None
 
 
-GAN_LOSSES = tuple(
-    name for name in Report.__annotations__ if name not in ("budget", "score", "seconds", "effective_classes", "stage")
-)
-"""What a GAN's step returns of its losses, in this order. A loss is entered in `Report`, once: the step, its progress
-and a trial's events take their names from here."""
+REPORT_COLUMNS = tuple(field.name for field in fields(Report))
+"""The columns of a report, in order."""
 
 TRIAL_METRICS: dict[str, Direction] = {
     "score": "max",

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from degan_search.ledger.columns import SCHEMA_VERSION, Phase, Report, State, score_schema, trial_schema
+from degan_search.ledger.columns import REPORT_COLUMNS, SCHEMA_VERSION, Phase, State, score_schema, trial_schema
 from degan_search.ledger.pack import PACKED, read_rows, stamps_of
 from degan_search.ledger.row_file import FILE, LAST_MOMENT, TRIAL_ID, UNSEEN, read_row
 from degan_search.storage.layout import LEDGER, SCORES
@@ -53,7 +53,7 @@ def curves(run: Run | Sequence[Run]) -> pd.DataFrame:
     reports = trials["reports"]
     table = trials.select(["run", *about]).take(pc.list_parent_indices(reports))
     points = pc.list_flatten(reports)
-    for name in Report.__annotations__:
+    for name in REPORT_COLUMNS:
         table = table.append_column(name, pc.struct_field(points, name))
     frame: pd.DataFrame = table.to_pandas()
     for trial_id in frame.loc[frame["budget"].isna(), "trial_id"]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from degan_search.ledger.columns import SCHEMA_VERSION, Phase, Report, State, score_schema, trial_schema
+from degan_search.ledger.columns import REPORT_COLUMNS, SCHEMA_VERSION, Phase, State, score_schema, trial_schema
 from degan_search.ledger.read import check_rows
 from degan_search.ledger.row_file import TRIAL_ID, check_names, parquet_bytes, parse_row, seal
 from degan_search.storage.layout import LEDGER, SCORES
@@ -46,7 +46,7 @@ def write(folder: Path, row: Mapping[str, Any]) -> Path:
     if not isinstance(row.get("attempt"), int):
         raise UserError(f"attempt = {row.get('attempt')!r}: a whole number is needed")
     reports = row.get("reports") or ()
-    check_names(reports, Report.__annotations__, "report")
+    check_names(reports, REPORT_COLUMNS, "report")
     if any(report.get("budget") is None for report in reports):
         raise UserError("a report without budget")
     file = folder / LEDGER / f"{_trial_id(row)}-{row['attempt']}.parquet"

@@ -42,13 +42,13 @@ class Order:
     balance: bool = False
     """The same number for each class that the teacher predicts."""
     draws: int = 50
-    """Images drawn at most for each one wanted, where `balance` throws the rest away."""
+    """Images drawn at most for each image wanted: with `balance`, those of classes that are full are left out."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Made:
-    """What became of an order: the trial, and how many images there are of each class."""
+    """The result of an order: the trial, and how many images there are of each class."""
 
     trial: pd.Series
     counts: dict[str, int]
@@ -151,7 +151,7 @@ def _wanted(order: Order, classes: int) -> Int64[np.ndarray, " k"]:
 def _draw(
     generator: nn.Module, teacher: nn.Module, latent: int, seed: int
 ) -> Iterator[tuple[UInt8[Tensor, "n c h w"], Float[Tensor, "n k"]]]:
-    """Yield chunks of images and the teacher's logits for ever; noise is drawn on the CPU, the same for any device."""
+    """Yield chunks of images and the teacher's logits without end; the noise is drawn on the CPU, for any device."""
     device = next(generator.parameters()).device
     rng = seeds.generator(seed, "generate")
     while True:
@@ -160,7 +160,7 @@ def _draw(
 
 
 def _fits(labels: Int64[np.ndarray, " n"], room: Int64[np.ndarray, " k"]) -> Bool[np.ndarray, " n"]:
-    """Return which images still find room in their class, taken in order."""
-    turn = (labels[:, None] == np.arange(len(room))).cumsum(axis=0)[np.arange(len(labels)), labels]
-    fits: np.ndarray = turn <= room[labels]
+    """Return which images are wanted, taken in order: `room` of each class."""
+    rank = (labels[:, None] == np.arange(len(room))).cumsum(axis=0)[np.arange(len(labels)), labels]
+    fits: np.ndarray = rank <= room[labels]
     return fits

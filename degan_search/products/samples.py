@@ -1,4 +1,4 @@
-"""What a finished trial's generator makes, by the teacher's class."""
+"""Samples of a finished trial's generator and of its proxy, by the teacher's class."""
 
 from __future__ import annotations
 

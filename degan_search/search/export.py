@@ -16,11 +16,11 @@ from tensorboardX import SummaryWriter  # type: ignore[import-untyped]  # comes 
 from tensorboardX.summary import hparams  # type: ignore[import-untyped]
 
 from degan_search import ledger
-from degan_search.ledger.columns import METRICS, Report
+from degan_search.ledger.columns import METRICS, REPORT_COLUMNS
 from degan_search.search.suggest.studies import studies
 from degan_search.system.errors import UserError
 
-CURVES = [name for name in Report.__annotations__ if name not in ("budget", "seconds", "stage")]
+CURVES = [name for name in REPORT_COLUMNS if name not in ("budget", "seconds", "stage")]
 
 
 def to_optuna(run: Path, file: Path) -> list[str]:

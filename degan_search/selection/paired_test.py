@@ -1,4 +1,4 @@
-"""Configurations compared seed by seed: Student's paired t-test, and who cannot win any more."""
+"""Configurations compared seed by seed by Student's paired t-test: which of them cannot win any more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 ROUNDING = 1e-12
-"""Differences that vary by less than this share of the values vary by rounding alone."""
+"""Differences whose range is below this share of the largest value differ by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,18 @@ class Paired:
 
 
 def losers(scores: pd.DataFrame, level: float = 0.05) -> list[str]:
-    """Return the configurations that cannot win any more: those that the leader beats beyond chance.
+    """Return the configurations that cannot win any more: those that the leader beats significantly.
 
     The leader has the highest mean score. Another one cannot win where the one-sided paired t-test over the seeds
     of leader minus it has p < `level` after Holm's correction (1979) for the number of others. The figure must be
     the finals' `score`, which needs no true image: stopping by test or oracle accuracy would choose by true
     data and make the survivor's accuracy look better than it is. As the leader is chosen by the same scores and
-    the test is repeated after each seed, some more than `level` of stops are wrong; a stop saves compute, it
-    proves nothing.
+    the test is repeated after each seed, the share of wrong stops is somewhat above `level`; a stop saves compute,
+    it proves nothing.
 
     Args:
         scores: one row a seed, one column a configuration, higher is better; null where a run failed.
-        level: chance of a wrong stop over all comparisons of one look, in (0, 1).
+        level: chance of a wrong stop over all comparisons of one call, in (0, 1).
     """
     scores = scores.dropna(axis="columns", how="all")
     if scores.shape[1] < 2:

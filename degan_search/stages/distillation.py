@@ -17,9 +17,8 @@ from degan_search.training.losses import distillation_loss
 class Distillation:
     """The training of a student to give the teacher's outputs.
 
-    The loss is T^2 KL(teacher || student) at temperature T; the weights kept are those of the best agreement with the
-    teacher on images not trained on. The student's passes are computed in the context's precision. It ends in eval
-    mode.
+    The loss is T^2 KL(teacher || student) at temperature T, the student's outputs computed in the context's precision.
+    The student ends in eval mode, with the weights that agreed best with the teacher on images not trained on.
     """
 
     def __init__(
@@ -81,5 +80,4 @@ class Distillation:
         self.images_rng.set_state(state["images_rng"])
         self.score_rng.set_state(state["score_rng"])
         self.dropout_rng.set_state(state["dropout_rng"])
-        if self.done:
-            draw_from(self.student, None)
+        draw_from(self.student, None if self.done else self.dropout_rng)

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from degan_search.ledger.columns import GAN_LOSSES
 from degan_search.networks.batch_statistics import distances, gathered_statistics
 from degan_search.networks.dcgan import build_discriminator, build_generator
+from degan_search.settings.gan_losses import GAN_LOSSES
 from degan_search.settings.trial import DistillConfig, GanConfig
 from degan_search.system import device
 from degan_search.training.context import Context
@@ -30,7 +30,10 @@ from degan_search.training.losses import (
 
 @dataclass
 class Rival:
-    """The student that `lambda_s` sets the generator against; trained beside it, and not used for anything else."""
+    """The student of `lambda_s`: the generator seeks images on which it differs from the teacher.
+
+    It is trained beside the generator, and used for nothing else.
+    """
 
     student: nn.Module
     optimiser: torch.optim.Optimizer
@@ -46,7 +49,7 @@ class Rival:
 
 @dataclass
 class Gan:
-    """The networks with their optimisers, and the frozen classifier beside them."""
+    """The networks that are trained, their optimisers, and the frozen classifier."""
 
     config: GanConfig
     generator: nn.Module
@@ -85,8 +88,8 @@ class Gan:
     def step(self, real: Float[Tensor, "n c h w"], z: Float[Tensor, "n latent 1 1"]) -> Tensor:
         """Update the discriminator, then the generator, on one batch (equations 2 to 7).
 
-        The generator's adversarial loss is the released code's non-saturating form. The classifier has no
-        parameter gradients, and discriminator and rival none in the generator's pass: nobody would use them.
+        The generator's adversarial loss is the released code's non-saturating form. To save time, no gradients are
+        computed for the classifier's weights, and in the generator's pass none for the discriminator's and rival's.
 
         Args:
             real: proxy images in [-1, 1].
@@ -99,7 +102,10 @@ class Gan:
             return self._step(real, z)
 
     def accelerated(self, accelerate: Accelerate) -> Step:
-        """Return `step` as it is run; not recorded with TorchScript or with a rival, whose dropout draws for itself."""
+        """Return the function that runs `step`, recorded as a CUDA graph if that is asked for and can be.
+
+        It cannot with TorchScript, nor with a rival, as its dropout draws random numbers within the step.
+        """
         if self.rival or isinstance(self.teacher, torch.jit.ScriptModule):
             return self.step
         return accelerated(self.step, [*self.networks().values(), *self.optimisers().values()], accelerate)
@@ -126,13 +132,13 @@ class Gan:
         return loss
 
     def _generator_losses(self, fake: Tensor) -> dict[str, Tensor]:
-        """Return the generator's of `GAN_LOSSES` by name, NaN for those that have no part."""
+        """Return the generator's losses by the names of `GAN_LOSSES`, NaN for those that have no part in training."""
         config, losses = self.config, dict.fromkeys(GAN_LOSSES, _nothing(fake))
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
         fake_logits = None if self.discriminator is None else self.discriminator(fake)
         if not any((config.lambda_e, config.lambda_d, config.lambda_s, config.lambda_bn)) and fake_logits is not None:
-            adversarial = generator_loss(fake_logits)  # the DCGAN ablation needs no classifier
+            adversarial = generator_loss(fake_logits)  # a plain DCGAN: the classifier need not be run
             return losses | {"g_loss": adversarial, "adversarial": adversarial}
         with ExitStack() as stack:
             sums = stack.enter_context(gathered_statistics(self.teacher)) if config.lambda_bn else {}
@@ -152,7 +158,7 @@ class Gan:
 
 
 def _nothing(fake: Tensor) -> Tensor:
-    """Return the NaN that stands for a loss that has no part in the training."""
+    """Return NaN, the value of a loss that has no part in the training."""
     return torch.full((), math.nan, device=fake.device, dtype=torch.promote_types(fake.dtype, torch.float32))
 
 
@@ -164,16 +170,16 @@ def build(
     adversarial: bool = True,
     student: tuple[nn.Module, DistillConfig] | None = None,
 ) -> Gan:
-    """Return the untrained networks and their optimisers, their weights from the seed's own streams.
+    """Return the untrained networks and their optimisers; each network's weights have a random stream of their own.
 
     Args:
         config: sizes, rates and weights.
         channels: of the images, 1 or 3.
         teacher: frozen.
-        context: the seed of the weights, the precision of the steps, and where they will run; `teacher` and `student`
-            are there already.
+        context: the seed of the weights, the precision of the steps, and the device, on which `teacher` and `student`
+            lie already.
         adversarial: whether there is a discriminator.
-        student: for `lambda_s`, which needs it: an untrained one, and how it is distilled.
+        student: an untrained student and how it is distilled; `lambda_s` needs it.
     """
     generator = untrained_generator(config, channels, context)
     gan = Gan(config, generator, _adam(generator, config), teacher, precision=context.precision)

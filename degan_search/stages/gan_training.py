@@ -1,4 +1,4 @@
-"""The training of a DeGAN step by step: batches, noise, what is reported, and when it is given up."""
+"""The training of a DeGAN step by step: batches, noise, what is reported, and what ends it early."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from degan_search.data.images import normalise
-from degan_search.ledger.columns import GAN_LOSSES
 from degan_search.networks.layers import draw_from
+from degan_search.settings.gan_losses import GAN_LOSSES
 from degan_search.settings.lengths import gan_lengths
 from degan_search.stages.gan import Gan
 from degan_search.training.batches import IndexBatches
@@ -20,7 +20,7 @@ from degan_search.training.context import Context
 from degan_search.training.loop import DivergedError
 
 COLLAPSED = 1e-3
-"""Mean standard deviation over images, of pixels in [-1, 1], below which they are all one image."""
+"""Spread (see `GanProgress`) below which the generator is taken to make one image only."""
 REPORTS = 50
 """Reports over the whole training, evenly spaced."""
 
@@ -119,11 +119,11 @@ class GanTraining:
         self.order_rng.set_state(state["order_rng"])
         self.noise_rng.set_state(state["noise_rng"])
         self.dropout_rng.set_state(state["dropout_rng"])
-        self.run_step = self.gan.accelerated(self.accelerate)  # the optimisers' tensors are others now
+        self.run_step = self.gan.accelerated(self.accelerate)  # a recording would use the tensors from before loading
 
 
 def check(progress: GanProgress, adversarial: bool = True) -> None:
-    """Refuse losses that are not finite (the discriminator's too, if there is one), and one image only.
+    """Refuse losses that are not finite (the discriminator's too, if there is one), and a generator of one image.
 
     Raises:
         DivergedError: says what is wrong.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from degan_search.data.images import augment, normalise
@@ -23,17 +23,17 @@ Batch = tuple[Float[Tensor, "n c h w"], Float[Tensor, "n k"]]
 
 
 class Batches(Protocol):
-    """Batches for ever. What they need to go on later is their state, but for their random generator's."""
+    """An endless series of batches. Its state leaves out that of the random generator, which its maker saves."""
 
     def __iter__(self) -> Self: ...
 
     def __next__(self) -> Batch: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where they stand; tensors are those in use."""
+        """Return what the series needs to go on later; the tensors are not copied."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from a saved state."""
 
 
 class Source(Protocol):
@@ -42,43 +42,10 @@ class Source(Protocol):
     steps_per_epoch: int
 
     def batches(self, rng: torch.Generator) -> Batches:
-        """Return batches for ever, drawn with `rng`, whose state is saved by whoever made it."""
+        """Return an endless series of batches, drawn with `rng`."""
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
         """Return the share of images not trained on where student and teacher agree, 0 to 1."""
-
-
-class LabelledBatches:
-    """Shuffled passes over labelled images for ever: images in [-1, 1], augmented if asked, with their labels."""
-
-    def __init__(
-        self,
-        images: UInt8[Tensor, "n c h w"],
-        labels: Int64[Tensor, " n"],
-        batch_size: int,
-        order_rng: torch.Generator,
-        augment_rng: torch.Generator | None,
-    ) -> None:
-        """Take the images on the device; `augment_rng` crops and mirrors them, None leaves them as they are."""
-        self.images, self.labels = images, labels
-        self.order = IndexBatches(len(images), batch_size, order_rng)
-        self.augment_rng = augment_rng
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        indices = next(self.order)
-        batch = normalise(self.images[indices])
-        return augment(batch, self.augment_rng) if self.augment_rng else batch, self.labels[indices]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is left of the pass."""
-        return {"order": self.order.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in the pass that was saved."""
-        self.order.load_state_dict(state["order"])
 
 
 class ImageSource:
@@ -101,7 +68,7 @@ class ImageSource:
         self.steps_per_epoch = config.steps_per_epoch or -(-len(train) // batch_size)
 
     def batches(self, rng: torch.Generator) -> ImageBatches:
-        """Return shuffled passes over the training images for ever."""
+        """Return endless shuffled passes over the training images."""
         return ImageBatches(self.train, self.logits, self.batch_size, rng)
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
@@ -160,7 +127,7 @@ class GeneratorSource:
         return torch.cat(images), torch.cat(logits)
 
     def batches(self, rng: torch.Generator) -> GeneratedBatches:
-        """Return batches for ever, using each image 1 / `pool_refresh` times before its pool is made anew."""
+        """Return an endless series of batches; each image is used 1 / `pool_refresh` times, then new ones are made."""
         return GeneratedBatches(self, rng)
 
     @torch.no_grad()
@@ -172,7 +139,7 @@ class GeneratorSource:
 
 
 class GeneratedBatches:
-    """The batches of `GeneratorSource`, from a pool of images that is made anew when it has been used enough."""
+    """The batches of `GeneratorSource`, from a pool of images that is replaced after `pool_of`'s number of batches."""
 
     def __init__(self, source: GeneratorSource, rng: torch.Generator) -> None:
         self.source, self.rng = source, rng
@@ -186,6 +153,7 @@ class GeneratedBatches:
 
     def __next__(self) -> Batch:
         if self.pool is None or not self.batches_left:
+            self.pool = None  # frees the old images before new ones are made
             self.pool, self.batches_left = self.source.make(self.size, self.rng), self.uses
         self.batches_left -= 1
         images, logits = self.pool
@@ -205,9 +173,9 @@ class GeneratedBatches:
 
 
 def pool_of(config: DistillConfig) -> tuple[int, int]:
-    """Return the images of a pool, whole batches, and the batches drawn from it before it is made anew.
+    """Return how many images a pool has, and how many batches are drawn from it before it is replaced.
 
-    It has no more images than are used in all.
+    The images fill whole batches, and are no more than the training uses.
     """
     batches = max(1, min(config.pool // config.batch_size, config.steps or config.pool))
     return batches * config.batch_size, max(1, round(batches / config.pool_refresh))
@@ -221,7 +189,7 @@ class MixedSource:
         self.steps_per_epoch = generated.steps_per_epoch
 
     def batches(self, rng: torch.Generator) -> MixedBatches:
-        """Return batches for ever; each has at least one image of either kind."""
+        """Return an endless series of batches; each has at least one generated and one proxy image."""
         return MixedBatches(self.generated.batches(rng), self.images.batches(rng), self.share)
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
@@ -245,24 +213,24 @@ class MixedBatches:
         return torch.cat([made[mixed:], real[:mixed]]), torch.cat([made_logits[mixed:], real_logits[:mixed]])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where both kinds stand."""
+        """Return the states of the generated and of the proxy images."""
         return {"generated": self.generated.state_dict(), "images": self.images.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from a saved state."""
         self.generated.load_state_dict(state["generated"])
         self.images.load_state_dict(state["images"])
 
 
 class AugmentedSource:
-    """The images of another source, cropped and mirrored at random; the teacher sees them so, too."""
+    """The images of another source, cropped and mirrored at random; the teacher's logits are of the changed images."""
 
     def __init__(self, source: Source, teacher: nn.Module, precision: device.Precision = "float32") -> None:
         self.source, self.teacher, self.precision = source, teacher, precision
         self.steps_per_epoch = source.steps_per_epoch
 
     def batches(self, rng: torch.Generator) -> AugmentedBatches:
-        """Return batches for ever."""
+        """Return an endless series of batches."""
         return AugmentedBatches(self.source.batches(rng), self.logits, rng)
 
     @torch.no_grad()
@@ -292,9 +260,9 @@ class AugmentedBatches:
         return images, self.logits_of(images)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the batches stand that are augmented."""
+        """Return the state of the batches that are augmented."""
         return {"batches": self.batches.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from a saved state."""
         self.batches.load_state_dict(state["batches"])

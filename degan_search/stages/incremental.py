@@ -15,16 +15,16 @@ from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import draw_from
 from degan_search.settings.methods import Rule
 from degan_search.settings.trial import IncrementalConfig
-from degan_search.stages.image_sources import LabelledBatches
 from degan_search.stages.recall import Recall
 from degan_search.system import seeds
 from degan_search.system.errors import UserError
+from degan_search.training.batches import LabelledBatches
 from degan_search.training.context import Context
 from degan_search.training.loop import Fitting, Progress
 from degan_search.training.losses import distillation_loss
 
 NEVER = -1e4
-"""A logit whose softmax is 0."""
+"""A logit so low that its probability is 0."""
 STAGE = "incremental"
 Images = Float[Tensor, "n c h w"]
 Labels = Int64[Tensor, " n"]
@@ -60,8 +60,8 @@ class IncrementalLearning:
     Without a recall, rule `all` is cross-entropy over old and new classes (finetuning). With one, it is cross-entropy
     over the new outputs alone + `distill_weight` x distillation of the old ones on the recalled images (Li and Hoiem
     2017) + `scale_weight` x `logit_scale_loss` where `scaling` is `norms`; `aligned` scales the new rows at the end
-    (`align`). Cross-entropy over all would lower the old outputs on the new images, and nothing would lower the new
-    ones on the old: they win everywhere.
+    (`align`). Cross-entropy over all outputs would lower the old ones on the new images, and nothing would lower the
+    new ones on the old images: every image would be taken for a new class.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class IncrementalLearning:
             images: of the new classes, on the device.
             labels: 0 to the number of new classes - 1, on the device.
             teacher: the old classes' network, in eval mode.
-            recall: for rule `all` alone; None: nothing is distilled. If it gives back the batch it was given, that is
-                passed forward once; else both batches are, together.
+            recall: for rule `all` alone; None: nothing is distilled. If it returns the batch that it was given, the
+                student sees that once; else it sees both batches together.
             config: lengths, weights, temperature.
             context: the order of the images, their augmentation, and dropout have streams of their own.
 
@@ -156,12 +156,13 @@ class IncrementalLearning:
         self.order_rng.set_state(state["order_rng"])
         self.augment_rng.set_state(state["augment_rng"])
         self.dropout_rng.set_state(state["dropout_rng"])
+        draw_from(self.student, self.dropout_rng)
         if self.done:
             self._finish()
 
     @torch.no_grad()
     def _finish(self) -> None:
-        """Put new rows that were trained alone into the student."""
+        """Free the student of the stage's random generator, and give it the new rows if they were trained alone."""
         draw_from(self.student, None)
         if self.rows is not None:
             for kept, learned in zip(_last(self.student).parameters(), self.rows.parameters(), strict=True):
@@ -171,7 +172,8 @@ class IncrementalLearning:
 def logit_scale_loss(weights: Float[Tensor, "k d"], old: int) -> Float[Tensor, ""]:
     """Return (mean norm of the old classes' rows - mean norm of the new ones')^2, of the last layer's weights; >= 0.
 
-    Section 5.2's "relative scaling of logits", which the paper leaves open. The first `old` rows are the old classes'.
+    Our reading of section 5.2's "relative scaling of logits", of which the paper gives no formula. The first `old` rows
+    are the old classes'.
     """
     norms = torch.linalg.vector_norm(weights, dim=1)
     return F.mse_loss(norms[:old].mean(), norms[old:].mean())
@@ -188,7 +190,7 @@ def align(student: nn.Module, old: int) -> None:
 def bank_logits(
     teacher_logits: Float[Tensor, "n old"], new_labels: Int64[Tensor, " m"], new: int
 ) -> Float[Tensor, "n classes"]:
-    """Return the outputs over old and new classes that a student shall agree with on a bank of images.
+    """Return the outputs over old and new classes that a student is compared with on a bank of images.
 
     The first m images are of new classes with known labels (0 to new - 1): all their probability is on the label.
     The others are known to the teacher alone: its logits, and no probability on new classes. Balanced agreement with
@@ -218,7 +220,7 @@ def _recalling(student: nn.Module, old: int, recall: Recall, config: Incremental
     def loss(batch: Images, labels: Labels) -> Tensor:
         with torch.no_grad():
             recalled, known = recall(batch)
-        # One pass for both, so that BatchNorm sees old and new.
+        # One pass for both, so that BatchNorm's statistics are of old and new images.
         logits = student(batch if recalled is batch else torch.cat([batch, recalled]))
         learned, kept = logits[: len(batch)], logits[-len(recalled) :]
         if config.joint:

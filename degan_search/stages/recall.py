@@ -1,4 +1,4 @@
-"""Where the images come from on which a network that learns new classes is distilled, so that it keeps the old ones."""
+"""Images on which a network that learns new classes is distilled, so that it keeps the old ones."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Images = Float[Tensor, "n c h w"]
 
 
 class Recall(Protocol):
-    """Images on which the old classes' outputs are distilled. What it needs to go on later is its state."""
+    """Images on which the old classes' outputs are distilled. Its state is what it needs to go on later."""
 
     def __call__(self, new: Images) -> tuple[Images, Float[Tensor, "m old"]]:
         """Return images, and the teacher's logits for them, beside a batch of the new classes' images."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where it stands; tensors are those in use."""
+        """Return its state; the tensors are not copied."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from a saved state."""
 
 
 class RecallFromNewImages:
@@ -41,7 +41,7 @@ class RecallFromNewImages:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take nothing."""
+        """Do nothing: there is no state."""
 
 
 class RecallFromBatches:
@@ -60,10 +60,10 @@ class RecallFromBatches:
         return torch.cat([new[:mixed], images[mixed:]]), torch.cat([self.teacher(new[:mixed]), logits[mixed:]])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the batches and the random numbers stand."""
+        """Return the states of the batches and of the random generator."""
         return {"batches": self.batches.state_dict(), "rng": self.rng.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from a saved state."""
         self.batches.load_state_dict(state["batches"])
         self.rng.set_state(state["rng"])

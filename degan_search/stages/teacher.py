@@ -26,12 +26,12 @@ from degan_search.networks.layers import draw_from
 from degan_search.networks.table import build_classifier, channels
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TeacherConfig
-from degan_search.stages.image_sources import LabelledBatches
-from degan_search.stages.teacher_file import _TRUSTED, OWN_SUFFIXES, _read
+from degan_search.stages.teacher_file import OWN_SUFFIXES, read_network, trust
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 from degan_search.system.weights_file import tensors_bytes
 from degan_search.system.whole_files import write_bytes
+from degan_search.training.batches import LabelledBatches
 from degan_search.training.context import Context
 from degan_search.training.cuda_graph import acceleration_of
 from degan_search.training.loop import DivergedError, Fitting, Progress, progress_of
@@ -63,7 +63,7 @@ class Teacher:
 
     def model(self, device: str = "cpu") -> nn.Module:
         """Return the frozen network on a device, in eval mode."""
-        return freeze(_read(self.config, self.data, self.suffix, self.classes)).to(device)
+        return freeze(read_network(self.config, self.data, self.suffix, self.classes)).to(device)
 
 
 def true_images(config: TeacherConfig, data_dir: Path | None, part: Split = "train") -> TrueImages:
@@ -101,8 +101,8 @@ def obtain(
     """Return the teacher: the user's own, the cached one, or one trained now and cached.
 
     The cache entry is named by a hash of the configuration and of the images. A lock beside it makes a
-    second sweep wait for the first instead of training the same teacher again. `run` does the training,
-    here or elsewhere.
+    second sweep wait for the first instead of training the same teacher again. `run` calls the function that
+    trains, here or on another machine.
 
     Raises:
         UserError: a file of the user's own that does not fit; a teacher that diverges.
@@ -117,12 +117,12 @@ def obtain(
         if not (file.exists() and facts.exists()):
             try:
                 model = run(partial(train, config, true, report, device))
-            except DivergedError as error:  # Ray's own errors are of the class that was raised, too
+            except DivergedError as error:  # through Ray, its text begins with a traceback
                 last = str(error).splitlines()[-1]
                 raise UserError(f"{last}: the teacher on {config.dataset!r} diverged; lower teacher.fit.lr") from None
-            accuracy_ = _held_out_accuracy(model, true, device)
+            known = {"held_out_accuracy": _held_out_accuracy(model, true, device)}
             write_bytes(file, tensors_bytes(model.state_dict()))
-            about = {"held_out_accuracy": accuracy_, "config": config.model_dump(mode="json")}
+            about = known | {"config": config.model_dump(mode="json")}
             write_bytes(facts, json.dumps(about, indent=1).encode())
         data = untrusted.read(file, str(file), untrusted.MODEL_BYTES)
         try:
@@ -133,24 +133,25 @@ def obtain(
 
 
 def _about(config: TeacherConfig) -> dict[str, Any]:
-    """Return the settings that make a teacher what it is: whether it is trusted does not."""
+    """Return the settings that decide a teacher's weights: all but `trusted`."""
     return config.model_dump(mode="json", exclude={"trusted"})
 
 
 class TeacherTraining:
-    """The training of a teacher with `trial.loss`; accuracy on the held-out 20% picks its weights.
+    """The training of a teacher with `config.loss`; it ends with the weights of the best accuracy on held-out images.
 
     Binary cross-entropy is the mean over images and classes, each class a sigmoid of its own (Rebuffi et al. 2017).
     """
 
     def __init__(self, config: TeacherConfig, true: TrueImages, device: str = "cpu") -> None:
-        """Build an untrained teacher; its weights, the order of images and their augmentation are `trial.seed`'s."""
+        """Build an untrained teacher; its weights, the order of images and their augmentation follow `config.seed`."""
         context = Context(config.seed, device, accelerate=acceleration_of("graphs", device))
         with context.seeded("teacher", "weights"):
             model = build_classifier(config.network, len(true.classes), config.width)
         model.to(device).to(memory_format=torch.channels_last)
         self.model = model
         images, labels = (torch.from_numpy(part[true.train]).to(device) for part in (true.images, true.labels))
+        held_out, held_out_labels = _held_out(true, device)
         self.order_rng = context.generator("teacher", "images")
         self.augment_rng = context.generator("teacher", "augment")
         self.dropout_rng = context.generator("teacher", "dropout")
@@ -167,7 +168,7 @@ class TeacherTraining:
         self.fitting = Fitting(
             model,
             loss,
-            lambda: _held_out_accuracy(model, true, device),
+            lambda: accuracy(predict(model, held_out), held_out_labels),
             config.fit,
             config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size),
             "teacher",
@@ -208,8 +209,7 @@ class TeacherTraining:
         self.order_rng.set_state(state["order_rng"])
         self.augment_rng.set_state(state["augment_rng"])
         self.dropout_rng.set_state(state["dropout_rng"])
-        if self.done:
-            draw_from(self.model, None)
+        draw_from(self.model, None if self.done else self.dropout_rng)
 
 
 def train(
@@ -230,19 +230,26 @@ def train(
     return training.model
 
 
-def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float:
+def _held_out(true: TrueImages, device: str) -> tuple[Tensor, Tensor]:
+    """Return the held-out true images and their labels, on the device."""
     images, labels = (torch.from_numpy(part[true.held_out]).to(device) for part in (true.images, true.labels))
+    return images, labels
+
+
+def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float:
+    images, labels = _held_out(true, device)
     return accuracy(predict(model, images), labels)
 
 
 def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
+    """Return the user's own teacher; `digest` is the hash of the true images."""
     path = Path(str(config.path))
     if path.suffix not in OWN_SUFFIXES or not os.path.lexists(path):
         raise UserError(f"teacher.path {config.path!r} must be a file ending in {', '.join(OWN_SUFFIXES)}")
     data = untrusted.read(path, f"teacher.path {config.path!r}", untrusted.MODEL_BYTES)
     if config.trusted:
-        _TRUSTED.add(config.path)
-    model = freeze(_read(config, data, path.suffix, len(true.classes)))
+        trust(config)
+    model = freeze(read_network(config, data, path.suffix, len(true.classes)))
     sample = torch.from_numpy(true.images[true.held_out[:8]])
     try:
         outputs = predict(model, sample)

@@ -20,22 +20,31 @@ code."""
 
 TRUST = "DEGAN_SEARCH_TRUSTED"
 _TRUSTED: set[str | None] = set()
-"""Paths of files that settings of the user's have called trusted in this process."""
+"""Files that the user's own settings have called trusted in this process, by path."""
+
+
+def trust(config: TeacherConfig) -> None:
+    """Remember that the user's own settings trust this file, for commands that read the run later in this process."""
+    _TRUSTED.add(config.path)
 
 
 def recorded(config: TeacherConfig) -> TeacherConfig:
-    """Return a ledger's settings of a teacher for a command that only reads a run: they do not speak for the user.
+    """Return the teacher's settings from a ledger, not trusted unless the user says so outside the ledger.
 
-    TorchScript is trusted if this process was told so by settings of the user's, as in the sweep that made the run,
-    or if the environment variable TRUST is 1.
+    Whoever made the ledger may have written `trusted` into it. The user says so in settings of their own in this
+    process (`trust`), as in the sweep that made the run, or by the environment variable TRUST = 1.
     """
     if config.path in _TRUSTED or os.environ.get(TRUST) == "1":
         return config
     return config.model_copy(update={"trusted": False})
 
 
-def _read(config: TeacherConfig, data: bytes, suffix: str, classes: int) -> nn.Module:
-    """Build the network from a file's bytes; no pickled code is run, and no TorchScript that is not trusted."""
+def read_network(config: TeacherConfig, data: bytes, suffix: str, classes: int) -> nn.Module:
+    """Return the network that a file's bytes hold; no pickled code is run, and no TorchScript that is not trusted.
+
+    Raises:
+        UserError: the bytes are broken, not trusted, or do not fit the settings.
+    """
     what = f"teacher.path {config.path!r}" if config.path else "the teacher in the cache"
     if suffix == ".safetensors":
         state = read_tensors(data, what)
@@ -43,7 +52,9 @@ def _read(config: TeacherConfig, data: bytes, suffix: str, classes: int) -> nn.M
         return _script(config, data, what)
     else:
         state = _state(data, what)
-    with seeds.seeded(config.seed, "teacher", "weights"):  # overwritten, but torch's own generator must not move
+    with seeds.seeded(
+        config.seed, "teacher", "weights"
+    ):  # the weights are replaced, but torch's global generator must not advance
         model = build_classifier(config.network, classes, config.width)
     misfit = (
         f"{what} does not fit network {config.network!r} with {classes} classes "
@@ -57,7 +68,7 @@ def _read(config: TeacherConfig, data: bytes, suffix: str, classes: int) -> nn.M
         model.load_state_dict(state)
     except UserError:
         raise
-    except Exception as error:  # kinds of tensors that copying refuses
+    except Exception as error:  # such as a kind of tensor that cannot be copied
         raise UserError(f"{misfit}: {(str(error) or repr(error)).splitlines()[-1].strip()}") from None
     for name, value in model.state_dict().items():
         if not value.isfinite().all():
@@ -89,10 +100,10 @@ def _state(data: bytes, what: str) -> dict[str, Tensor]:
     try:
         untrusted.check_state(data, what)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a made-up file makes the reader raise
+    except Exception as error:  # a file made to do harm can make the reader raise anything
         why = error if isinstance(error, UserError) else "it is broken"
         raise UserError(f"{what} is neither TorchScript nor a plain state dict (weights only): {why}") from None
     plain = isinstance(state, dict) and all(isinstance(n, str) and isinstance(v, Tensor) for n, v in state.items())
     if not plain:
         raise UserError(f"{what} holds no plain state dict, tensors by name")
-    return dict(state)  # without what else an OrderedDict may carry
+    return dict(state)  # an OrderedDict may carry further attributes

@@ -22,8 +22,9 @@ from degan_search.training.loop import DivergedError, Progress
 SIZE = 32
 """Height and width of the images in pixels."""
 FLOOR = 1e-4
-"""Added to each concentration, as in the released code: a Dirichlet distribution takes none that is 0."""
+"""Added to each concentration, as in the released code: those of a Dirichlet distribution must be above 0."""
 REPORTS = 50
+"""Reports over all batches, evenly spaced."""
 
 
 def class_similarity(teacher: nn.Module) -> Float[Tensor, "k k"]:
@@ -47,19 +48,19 @@ def class_similarity(teacher: nn.Module) -> Float[Tensor, "k k"]:
             "give one whose last layer is linear"
         )
     rows = F.normalize(layers[-1].weight.detach().cpu().double(), dim=1)
-    cosine = (rows @ rows.T).fill_diagonal_(1).clamp(max=1)  # rounding may leave 1
+    cosine = (rows @ rows.T).fill_diagonal_(1).clamp(max=1)  # rounding may give more than 1
     low = cosine.amin(dim=1, keepdim=True)
-    # Where all classes have one direction, a row has no range.
+    # Where the rows of all classes point in one direction, all similarities are equal and cannot be scaled to [0, 1].
     return torch.where(low < 1 - 1e-9, (cosine - low) / (1 - low), 1.0)
 
 
 def targets(
     similarity: Float[Tensor, "k k"], config: ZskdConfig, rng: np.random.Generator
 ) -> Float[Tensor, "images k"]:
-    """Draw the outputs that the images shall have: `trial.images` rows, scale by scale, class by class.
+    """Draw the outputs that the images are to give: `config.images` rows, scale by scale, class by class.
 
-    A row of class k is drawn from the Dirichlet distribution of concentration scale * similarity[k]. Scales have
-    equal shares, and the classes within a scale too, to one row. Probabilities in [0, 1], rows of sum 1, float32
+    A row of class k is drawn from the Dirichlet distribution of concentration scale * similarity[k]. Each scale has the
+    same number of rows, and within it each class, give or take one. Probabilities in [0, 1], rows of sum 1, float32
     on the CPU. NumPy draws them: its sampler, unlike torch's, keeps to the distribution where concentrations are tiny.
     """
     concentrations, classes = similarity.cpu().double().numpy(), len(similarity)
@@ -73,8 +74,9 @@ def targets(
 class ZskdSynthesis:
     """The making of images whose outputs of the teacher are as `targets` drew them, batch by batch.
 
-    Each batch starts from uniform noise in [-1, 1]. Adam moves its pixels, kept in that range, until the teacher's
-    softmax at `trial.temperature` is as wanted. The same seed gives the same images, bit for bit.
+    Each batch starts from uniform noise in [-1, 1]. Adam moves its pixels, kept in that range, for `config.iterations`
+    steps towards the wanted softmax of the teacher at `config.temperature`. The same seed gives the same images, bit
+    for bit.
     """
 
     def __init__(self, teacher: nn.Module, config: ZskdConfig, channels: int, context: Context) -> None:
@@ -114,8 +116,8 @@ class ZskdSynthesis:
     def step(self) -> Progress | None:
         """Move a batch's pixels once; returns the progress about 50 times over all batches.
 
-        In the progress, `loss` is the batch's mean cross-entropy in nats before the step, and `score` is minus what of
-        it is left to gain, the KL divergence from the targets: 0 at best.
+        In the progress, `loss` is the batch's mean cross-entropy in nats before the step, and `score` is minus the KL
+        divergence from the targets: 0 at best.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -128,10 +130,12 @@ class ZskdSynthesis:
         if not (reported or ended):
             return None
         mean = _finite(loss, self.steps_done)
-        least = float(torch.special.entr(wanted).sum(dim=1).mean())
         if ended:
             self._end_batch()
-        return Progress("zskd", self.steps_done, self.steps, least - mean, mean) if reported else None
+        if not reported:
+            return None
+        least = float(torch.special.entr(wanted).sum(dim=1).mean())
+        return Progress("zskd", self.steps_done, self.steps, least - mean, mean)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the images that are ready, the pixels under way with their optimiser, and the stream of noise."""

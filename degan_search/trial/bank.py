@@ -1,4 +1,4 @@
-"""The bank: fixed images on which students of all trials are compared, made without any true image."""
+"""The bank: fixed images on which the students of all trials are compared, made without any true image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from degan_search.settings.criteria import Needs
 from degan_search.settings.methods import UNTUNED
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import BankConfig, GanConfig
-from degan_search.stages import gan as degan
+from degan_search.stages import gan
 from degan_search.stages.gan_training import GanTraining
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.system import seeds
@@ -72,7 +72,7 @@ def one_by_one(tasks: list[Callable[[], Images]]) -> list[Images]:
 
 def obtain(
     config: BankConfig,
-    gan: GanConfig,
+    gan_config: GanConfig,
     proxy: Images,
     held_out: Images,
     set_images: int,
@@ -86,7 +86,7 @@ def obtain(
 
     Args:
         config: sizes, and the weights of the generators.
-        gan: the trials' GAN; its own weights play no part.
+        gan_config: the trials' GAN settings; the weights of its losses are those of `config.generators` instead.
         proxy: every proxy image, on which the generators train, as a trial's does.
         held_out: the part of the proxy on which no student trains.
         set_images: images of the proxy's set before class filtering.
@@ -96,16 +96,16 @@ def obtain(
         device: where the generators train.
         run_all: makes the generated parts, one after the other or side by side.
     """
-    gan = gan.model_copy(update=UNTUNED)  # the same bank, whatever is tuned
+    gan_config = gan_config.model_copy(update=UNTUNED)  # the same bank, whatever a search tunes
     precision = precision_of("auto", device)
-    file = cache / f"{stable_hash(config, gan, key, set_images, precision)}.safetensors"
+    file = cache / f"{stable_hash(config, gan_config, key, set_images, precision)}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     kept = held_out[: config.proxy_images]
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
             parts = run_all(
                 [
-                    partial(_generate, gan, config, index, proxy, set_images, teacher, device)
+                    partial(_generate, gan_config, config, index, proxy, set_images, teacher, device)
                     for index in range(len(config.generators))
                 ]
             )
@@ -115,7 +115,7 @@ def obtain(
 
 
 def _generate(
-    trials: GanConfig,
+    gan_config: GanConfig,
     config: BankConfig,
     index: int,
     proxy: Images,
@@ -123,21 +123,21 @@ def _generate(
     teacher: nn.Module,
     device: str,
 ) -> Images:
-    """Train the grid's generator with this index and return its images; none if it collapses."""
+    """Train a generator with the weights at `index` of `config.generators`; returns its images, none if it fails."""
     lambda_e, lambda_d = config.generators[index]
-    settings = trials.model_copy(
-        update={"lambda_e": lambda_e, "lambda_d": lambda_d, "steps": config.steps or trials.steps}
+    settings = gan_config.model_copy(
+        update={"lambda_e": lambda_e, "lambda_d": lambda_d, "steps": config.steps or gan_config.steps}
     )
     images = torch.from_numpy(proxy).to(device)
     seed = seeds.stream_seed(config.seed, "bank", index)
     context = Context(seed, device, precision_of("auto", device), acceleration_of("graphs", device))
-    gan = degan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), context)
-    training = GanTraining(gan, images, set_images, context)
+    networks = gan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), context)
+    training = GanTraining(networks, images, set_images, context)
     try:
         while not training.done:
             training.step()
-    except DivergedError:  # the others of the grid remain
+    except DivergedError:  # the other generators make the bank
         return np.empty((0, *proxy.shape[1:]), np.uint8)
-    source = GeneratorSource(gan.generator, settings.latent, teacher, precision=context.precision)
+    source = GeneratorSource(networks.generator, settings.latent, teacher, precision=context.precision)
     made, _ = source.make(config.generated_images, context.generator("bank", "noise"))
     return denormalise(made).cpu().numpy()

@@ -1,4 +1,4 @@
-"""What is wrong with a trial is said before anything is trained: in its settings, its images, or its teacher."""
+"""Checks of a trial's settings, images and teacher, made before anything is trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HELD_OUT_OBJECTIVES = needing(Needs.HELD_OUT_PROXY)
 
 
 def check(config: TrialConfig) -> None:
-    """Refuse what can be seen to be wrong before anything is loaded.
+    """Refuse settings that are wrong whatever the images are; nothing is loaded.
 
     Raises:
         UserError: unknown method, network, data set, proxy or class; a student that takes other images; settings
@@ -65,7 +65,7 @@ def check_size(config: TrialConfig, proxy: Proxy) -> None:
 
 
 def check_inputs(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages, teacher: teachers.Teacher) -> None:
-    """Refuse what shows in the teacher and in the images' classes alone.
+    """Refuse what only the loaded images and the teacher show to be wrong.
 
     Raises:
         UserError: new classes that the teacher knows already, a teacher that the method cannot look into, fewer true

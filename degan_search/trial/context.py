@@ -1,4 +1,4 @@
-"""What the stages of one trial share: its settings, what it is given, and the images on which students are compared."""
+"""What the stages of one trial share: its settings, its inputs on the device, and the bank."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TrialContext:
     """What trials on the same inputs share."""
     teacher: nn.Module
     fast_teacher: nn.Module
-    """The teacher with its norms folded, but for those whose statistics `lambda_bn` looks at."""
+    """The teacher with its BatchNorms folded into other layers; as it is where `lambda_bn` needs their statistics."""
     bank: banks.Bank
 
     @classmethod
@@ -56,7 +56,7 @@ class TrialContext:
         )
 
     def about(self) -> dict[str, str]:
-        """Return what must be the same for a trial to go on with the same bits."""
+        """Return what must be the same where a trial goes on, so that it gives the same bits."""
         return {
             "config": stable_hash(self.config),
             "teacher": self.inputs.teacher.hash,

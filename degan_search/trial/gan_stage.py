@@ -1,4 +1,4 @@
-"""The GAN of a trial: its training, and at each rung a short distillation that scores the generator as it stands."""
+"""The GAN of a trial: its training, and at each rung a short distillation that scores the generator so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from degan_search.training.measures import coverage, effective_classes, mean_ent
 from degan_search.trial.context import TrialContext
 
 SAMPLES = 64
+"""Images that a trial leaves as samples."""
 STATISTICS_IMAGES = 1024
+"""Images that the statistics of a generator are measured on."""
 
 
 class GanStage:
@@ -38,9 +40,9 @@ class GanStage:
         proxy, set_images = trial.shared.proxy, trial.inputs.proxy.set_images
         self.training = GanTraining(self.gan, proxy, set_images, trial.context, self.rungs)
         self.reached: GanProgress | None = None
-        """The last step that was reported: where the trial's budget stands."""
+        """The last step that was reported."""
         self.probe: Distillation | None = None
-        """Runs after that step, if it is a rung."""
+        """The probe of that step, while it runs."""
         self.metrics: dict[str, float] = {}
         """The losses and the generator's statistics at the end."""
 
@@ -101,7 +103,7 @@ class GanStage:
         self.metrics = state["metrics"]
 
     def _begin_probe(self, step: int) -> Distillation:
-        """Return a short distillation from the generator as it stands."""
+        """Return a short distillation from the generator so far."""
         name, settings = f"probe at {step}", probe_config(self.trial.config)
         student = self.trial.untrained_student(name)
         source = generated(self.trial, self.generator, settings)
@@ -126,7 +128,7 @@ def generated(trial: TrialContext, generator: nn.Module, config: DistillConfig) 
 
 
 def statistics(trial: TrialContext, generator: nn.Module) -> dict[str, float]:
-    """Describe the generated classes; for analysis only: the weights optimise these, so nothing selects on them."""
+    """Describe the generated images, for analysis only: the losses optimise these, so nothing is chosen by them."""
     source = GeneratorSource(generator, trial.config.gan.latent, trial.teacher)
     images, logits = source.make(STATISTICS_IMAGES, trial.context.generator("statistics"))
     return {

@@ -1,4 +1,4 @@
-"""The images of a trial: the proxy, turned to what the teacher takes, and the parts of it that have a role."""
+"""The images of a trial: the proxy, as the teacher takes it, its split, and the images of bank and oracle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Proxy:
     """Images of the whole set, before class filtering."""
     train: np.ndarray
     held_out: np.ndarray
-    """No student trains on these; a GAN does."""
+    """No student trains on these; the GAN does."""
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     """The new classes of the task `incremental`, which alone looks at labels."""
@@ -63,7 +63,10 @@ def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train"
 
 
 def banked(config: TrialConfig, proxy: Proxy) -> Int64[np.ndarray, " n"]:
-    """Return the held-out proxy images of the bank; of new classes half at most, the others are the oracle's."""
+    """Return the indices of the bank's proxy images, which are held out.
+
+    In the task `incremental` they are at most half of those held out; the oracle is measured on the others.
+    """
     held_out = proxy.held_out if config.task == "distillation" else proxy.held_out[: len(proxy.held_out) // 2]
     return held_out[: config.bank.proxy_images]
 

@@ -32,7 +32,7 @@ Train = Callable[[Callable[[], nn.Module]], nn.Module]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a trial is given: arrays that trials share, no file, and a true label for few methods alone."""
+    """What a trial is given: arrays that trials share and no file; true images and labels only where needed."""
 
     teacher: Teacher
     proxy: Proxy
@@ -55,7 +55,7 @@ class Inputs:
         return self._on[device]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what lies on a device: another process makes its own."""
+        """Leave out what is on a device: another process makes its own."""
         return self.__dict__ | {"_on": {}}
 
 
@@ -133,15 +133,15 @@ def load(
     show(f"Loading {', '.join(dict.fromkeys(teacher.dataset for teacher in wanted))}")
     true = {teacher: teachers.true_images(teacher, data_dir) for teacher in wanted}
     if len(wanted) == 1 or train is None:
-        trained = {one: teachers.obtain(one, images, cache, report, device) for one, images in true.items()}
+        trained = {config: teachers.obtain(config, images, cache, report, device) for config, images in true.items()}
     else:
         show(f"Training {len(wanted)} teachers")
         trained = _side_by_side(true, cache, device, train)
-    loaded = [
-        Loaded(config, proxies[_proxy_key(config)], true[config.teacher], trained[config.teacher]) for config in configs
-    ]
-    for one in loaded:
-        check_inputs(one.config, one.proxy, one.true, one.teacher)
+    loaded = []
+    for config in configs:
+        proxy, images, teacher = proxies[_proxy_key(config)], true[config.teacher], trained[config.teacher]
+        check_inputs(config, proxy, images, teacher)
+        loaded.append(Loaded(config, proxy, images, teacher))
     return loaded
 
 
@@ -199,5 +199,5 @@ def _side_by_side(
     pool = ThreadPoolExecutor(len(true))
     try:
         return dict(zip(true, pool.map(obtain, true), strict=True))
-    finally:  # an interruption does not wait for teachers
+    finally:  # after an interruption, do not wait for teachers that still train
         pool.shutdown(wait=False, cancel_futures=True)

@@ -17,21 +17,21 @@ from degan_search.system.whole_files import write_bytes
 
 @dataclass(frozen=True)
 class Event:
-    """Something a trial reports: its stage, the step, and what was measured there, if anything."""
+    """A report of a running trial: its stage, the step, of how many, and what was measured there, if anything."""
 
     stage: str
     step: int
     of: int | None
     seconds: float
-    budget: int = 0
-    """GAN steps done."""
+    gan_steps: int = 0
+    """Steps of the GAN done."""
     metrics: dict[str, float] = field(default_factory=dict)
     """With `score` (higher is better) at a rung and at the end."""
 
 
 @dataclass
 class Outcome:
-    """A finished trial: its measures, the student, where there is one the generator, and samples of images made."""
+    """What a finished trial leaves: its measures, the student, and the generator and samples if it made images."""
 
     metrics: dict[str, float]
     student: nn.Module

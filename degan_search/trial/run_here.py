@@ -36,7 +36,7 @@ def run(
         UserError: a wrong configuration, data that do not fit, a folder that is taken, or a trial that diverged.
     """
     config = normalised(config)
-    check(config)  # before anything is done, such as looking at `out`
+    check(config)  # a wrong configuration is said first
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is already there; choose another --out, or move it away")
     set_up_torch(threads)

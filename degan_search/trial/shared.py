@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from degan_search.networks.frozen import freeze
 from degan_search.stages import teacher as teachers
-from degan_search.system import device as runtime
+from degan_search.system.device import settled
 from degan_search.training.measures import predict
 from degan_search.trial import bank as banks
 from degan_search.trial.images import Proxy
@@ -22,8 +22,9 @@ Pair = tuple[Tensor, Tensor]
 class Shared:
     """What trials on the same inputs share on a device: the frozen teacher, and images with its logits.
 
-    No trial changes any of it. Each part is made when it is first asked for, and is there before it is given: trials
-    may run on streams of their own. It holds no `Inputs`, so that it is freed with those that hold it.
+    No trial changes any of it. Each part is made when it is first asked for, and the device has finished it before it
+    is returned, as each trial may run on a CUDA stream of its own. It holds no `Inputs`: those hold it, and a cycle
+    would keep both in memory.
     """
 
     def __init__(
@@ -40,23 +41,23 @@ class Shared:
     @cached_property
     def teacher(self) -> nn.Module:
         """The frozen network."""
-        return runtime.settled(self._teacher.model(self.device))
+        return settled(self._teacher.model(self.device))
 
     @cached_property
     def fast_teacher(self) -> nn.Module:
         """The teacher with its norms folded."""
-        return runtime.settled(freeze(self.teacher, fold_norms=True))
+        return settled(freeze(self.teacher, fold_norms=True))
 
     @cached_property
     def bank(self) -> Pair:
         """The bank's images and logits."""
         images = self.moved(self._bank)
-        return runtime.settled((images, predict(self.teacher, images)))
+        return settled((images, predict(self.teacher, images)))
 
     @cached_property
     def proxy(self) -> Tensor:
         """Every proxy image."""
-        return runtime.settled(self.moved(self._proxy.images))
+        return settled(self.moved(self._proxy.images))
 
     @cached_property
     def proxy_logits(self) -> Pair:
@@ -69,7 +70,7 @@ class Shared:
         return self._logits(self.true_parts())
 
     def proxy_parts(self) -> Pair:
-        """Return copies of the proxy's training and held-out images, which nobody keeps."""
+        """Return copies of the proxy's training and held-out images; they are not kept here, to save memory."""
         train, held_out = (self.moved(rows) for rows in (self._proxy.train, self._proxy.held_out))
         return self.proxy[train], self.proxy[held_out]
 
@@ -84,4 +85,4 @@ class Shared:
         return torch.from_numpy(array).to(self.device)
 
     def _logits(self, parts: Pair) -> Pair:
-        return runtime.settled((predict(self.teacher, parts[0]), predict(self.teacher, parts[1])))
+        return settled((predict(self.teacher, parts[0]), predict(self.teacher, parts[1])))

@@ -44,10 +44,10 @@ def run(
 
 
 class Trial:
-    """A trial that is done step by step: images are made, if the method makes any, then the student learns.
+    """A trial, one step at a time: images are made, if the method makes any, then the student learns.
 
     It may be cut after any step and go on elsewhere: a new trial of the same configuration and inputs that loads its
-    state has the same events from there on, bit for bit, as if nobody had cut it; seconds count on.
+    state has the same events from there on, bit for bit, as if it had not been cut. Its seconds go on, too.
     """
 
     def __init__(self, config: TrialConfig, inputs: Inputs, device: str = "cpu") -> None:
@@ -61,7 +61,7 @@ class Trial:
         self.images: Tensor | None = None
         """Made from the teacher, for the student to learn from."""
         self.gan_steps = 0
-        """Steps of the GAN up to its last event."""
+        """Steps of the GAN up to its last report."""
         self.metrics: dict[str, float] = {}
         self._outcome: Outcome | None = None
 
@@ -83,7 +83,7 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """Since the trial began, those before it was cut among them."""
+        """Seconds since the trial began; after a cut, the time before it is counted too."""
         return time.monotonic() - self.begun
 
     def step(self) -> Event | None:
@@ -161,7 +161,7 @@ class Trial:
         return self.stage
 
     def _keep_what_was_made(self) -> None:
-        """Take the generator or the images from the stage that is done, of which nothing else is kept."""
+        """Keep the generator or the images of the stage that is done; the rest of it is freed."""
         if isinstance(self.stage, GanStage):
             self.generator = self.stage.generator
             self.metrics |= self.stage.metrics

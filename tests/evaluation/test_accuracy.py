@@ -9,13 +9,13 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from degan_search import ledger
 from degan_search.data import proxies
 from degan_search.data.images import denormalise
-from degan_search.evaluation import accuracy as evaluate
-from degan_search.evaluation import across_trials
+from degan_search.evaluation import accuracy, across_trials
 from degan_search.ledger.columns import config_columns
 from degan_search.networks.table import build_classifier
 from degan_search.settings.methods import normalised
 from degan_search.stages import teacher as teachers
-from degan_search.training.measures import accuracy, predict
+from degan_search.training import measures
+from degan_search.training.measures import predict
 from degan_search.trial import outcome as outcomes
 from degan_search.trial.images import banked, load_proxy
 from degan_search.trial.outcome import Outcome
@@ -80,7 +80,7 @@ def test_a_final_student_of_new_classes_is_scored_on_both_kinds(learned, store, 
     config, true, teacher = learned
     row(tmp_path, teacher.hash, "final-0000", config, sure_student())
     row(tmp_path, teacher.hash, "final-0001", config, sure_student(digit=2))
-    assert evaluate.evaluate(tmp_path, None, store) == 2
+    assert accuracy.evaluate(tmp_path, None, store) == 2
     assert ("digits/[0-4]", "test") in asked
     assert ("digits/[5-9]", "test") in asked
     old, new = proxies.load("digits/[0-4]", "test").labels, proxies.load("digits/[5-9]", "test").labels + 5
@@ -102,7 +102,7 @@ def test_a_final_student_of_new_classes_is_scored_on_both_kinds(learned, store, 
     assert found["old_accuracy"] == 0 < found["new_accuracy"] < 0.5
     # The teacher knows the old classes alone.
     test = teachers.true_images(config.teacher, None, "test")
-    expected = accuracy(predict(teacher.model(), torch.from_numpy(test.images)), torch.from_numpy(test.labels))
+    expected = measures.accuracy(predict(teacher.model(), torch.from_numpy(test.images)), torch.from_numpy(test.labels))
     assert found["teacher_test_accuracy"] == pytest.approx(expected)
     assert found["teacher_oracle_accuracy"] == pytest.approx(teacher.held_out_accuracy)
 
@@ -111,7 +111,7 @@ def test_a_search_student_of_new_classes_never_sees_test_images(learned, store, 
     config, true, teacher = learned
     row(tmp_path, teacher.hash, "search-0000", config, sure_student())
     row(tmp_path, teacher.hash, "search-0001", config, sure_student(digit=2))
-    assert evaluate.evaluate(tmp_path, None, store) == 2
+    assert accuracy.evaluate(tmp_path, None, store) == 2
     assert {split for _, split in asked} == {"train"}
     proxy = load_proxy(config, None)
     unseen = proxy.held_out[len(banked(config, proxy)) :]
@@ -122,7 +122,7 @@ def test_a_search_student_of_new_classes_never_sees_test_images(learned, store, 
         assert found["new_accuracy"] == pytest.approx(share(new, digit))
         assert found["oracle_accuracy"] == pytest.approx(share(np.concatenate([old, new]), digit))
         assert found[["test_accuracy", "teacher_test_accuracy", "n_test", "cross_agreement"]].isna().all()
-    assert evaluate.evaluate(tmp_path, None, store) == 0  # and nothing is left to do
+    assert accuracy.evaluate(tmp_path, None, store) == 0  # and nothing is left to do
 
 
 def test_a_distilled_student_is_scored_on_the_true_classes(tiny, true, teacher, store, tmp_path, asked):
@@ -130,7 +130,7 @@ def test_a_distilled_student_is_scored_on_the_true_classes(tiny, true, teacher, 
     student = sure_student("lenet_half", 2)
     for trial_id in ("search-0000", "final-0000"):
         row(tmp_path, teacher.hash, trial_id, config, student)
-    assert evaluate.evaluate(tmp_path, None, store) == 2
+    assert accuracy.evaluate(tmp_path, None, store) == 2
     frame, test = scores(tmp_path), proxies.load("digits", "test")
     assert frame["oracle_accuracy"].to_list() == pytest.approx([share(true.labels[true.held_out], DIGIT)] * 2)
     assert frame["teacher_oracle_accuracy"].to_list() == pytest.approx([teacher.held_out_accuracy] * 2)
@@ -142,7 +142,7 @@ def test_a_distilled_student_is_scored_on_the_true_classes(tiny, true, teacher, 
 
 def test_without_finals_no_test_image_is_read(tiny, teacher, store, tmp_path, asked):
     row(tmp_path, teacher.hash, "search-0000", tiny({"method": "proxy"}), sure_student("lenet_half", 2))
-    assert evaluate.evaluate(tmp_path, None, store) == 1
+    assert accuracy.evaluate(tmp_path, None, store) == 1
     assert {split for _, split in asked} == {"train"}
     assert scores(tmp_path)["test_accuracy"].isna().all()
 
@@ -156,7 +156,7 @@ def test_students_of_both_tasks_are_compared_with_their_own_kind(learned, tiny, 
             torch.manual_seed(number)
             student = build_classifier("lenet_half", 5, 2)
         row(tmp_path, teacher.hash, f"search-000{number}", tiny(distilling), student)
-    assert evaluate.evaluate(tmp_path, None, store) == 3
+    assert accuracy.evaluate(tmp_path, None, store) == 3
     frame = scores(tmp_path)
     assert np.isnan(frame.loc["search-0000", "cross_agreement"])
     assert frame["oracle_accuracy"].notna().all()
@@ -195,7 +195,7 @@ def test_agreement_across_trials_is_measured_on_no_image_that_a_student_learned(
         learned_from |= trained
     proxy = inputs.proxy
     assert learned_from == {image.tobytes() for image in proxy.images[proxy.train]}
-    assert evaluate.evaluate(tmp_path, None, store) == 2
+    assert accuracy.evaluate(tmp_path, None, store) == 2
     assert measured == {image.tobytes() for image in proxy.images[proxy.held_out]}
     assert not measured & learned_from
     # Nor is the bank, on which the search compares them.
@@ -206,7 +206,7 @@ def test_agreement_across_trials_is_measured_on_no_image_that_a_student_learned(
 def test_the_teacher_is_scored_once_however_many_students_there_are(tiny, teacher, store, tmp_path, monkeypatch):
     for number in range(3):
         row(tmp_path, teacher.hash, f"final-000{number}", tiny({"method": "proxy"}), sure_student("lenet_half", 2))
-    models, plain = [], evaluate.predict
-    monkeypatch.setattr(evaluate, "predict", lambda model, images: models.append(id(model)) or plain(model, images))
-    evaluate.evaluate(tmp_path, None, store)
+    models, plain = [], accuracy.predict
+    monkeypatch.setattr(accuracy, "predict", lambda model, images: models.append(id(model)) or plain(model, images))
+    accuracy.evaluate(tmp_path, None, store)
     assert len(models) == 2 * 3 + 2  # held-out and test images of each student, and of the teacher

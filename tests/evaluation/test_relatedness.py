@@ -1,4 +1,4 @@
-"""Measures of relatedness: known values, which way they point, what they may see; the drawn subsets and their space."""
+"""Measures of relatedness: known values, which way they point, and what they may see."""
 
 import io
 import math
@@ -7,20 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from torch import nn
-from typer.testing import CliRunner
 
-from degan_search import ledger
-from degan_search.cli.main import app
 from degan_search.data import proxies as proxy_sets
-from degan_search.data.proxies import SUBSETS
 from degan_search.evaluation import relatedness
-from degan_search.evaluation.relatedness import DISTANCES, FEWEST, MEASURES, ORDER, look, random_network
-from degan_search.ledger.columns import config_columns
+from degan_search.evaluation.relatedness import DISTANCES, FEWEST, MEASURES, ORDER, random_network, view_of
 from degan_search.networks.table import build_classifier
-from degan_search.search.space import cell as spaces
-from degan_search.search.space import file as space_file
 from degan_search.stages import teacher as teachers
 from degan_search.system import seeds
 from degan_search.system.errors import UserError
@@ -32,10 +24,6 @@ BLIND = [name for name, measure in MEASURES.items() if not measure.true]
 
 def normal(count, width, seed=0, mean=0.0):
     return torch.randn(count, width, generator=seeds.generator(seed), dtype=torch.float64) + mean
-
-
-def call(*arguments):
-    return CliRunner(env={"COLUMNS": "120", "TERM": "dumb", "NO_COLOR": "1"}).invoke(app, [*map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +109,7 @@ class TestViews:
     def test_teacher_features_are_the_last_layer_s_input(self, true, teacher):
         model = teacher.model()
         images = np.concatenate([true.images, true.images])[:600]  # more than one batch
-        view = look(model, random_network(1), images)
+        view = view_of(model, random_network(1), images)
         last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
         assert torch.allclose(last(view.teacher.float()), view.logits, atol=1e-5)
         assert view.random.shape == (600, 128)
@@ -139,7 +127,7 @@ class TestViews:
         torch.jit.save(torch.jit.script(teacher.model()), buffer)
         buffer.seek(0)
         model = torch.jit.load(buffer)
-        views = [look(model, random_network(1), true.images[start:][:50]) for start in (0, 50)]
+        views = [view_of(model, random_network(1), true.images[start:][:50]) for start in (0, 50)]
         blind = {name for name, measure in MEASURES.items() if math.isnan(measure.of(*views))}
         assert blind == {name for name in MEASURES if name.endswith("_teacher")} | {"bn_distance"}
 
@@ -154,7 +142,7 @@ class TestViews:
         model.eval()
         noise = np.random.default_rng(0).integers(0, 256, (300, 1, 32, 32), np.uint8)
         near, far = (
-            MEASURES["bn_distance"].of(look(model, random_network(1), images), None)
+            MEASURES["bn_distance"].of(view_of(model, random_network(1), images), None)
             for images in (true.images[:300], noise)
         )
         assert near < far / 2
@@ -191,11 +179,11 @@ class TestRelatedness:
 
     def test_only_images_that_the_teacher_learned_from_are_compared(self, measure, true, monkeypatch):
         parts, seen = [], []
-        real_load, real_look = proxy_sets.load, relatedness.look
+        real_load, real_view = proxy_sets.load, relatedness.view_of
         monkeypatch.setattr(
             proxy_sets, "load", lambda name, part, *rest: parts.append(part) or real_load(name, part, *rest)
         )
-        monkeypatch.setattr(relatedness, "look", lambda a, b, images: seen.append(images) or real_look(a, b, images))
+        monkeypatch.setattr(relatedness, "view_of", lambda a, b, images: seen.append(images) or real_view(a, b, images))
         measure([("noise/uniform", None)], true=True)
         learned = {image.tobytes() for image in true.images[true.train]}
         compared = {image.tobytes() for image in seen[1]}
@@ -216,94 +204,3 @@ class TestRelatedness:
         monkeypatch.setattr(teachers, "obtain", lambda *_: pytest.fail("trained a teacher"))
         with pytest.raises(UserError, match=message):
             measure(proxies, **settings)
-
-
-class TestCommand:
-    """`degan-search relatedness`."""
-
-    @pytest.fixture
-    def trial(self, tiny, tmp_path):
-        file = tmp_path / "trial.yaml"
-        file.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
-        return file
-
-    def test_ranks_with_a_trial_s_settings(self, trial, teacher, store, tmp_path):
-        (tmp_path / "cache").symlink_to(store)
-        out = tmp_path / "measures.csv"
-        result = call(
-            *("relatedness", "--teacher", trial, "--proxy", "noise/uniform", "--proxy", "digits", "--images", 100),
-            *("--true", "--storage", tmp_path, "--out", out),
-        )
-        assert result.exit_code == 0, (result.output, result.exception)
-        lines = [line.split() for line in result.stdout.splitlines()]
-        ranked = [line[:2] for line in lines if line and line[0].isdigit()]
-        assert ranked == [["1", "digits"], ["2", "noise/uniform"]] * 3
-        assert all(
-            title in result.stdout for title in ("Without true images", "teacher's features", "random network's")
-        )
-        frame = pd.read_csv(out)
-        assert list(frame) == ["proxy", "count", "images", *MEASURES]
-        assert frame["proxy"].tolist() == ["digits", "noise/uniform"]
-
-    def test_correlates_with_a_run(self, tiny, teacher, store, tmp_path):
-        (tmp_path / "cache").symlink_to(store)
-        for number, (proxy, accuracy) in enumerate([("digits", 0.9), ("photos", 0.5), ("noise/uniform", 0.2)]):
-            config = tiny({"proxy": proxy, "count": 40, "method": "dcgan", "gan.lambda_d": 0})
-            row = {"trial_id": f"t{number}", "attempt": 1, "phase": "search", "state": "COMPLETE", "score": 0.5}
-            ledger.write(tmp_path / "x", {**row, "teacher_hash": teacher.hash, **config_columns(config)})
-            ledger.write_scores(tmp_path / "x", {"trial_id": row["trial_id"], "oracle_accuracy": accuracy})
-        result = call("relatedness", "--teacher", tmp_path / "x", "--runs", tmp_path / "x")
-        assert result.exit_code == 0, (result.output, result.exception)
-        assert "**40 images of each proxy**" in result.stdout
-        line = next(line for line in result.stdout.splitlines() if line.startswith("| effective_classes"))
-        assert "1.00 [1.00, 1.00], p 0.333, n 3" in line
-
-    @pytest.mark.parametrize(
-        ("arguments", "says"),
-        [
-            (["--proxy", "digit"], "did you mean digits"),
-            ([], "no proxy given"),
-            (["--proxy", "digits", "--runs", "nowhere"], "no run at"),
-        ],
-    )
-    def test_says_what_is_wrong(self, arguments, says, trial, tmp_path):
-        result = call("relatedness", "--teacher", trial, "--storage", tmp_path, *arguments)
-        assert result.exit_code == 2, (result.output, result.exception)
-        assert says in result.stderr
-        assert result.stderr.count("\n") == 1
-        assert not (tmp_path / "cache").exists()
-
-
-class TestDrawnSubsets:
-    """Random subsets of the 90 related classes, and the space that runs them."""
-
-    DRAWN = {name: classes for name, classes in SUBSETS.items() if "/drawn_" in name}
-
-    def test_are_these_for_ever(self):
-        assert self.DRAWN["cifar100/drawn_01_a"] == ("sweet_pepper",)
-        assert self.DRAWN["cifar100/drawn_02_c"] == ("cockroach", "house")
-        assert self.DRAWN["cifar100/drawn_05_a"] == ("bottle", "crocodile", "keyboard", "pine_tree", "plain")
-
-    def test_are_thirty_different_ones_of_the_related_90(self):
-        assert len(set(self.DRAWN.values())) == len(self.DRAWN) == 30
-        assert all(set(classes) <= set(SUBSETS["cifar100/related_90"]) for classes in self.DRAWN.values())
-        sizes = sorted({len(classes) for classes in self.DRAWN.values()})
-        assert (sizes[0], sizes[-1], len(sizes)) == (1, 65, 10)
-
-    def test_a_wrong_one_is_told_its_neighbours_and_others_do_not_see_them(self):
-        with pytest.raises(UserError, match="did you mean cifar100/drawn_05_"):
-            proxy_sets.check("cifar100/drawn_05_d")
-        with pytest.raises(UserError) as caught:
-            proxy_sets.check("glyphs/")
-        assert "drawn" not in str(caught.value)
-
-    def test_the_space_runs_each_once_with_each_method_and_count(self):
-        cells = spaces.cells(space_file.load("relatedness_cifar10"))
-        assert all(cell.trials() == 1 for cell in cells)
-        configs = [cell.example() for cell in cells]
-        assert {config.proxy for config in configs} == {*self.DRAWN, "cifar100/related_90"}
-        arms = {(config.method, config.count) for config in configs}
-        assert arms == {(method, count) for method in ("proxy", "dcgan", "degan") for count in (500, None)}
-        assert len(cells) == 31 * 6
-        tuned = {(config.gan.lambda_e, config.gan.lambda_d) for config in configs if config.method == "degan"}
-        assert tuned == {(0, 5)}

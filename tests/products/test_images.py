@@ -17,8 +17,7 @@ from degan_search.data.images import denormalise, to_input
 from degan_search.data.sets import load_set
 from degan_search.evaluation import networks
 from degan_search.ledger.columns import config_columns, config_of
-from degan_search.products import images as generating
-from degan_search.products.images import Order, generate
+from degan_search.products.images import Order, _fits, generate
 from degan_search.settings.resolve import trial_config
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.system import seeds
@@ -184,7 +183,7 @@ class TestGenerate:
     def test_keeps_the_first_that_find_room(self):
         room = np.array([1, 0, 2])
         labels = np.array([2, 0, 1, 0, 2, 2])
-        assert generating._fits(labels, room).tolist() == [True, True, False, False, True, False]
+        assert _fits(labels, room).tolist() == [True, True, False, False, True, False]
 
     def test_without_a_trial_takes_the_only_one(self, finished_run, tmp_path):
         assert generate(finished_run, None, Order(2), tmp_path / "a").trial["trial_id"] == "search-0000"

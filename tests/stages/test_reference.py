@@ -13,8 +13,8 @@ from degan_search.networks.dcgan import build_generator
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.settings.trial import DistillConfig, GanConfig
-from degan_search.stages import gan as degan
 from degan_search.stages.distillation import Distillation
+from degan_search.stages.gan import build
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.system import seeds
 from degan_search.training.batches import IndexBatches
@@ -68,7 +68,7 @@ def batches():
 
 def gans(teacher, **wrong):
     """The package's GAN and the reference's, of the same weights; `wrong` settings are the reference's alone."""
-    gan = degan.build(CONFIG, 3, freeze(teacher, fold_norms=True), Context(1))
+    gan = build(CONFIG, 3, freeze(teacher, fold_norms=True), Context(1))
     gan.generator[-2].weight.data *= 10  # images with contrast
     networks = [reference.plain(model) for model in (gan.generator, gan.discriminator, teacher)]
     return gan, reference.Gan(CONFIG.model_copy(update=wrong), *networks)

@@ -36,7 +36,7 @@ def few_images():
 def comparable(events):
     """The events without their times."""
     return [
-        (event.stage, event.step, event.of, event.budget, repr(measured(event.metrics)))  # by repr NaN equals NaN
+        (event.stage, event.step, event.of, event.gan_steps, repr(measured(event.metrics)))  # by repr NaN equals NaN
         for event in events
     ]
 

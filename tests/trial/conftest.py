@@ -1,12 +1,14 @@
-"""What the tests of a trial share: a tiny trial that is run, banks, and a teacher that is a script."""
+"""What the tests of a trial share: tiny and short trials, banks, and a teacher that is a script."""
 
 import numpy as np
 import pytest
 import torch
 
 from degan_search.stages import teacher as teachers
+from degan_search.trial import gan_stage
 from degan_search.trial import inputs as trial_inputs
 from degan_search.trial.trial import run as run_trial
+from tests.trial.cut_trials import SHORT
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +64,20 @@ def make_bank(tiny, store, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Measure the generator's statistics on fewer images than a trial does: a test then takes a third of the time."""
+    monkeypatch.setattr(gan_stage, "STATISTICS_IMAGES", 32)
+
+
+@pytest.fixture(scope="session")
+def given(tiny, store):
+    """The configuration and the inputs of a short trial."""
+
+    def made(*changes):
+        config = tiny(SHORT, *changes)
+        return config, trial_inputs.prepare(config, None, store)
+
+    return made

@@ -8,7 +8,7 @@ from torch import nn
 
 from degan_search.networks.table import build_classifier
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages import gan as degan
+from degan_search.stages import gan
 from degan_search.system import seeds
 from degan_search.training.measures import agreement, class_certainty, infomax, predict, soft_neighbourhood_density
 from degan_search.trial import bank as banks
@@ -99,15 +99,15 @@ def test_a_bank_without_proxy_images(make_bank, tiny):
 
 
 def test_a_collapsed_generator_adds_nothing_to_the_bank(make_bank, monkeypatch):
-    build = degan.build
+    build = gan.build
 
     def first_collapsed(config, *rest, **named):
-        gan = build(config, *rest, **named)
+        networks = build(config, *rest, **named)
         if config.lambda_d == 0:
-            nn.init.zeros_(gan.generator[-2].weight)
-        return gan
+            nn.init.zeros_(networks.generator[-2].weight)
+        return networks
 
-    monkeypatch.setattr(degan, "build", first_collapsed)
+    monkeypatch.setattr(gan, "build", first_collapsed)
     inputs, *_ = make_bank({})
     assert len(inputs.bank) == 8 + 8
 

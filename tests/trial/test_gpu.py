@@ -6,8 +6,8 @@ import torch
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.settings.trial import DistillConfig, GanConfig
-from degan_search.stages import gan as degan
 from degan_search.stages.distillation import Distillation
+from degan_search.stages.gan import build
 from degan_search.stages.gan_training import GanTraining
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.system import seeds
@@ -37,7 +37,7 @@ def make_gan(member=1, device="cuda", precision="float32", **changes):
     config = GanConfig(lambda_e=lambda_e, lambda_d=lambda_d, **sizes)
     with seeds.seeded(0, "teacher"):
         teacher = freeze(build_classifier("alexnet", 5, 8), fold_norms=True).to(device)
-    gan = degan.build(config, 3, teacher, Context(SEEDS[member], device, precision))
+    gan = build(config, 3, teacher, Context(SEEDS[member], device, precision))
     gan.generator[-2].weight.data *= 10  # images with contrast
     return gan
 

@@ -1,69 +1,25 @@
-"""A trial cut after any step goes on elsewhere with the same bits; its state's bytes are whole or refused."""
+"""A trial cut after any step goes on elsewhere with the same bits."""
 
 import dataclasses
 import random
 
-import numpy as np
 import pytest
 import torch
 
-from degan_search.settings.methods import METHODS
 from degan_search.system.errors import UserError
 from degan_search.training.loop import progress_of
-from degan_search.training.resumable import MAGIC, read_state, state_bytes
-from degan_search.trial import gan_stage
+from degan_search.training.resumable import read_state, state_bytes
 from degan_search.trial import outcome as outcomes
-from degan_search.trial.inputs import prepare
 from degan_search.trial.trial import Trial
+from tests.trial.cut_trials import CASES, RIVAL, state_at
 
-FITTING = {"steps": 12, "steps_per_epoch": 3}  # four events, the last of which in the second phase
-SHORT = {"distill": FITTING, "distill_images": FITTING, "incremental": FITTING, "gan.steps": 6}
-NEW = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digits/[5-9]"}
-SGD = {"distill.profile": "sgd_augmented", "distill.lr": 0.01, "distill.milestones": [0.3, 0.6]}
-RIVAL = {"gan.lambda_s": 3, "student.network": "alexnet_half"}  # with dropout, in the GAN's training, too
-MIXED = {"distill.mix_proxy": 0.25}
-POOL = {"distill.pool": 16, "distill.pool_refresh": 0.5}  # two batches, four times
-PROBED = {"probe.at": [2, 5, 6]}
-NORMED = {"teacher": {"network": "alexnet", "width": 2, "fit.steps": 10, "count": 100}, "bank.generators": []}
-CASES = {
-    **{name: {"method": name} for name, method in METHODS.items() if method.distils},
-    **{f"new {name}": NEW | {"method": name} for name, method in METHODS.items() if method.rule},
-    "everything": SGD | RIVAL | MIXED | POOL | PROBED | {"method": "extended", "gan.lambda_e": 1},
-    "pool": POOL,
-    "rungs": PROBED | RIVAL,
-    "one image in a batch": {"distill.batch_size": 1, "distill.mix_proxy": 0.5, "distill.pool": 3},
-    "patience": {"distill": {"steps": None, "steps_per_epoch": 2, "patience": 2, "epochs": 4}},
-    "images, augmented": {"method": "proxy", "distill_images.profile": "sgd_augmented", "distill_images.lr": 0.01},
-    "statistics": NORMED | {"gan.lambda_bn": 5},
-    "new, recalled": NEW | MIXED | POOL | {"gan.lambda_s": 3},
-    "new, adam": NEW | {"method": "lwf_mc", "incremental.optimiser": "adam", "incremental.augment": False},
-    "new, aligned": NEW | {"method": "proxy", "incremental.scaling": "aligned"},
-    "new, dropout": NEW | NORMED | {"teacher.dataset": "digits/[0-4]", "method": "degan"},
-    "zskd in one batch": {"method": "zskd", "zskd.batch_size": 90, "zskd.iterations": 6},
-}
-
-
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch):
-    """Describe the generator on fewer images than it would be, which takes a third of the time here."""
-    monkeypatch.setattr(gan_stage, "STATISTICS_IMAGES", 32)
-
-
-@pytest.fixture(scope="session")
-def given(tiny, store):
-    """The configuration and the inputs of a short trial."""
-
-    def made(*changes):
-        config = tiny(SHORT, *changes)
-        return config, prepare(config, None, store)
-
-    return made
+pytestmark = pytest.mark.usefixtures("few_images")
 
 
 def plain(event):
     """An event without the time that it took; the bits of its numbers."""
     metrics = {name: float(value).hex() for name, value in event.metrics.items() if not name.endswith("seconds")}
-    return event.stage, event.step, event.of, event.budget, metrics
+    return event.stage, event.step, event.of, event.gan_steps, metrics
 
 
 def finish(trial):
@@ -149,15 +105,6 @@ def test_several_trials_go_on_from_one_state(stage, case, given):
     assert finish(gone_on(config, inputs, state)) == first
 
 
-def state_at(stage, config, inputs):
-    """Return the state of a new trial at the first event of a stage."""
-    trial = Trial(config, inputs)
-    for event in progress_of(trial):
-        if event.stage == stage:
-            return event, trial.state_dict()
-    raise AssertionError(stage)
-
-
 def gone_on(config, inputs, state):
     """Return a new trial that goes on from a state."""
     trial = Trial(config, inputs)
@@ -238,82 +185,3 @@ def test_a_state_of_another_teacher_torch_or_device_is_refused(given):
             gone_on(config, inputs, state | {"about": about | {what: "abacus"}})
         with pytest.raises(UserError, match=f"of {what} None, but now"):
             gone_on(config, inputs, state | {"about": {key: value for key, value in about.items() if key != what}})
-
-
-# Bytes
-
-
-def leaves(state):
-    if isinstance(state, dict):
-        assert type(state) is dict
-        for key, value in state.items():
-            assert isinstance(key, (str, int))
-            yield from leaves(value)
-    elif isinstance(state, (list, tuple)):
-        for value in state:
-            yield from leaves(value)
-    else:
-        yield state
-
-
-@pytest.mark.parametrize(
-    ("stage", "case"),
-    [("gan", "everything"), ("probe at 2", "everything"), ("distill", "everything"), ("zskd", "zskd")],
-)
-def test_a_state_is_of_plain_things_and_no_larger_than_they_are(stage, case, given):
-    _, state = state_at(stage, *given(CASES[case]))
-    found = list(leaves(state))
-    assert {type(leaf) for leaf in found} <= {torch.Tensor, int, float, bool, str, type(None)}
-    tensors = [leaf for leaf in found if isinstance(leaf, torch.Tensor)]
-    assert all(tensor.device.type == "cpu" and not tensor.requires_grad for tensor in tensors)
-    held = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
-    assert held == sum(tensor.nbytes for tensor in tensors)  # no slice that keeps the whole
-    assert len(state_bytes(state)) < held + 1000 * len(found)
-
-
-def test_states_come_back_as_they_were():
-    strided = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
-    state = {"a": {0: [strided, None], "b": (1, 2.5, True)}, "c": "text", "nan": float("nan")}
-    back = read_state(state_bytes(state), "it")
-    assert list(back) == list(state)
-    assert torch.equal(back["a"][0][0], strided)
-    assert back["a"][0][0].stride() == strided.stride()
-    assert (back["a"][0][1], back["a"]["b"], back["c"]) == (None, (1, 2.5, True), "text")
-    assert np.isnan(back["nan"])
-
-
-@pytest.fixture(scope="module")
-def data(given):
-    return state_bytes(state_at("distill", *given())[1])
-
-
-def test_a_cut_file_is_refused(data):
-    for length in [*range(0, len(data), -(-len(data) // 50)), len(MAGIC), len(MAGIC) + 32, len(data) - 1]:
-        with pytest.raises(UserError, match=r"^runs/x/state is not "):
-            read_state(data[:length], "runs/x/state")
-    with pytest.raises(UserError, match="is not whole"):
-        read_state(data + b"more", "it")
-
-
-def test_a_flipped_bit_is_refused(data):
-    rng = random.Random(0)
-    places = [rng.randrange(8 * len(data)) for _ in range(150)] + [rng.randrange(8 * 100) for _ in range(50)]
-    for place in places:
-        flipped = bytearray(data)
-        flipped[place // 8] ^= 1 << place % 8
-        with pytest.raises(UserError, match=r"^it is not "):
-            read_state(bytes(flipped), "it")
-
-
-class Code:
-    """Pickled, it prints when it is read."""
-
-    def __reduce__(self):
-        return print, ("run",)
-
-
-@pytest.mark.parametrize("content", [[1, 2], "text", {"parts": Code()}])
-def test_a_sealed_file_of_something_else_is_refused_and_no_code_is_run(content, capsys):
-    with pytest.raises(UserError, match="it does not hold a trial's state"):
-        read_state(state_bytes(content), "it")
-    assert capsys.readouterr().out == ""

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator
 
-from degan_search.ledger.columns import TRIAL_METRICS, Cause, Report, State
+from degan_search.ledger.columns import REPORT_COLUMNS, TRIAL_METRICS, Cause, Report, State
 from degan_search.search.run.jobs import Job
 from degan_search.settings.values import Model
 from degan_search.stages.teacher import Teacher
@@ -19,7 +19,7 @@ from degan_search.system.errors import UserError, close_matches
 from degan_search.trial.outcome import Event
 
 INTEGER_METRICS = ("gan_steps", "distill_steps")
-CURVE = tuple(name for name in Report.__annotations__ if name not in ("stage", "budget"))
+CURVE = tuple(name for name in REPORT_COLUMNS if name not in ("stage", "budget"))
 """What a trial measures at each point of its curve."""
 KNOWN = tuple(dict.fromkeys([*TRIAL_METRICS, *INTEGER_METRICS, *CURVE]))
 """Names of everything that a trial may measure."""
@@ -91,7 +91,7 @@ class Curve:
             check_names(event.metrics)
             measured = {name: value for name, value in event.metrics.items() if name in CURVE}
             about = {"score": math.nan, "seconds": event.seconds} | measured
-            self.reports.append(Report(**about, budget=event.budget, stage=event.stage))
+            self.reports.append(Report(**about, budget=event.gan_steps, stage=event.stage))
 
     def news(self) -> tuple[int, tuple[Report, ...]]:
         """Return the reports that are told now for the first time, after their place in the curve."""
@@ -159,7 +159,7 @@ def result(
     return TrialResult(
         id=job.id,
         score=event.metrics.get("score", math.nan),
-        budget=event.budget,
+        budget=event.gan_steps,
         state=end and end.state,
         reason=end and end.reason,
         cause=end and end.cause,

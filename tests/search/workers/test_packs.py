@@ -232,7 +232,7 @@ def test_rows_are_those_of_the_trials_alone(done):
         measured = [event for event in events if event.metrics]
         own = curves[curves["trial_id"] == name]
         kept = measured[: len(own)]
-        assert [*own["budget"]] == [event.budget for event in kept]
+        assert [*own["budget"]] == [event.gan_steps for event in kept]
         assert [*own["stage"]] == [event.stage for event in kept]
         for column in ("d_loss", "g_loss", "entropy", "score"):
             alone = [event.metrics.get(column, math.nan) for event in kept]

@@ -1,0 +1,7 @@
+"""What the tests of a trial know of the tiny one: its lengths, the methods that distil, and a student with dropout."""
+
+from degan_search.settings.methods import METHODS
+
+GAN_STEPS, DISTILL_STEPS = 12, 8
+DISTILLING = [name for name, method in METHODS.items() if method.distils]
+DROPOUT = {"student.network": "alexnet_half"}  # a student whose training needs torch's global generator
