@@ -5,9 +5,11 @@ from documents import ROOT, code
 
 from degan_search.evaluation.relatedness import MEASURES
 from degan_search.ledger.columns import METRICS, score_schema, trial_schema
+from degan_search.search.run import folder, jobs
 from degan_search.search.space.file import shipped
 from degan_search.settings.criteria import CRITERIA, DATA_FREE
 from degan_search.settings.methods import METHODS
+from degan_search.storage import layout
 
 
 def names_in(page):
@@ -48,6 +50,12 @@ def cells(name):
 )
 def test_every_entry_of_a_table_has_its_line(page, table):
     assert set(table) <= names_in(page)
+
+
+def test_faults_page_names_the_files_of_a_run():
+    named = names_in("docs/faults.md")
+    assert {folder.SPACE, folder.ABOUT, f"{jobs.JOBS}/<trial>.json", "trials/<trial>/"} <= named
+    assert {f"{layout.LEDGER}/<trial>-<attempt>.parquet", f"{layout.SCORES}/<trial>.parquet"} <= named
 
 
 def test_every_result_is_in_the_index():
