@@ -1,5 +1,7 @@
 """What single pages promise: a short README, and tables that name everything the code has."""
 
+import re
+
 import pytest
 from documents import ROOT, code
 
@@ -50,6 +52,16 @@ def cells(name):
 )
 def test_every_entry_of_a_table_has_its_line(page, table):
     assert set(table) <= names_in(page)
+
+
+def test_each_detail_of_the_paper_and_each_departure_has_its_line():
+    page = (ROOT / "docs/paper.md").read_text()
+    details = re.findall(r"^\| \d+ \|.*$", page, re.MULTILINE)
+    departures = page.split("## Departures")[1].split("\n## ")[0]
+    numbered = re.findall(r"^\d+\. .*?(?=^\d+\. |\Z)", departures, re.MULTILINE | re.DOTALL)
+    assert len(details) > 40
+    assert len(numbered) > 10
+    assert not [part for part in (*details, *numbered) if not re.search(r"\]\(\.\./[\w/.]+#L\d+ ", part)]
 
 
 def test_faults_page_names_the_files_of_a_run():
