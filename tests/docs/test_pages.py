@@ -75,3 +75,10 @@ def test_every_result_is_in_the_index():
     pages = [page.name for page in (ROOT / "docs/results").glob("*.md") if page.name != "README.md"]
     assert pages
     assert all(f"({page})" in index for page in pages)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/results").glob("20*.md")), ids=lambda page: page.stem)
+def test_a_result_says_what_was_asked_run_and_found(page):
+    parts = ("**Question.**", f"**Measured** {page.name[:10]}.", "**Machine:**", "```sh", "|---", "## What it shows")
+    text = page.read_text()
+    assert not [part for part in parts if part not in text]
