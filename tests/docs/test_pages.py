@@ -64,6 +64,14 @@ def test_each_detail_of_the_paper_and_each_departure_has_its_line():
     assert not [part for part in (*details, *numbered) if not re.search(r"\]\(\.\./[\w/.]+#L\d+ ", part)]
 
 
+def test_each_path_through_the_code_enters_a_file_once():
+    page = (ROOT / "CONTRIBUTING.md").read_text().split("## Three paths")[1].split("\n## ")[0]
+    paths = [re.findall(r"^\d+\. (.*?): ", part, re.MULTILINE) for part in page.split("\n**A ")[1:]]
+    files = [[file for step in path for file in code(step)] for path in paths]
+    assert [len(path) > 15 for path in files] == [True] * 3
+    assert [sorted(set(path)) for path in files] == [sorted(path) for path in files]
+
+
 def test_faults_page_names_the_files_of_a_run():
     named = names_in("docs/faults.md")
     assert {folder.SPACE, folder.ABOUT, f"{jobs.JOBS}/<trial>.json", "trials/<trial>/"} <= named
