@@ -1,5 +1,6 @@
-"""Who may import whom: the contracts in pyproject.toml, and what the command line leaves unloaded."""
+"""The layout of the repository: who may import whom, what an import leaves unloaded, and how long files may be."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,8 @@ import pytest
 from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).parent.parent
+FOLDERS = ("degan_search", "search_spaces", "analysis", "benchmarks", "tests")
+PLOTTING = ["analysis", "plotly", "matplotlib", "jinja2"]
 
 
 def test_contracts_hold(monkeypatch, capsys):
@@ -17,12 +20,41 @@ def test_contracts_hold(monkeypatch, capsys):
     assert code == 0, capsys.readouterr().out
 
 
-def test_every_module_has_a_layer():
+def test_every_folder_stands_in_exactly_one_layer():
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
-    listed = {name.strip() for layer in contract["layers"] for name in layer.split(":")}
-    modules = {path.stem for path in (ROOT / "degan_search").iterdir() if path.suffix == ".py" or path.is_dir()}
-    modules -= {"__init__", "__pycache__"}
-    assert listed == {f"degan_search.{module}" for module in modules} | {"analysis"}
+    assert contract["type"] == "layers"
+    listed = [name.strip() for layer in contract["layers"] for name in layer.split(":")]
+    folders = {path.parent.name for path in (ROOT / "degan_search").glob("*/__init__.py")}
+    assert sorted(listed) == sorted([*(f"degan_search.{folder}" for folder in folders), "analysis"])
+
+
+def test_the_package_has_no_module_outside_a_folder():
+    assert [path.name for path in (ROOT / "degan_search").glob("*.py")] == ["__init__.py"]
+
+
+def test_every_folder_of_modules_is_a_package():
+    folders = {path.parent for package in ("degan_search", "analysis") for path in (ROOT / package).rglob("*.py")}
+    assert not [str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()]
+
+
+def python_files():
+    return [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_no_file_is_long():
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in python_files()}
+    assert {folder.partition("/")[0] for folder in lengths} == set(FOLDERS)
+    assert not {name: lines for name, lines in lengths.items() if lines > 300}
+
+
+def test_no_class_is_long():
+    found = {}
+    for file in python_files():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found[f"{file.relative_to(ROOT)}: {node.name}"] = node.end_lineno - node.lineno + 1
+    assert "degan_search/trial/trial.py: Trial" in found
+    assert not {name: lines for name, lines in found.items() if lines > 150}
 
 
 @pytest.mark.parametrize(
@@ -33,8 +65,8 @@ def test_every_module_has_a_layer():
             "degan_search.settings.lengths, degan_search.trial.run_here, degan_search.evaluation.accuracy",
             ["ray", "optuna"],
         ),
-        ("degan_search.search.workers.worker", ["analysis", "plotly", "matplotlib", "jinja2"]),
-        ("degan_search.search.sweep, degan_search.search.finals", ["analysis", "plotly", "matplotlib", "jinja2"]),
+        ("degan_search.search.workers.worker", PLOTTING),
+        ("degan_search.search.sweep, degan_search.search.resume, degan_search.search.finals.finals", PLOTTING),
         ("analysis.tables", ["torch", "ray", "optuna"]),
     ],
 )

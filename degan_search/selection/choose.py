@@ -11,7 +11,8 @@ from degan_search.settings.criteria import CRITERIA, TRUE
 from degan_search.system.errors import UserError, close_matches
 
 DEFAULT = "cross_soft_agreement"
-"""What chooses after a search: of the data-free criteria the one with the least regret, see docs/results."""
+"""What chooses after a search. With few trials to choose from it loses less accuracy than what the search maximises:
+docs/results/2026-11-22-choice-without-data.md."""
 PROXY = ("run", "config_task", "config_teacher_dataset", "config_proxy", "config_count")
 """Columns whose values are equal among the trials that one is chosen from: run, task, true data, proxy, and how many
 images of it. In the task `incremental` the true data are the old classes and the proxy the new ones."""

@@ -87,9 +87,12 @@ def line_of(file: Path, symbol: str) -> int | None:
 
 
 def defined_in(symbol: str) -> list[Path]:
-    """Return the Python files of the package and of the analysis that define a name."""
-    files = [file for folder in ("degan_search", "analysis") for file in sorted((ROOT / folder).rglob("*.py"))]
-    return [file for file in files if symbol in definitions(file)]
+    """Return the Python files of package and analysis that define a name; if none does, those of the tests."""
+    for folders in (("degan_search", "analysis"), ("tests",)):
+        files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+        if found := [file for file in files if symbol in definitions(file)]:
+            return found
+    return []
 
 
 def code(text: str) -> list[str]:

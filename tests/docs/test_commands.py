@@ -4,19 +4,27 @@ import ast
 import importlib
 import re
 import shlex
+from typing import get_args
 
 import pytest
 import typer.main
+import yaml
 from documents import ROOT, blocks, code, documents, name, program, shell_lines
 
 from degan_search.cli.main import app
 from degan_search.search.space import file as space_file
+from degan_search.search.space.schema import Space
+from degan_search.settings.resolve import parse, trial_config
+from degan_search.settings.trial import TrialConfig
 
 COMMANDS = typer.main.get_command(app).commands
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FOLDERS = ("degan_search/", "analysis/", "search_spaces/", "tests/", "benchmarks/", "docs/", "deploy/", ".ci/")
 ROOT_FILES = re.compile(r"[A-Z]{3,}\.md|pyproject\.toml|constraints\.txt|Makefile")
 OURS = {"degan-search", "make", "python", "pytest"}
+FILES = r"csv|html|json|md|npz|parquet|py|sbatch|toml|yaml"
+LIBRARIES = ("numpy", "torch")
+MODULES = ("", "degan_search.", "analysis.", "analysis.tables.")
 EVERY = pytest.mark.parametrize("document", documents(), ids=name)
 
 
@@ -138,6 +146,53 @@ def imported(module, one):
     return getattr(found, one) if hasattr(found, one) else importlib.import_module(f"{module}.{one}")
 
 
+@EVERY
+def test_dotted_names(document):
+    dotted = re.compile(r"(?<![\w/.-])[a-z_]\w*(?:\.[a-z_]\w*)+")
+    words = [word for part in code(document.read_text()) for word in dotted.findall(part)]
+    wrong = [word for word in words if not (is_file(word) or is_setting(word) or is_in_a_module(word))]
+    assert not wrong, "no setting, file or function: " + ", ".join(wrong)
+
+
+def is_file(word):
+    return re.search(rf"\.(?:{FILES})$", word) is not None
+
+
+def is_setting(word):
+    """Return whether a word such as `gan.steps` is a setting of a trial, or one of a space."""
+    return any(has_setting(model, word.split(".")) for model in (TrialConfig, Space))
+
+
+def has_setting(model, names):
+    field = getattr(model, "model_fields", {}).get(names[0])
+    if field is None or len(names) == 1:
+        return field is not None
+    return any(has_setting(kind, names[1:]) for kind in (field.annotation, *get_args(field.annotation)))
+
+
+def is_in_a_module(word):
+    """Return whether a word such as `ledger.load` is a module or what one defines; other libraries are trusted."""
+    if word.split(".")[0] in LIBRARIES:
+        return True
+    module, _, one = word.rpartition(".")
+    for parent in MODULES:
+        try:
+            imported(parent + module, one)
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+@EVERY
+def test_settings_in_yaml(document):
+    for block in blocks(document.read_text(), "yaml"):
+        values = yaml.safe_load(block)
+        trial_config(values["trial"])
+        if "cells" in values:
+            parse(Space, values)
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -154,6 +209,11 @@ def imported(module, one):
 )
 def test_a_wrong_command_is_found(line):
     assert faults_of([(shlex.split(line), True)])
+
+
+@pytest.mark.parametrize("word", ["distillation.pool_refresh", "gan.lambda", "ledger.lode", "trial.seed.x"])
+def test_a_wrong_name_is_found(word):
+    assert not (is_file(word) or is_setting(word) or is_in_a_module(word))
 
 
 @pytest.mark.parametrize("path", ["degan_search/no_such.py", "docs/*.nothing", "no_such_file.py", "NOTHING.md"])

@@ -37,9 +37,14 @@ def _elsewhere(symbol):
     return f"; {symbol} is defined in {', '.join(map(name, found))}" if found else ""
 
 
-def test_documents_that_code_cites_are_there():
-    cited = re.compile(r"docs/[\w/-]+\.md|\b[A-Z]{4,}\.md")
+def test_files_that_code_cites_are_there():
+    cited = re.compile(
+        r"\b(?:degan_search|analysis|search_spaces|benchmarks|tests|docs|deploy)/[\w/.-]+\.(?:py|md|yaml|sbatch)\b"
+        r"|\b[A-Z]{4,}\.md\b"
+    )
     files = [file for folder in ("degan_search", "analysis", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    files += [*(ROOT / "search_spaces").glob("*.yaml"), *(ROOT / "deploy").iterdir()]
+    files += [ROOT / "Makefile", ROOT / "pyproject.toml"]
     assert not [
         f"{name(file)}: {found}"
         for file in files

@@ -1,13 +1,17 @@
 """What single pages promise: a short README, and tables that name everything the code has."""
 
+import re
+
 import pytest
 from documents import ROOT, code
 
 from degan_search.evaluation.relatedness import MEASURES
 from degan_search.ledger.columns import METRICS, score_schema, trial_schema
+from degan_search.search.run import folder, jobs
 from degan_search.search.space.file import shipped
 from degan_search.settings.criteria import CRITERIA, DATA_FREE
 from degan_search.settings.methods import METHODS
+from degan_search.storage import layout
 
 
 def names_in(page):
@@ -50,8 +54,39 @@ def test_every_entry_of_a_table_has_its_line(page, table):
     assert set(table) <= names_in(page)
 
 
+def test_each_detail_of_the_paper_and_each_departure_has_its_line():
+    page = (ROOT / "docs/paper.md").read_text()
+    details = re.findall(r"^\| \d+ \|.*$", page, re.MULTILINE)
+    departures = page.split("## Departures")[1].split("\n## ")[0]
+    numbered = re.findall(r"^\d+\. .*?(?=^\d+\. |\Z)", departures, re.MULTILINE | re.DOTALL)
+    assert len(details) > 40
+    assert len(numbered) > 10
+    assert not [part for part in (*details, *numbered) if not re.search(r"\]\(\.\./[\w/.]+#L\d+ ", part)]
+
+
+def test_each_path_through_the_code_enters_a_file_once():
+    page = (ROOT / "CONTRIBUTING.md").read_text().split("## Three paths")[1].split("\n## ")[0]
+    paths = [re.findall(r"^\d+\. (.*?): ", part, re.MULTILINE) for part in page.split("\n**A ")[1:]]
+    files = [[file for step in path for file in code(step)] for path in paths]
+    assert [len(path) > 15 for path in files] == [True] * 3
+    assert [sorted(set(path)) for path in files] == [sorted(path) for path in files]
+
+
+def test_faults_page_names_the_files_of_a_run():
+    named = names_in("docs/faults.md")
+    assert {folder.SPACE, folder.ABOUT, f"{jobs.JOBS}/<trial>.json", "trials/<trial>/"} <= named
+    assert {f"{layout.LEDGER}/<trial>-<attempt>.parquet", f"{layout.SCORES}/<trial>.parquet"} <= named
+
+
 def test_every_result_is_in_the_index():
     index = (ROOT / "docs/results/README.md").read_text()
     pages = [page.name for page in (ROOT / "docs/results").glob("*.md") if page.name != "README.md"]
     assert pages
     assert all(f"({page})" in index for page in pages)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/results").glob("20*.md")), ids=lambda page: page.stem)
+def test_a_result_says_what_was_asked_run_and_found(page):
+    parts = ("**Question.**", f"**Measured** {page.name[:10]}.", "**Machine:**", "```sh", "|---", "## What it shows")
+    text = page.read_text()
+    assert not [part for part in parts if part not in text]

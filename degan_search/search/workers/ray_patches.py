@@ -1,4 +1,6 @@
-"""All that this project uses of Ray's private parts; `tests/test_ray_patches.py` says which of it a new Ray breaks.
+"""All that this project uses of Ray's private parts.
+
+Which of it a new Ray breaks, `tests/search/workers/test_ray_patches.py` says.
 
 Each function says why it is needed and which public behaviour it stands in for. No other file may import a private
 module of Ray's or read a private attribute of its objects.
