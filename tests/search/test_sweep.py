@@ -20,7 +20,7 @@ from degan_search.ledger.columns import TRIAL_METRICS, Phase, config_of
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.remaining import final_jobs
 from degan_search.search.run import tune_dicts
-from degan_search.search.run.jobs import job
+from degan_search.search.run.jobs import new_job
 from degan_search.search.run.options import Options
 from degan_search.search.run.results import TrialResult
 from degan_search.search.space import cell as spaces
@@ -276,7 +276,7 @@ def test_when_every_trial_fails_the_sweep_still_ends_well(tmp_path):
 
 
 def ended_trial(number=0, error_file=None, **result):
-    work = job(Phase.SEARCH, number, "all", TrialConfig())
+    work = new_job(Phase.SEARCH, number, "all", TrialConfig())
     last = {"score": 0.5, "budget": 10, "state": "COMPLETE", "reports": [{"budget": 10, "score": 0.5, "seconds": 1.0}]}
     told = TrialResult(id=work.id, **last | result)
     plain = tune_dicts.to_result([told], [] if told.state else [work.id], 1)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from degan_search.ledger.columns import SCHEMA_VERSION, TRIAL_METRICS, Phase, Report, trial_schema
 from degan_search.search.callbacks.recorder import Recorder, Rules
-from degan_search.search.run.jobs import job
+from degan_search.search.run.jobs import new_job
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.settings.resolve import flatten, merge, parse, stable_hash
 from degan_search.settings.trial import TrialConfig
@@ -61,7 +61,7 @@ def told():
         {**point, "budget": int(point["budget"]), "stage": f"stage {place}"} for place, point in enumerate(points)
     ]
     about = {"host": "a host", "git_commit": "a commit", "hardware": "hardware", "versions": {"a": "1", "b": "2"}}
-    given = job(Phase.FINAL, next(numbers), "a cell", merge({}, config), "infomax") | {"attempt": next(numbers)}
+    given = new_job(Phase.FINAL, next(numbers), "a cell", merge({}, config), "infomax") | {"attempt": next(numbers)}
     result = {
         "id": given["id"],
         "state": "FAIL",

@@ -22,7 +22,7 @@ from degan_search.ledger.columns import Phase, State, config_columns
 from degan_search.search import resume as resuming
 from degan_search.search.planning import budget as budgets
 from degan_search.search.planning import timed_steps
-from degan_search.search.planning.budget import Budget
+from degan_search.search.planning.budget import TimeBudget
 from degan_search.search.planning.cost_model import CostModel, Prior, duration, makespans
 from degan_search.search.run import jobs
 from degan_search.search.run.options import Options
@@ -278,7 +278,7 @@ def budget(seconds, slots=2, trial=100.0, final=50.0, fewest=4, **changes):
         cost.priors[Phase.SEARCH, cell.label] = Prior((trial,))
         cost.priors[Phase.FINAL, cell.label] = Prior((final,))
     cost.after = [(Phase.FINAL, cell.label) for cell in cells for _ in space.finals.seeds] if space.finals else []
-    return Budget(cost, CellSearcher(cells), seconds, 0.0, fewest)
+    return TimeBudget(cost, CellSearcher(cells), seconds, 0.0, fewest)
 
 
 class TestBudget:
@@ -397,7 +397,7 @@ class TestEstimate:
     @pytest.fixture(autouse=True)
     def image(self, monkeypatch):
         """A GAN step takes 2 s an image, a distillation step 1 s."""
-        monkeypatch.setattr(timed_steps, "_image_seconds", lambda *_: (2.0, 1.0))
+        monkeypatch.setattr(timed_steps, "image_seconds", lambda *_: (2.0, 1.0))
 
     def test_stretches_from_rung_to_rung(self, tiny):
         config = tiny({"probe.at": [4, 10, 99]})  # 12 steps of 8 images, so the last is never reached
@@ -434,7 +434,7 @@ class TestCommand:
 
     @pytest.fixture(autouse=True)
     def image(self, monkeypatch):
-        monkeypatch.setattr(timed_steps, "_image_seconds", lambda *_: (10.0, 10.0))
+        monkeypatch.setattr(timed_steps, "image_seconds", lambda *_: (10.0, 10.0))
 
     def write(self, folder, tiny, **changes):
         settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": [0, 5]}}
@@ -477,7 +477,7 @@ class TestResume:
     def run(self, folder, finished, phase="search"):
         options = Options(folder, "run", budget=3600.0, budget_begun=1_000_000.0)
         for number, moment in enumerate(finished):
-            one = jobs.job(phase, number, "all", TrialConfig())
+            one = jobs.new_job(phase, number, "all", TrialConfig())
             about = {"trial_id": one.id, "attempt": 1, "phase": phase} | config_columns(TrialConfig())
             ledger.write(
                 options.folder, about | {"state": "COMPLETE", "finished": pd.Timestamp(moment, unit="s", tz="UTC")}
@@ -487,25 +487,25 @@ class TestResume:
 
     def test_what_the_last_driver_worked_is_gone(self, tmp_path):
         options = self.run(tmp_path, [1_000_600, 1_000_060, 900_000])
-        left = resuming._with_budget(options, False, None)
+        left = resuming.with_time_budget(options, False, None)
         assert left.budget == 3000
         assert left.budget_begun > 1_000_000
 
     def test_once_final_runs_have_begun_no_search_trial_does(self, tmp_path):
-        assert resuming._with_budget(self.run(tmp_path, [1_000_600], "final"), False, None).budget == 0
+        assert resuming.with_time_budget(self.run(tmp_path, [1_000_600], "final"), False, None).budget == 0
 
     def test_a_new_one_counts_from_now_and_a_number_of_trials_ends_it(self, tmp_path):
         options = self.run(tmp_path, [1_000_600], "final")
-        assert resuming._with_budget(options, True, None).budget == 3600
-        assert resuming._with_budget(options, False, 20).budget is None
+        assert resuming.with_time_budget(options, True, None).budget == 3600
+        assert resuming.with_time_budget(options, False, 20).budget is None
         with pytest.raises(UserError, match="give one of the two"):
-            resuming._with_budget(options, True, 20)
-        assert resuming._with_budget(replace(options, budget=None), False, None).budget is None
+            resuming.with_time_budget(options, True, 20)
+        assert resuming.with_time_budget(replace(options, budget=None), False, None).budget is None
 
 
 def test_a_sweep_with_a_budget_under_ray(tmp_path, tiny, store, teacher, monkeypatch):
     """Timed steps, made up here, say that four trials fit; they turn out to be short, so there are more."""
-    monkeypatch.setattr(timed_steps, "_image_seconds", lambda *_: (3.0, 1.0))
+    monkeypatch.setattr(timed_steps, "image_seconds", lambda *_: (3.0, 1.0))
     monkeypatch.setattr(budgets, "MOST", 7)
     (tmp_path / "cache").symlink_to(store)
     trial = tiny({"bank.generators": []}).model_dump(mode="json")

@@ -14,7 +14,7 @@ from degan_search.ledger.columns import Phase
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.planning import timed_steps
 from degan_search.search.planning.cost_model import CostModel, Prior
-from degan_search.search.run.jobs import job
+from degan_search.search.run.jobs import new_job
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages.gan import Gan
@@ -50,9 +50,9 @@ class TestSteps:
             "distillation_loss",
             lambda logits, *rest: turn(DISTIL_STEP * len(logits) / BATCH, loss, logits, *rest),
         )
-        timed_steps._image_seconds.cache_clear()
+        timed_steps.image_seconds.cache_clear()
         yield
-        timed_steps._image_seconds.cache_clear()
+        timed_steps.image_seconds.cache_clear()
 
     @pytest.mark.parametrize(
         ("changes", "seconds"),
@@ -81,7 +81,7 @@ class TestSteps:
 
 
 def jobs_of(count):
-    return [job(Phase.SEARCH, number, "all", TrialConfig().model_dump(mode="json")) for number in range(count)]
+    return [new_job(Phase.SEARCH, number, "all", TrialConfig().model_dump(mode="json")) for number in range(count)]
 
 
 class TestTimeLeft:

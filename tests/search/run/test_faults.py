@@ -24,7 +24,7 @@ from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.run import faults, jobs, keep, options, tune_dicts
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run.interrupt import Interruption
-from degan_search.search.run.jobs import job
+from degan_search.search.run.jobs import new_job
 from degan_search.search.run.options import Options
 from degan_search.search.run.results import TrialResult
 from degan_search.search.space import schema
@@ -82,7 +82,7 @@ def test_a_death_has_its_cause():
 
 
 def tune_trial(number=0, error_file=None, **about):
-    one = job(Phase.SEARCH, number, "all", TrialConfig()).changed(**about)
+    one = new_job(Phase.SEARCH, number, "all", TrialConfig()).changed(**about)
     kept = _TrainingRunMetadata()
     return SimpleNamespace(
         config=tune_dicts.to_config([one]), error_file=error_file, run_metadata=kept, evaluated_params={"a": 1}
@@ -286,7 +286,7 @@ def test_the_networks_of_the_best_stay(tmp_path):
 
 def test_jobs_without_rows_are_unfinished_and_names_are_never_given_twice(tmp_path):
     for number in (0, 1, 2, 10000):
-        jobs.write(tmp_path, job(Phase.SEARCH, number, "all", TrialConfig()))
+        jobs.write(tmp_path, new_job(Phase.SEARCH, number, "all", TrialConfig()))
     (tmp_path / "trials" / "search-10007").mkdir(parents=True)
     known, broken = jobs.read(tmp_path)
     assert not broken

@@ -10,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from degan_search.ledger.columns import Phase
 from degan_search.search.run import tune_dicts
-from degan_search.search.run.jobs import job
+from degan_search.search.run.jobs import new_job
 from degan_search.search.run.results import TrialResult
 from degan_search.search.suggest.asha import CellAsha, Rungs
 from degan_search.settings.trial import TrialConfig
@@ -68,7 +68,7 @@ def test_reason_says_score_budget_and_cutoff():
 
 
 def trial(name, cell="a"):
-    one = job(Phase.SEARCH, 0, cell, TrialConfig()).changed(id=name)
+    one = new_job(Phase.SEARCH, 0, cell, TrialConfig()).changed(id=name)
     return SimpleNamespace(config=tune_dicts.to_config([one]))
 
 

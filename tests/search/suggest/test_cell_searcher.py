@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from degan_search.ledger.columns import METRICS, Phase, State, config_columns
 from degan_search.search.run import tune_dicts
-from degan_search.search.run.jobs import job
+from degan_search.search.run.jobs import new_job
 from degan_search.search.run.outbox import Outbox
 from degan_search.search.run.results import TrialResult
 from degan_search.search.space import cell as spaces
@@ -175,9 +175,9 @@ def test_what_waits_is_told_in_order():
     given = searcher(search={"trials": 1})
     first = suggest(given, "a")
     given.on_trial_complete("a", error=True)
-    given.take_back(first, 99)
+    given.retry(first, 99)
     assert given.waiting() == [("search", "proxy=digits"), ("search", "proxy=photos")]
-    finals = GivenJobs([job(Phase.FINAL, number, "all", TrialConfig()) for number in range(2)])
+    finals = GivenJobs([new_job(Phase.FINAL, number, "all", TrialConfig()) for number in range(2)])
     suggest(finals, "a")
     assert finals.waiting() == [("final", "all")]
 
@@ -221,7 +221,7 @@ def test_no_trial_is_left_running():
 
 
 def test_given_jobs_are_handed_out_in_order():
-    jobs = [job(Phase.FINAL, number, "all", TrialConfig()) for number in range(3)]
+    jobs = [new_job(Phase.FINAL, number, "all", TrialConfig()) for number in range(3)]
     given = GivenJobs(jobs)
     assert [suggest(given, str(n)) for n in range(4)] == [*jobs, None]
     for n in range(3):
@@ -237,7 +237,7 @@ def test_a_job_that_a_fault_cut_short_comes_again_after_a_while(monkeypatch):
     given = searcher(cells={"proxy": ["digits"]}, search={"trials": 1})
     first = suggest(given, "a")
     given.on_trial_complete("a", error=True)
-    given.take_back(first, 5)
+    given.retry(first, 5)
     assert suggest(given, "b") is None
     now[0] += 5
     again = suggest(given, "b")
@@ -255,7 +255,7 @@ def test_nothing_starts_while_the_disk_takes_no_rows():
         if full:
             raise OSError("No space left on device")
 
-    given = GivenJobs([job(Phase.FINAL, 0, "all", TrialConfig())], outbox)
+    given = GivenJobs([new_job(Phase.FINAL, 0, "all", TrialConfig())], outbox)
     outbox.put("search-0000", write)
     assert suggest(given, "a") is None
     assert outbox.flush() == ["search-0000: No space left on device"]
@@ -285,7 +285,7 @@ def test_a_search_that_goes_on_meets_its_budget_and_repeats_nothing(done, begun,
     first = [{"gan.lambda_e": 1, "gan.lambda_d": float(n)} for n in (1, 2, 3)]
     cut = searcher(first=first)
     jobs = [suggest(cut, str(n)) for n in range(done + begun)]
-    frame = rows_of(jobs[:done]) if done else rows_of([job(Phase.SEARCH, 0, "a", TrialConfig())])[:0]
+    frame = rows_of(jobs[:done]) if done else rows_of([new_job(Phase.SEARCH, 0, "a", TrialConfig())])[:0]
     rungs = {one.id: {10: 0.25} for one in jobs[done:]}
     past = Past(frame, CURVES, jobs[done:], rungs, done + begun)
     space = cut.cells["proxy=digits"].space.model_copy(update={"search": schema.SearchConfig(trials=6 + more)})
