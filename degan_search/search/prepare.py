@@ -35,16 +35,16 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
 
         loaded = load(configs, options.data_dir, cache, device, show, report, lambda task: ray.get(remote(task)))
     made: dict[str, Inputs] = {}
-    for one in loaded:
-        config, key = one.config, inputs_key(one.config)
+    for found in loaded:
+        config, key = found.config, inputs_key(found.config)
         if key in made:
             continue
         with console.status(escape(f"Making the comparison images of {config.proxy} ...")):
-            made[key] = gather(one, cache, device, parallel_runner(options))
+            made[key] = gather(found, cache, device, parallel_runner(options))
         console.print(
-            f"{config.proxy}: {len(one.proxy.images):,} images, {len(made[key].bank):,} to compare on; teacher "
+            f"{config.proxy}: {len(found.proxy.images):,} images, {len(made[key].bank):,} to compare on; teacher "
             f"{config.teacher.network} on {config.teacher.dataset}, held-out accuracy "
-            f"{one.teacher.held_out_accuracy:.1%}",
+            f"{found.teacher.held_out_accuracy:.1%}",
             highlight=False,
             soft_wrap=True,
         )

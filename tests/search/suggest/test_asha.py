@@ -73,7 +73,7 @@ def trial(name, cell="a"):
 
 
 def say(scheduler, trial, score, state=None):
-    told = TrialResult(id=trial.config["id"], score=score, state=state, budget=10)
+    told = TrialResult(id=trial.config["id"], score=score, state=state, gan_steps=10)
     result = tune_dicts.to_result([told], [] if state else [told.id], 1)
     return scheduler.on_trial_result(None, trial, result)
 

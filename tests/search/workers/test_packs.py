@@ -61,7 +61,7 @@ SPACE = {
 
 
 def searcher(per_process=lambda config: 3, **changes):
-    return CellSearcher(spaces.cells(schema.Space.model_validate(SPACE | changes)), per_process=together)
+    return CellSearcher(spaces.cells(schema.Space.model_validate(SPACE | changes)), per_process=per_process)
 
 
 def names(given):
@@ -131,7 +131,7 @@ def packed(*numbers):
 
 
 def told(running, **scores):
-    pack = [TrialResult(id=f"search-000{name[1:]}", score=score, budget=10) for name, score in scores.items()]
+    pack = [TrialResult(id=f"search-000{name[1:]}", score=score, gan_steps=10) for name, score in scores.items()]
     return tune_dicts.to_result(pack, [f"search-000{number}" for number in running], len(running))
 
 
