@@ -149,13 +149,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             if not sent.ended:
                 self.cost.reach(sent.id, sent.gan_steps, time.monotonic())
             if len(jobs) > 1 and (sent.ended or sent.id in self.reasons):
-                self._finish(jobs[sent.id], self._end(sent.id))
+                self._finish(jobs[sent.id], _end(sent, self.reasons.get(sent.id)))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the row of a trial that ended or was stopped, unless it is tried again."""
         self.ended.append(trial)
         for job in self._running_jobs(trial):
-            self._finish(job, self._end(job.id))
+            self._finish(job, _end(self.last_results.get(job.id), self.reasons.get(job.id)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the row of a trial whose worker is gone, unless it is tried again."""
@@ -169,13 +169,6 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """Return the jobs of a worker that have not ended."""
         jobs = tune_dicts.from_config(trial.config)
         return [job for job in jobs if len(jobs) == 1 or job.id in self.attempts]
-
-    def _end(self, trial: str) -> End:
-        """Return how a trial ended by itself, or why it was stopped."""
-        last = self.last_results.get(trial)
-        if last is None or last.state is None:
-            return End(State.PRUNED, self.reasons.get(trial))
-        return End(last.state, last.reason, last.cause)
 
     def _kill_hung_workers(self) -> None:
         """Kill workers that are past the time limit and have not ended themselves: they hang, or cannot be reached."""
@@ -217,6 +210,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def _show(self) -> str:
         """Update the bar and return its text."""
         return self.bar.show(len(self.attempts), self.cost.text(self.jobs.waiting(), time.monotonic()))
+
+
+def _end(last: TrialResult | None, stopped: str | None) -> End:
+    """Return how a trial ended: by itself, if its last result says so, else it was stopped early, with this reason."""
+    if last is None or last.state is None:
+        return End(State.PRUNED, stopped)
+    return End(last.state, last.reason, last.cause)
 
 
 def _lost(text: str, attempt: _Attempt | None, limit: float | None) -> End:

@@ -87,7 +87,7 @@ class Curve:
         self.sent = 0
 
     def add(self, event: Event) -> None:
-        """Add what an event measured, if anything.
+        """Add what an event measured, if anything, and a curve has a column for; the row has the other measures.
 
         Raises:
             UserError: an unknown metric.

@@ -9,7 +9,7 @@ import pytest
 from degan_search.ledger.columns import Cause, Phase, Report, State
 from degan_search.search.run import jobs, results, tune_dicts
 from degan_search.search.run.results import Curve, End, TrialResult, Worker
-from degan_search.search.workers import worker as trainable
+from degan_search.search.workers import worker as worker_module
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.storage import LocalPlace
@@ -132,11 +132,11 @@ class TestUnknownMetrics:
         config = tiny({"probe.at": []})
         inputs, compare = prepare(config), Bank.compare
         monkeypatch.setattr(Bank, "compare", lambda *given: compare(*given) | {"novelty": 1.0})
-        monkeypatch.setattr(trainable.ray, "get_runtime_context", lambda: SimpleNamespace(get_accelerator_ids=dict))
-        monkeypatch.setattr(trainable, "fetch_inputs", lambda reference: inputs)
-        worker = trainable.DeganTrainable.__new__(trainable.DeganTrainable)
+        monkeypatch.setattr(worker_module.ray, "get_runtime_context", lambda: SimpleNamespace(get_accelerator_ids=dict))
+        monkeypatch.setattr(worker_module, "fetch_inputs", lambda reference: inputs)
+        worker = worker_module.DeganTrainable.__new__(worker_module.DeganTrainable)
         job = jobs.new_job(Phase.SEARCH, 0, "a", config)
-        worker.setup(tune_dicts.to_config([job]), {trainable.inputs_key(config): None}, LocalPlace(tmp_path))
+        worker.setup(tune_dicts.to_config([job]), {worker_module.inputs_key(config): None}, LocalPlace(tmp_path))
         (last,) = tune_dicts.from_result(worker.step())
         assert (last.state, last.cause) == (State.FAIL, Cause.ERROR)
         assert last.reason.startswith("UserError: unknown metric 'novelty'")

@@ -22,7 +22,7 @@ from degan_search.search.suggest.asha import CellAsha, Rungs
 from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.sweep import sweep
-from degan_search.search.workers import worker as trainable
+from degan_search.search.workers import worker as worker_module
 from degan_search.search.workers.slots import trials_per_process
 from degan_search.settings.trial import TrialConfig
 from degan_search.storage import LocalPlace
@@ -163,12 +163,12 @@ def test_what_a_worker_leaves_of_a_pack_goes_on_alone(tiny, prepare, tmp_path, m
     configs = [tiny({"probe.at": [3, 6], "gan.lr": 1e-3, "seed": seed}) for seed in (1, 2)]
     inputs = prepare(configs[0])
     context = SimpleNamespace(get_accelerator_ids=dict)
-    monkeypatch.setattr(trainable.ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(trainable, "fetch_inputs", lambda reference: inputs)
+    monkeypatch.setattr(worker_module.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(worker_module, "fetch_inputs", lambda reference: inputs)
     made = [jobs.new_job("search", number, "a", config) for number, config in enumerate(configs)]
 
     def worker(*some):
-        one = trainable.DeganTrainable.__new__(trainable.DeganTrainable)
+        one = worker_module.DeganTrainable.__new__(worker_module.DeganTrainable)
         references = {inputs_key(configs[0]): None}
         one.setup(tune_dicts.to_config(some), references, LocalPlace(tmp_path), checkpoint_every=0)
         return one
