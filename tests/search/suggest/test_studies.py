@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from degan_search import ledger
 from degan_search.ledger.columns import Phase, config_columns
-from degan_search.search import sweep as sweeps
+from degan_search.search import remaining
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.run import tune_dicts
 from degan_search.search.run.options import Options
@@ -26,6 +26,7 @@ from degan_search.search.space import check, schema
 from degan_search.search.space import file as space_file
 from degan_search.search.suggest import studies
 from degan_search.search.suggest.cell_searcher import CellSearcher
+from degan_search.search.sweep import sweep
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
 from tests.search.tiny_sweep import DIVERGES, GOOD, SPACE, UNTRAINED
@@ -232,10 +233,10 @@ def swept(tmp_path_factory):
     check.check(space)
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeps, "CellSearcher", lambda *given: kept.append(Remembers(*given)) or kept[0])
+        patch.setattr(remaining, "CellSearcher", lambda *given: kept.append(Remembers(*given)) or kept[0])
         storage = tmp_path_factory.mktemp("swept")
         options = Options(storage=storage, name="tiny", max_concurrent=1, track="tensorboard")
-        folder = sweeps.sweep(space, options, Console(file=io.StringIO()))
+        folder = sweep(space, options, Console(file=io.StringIO()))
     return folder, kept[0]
 
 
