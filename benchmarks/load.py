@@ -63,7 +63,7 @@ class Stub(tune.Trainable):  # type: ignore[misc]
         told = TrialResult(
             id=self.job.id,
             score=score,
-            budget=budget,
+            gan_steps=budget,
             state=State.COMPLETE if done else None,
             reports=tuple(curve),
             reports_from=len(curve) * (self.rung - 1),
@@ -93,7 +93,7 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
     quiet = Console(file=(folder / f"load-{trials}.log").open("w"))
     with (
         mock.patch.object(module, "DeganTrainable", Stub),
-        open_run.opened(options, quiet) as run,
+        open_run.open_run(options, quiet) as run,
         ray_cluster(options, quiet),
     ):
         run_folder.start(space, options)

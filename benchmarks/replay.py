@@ -60,9 +60,9 @@ def _timeline(row: Mapping[Any, Any], grace: float | None, objective: str) -> Ti
         if grace is None or not grace * row["gan_steps"] <= rung["step"] <= LAST * row["gan_steps"]:
             saved += rung["probe_seconds"]
         else:
-            at_rung = TrialResult(id="", score=rung["score"], budget=int(rung["step"]))
+            at_rung = TrialResult(id="", score=rung["score"], gan_steps=int(rung["step"]))
             told.append((rung["seconds"] - saved, at_rung))
-    end = TrialResult(id="", score=row[objective], budget=int(row["gan_steps"]), state=row["state"])
+    end = TrialResult(id="", score=row[objective], gan_steps=int(row["gan_steps"]), state=row["state"])
     return [*told, (row["seconds"] - saved, end)]
 
 
@@ -100,7 +100,7 @@ def in_random_order(frame: pd.DataFrame, seed: int) -> GivenJobs:
     points = frame[list(WEIGHTS)].to_dict("records")
     order = np.random.default_rng(seed).permutation(len(points))
     configs = [trial_config({"gan": points[place]}) for place in order]
-    return GivenJobs(job_files.job(Phase.SEARCH, n, "grid", config) for n, config in enumerate(configs))
+    return GivenJobs(job_files.new_job(Phase.SEARCH, n, "grid", config) for n, config in enumerate(configs))
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def replay(
 
 
 def _goes_on(rungs: Rungs | None, one: Job, result: TrialResult) -> bool:
-    return rungs is None or rungs.record(one.cell, result.budget, result.score, one.id) is None
+    return rungs is None or rungs.record(one.cell, result.gan_steps, result.score, one.id) is None
 
 
 def _point(one: Job) -> Point:

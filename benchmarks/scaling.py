@@ -205,7 +205,7 @@ def slots(folder: Path, sizes: Sequence[int]) -> Once:
         with (
             mock.patch.object(ray, "init", more),
             mock.patch.object(sweep, "DeganTrainable", Sleeper),
-            open_run.opened(options, quiet) as run,
+            open_run.open_run(options, quiet) as run,
             ray_cluster(options, quiet),
         ):
             run_folder.start(space, options)

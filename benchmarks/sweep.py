@@ -202,7 +202,7 @@ class Telling(DeganTrainable):
         if not tune_dicts.running(result):
             megabytes = psutil.Process().memory_info().rss / 1e6
             told = Told(os.getpid(), self.began, self.first_step, ended, self.inside, megabytes)
-            self.folders.at(self.job.id).write("told.json", json.dumps(vars(told)).encode())
+            self.folders.at(self.jobs[0].id).write("told.json", json.dumps(vars(told)).encode())
         return result
 
 
@@ -220,7 +220,7 @@ def _sweep(searched: schema.Space, inputs: Inputs, options: Options) -> Swept:
     handed: list[float] = []
     begun = time.time()
     quiet = Console(file=(options.storage / "log").open("w"))
-    with open_run.opened(options, quiet) as run, ray_cluster(options, quiet, run.interruption.listen):
+    with open_run.open_run(options, quiet) as run, ray_cluster(options, quiet, run.interruption.listen):
         run_folder.start(searched, options)
         work, rungs = remaining.remaining_search(searched, spaces.cells(searched), run)
         next_job = work.next_job

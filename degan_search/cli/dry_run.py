@@ -65,15 +65,15 @@ def _plan(loaded: Space, slots: int, cpus_per_trial: int, data_dir: Path | None,
         UserError: it would be refused.
     """
     from degan_search.search.planning import timed_steps
-    from degan_search.search.planning.budget import FEWEST, Budget
+    from degan_search.search.planning.budget import FEWEST, TimeBudget
     from degan_search.search.space import cell as spaces_
     from degan_search.search.space import check
     from degan_search.search.suggest.cell_searcher import CellSearcher
 
     check.check_budget(loaded)
     model = timed_steps.cost_model(loaded, data_dir, threads=cpus_per_trial)
-    model.slots = slots
+    model.set_slots(slots)
     search = CellSearcher(spaces_.cells(loaded))
-    found = Budget(model, search, budget, 0.0, max(FEWEST, len(loaded.first)))
+    found = TimeBudget(model, search, budget, 0.0, max(FEWEST, len(loaded.first)))
     found.check(0.0)
     return found.plan(0.0)

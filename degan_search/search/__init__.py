@@ -1,1 +1,1 @@
-"""All that knows Ray and Optuna: space, searcher, scheduler, trainable, sweep."""
+"""The search, the only part that uses Ray and Optuna: spaces, suggestions, workers, sweeps, final runs."""

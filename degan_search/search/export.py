@@ -68,12 +68,14 @@ def to_tensorboard(run: Path, folder: Path) -> int:
         step = 0 if pd.isna(row["gan_steps"]) else int(row["gan_steps"])
         began, ended = (0.0 if pd.isna(row[name]) else row[name].timestamp() for name in ("started", "finished"))
         with SummaryWriter(str(folder / row["trial_id"])) as writer:
-            for tag, value, budget, seconds in _curve(points.get(row["trial_id"], curves.iloc[:0])):
-                writer.add_scalar(tag, value, budget, began + seconds)
+            for tag, value, gan_steps, seconds in _curve(points.get(row["trial_id"], curves.iloc[:0])):
+                writer.add_scalar(tag, value, gan_steps, began + seconds)
             for tag, value in measures.items():
                 writer.add_scalar(tag, value, step, ended)
             # `add_hparams` would make a folder of its own for them.
-            for summary in hparams(about | {name: one for name, one in settings.items() if one is not None}, measures):
+            for summary in hparams(
+                about | {name: value for name, value in settings.items() if value is not None}, measures
+            ):
                 writer.file_writer.add_summary(summary, walltime=ended)
     return len(frame)
 
@@ -93,7 +95,7 @@ def _varying(frame: pd.DataFrame) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as TensorBoard takes it, None for none; lists as text."""
+    """Return a setting as TensorBoard accepts it; a list as text, a missing value as None."""
     if isinstance(value, np.ndarray | list):
         return str(np.asarray(value).tolist())
     if pd.isna(value):

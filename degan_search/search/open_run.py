@@ -1,4 +1,4 @@
-"""A run's folder made or opened again, locked, and ready for trials."""
+"""Opening a run: its folder is locked for this process, signals are handled, and files go to its store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Run:
     copy: Copy
     trackers: Sequence[tune.Callback] = ()
     faulty: dict[str, str] = field(default_factory=dict)
-    """Trials that failed by a fault, and their reasons."""
+    """Trials that a fault ended, and their reasons."""
 
     @property
     def folder(self) -> Path:
@@ -38,7 +38,7 @@ class Run:
 
 
 def check_slots(options: Options) -> None:
-    """Refuse trials that need more than this machine has; on a cluster, `ray_cluster` says so."""
+    """Refuse trials that need more than this machine has; for a cluster, `ray_cluster` checks it."""
     if not options.address:
         slots(options, here())
 
@@ -49,13 +49,13 @@ def here() -> dict[str, float]:
 
 
 @contextmanager
-def opened(
+def open_run(
     options: Options,
     console: Console,
     command: str = "degan-search resume",
     trackers: Sequence[tune.Callback] = (),
 ) -> Iterator[Run]:
-    """Be the one process that writes the run; Ctrl-C and SIGTERM end it cleanly, and name the command to go on."""
+    """Be the only process that writes the run. Ctrl-C and SIGTERM end it cleanly with a hint: `command` goes on."""
     interruption = Interruption(f"nothing that ended is lost; go on with: {command} {options.where()}")
     with interruption.handled(), run_folder.writer(options.folder), Copy(options) as copy:
         yield Run(options, console, interruption, copy, trackers)

@@ -17,53 +17,51 @@ from degan_search.ledger.columns import Cause, Phase
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.open_run import Run
 from degan_search.search.planning import timed_steps
-from degan_search.search.planning.budget import Budget
+from degan_search.search.planning.budget import TimeBudget
 from degan_search.search.planning.cost_model import CostModel
 from degan_search.search.run.jobs import Job
 from degan_search.search.run.options import Options
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.job_queue import GivenJobs, Jobs
 from degan_search.search.workers import checkpoints
-from degan_search.search.workers.slots import fill, slots, together
+from degan_search.search.workers.slots import fill, slots, trials_per_process
 from degan_search.search.workers.worker import DeganTrainable
 from degan_search.storage.layout import CACHE
 from degan_search.system.device import choose_device
 from degan_search.system.errors import IncompleteError, UserError
 
 RAY = "ray"
-"""Folder of Tune's own files in a run: tracebacks of lost workers; nothing is read back from it."""
-EVERYTHING = 2**62
-"""Samples, for Tune: the searcher says when there are no more, as broken trials are tried again."""
+"""Folder of Tune's own files in a run, with tracebacks of lost workers; nothing is read from it later."""
+NO_LIMIT = 2**62
+"""Number of samples for Tune: the searcher says when there are no more, as some trials are tried again."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is made before the trials of a phase can run."""
+    """What is made before the first trial and used in both phases."""
 
     references: Mapping[str, ray.ObjectRef]
-    """Of inputs in Ray's store, by `inputs_key`."""
+    """References to inputs in Ray's store, by `inputs_key`."""
     cost: CostModel = field(default_factory=CostModel)
-    """Of all phases."""
-    budget: Budget | None = None
-    """Of search trials."""
+    """For the trials of all phases."""
 
 
-def at_a_time(options: Options, work: Jobs, resources: Mapping[str, float]) -> int:
-    """Return how many trials run at a time, those of one process counted each."""
-    fused = max((together(options, config) for config in work.examples()), default=1)
+def concurrent_trials(options: Options, work: Jobs, resources: Mapping[str, float]) -> int:
+    """Return how many trials run at a time; of several in one process each counts."""
+    fused = max((trials_per_process(options, config) for config in work.examples()), default=1)
     return slots(options, resources) * fused
 
 
-def expect(given: Iterable[Job], options: Options, cost: CostModel) -> None:
-    """Tell the cost model of jobs that are no cell's example: those of `finals`."""
+def add_priors(jobs: Iterable[Job], options: Options, cost: CostModel) -> None:
+    """Give the cost model a prior for each kind of job that it has none for, as those of `finals`."""
     device = choose_device(options.gpus_per_trial)
-    for one in given:
-        if one.kind not in cost.priors:
-            cost.expect(one.kind, timed_steps.prior(one.config, options.data_dir, device, options.cpus_per_trial))
+    for job in jobs:
+        if job.kind not in cost.stretches.priors:
+            cost.expect(job.kind, timed_steps.prior(job.config, options.data_dir, device, options.cpus_per_trial))
 
 
-def score(run: Run) -> None:
-    """Fill in the accuracies of finished trials, whose networks may lie in the store alone."""
+def measure_accuracies(run: Run) -> None:
+    """Measure the accuracies of finished trials, whose networks may be in the store only."""
     try:
         run.copy.pull_trials()
     except OSError as error:
@@ -72,28 +70,45 @@ def score(run: Run) -> None:
 
 
 def run_phase(
-    phase: Phase, run: Run, prepared: Prepared, scheduler: CellAsha, work: Jobs, name: str | None = None
+    phase: Phase,
+    run: Run,
+    prepared: Prepared,
+    scheduler: CellAsha,
+    work: Jobs,
+    time_budget: TimeBudget | None = None,
+    name: str | None = None,
 ) -> None:
-    """Run one phase under Ray Tune, writing each trial's row as it ends; `name`: of its folder under `ray/`.
+    """Run one phase under Ray Tune, writing each trial's row as it ends.
+
+    Args:
+        phase: search or finals.
+        run: that the trials belong to.
+        prepared: what they need.
+        scheduler: stops some of them early.
+        work: the jobs.
+        time_budget: changes how many there are while they run; None: as many as `work` has.
+        name: of the folder for Tune's files under `ray/`; None: the phase's.
 
     Raises:
         IncompleteError: rows that could not be written, or trial after trial failed.
         InterruptedRun: Ctrl-C or SIGTERM.
     """
     options, cost = run.options, prepared.cost
-    cost.run_at_a_time(at_a_time(options, work, ray.cluster_resources()))
+    cost.set_slots(concurrent_trials(options, work, ray.cluster_resources()))
     if isinstance(work, GivenJobs):
-        expect(work.given, options, cost)
+        add_priors(work.given, options, cost)
     with ThreadPoolExecutor(1) as janitor:
 
-        def ended(trial_id: str, cause: str | None) -> None:
-            if cause in (None, Cause.DIVERGED):  # others may be tried again, from where they were
+        def clear_checkpoints(trial_id: str, cause: str | None) -> None:
+            if cause in (None, Cause.DIVERGED):  # after a fault the user may try the trial again
                 janitor.submit(checkpoints.clear, options.place().at(trial_id))
 
-        rules = Rules(options.retries, options.time_limit, run.interruption, run.copy.push, ended, prepared.budget)
+        rules = Rules(
+            options.retries, options.time_limit, run.interruption, run.copy.push, clear_checkpoints, time_budget
+        )
         title = str(phase).capitalize()
         recorder = Recorder(run.folder, scheduler.reasons, work, rules, work.total, title, run.console, cost)
-        work.when_idle(recorder.look)
+        work.call_when_idle(recorder.check_sweep)
         tuner = _tuner(run, prepared, scheduler, work, [recorder, *run.trackers], name or str(phase))
         with recorder.bar, run.interruption.defer():
             try:
@@ -138,7 +153,7 @@ def _tuner(
         tune_config=tune.TuneConfig(
             search_alg=work,
             scheduler=scheduler,
-            num_samples=EVERYTHING,
+            num_samples=NO_LIMIT,
             max_concurrent_trials=slots(options, resources),
             reuse_actors=True,
             trial_name_creator=_trial_name,
@@ -155,9 +170,9 @@ def _tuner(
 
 
 def _fresh_name(folder: Path, name: str) -> str:
-    """Return the name, with a number where an earlier driver has used it: Tune would mix the two."""
+    """Return the name, with a number if an earlier driver has used it: Tune would mix their files."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(one for one in names if not (folder / one).exists())
+    return next(fresh for fresh in names if not (folder / fresh).exists())
 
 
 def _trial_name(trial: Any) -> str:

@@ -1,4 +1,4 @@
-"""What trials share, made before the first starts: teachers, proxies, and the images to compare on."""
+"""Prepares what trials share before the first starts: teachers, proxies, and the images to compare on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from degan_search.search.run.options import Options
-from degan_search.search.workers.cluster import remote_runner, side_by_side
+from degan_search.search.workers.cluster import parallel_runner, remote_runner
 from degan_search.settings.trial import TrialConfig
 from degan_search.storage.layout import CACHE
 from degan_search.system.device import choose_device
@@ -16,12 +16,12 @@ from degan_search.trial.inputs import Inputs, gather, inputs_key, load
 
 
 def prepare(configs: list[TrialConfig], options: Options, console: Console) -> dict[str, Inputs]:
-    """Make what the trials of these configurations are given, by `inputs_key`, before any worker starts.
+    """Return the inputs of the trials with these configurations, by `inputs_key`.
 
-    Teachers, if there are several, and the bank's generators train as Ray tasks.
+    Several teachers, and the bank's generators, are trained as Ray tasks.
 
     Raises:
-        UserError: data that are not there or do not fit.
+        UserError: data are missing or do not fit.
     """
     cache, device = options.storage / CACHE, choose_device(options.gpus_per_trial)
     remote = remote_runner(options)
@@ -35,16 +35,16 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
 
         loaded = load(configs, options.data_dir, cache, device, show, report, lambda task: ray.get(remote(task)))
     made: dict[str, Inputs] = {}
-    for one in loaded:
-        config, key = one.config, inputs_key(one.config)
+    for found in loaded:
+        config, key = found.config, inputs_key(found.config)
         if key in made:
             continue
         with console.status(escape(f"Making the comparison images of {config.proxy} ...")):
-            made[key] = gather(one, cache, device, side_by_side(options))
+            made[key] = gather(found, cache, device, parallel_runner(options))
         console.print(
-            f"{config.proxy}: {len(one.proxy.images):,} images, {len(made[key].bank):,} to compare on; teacher "
+            f"{config.proxy}: {len(found.proxy.images):,} images, {len(made[key].bank):,} to compare on; teacher "
             f"{config.teacher.network} on {config.teacher.dataset}, held-out accuracy "
-            f"{one.teacher.held_out_accuracy:.1%}",
+            f"{found.teacher.held_out_accuracy:.1%}",
             highlight=False,
             soft_wrap=True,
         )

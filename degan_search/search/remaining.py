@@ -1,4 +1,4 @@
-"""The trials of a run that are still to be done, by its ledger and its jobs."""
+"""The trials of a run that are still to run, by its ledger and its job files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from degan_search.search.run import jobs
 from degan_search.search.run.jobs import Job
 from degan_search.search.run.outbox import Outbox
 from degan_search.search.run.results import Curve
-from degan_search.search.space import cell as spaces
-from degan_search.search.space import schema
+from degan_search.search.space.cell import Cell
+from degan_search.search.space.schema import FinalsConfig, Space
 from degan_search.search.suggest.asha import Rungs
 from degan_search.search.suggest.cell_searcher import CellSearcher, Past
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.workers import checkpoints
-from degan_search.search.workers.slots import together
+from degan_search.search.workers.slots import trials_per_process
 from degan_search.selection import choose
 from degan_search.settings.resolve import stable_hash, trial_config
 from degan_search.settings.trial import TrialConfig
@@ -30,42 +30,40 @@ from degan_search.system.errors import UserError
 
 
 def remaining_search(
-    space: schema.Space, cells: list[spaces.Cell], run: Run, retry_failed: bool = False
+    space: Space, cells: list[Cell], run: Run, retry_failed: bool = False
 ) -> tuple[CellSearcher, Rungs | None]:
     """Return the searcher of the search trials that are still to run, and the rungs as they stand."""
     frame, curves = ledger.load(run.folder), ledger.curves(run.folder)
     known = read_jobs(run)
     unfinished = jobs.unfinished(known, frame, Phase.SEARCH, retry_failed)
     place = run.options.place()
-    scores = {one.id: _rung_scores(checkpoints.load(place.at(one.id))) for one in unfinished}
+    scores = {job.id: _rung_scores(checkpoints.load(place.at(job.id))) for job in unfinished}
     rungs = Rungs(space.asha.reduction_factor) if space.asha else None
     if rungs:
-        waiting = {one.id for one in unfinished}
+        waiting = {job.id for job in unfinished}
         rungs.fill(curves[~curves["trial_id"].isin(waiting)])
-        for one in unfinished:
-            for budget, value in scores[one.id].items():
-                rungs.let_on(one.cell, budget, value, one.id)
+        for job in unfinished:
+            for gan_steps, score in scores[job.id].items():
+                rungs.record_promoted(job.cell, gan_steps, score, job.id)
     number = jobs.next_number(run.folder, known, frame, Phase.SEARCH)
     past = Past(frame, curves, unfinished, scores, number)
-    return CellSearcher(cells, Outbox(), past, partial(together, run.options)), rungs
+    return CellSearcher(cells, Outbox(), past, partial(trials_per_process, run.options)), rungs
 
 
 def _rung_scores(checkpoint: dict[str, Any] | None) -> dict[int, float]:
-    with suppress(UserError):  # of another version: the trial begins anew
+    with suppress(UserError):  # of another version: the worker begins the trial anew
         return Curve.of(checkpoint["reports"] if checkpoint else ()).scores()
     return {}
 
 
-def remaining_finals(
-    cells: list[spaces.Cell], finals: schema.FinalsConfig, run: Run, retry_failed: bool = False
-) -> GivenJobs:
+def remaining_finals(cells: list[Cell], finals: FinalsConfig, run: Run, retry_failed: bool = False) -> GivenJobs:
     """Return the final runs that have no row yet; those that began keep their names, and so their checkpoints."""
     frame = ledger.load(run.folder)
     known = read_jobs(run)
     begun = {
-        stable_hash(one.config): one for one in jobs.unfinished(known, frame, Phase.FINAL, failed_too=retry_failed)
+        stable_hash(job.config): job for job in jobs.unfinished(known, frame, Phase.FINAL, failed_too=retry_failed)
     }
-    again = {one.id for one in begun.values()}
+    again = {job.id for job in begun.values()}
     done = set(frame.loc[(frame["phase"] == Phase.FINAL) & ~frame["trial_id"].isin(again), "config_hash"])
     number = itertools.count(jobs.next_number(run.folder, known, frame, Phase.FINAL))
     left = []
@@ -74,19 +72,19 @@ def remaining_finals(
         if name in begun:
             left.append(begun[name])
         elif name not in done:
-            left.append(jobs.job(Phase.FINAL, next(number), wanted.cell, wanted.config, wanted.chosen_by))
-    return GivenJobs(left, Outbox(), partial(together, run.options))
+            left.append(jobs.new_job(Phase.FINAL, next(number), wanted.cell, wanted.config, wanted.chosen_by))
+    return GivenJobs(left, Outbox(), partial(trials_per_process, run.options))
 
 
 def read_jobs(run: Run) -> dict[str, Job]:
-    """Return the run's jobs; files that are broken are told of, and cost no more than their trial's checkpoints."""
+    """Return the run's jobs; broken files are named on the console, and their trials begin anew as other ones."""
     known, broken = jobs.read(run.folder)
     for file in broken:
         run.console.print(f"{file} is broken and is passed over", highlight=False, soft_wrap=True)
     return known
 
 
-def final_jobs(cells: list[spaces.Cell], frame: pd.DataFrame, finals: schema.FinalsConfig) -> list[Job]:
+def final_jobs(cells: list[Cell], frame: pd.DataFrame, finals: FinalsConfig) -> list[Job]:
     """Return the final runs: each cell's chosen configuration with each seed.
 
     A cell whose trials all failed has none.
@@ -95,11 +93,11 @@ def final_jobs(cells: list[spaces.Cell], frame: pd.DataFrame, finals: schema.Fin
     made: list[Job] = []
     for seed, (cell, (config, by)) in itertools.product(finals.seeds, picked):
         final = trial_config(config.model_dump(mode="json"), {"seed": seed, "probe.at": []})
-        made.append(jobs.job(Phase.FINAL, len(made), cell.label, final, by))
+        made.append(jobs.new_job(Phase.FINAL, len(made), cell.label, final, by))
     return made
 
 
-def chosen(cell: spaces.Cell, frame: pd.DataFrame, by: str | None) -> tuple[TrialConfig, str | None] | None:
+def chosen(cell: Cell, frame: pd.DataFrame, by: str | None) -> tuple[TrialConfig, str | None] | None:
     """Return a cell's chosen configuration and the measure that chose; the only one, and None, if nothing varies."""
     if not cell.varies():
         return cell.example(), None

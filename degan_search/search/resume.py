@@ -1,4 +1,4 @@
-"""Going on with a run that was cut short, or adding trials to it: from its ledger, not from Ray's snapshots."""
+"""Going on with a run that was cut short, or adding trials to it. It is rebuilt from its ledger."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.console import Console
 from degan_search import ledger
 from degan_search.ledger.columns import Phase
 from degan_search.search.callbacks.trackers import tracking
-from degan_search.search.open_run import check_slots, opened
+from degan_search.search.open_run import check_slots, open_run
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run import jobs
-from degan_search.search.run import options as saved_options
-from degan_search.search.run.options import Options
-from degan_search.search.space import check, schema
+from degan_search.search.run.options import Options, loaded
+from degan_search.search.space.check import check_budget
+from degan_search.search.space.schema import Space
 from degan_search.search.sweep import Conclude, carry_out
 from degan_search.system import provenance
 from degan_search.system.errors import UserError
@@ -35,20 +35,20 @@ def resume(
     retry_failed: bool = False,
     conclude: Conclude | None = None,
 ) -> Path:
-    """Do what of a run is not done yet, and return its folder.
+    """Do the parts of a run that are not done yet, and return its folder.
 
-    Finished trials stay as they are. Unfinished ones come first, each from its last whole checkpoint, and end with the
-    numbers that they would have had. Then the search goes on to its number of trials, its studies and rungs rebuilt
-    from the ledger.
+    Finished trials stay as they are. Unfinished ones come first, each from its last whole checkpoint, and have the
+    results that they would have had without the interruption. Then the search goes on to its number of trials; its
+    studies and rungs are rebuilt from the ledger.
 
     Args:
         where: names the run's folder.
         console: for progress.
-        changes: options that are other than those the run was begun with.
-        trials: of each cell, in all: more than the run was begun with.
+        changes: options in place of those that the run was begun with.
+        trials: of each cell in all; more than the run was begun with.
         file: a space to go on with; the run's own by default.
-        allow_changed: take a space that differs from the one that the run was begun with.
-        retry_failed: run those again that failed by a fault, not those that diverged.
+        allow_changed: accept a space that differs from the one that the run was begun with.
+        retry_failed: run trials again that a fault ended, but not those that diverged.
         conclude: as `sweep` takes it.
 
     Raises:
@@ -58,7 +58,7 @@ def resume(
     """
     if not where.remote and not where.folder.is_dir():
         raise UserError(f"no run at {where.folder}")
-    with opened(where, console) as run:
+    with open_run(where, console) as run:
         run.copy.pull()
         remove_torn(where.folder)
         found = run_folder.begun(where.folder, file)
@@ -67,17 +67,17 @@ def resume(
                 f"the space is not the one that {where.folder} was begun with: {'; '.join(found.changed)}. "
                 "With --allow-changed the run goes on with the new one"
             )
-        planned = found.options.get("budget") is not None  # it, not the space, said how many trials there are
+        planned = found.options.get("budget") is not None  # then the budget chose the number of trials, not the space
         space = _with_trials(found.space, trials, planned)
         fixed = {"storage": where.storage, "name": where.name, "remote": where.remote}
-        options = saved_options.loaded(found.options, {**changes, **fixed})
+        options = loaded(found.options, {**changes, **fixed})
         if "budget" in changes:
-            check.check_budget(space)
+            check_budget(space)
         check_slots(options)
         _say_versions(found.versions, console)
         for broken in run_folder.set_aside_broken(where.folder):
             console.print(f"{broken} could not be read and is set aside", highlight=False, soft_wrap=True)
-        options = _with_budget(options, "budget" in changes, trials)
+        options = with_time_budget(options, "budget" in changes, trials)
         trackers = [tracking(options.track, where.folder, console)] if options.track else []
         run_folder.start(space, options)
         done = len(ledger.load(where.folder))
@@ -86,7 +86,7 @@ def resume(
     return where.folder
 
 
-def _with_trials(space: schema.Space, trials: int | None, planned: bool) -> schema.Space:
+def _with_trials(space: Space, trials: int | None, planned: bool) -> Space:
     if trials is None:
         return space
     if space.search.sampler == "grid":
@@ -96,11 +96,11 @@ def _with_trials(space: schema.Space, trials: int | None, planned: bool) -> sche
     return space.model_copy(update={"search": space.search.model_copy(update={"trials": trials})})
 
 
-def _with_budget(options: Options, new: bool, trials: int | None) -> Options:
-    """Return the options with a budget that begins now: a new one, or what the last driver left of the run's own.
+def with_time_budget(options: Options, new: bool, trials: int | None) -> Options:
+    """Return the options with a time budget that begins now: a new one, or what the last driver left of the run's own.
 
-    Once final runs have begun nothing is left for search trials; where `trials` says how many there are, there is no
-    budget any more.
+    Once final runs have begun, no time is left for search trials. If `trials` is given, there is no time budget any
+    more.
 
     Raises:
         UserError: `trials` beside a new budget.
@@ -114,7 +114,7 @@ def _with_budget(options: Options, new: bool, trials: int | None) -> Options:
         frame = ledger.load(options.folder)
         finished = [moment.timestamp() for moment in frame["finished"].dropna()]
         left = max(0.0, left - max(0.0, max(finished, default=0.0) - options.budget_begun))
-        if any(one.phase == Phase.FINAL for one in jobs.read(options.folder)[0].values()):
+        if any(job.phase == Phase.FINAL for job in jobs.read(options.folder)[0].values()):
             left = 0.0
     return replace(options, budget=left, budget_begun=time.time())
 

@@ -14,18 +14,19 @@ from rich.console import Console
 from degan_search import ledger
 from degan_search.ledger.columns import Phase
 from degan_search.search.callbacks.trackers import tracking
-from degan_search.search.open_run import Run, check_slots, here, opened
-from degan_search.search.phase import Prepared, at_a_time, run_phase, score
+from degan_search.search.open_run import Run, check_slots, here, open_run
+from degan_search.search.phase import Prepared, concurrent_trials, measure_accuracies, run_phase
 from degan_search.search.planning import timed_steps
-from degan_search.search.planning.budget import FEWEST, Budget
+from degan_search.search.planning.budget import FEWEST, TimeBudget
 from degan_search.search.planning.cost_model import CostModel
 from degan_search.search.prepare import prepare
 from degan_search.search.remaining import remaining_finals, remaining_search
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run import keep
 from degan_search.search.run.options import Options
-from degan_search.search.space import cell as spaces
-from degan_search.search.space import check, schema
+from degan_search.search.space.cell import cells
+from degan_search.search.space.check import check_budget
+from degan_search.search.space.schema import Space
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.workers.cluster import ray_cluster
@@ -33,11 +34,11 @@ from degan_search.system.device import choose_device, set_up_torch
 from degan_search.system.errors import IncompleteError, UserError
 
 Conclude = Callable[[Run, float], None]
-"""What is made of a run once its trials have ended, before it is closed and sent to its store: tables and a page. Takes
-the run, and when this process began with it in seconds of `time.monotonic`."""
+"""Writes tables and a page once the trials have ended, before the run is closed and sent to its store. Takes the run,
+and when this process began with it in seconds of `time.monotonic`."""
 
 
-def sweep(space: schema.Space, options: Options, console: Console, conclude: Conclude | None = None) -> Path:
+def sweep(space: Space, options: Options, console: Console, conclude: Conclude | None = None) -> Path:
     """Run a sweep to its end, conclude it, and return its folder.
 
     Raises:
@@ -48,11 +49,11 @@ def sweep(space: schema.Space, options: Options, console: Console, conclude: Con
     run_folder.check_name(options)
     check_slots(options)
     if options.budget is not None:
-        check.check_budget(space)
+        check_budget(space)
         options = replace(options, budget_begun=time.time())
     trackers = [tracking(options.track, options.folder, console)] if options.track else []
     run_folder.check_writable(options.storage, f"--storage {str(options.storage)!r}")
-    with opened(options, console, trackers=trackers) as run:
+    with open_run(options, console, trackers=trackers) as run:
         run_folder.check_new(options.folder)
         run.copy.check_new()
         run_folder.start(space, options)
@@ -64,45 +65,47 @@ def sweep(space: schema.Space, options: Options, console: Console, conclude: Con
     return options.folder
 
 
-def carry_out(space: schema.Space, run: Run, conclude: Conclude | None = None, retry_failed: bool = False) -> None:
-    """Do what of a sweep is not done yet: search, accuracies, finals, and what `conclude` makes of them.
+def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_failed: bool = False) -> None:
+    """Do the parts of a sweep that are not done yet: search, accuracies, finals, and then `conclude`.
 
     Raises: as `sweep`.
     """
     options, console, begun = run.options, run.console, time.monotonic()
     set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
-    cells = spaces.cells(space)
+    all_cells = cells(space)
     with ExitStack() as stack:
         run.copy.push_all()
-        search, rungs = remaining_search(space, cells, run, retry_failed)
+        search, rungs = remaining_search(space, all_cells, run, retry_failed)
         if options.budget is not None:
-            search.set_trials(0)  # the unfinished alone, until it is planned
+            search.set_trials(0)  # only unfinished trials, until the budget is planned
 
-        def start() -> Prepared:
-            """Start Ray and load images, as there is something to run."""
-            cost, budget = foresee(space, search, run, begun)
+        def start() -> tuple[Prepared, TimeBudget | None]:
+            """Start Ray and load images; called once there is something to run."""
+            cost, budget = predict_costs(space, search, run, begun)
             stack.enter_context(ray_cluster(options, console, run.interruption.listen))
-            cost.run_at_a_time(at_a_time(options, search, ray.cluster_resources()))
+            cost.set_slots(concurrent_trials(options, search, ray.cluster_resources()))
             if budget:
                 budget.check(time.monotonic())
-            inputs = prepare([config for cell in cells for config in cell.shared()], options, console)
+            inputs = prepare([config for cell in all_cells for config in cell.shared()], options, console)
             references = {key: ray.put(value) for key, value in inputs.items()}
             if budget:
                 console.print(budget.plan(time.monotonic()), highlight=False, soft_wrap=True)
-            return Prepared(references, cost, budget)
+            return Prepared(references, cost), budget
 
-        prepared = start() if search.total or options.budget else None
-        if prepared and search.total:
-            run_phase(Phase.SEARCH, run, prepared, CellAsha(rungs), search)
-        if any(cell.trials() for cell in cells):
-            score(run)
+        prepared: Prepared | None = None
+        if search.total or options.budget:
+            prepared, budget = start()
+            if search.total:
+                run_phase(Phase.SEARCH, run, prepared, CellAsha(rungs), search, budget)
+        if any(cell.trials() for cell in all_cells):
+            measure_accuracies(run)
         if space.finals:
-            given = remaining_finals(cells, space.finals, run, retry_failed)
-            if given.total:
-                prepared = prepared or start()
+            final_runs = remaining_finals(all_cells, space.finals, run, retry_failed)
+            if final_runs.total:
+                prepared = prepared or start()[0]
                 prepared.cost.begin_last_phase()
-                run_phase(Phase.FINAL, run, replace(prepared, budget=None), CellAsha(None), given)
-            score(run)
+                run_phase(Phase.FINAL, run, prepared, CellAsha(None), final_runs)
+            measure_accuracies(run)
     by = space.finals.by if space.finals else None
     run.copy.delete(keep.needless(run.folder, ledger.load(run.folder), options.keep, by))
     if conclude:
@@ -115,11 +118,11 @@ def carry_out(space: schema.Space, run: Run, conclude: Conclude | None = None, r
         )
 
 
-def foresee(space: schema.Space, search: CellSearcher, run: Run, begun: float) -> tuple[CostModel, Budget | None]:
-    """Return the cost model of what is to come, from timed steps and the ledger, and the budget if there is one.
+def predict_costs(space: Space, search: CellSearcher, run: Run, begun: float) -> tuple[CostModel, TimeBudget | None]:
+    """Return the cost model of the trials to come, from timed steps and the ledger, and the time budget if any.
 
     Raises:
-        UserError: a budget that is too short, where it is this machine that runs the trials.
+        UserError: the time budget is too short; on a cluster, whose size is not known yet, `carry_out` checks it.
     """
     options, frame = run.options, ledger.load(run.folder)
     device = choose_device(options.gpus_per_trial)
@@ -127,8 +130,8 @@ def foresee(space: schema.Space, search: CellSearcher, run: Run, begun: float) -
     cost.remember(frame, ledger.curves(run.folder))
     if not options.budget:
         return cost, None
-    budget = Budget(cost, search, options.budget, begun, max(FEWEST, len(space.first)))
+    budget = TimeBudget(cost, search, options.budget, begun, max(FEWEST, len(space.first)))
     if not options.address:
-        cost.run_at_a_time(at_a_time(options, search, here()))
+        cost.set_slots(concurrent_trials(options, search, here()))
         budget.check(time.monotonic())
     return cost, budget

@@ -26,7 +26,7 @@ from benchmarks.search import (
 )
 from degan_search.ledger.columns import State
 from degan_search.search.run import tune_dicts
-from degan_search.search.run.jobs import job
+from degan_search.search.run.jobs import new_job
 from degan_search.search.run.results import TrialResult
 from degan_search.search.suggest.asha import Rungs
 from degan_search.search.suggest.cell_searcher import CellSearcher
@@ -100,10 +100,10 @@ def test_a_grid_without_probes_costs_its_seconds_and_ends_at_its_best():
 
 
 def test_two_slots_share_the_work():
-    end = TrialResult(id="", score=0.5, budget=1, state="COMPLETE")
+    end = TrialResult(id="", score=0.5, gan_steps=1, state="COMPLETE")
     told = {(0.0, float(n)): [(seconds, end)] for n, seconds in SECONDS}
     weights = [trial_config({"gan": {"lambda_e": 0.0, "lambda_d": float(n)}}) for n, _ in SECONDS]
-    jobs = [job("search", n, "a", config) for n, config in enumerate(weights)]
+    jobs = [new_job("search", n, "a", config) for n, config in enumerate(weights)]
     ended = replay(GivenJobs(jobs), told, None)
     # 4 and 1 begin; 2 follows 1 at 1 and ends at 3; 6 follows at 3 and ends at 9, alone from 4 on.
     assert [(one.point[1], one.clock, one.spent) for one in ended] == [(1, 1, 2), (2, 3, 6), (0, 4, 8), (3, 9, 13)]
@@ -121,9 +121,9 @@ def test_probes_that_are_not_made_cost_nothing():
     seconds = [rung["seconds"] for rung in row["rungs"]]
     # Neither those before the first rung nor those after the last.
     assert [when for when, _ in timelines(TABLE, 0.5)[point]] == pytest.approx([seconds[2] - 2, row["seconds"] - 3])
-    assert [result.budget for _, result in timelines(TABLE, 0.125)[point]] == [*AT[:3], STEPS]
+    assert [result.gan_steps for _, result in timelines(TABLE, 0.125)[point]] == [*AT[:3], STEPS]
     assert timelines(TABLE, None, "oracle_accuracy")[point] == [
-        (row["seconds"] - 4, TrialResult(id="", score=row["oracle_accuracy"], budget=STEPS, state="COMPLETE"))
+        (row["seconds"] - 4, TrialResult(id="", score=row["oracle_accuracy"], gan_steps=STEPS, state="COMPLETE"))
     ]
 
 
@@ -263,8 +263,8 @@ def test_a_run_is_recorded_and_read_back(tmp_path):
     told = timelines(record.read(tmp_path / "grid.parquet"), 0.25)
     assert told == {
         (weight, 3.0): [
-            (5.0, TrialResult(id="", score=0.4, budget=30)),
-            (9.0, TrialResult(id="", score=0.6, budget=60, state="COMPLETE")),
+            (5.0, TrialResult(id="", score=0.4, gan_steps=30)),
+            (9.0, TrialResult(id="", score=0.6, gan_steps=60, state="COMPLETE")),
         ]
         for weight in (0.0, 1.0)
     }

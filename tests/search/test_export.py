@@ -215,16 +215,16 @@ class TestTracking:
 
     def test_mlflow_keeps_its_data_in_the_run_unless_told_otherwise(self, tmp_path, monkeypatch):
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        look = trackers.TRACKERS["mlflow"].look
-        assert look(tmp_path) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlruns/mlflow.db"
+        viewer = trackers.TRACKERS["mlflow"].viewer
+        assert viewer(tmp_path) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlruns/mlflow.db"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
-        assert look(tmp_path) == "mlflow ui --backend-store-uri http://localhost:5000"
+        assert viewer(tmp_path) == "mlflow ui --backend-store-uri http://localhost:5000"
 
     def test_numbers_are_plain_finite_and_at_their_gan_step(self):
         told = TrialResult(
             id="search-0000",
             seconds=2.5,
-            budget=40,
+            gan_steps=40,
             state="COMPLETE",
             metrics={"agreement": 0.5, "mcc": float("inf"), "bn_distance": float("nan"), "gan_steps": 40},
             reports=[{"budget": 1, "score": 0.5, "seconds": 1.0}],

@@ -1,119 +1,21 @@
 """Sweeps under a real Ray on this machine: what is left in the run's folder, however trials end."""
 
-import io
 import json
-import math
 import os
-import subprocess
-import sys
 from importlib.metadata import version
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-import yaml
-from rich.console import Console
 
 from degan_search import ledger
-from degan_search.ledger.columns import TRIAL_METRICS, Phase, config_of
-from degan_search.search.callbacks.recorder import Recorder, Rules
-from degan_search.search.remaining import final_jobs
-from degan_search.search.run import tune_dicts
-from degan_search.search.run.jobs import job
-from degan_search.search.run.options import Options
-from degan_search.search.run.results import TrialResult
-from degan_search.search.space import cell as spaces
+from degan_search.ledger.columns import TRIAL_METRICS, config_of
 from degan_search.search.space import file as space_file
 from degan_search.search.space import schema
-from degan_search.search.suggest.job_queue import GivenJobs
-from degan_search.search.workers.slots import fill, slots
-from degan_search.settings.trial import TrialConfig
 from degan_search.system import device, weights_file
-from degan_search.system.errors import UserError
 from degan_search.trial.inputs import prepare
 from degan_search.trial.trial import run as run_trial
-
-GOOD = {"gan.lr": 0.002, "probe.lr": 0.003, "distill.lr": 0.003}
-UNTRAINED, DIVERGES = 1e-9, 10
-SPACE = {
-    "trial": {
-        "count": 200,
-        "teacher": {
-            "dataset": "glyphs/[A-C]",
-            "count": 300,
-            "network": "lenet",
-            "width": 4,
-            "fit": {"steps": 100, "steps_per_epoch": 25, "lr": 0.003},
-        },
-        "student": {"network": "lenet", "width": 4},
-        "gan": {"width": 2, "latent": 8, "steps": 61, "batch_size": 16, "batch_of": "used"},
-        "distill": {"steps": 60, "steps_per_epoch": 30, "score_images": 64, "pool": 128, "lr": 0.003},
-        "probe": {"at": [60], "steps": 200, "batch_size": 32},
-        "bank": {"proxy_images": 40, "generators": [[0, 0]], "generated_images": 40},
-    },
-    "cells": {"proxy": ["glyphs/[K-Z]"], "method": ["degan"]},
-    "parameters": {"gan.lr": [0.002, DIVERGES], "probe.lr": [0.003, UNTRAINED], "distill.lr": [0.003, 0.002]},
-    # In one slot and in this order: a trial that ends, one whose probe is far worse, one that diverges, and
-    # one as good as the first, whose files cannot be saved.
-    "first": [GOOD, {**GOOD, "probe.lr": UNTRAINED}, {**GOOD, "gan.lr": DIVERGES}, {**GOOD, "distill.lr": 0.002}],
-    "search": {"trials": 4},
-    "asha": {"reduction_factor": 2},
-    "finals": {"seeds": [5]},
-}
-# The command, whose workers say after each step in which process they are and what it may use. They take CPUs under a
-# name that no other sweep on this machine uses: whether a worker finds one free shall not depend on those.
-MAIN = """
-import json, os
-from degan_search.cli.main import main
-from degan_search.search import phase
-from degan_search.search.workers import worker
-from degan_search.system import cpus
-
-class Telling(phase.DeganTrainable):
-    def setup(self, *given, **named):
-        cpus.CPU_NAME = os.environ["CPU_NAME"]
-        super().setup(*given, **named)
-
-    def step(self):
-        result = super().step()
-        about = {"trial": self.job.id, "process": os.getpid(), "inputs": id(self.inputs), "niceness": os.nice(0)}
-        about |= {"cpus": sorted(os.sched_getaffinity(0)), "whole": worker.all_cpus_are_rays()}
-        with open(os.environ["TOLD"], "a") as file:
-            file.write(json.dumps(about) + "\\n")
-        return result
-
-phase.DeganTrainable = Telling
-main()
-"""
-
-
-def run_sweep(folder, space, spoil=None, options=("--max-concurrent", "1")):
-    """Run the command; `spoil` is called with the run's folder at the first line, before any trial starts."""
-    file = folder / "tiny.yaml"
-    file.write_text(yaml.safe_dump(space, sort_keys=False))
-    command = [sys.executable, "-c", MAIN, "sweep", str(file), "--storage", str(folder / "runs")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TOLD": str(folder / "told")}
-    environment["CPU_NAME"] = f"degan-search/test/{os.getpid()}"
-    with (folder / "stderr").open("w+") as stderr:
-        process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
-        )
-        assert process.stdout
-        lines = [process.stdout.readline()]
-        if spoil and lines[0]:
-            spoil(folder / "runs" / "tiny")
-        lines += process.stdout.readlines()
-        code = process.wait(60)
-        stderr.seek(0)
-        return SimpleNamespace(
-            code=code,
-            out="".join(lines),
-            err=stderr.read(),
-            told=pd.read_json(folder / "told", lines=True),
-            folder=folder / "runs" / "tiny",
-            cache=folder / "runs/cache",
-        )
+from tests.search.tiny_sweep import DIVERGES, SPACE, UNTRAINED, run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -273,129 +175,3 @@ def test_when_every_trial_fails_the_sweep_still_ends_well(tmp_path):
     # Nothing but --max-concurrent leaves CPUs idle, so that the trial keeps to one, where Ray gives them all out.
     (told,) = ended.told.to_dict("records")
     assert len(told["cpus"]) == (1 if told["whole"] else len(os.sched_getaffinity(0)))
-
-
-def ended_trial(number=0, error_file=None, **result):
-    work = job(Phase.SEARCH, number, "all", TrialConfig())
-    last = {"score": 0.5, "budget": 10, "state": "COMPLETE", "reports": [{"budget": 10, "score": 0.5, "seconds": 1.0}]}
-    told = TrialResult(id=work.id, **last | result)
-    plain = tune_dicts.to_result([told], [] if told.state else [work.id], 1)
-    return SimpleNamespace(config=tune_dicts.to_config([work]), last_result=plain, error_file=error_file)
-
-
-def recorder(folder, **reasons):
-    return Recorder(folder, reasons, GivenJobs([]), Rules(retries=0), 3, "Search", Console(file=io.StringIO()))
-
-
-def record(made, trial, error=False):
-    made.on_trial_start(0, [], trial)
-    made.on_trial_result(0, [], trial, trial.last_result)
-    (made.on_trial_error if error else made.on_trial_complete)(0, [], trial)
-
-
-class TestRecorder:
-    """Rows as Tune's callbacks write them."""
-
-    def test_each_end(self, tmp_path):
-        made = recorder(tmp_path, **{"search-0001": "stopped early: too low"})
-        record(made, ended_trial(0))
-        record(made, ended_trial(1, state=None))
-        (tmp_path / "error.txt").write_text("Failure # 1\nTraceback\n  File x\nValueError: a reason\n\n")
-        record(made, ended_trial(2, str(tmp_path / "error.txt")), error=True)
-        assert made.outbox.flush() == []
-        rows = ledger.load(tmp_path).set_index("trial_id")
-        assert list(rows["state"]) == ["COMPLETE", "PRUNED", "FAIL"]
-        assert list(rows["reason"].fillna("")) == ["", "stopped early: too low", "ValueError: a reason"]
-        assert list(rows["cause"].fillna("")) == ["", "", "worker_lost"]
-        assert list(ledger.curves(tmp_path)["score"]) == [0.5] * 3
-
-    def test_a_worker_that_died_without_a_word(self, tmp_path):
-        made = recorder(tmp_path)
-        trial = ended_trial(0)
-        trial.last_result = None
-        made.on_trial_error(0, [], trial)
-        row = ledger.load(tmp_path).iloc[0]
-        assert (row["state"], row["reason"]) == ("FAIL", "the worker died")
-        assert math.isnan(row["score"])
-
-    def test_a_folder_that_cannot_be_written(self, tmp_path):
-        (tmp_path / "ledger").write_text("in the way")
-        made = recorder(tmp_path)
-        record(made, ended_trial(0))
-        record(made, ended_trial(1))
-        faults = made.outbox.flush()
-        assert [fault.partition(":")[0] for fault in faults] == ["search-0000", "search-0001"]
-        assert "ledger" in faults[0]
-        # Once the disk takes them, every row is written.
-        (tmp_path / "ledger").unlink()
-        record(made, ended_trial(2))
-        assert made.outbox.flush() == []
-        assert sorted(ledger.load(tmp_path)["trial_id"]) == ["search-0000", "search-0001", "search-0002"]
-
-
-@pytest.mark.parametrize(
-    ("by", "column", "written"),
-    [
-        (None, "cross_soft_agreement", "cross_soft_agreement"),
-        (None, "score", "score"),  # no trial has an agreement across trials
-        ("score", "score", "score"),
-        ("infomax", "infomax", "infomax"),
-    ],
-)
-def test_finals_are_each_cells_choice(by, column, written):
-    settings = {"cells": {"proxy": ["digits", "photos"]}, "parameters": {"gan.lambda_d": [1, 2]}}
-    cells = spaces.cells(schema.Space.model_validate(settings))
-    nothing = dict.fromkeys(("score", "cross_soft_agreement", "infomax"), math.nan)
-    rows = []
-    for cell, weight, score, state in [
-        (0, 1.0, 0.4, "COMPLETE"),
-        (0, 2.0, 0.6, "COMPLETE"),
-        (0, 1.0, 0.9, "PRUNED"),
-        (0, 1.0, math.nan, "COMPLETE"),
-        (1, 1.0, 0.9, "FAIL"),
-    ]:
-        config = cells[cell].example()
-        config = config.model_copy(update={"gan": config.gan.model_copy(update={"lambda_d": weight})})
-        known = nothing | {"trial_id": "t", "config_json": config.model_dump_json(), "config_objective": "agreement"}
-        rows.append(known | {"phase": "search", "cell": cells[cell].label, column: score, "state": state})
-    jobs = final_jobs(cells, pd.DataFrame(rows), schema.FinalsConfig(seeds=[7, 8], by=by))
-    assert {one.chosen_by for one in jobs} == {written}
-    assert [(one.cell, one.config.seed, one.config.gan.lambda_d) for one in jobs] == [
-        ("proxy=digits", 7, 2.0),
-        ("proxy=digits", 8, 2.0),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("options", "resources", "fit"),
-    [
-        ({}, {"CPU": 2}, 2),
-        ({"cpus_per_trial": 2}, {"CPU": 5.0}, 2),
-        ({"gpus_per_trial": 0.25}, {"CPU": 8, "GPU": 1}, 4),
-        ({"gpus_per_trial": 0.25}, {"CPU": 3, "GPU": 1}, 3),
-        ({"max_concurrent": 1}, {"CPU": 8}, 1),
-        ({"cpus_per_trial": 3}, {"CPU": 2}, None),
-        ({"gpus_per_trial": 1}, {"CPU": 2}, None),
-        ({"gpus_per_trial": 0.5, "max_concurrent": 1}, {"CPU": 2, "GPU": 0}, None),
-    ],
-)
-def test_slots(options, resources, fit):
-    if fit is not None:
-        assert slots(Options(**options), resources) == fit
-    else:
-        with pytest.raises(UserError, match="a trial needs"):
-            slots(Options(**options), resources)
-
-
-@pytest.mark.parametrize(
-    ("options", "resources", "full"),
-    [
-        ({}, {"CPU": 2}, True),
-        ({"max_concurrent": 2}, {"CPU": 2}, True),
-        ({"max_concurrent": 1}, {"CPU": 2}, False),
-        ({"cpus_per_trial": 2, "max_concurrent": 1}, {"CPU": 3}, True),
-        ({"gpus_per_trial": 0.5, "max_concurrent": 2}, {"CPU": 8, "GPU": 1}, True),
-    ],
-)
-def test_whether_trials_take_everything(options, resources, full):
-    assert fill(Options(**options), resources) == full

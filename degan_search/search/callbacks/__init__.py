@@ -1,1 +1,1 @@
-"""What listens to a running search."""
+"""Callbacks of Ray Tune: the recorder of rows, the progress bar, trackers."""

@@ -57,7 +57,7 @@ class ProgressBar:
 
     @property
     def due(self) -> bool:
-        """Whether the text is so old that it should be made anew."""
+        """Whether the text is so old that it should be made again."""
         return time.monotonic() - self.shown >= SHOW_SECONDS
 
     def count(self, trial: str, state: State, score: float) -> None:
@@ -67,7 +67,7 @@ class ProgressBar:
             self.best = score, trial
 
     def expect(self, total: int, why: str) -> None:
-        """Take another number of trials than before, and say why."""
+        """Change the number of trials, and print why."""
         self.total = total
         self.console.print(why, highlight=False, soft_wrap=True)
 

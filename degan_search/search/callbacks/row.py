@@ -14,13 +14,21 @@ from degan_search.search.run.results import INTEGER_METRICS, End, TrialResult
 from degan_search.system import provenance
 
 
-def _row(job: Job, result: TrialResult | None, end: End, curve: list[Report], started: float) -> dict[str, Any]:
-    """Return a trial's row; `started`: when, by the driver's clock, for a worker that said nothing."""
-    about = (result and result.provenance) or provenance.provenance()  # of this machine, where the worker said nothing
+def trial_row(job: Job, result: TrialResult | None, end: End, curve: list[Report], started: float) -> dict[str, Any]:
+    """Return a trial's row.
+
+    Args:
+        job: of the trial.
+        result: the last one that its worker sent; None: the worker sent nothing.
+        end: how the trial ended.
+        curve: all of it.
+        started: seconds since 1970 by the driver's clock, for a worker that sent nothing.
+    """
+    about = (result and result.provenance) or provenance.provenance()  # of this machine, if the worker sent nothing
     begun = datetime.fromtimestamp((result and result.started) or started, UTC)
-    told = result and result.finished
+    finished = result and result.finished
     # A clock that was set back must not make a trial end before it began.
-    ended = max(begun, datetime.fromtimestamp(told, UTC) if told else datetime.now(UTC))
+    ended = max(begun, datetime.fromtimestamp(finished, UTC) if finished else datetime.now(UTC))
     return {
         "trial_id": job.id,
         "attempt": job.attempt,
@@ -42,10 +50,10 @@ def _row(job: Job, result: TrialResult | None, end: End, curve: list[Report], st
 
 
 def _measured(result: TrialResult | None) -> dict[str, Any]:
-    """Return the columns of what a worker told last; of one that told nothing there is the score alone, as NaN."""
+    """Return the columns of a worker's last result; without one, only the score, as NaN."""
     if result is None:
         return {"score": math.nan}
     metrics = {name: value for name, value in result.metrics.items() if name in TRIAL_METRICS}
     counted = {name: int(result.metrics[name]) for name in INTEGER_METRICS if name in result.metrics}
     own = ("teacher_hash", "score", "seconds", "teacher_holdout_accuracy", "threads", "device", "precision")
-    return {"gan_steps": result.budget, **metrics, **counted, **{name: getattr(result, name) for name in own}}
+    return {"gan_steps": result.gan_steps, **metrics, **counted, **{name: getattr(result, name) for name in own}}

@@ -21,11 +21,11 @@ UPLOAD_SECONDS = 60
 
 
 class Tracker(NamedTuple):
-    """The package that it needs, its callback for a run's folder, and the command that shows what it wrote."""
+    """A tracker: the package that it needs, its callback for a run's folder, and the command that shows its results."""
 
     package: str
     callback: Callable[[Path], tune.Callback]
-    look: Callable[[Path], str]
+    viewer: Callable[[Path], str]
 
 
 def _mlflow(folder: Path) -> tune.Callback:
@@ -38,7 +38,7 @@ def _mlflow(folder: Path) -> tune.Callback:
 
 
 def _mlflow_uri(folder: Path) -> str:
-    # A data base in a file: of plain folders, MLflow 3.13 and later refuses to be a client.
+    # A database in one file: MLflow 3.13 and later does not accept a plain folder.
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlruns' / 'mlflow.db'}"
 
 
@@ -80,9 +80,9 @@ def check(name: str) -> None:
 
 
 class Tracking(tune.Callback):  # type: ignore[misc]
-    """Passes a sweep's trials on to one of Ray's callbacks until that fails once; the sweep then goes on without.
+    """Passes a sweep's trials on to one of Ray's callbacks; when that fails once, the sweep goes on without it.
 
-    Of a result it passes the numbers that the trial measured, by name, at their GAN step.
+    Of a result it passes on the numbers that the trial measured, by name, at their GAN step.
     """
 
     def __init__(self, make: Callable[[], tune.Callback], console: Console) -> None:
@@ -149,26 +149,26 @@ class Tracking(tune.Callback):  # type: ignore[misc]
 
 
 def tracking(name: str, folder: Path, console: Console) -> Tracking:
-    """Return Tune's callback of a tracker for the run in this folder, and say how to look at what it writes.
+    """Return Tune's callback of a tracker for the run in this folder, and print the command that shows its results.
 
     Raises:
         UserError: as `check`.
     """
     check(name)
     tracker = TRACKERS[name]
-    console.print(f"Tracked by {name}: {tracker.look(folder)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Tracked by {name}: {tracker.viewer(folder)}", highlight=False, markup=False, soft_wrap=True)
     return Tracking(lambda: tracker.callback(folder), console)
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:
     """Return a trial's finite measures, score and seconds among them, with the step as Ray's callbacks read it.
 
-    Of several trials in one process, which Tune takes for one, that is the best of their scores alone.
+    Several trials in one process are one to Tune: of them it is only the best of their scores.
     """
-    budget, measured = None, {"score": result["score"]}
-    if tune_dicts.alone(result):
-        (told,) = tune_dicts.from_result(result)
-        budget, measured = told.budget, {**told.metrics, "score": told.score, "seconds": told.seconds}
-    plain = {key: one for key, one in measured.items() if isinstance(one, int | float) and math.isfinite(one)}
+    gan_steps, measured = None, {"score": result["score"]}
+    if tune_dicts.runs_one_trial(result):
+        (sent,) = tune_dicts.from_result(result)
+        gan_steps, measured = sent.gan_steps, {**sent.metrics, "score": sent.score, "seconds": sent.seconds}
+    finite = {name: one for name, one in measured.items() if isinstance(one, int | float) and math.isfinite(one)}
     iteration = tune.result.TRAINING_ITERATION
-    return plain | {tune.result.TIMESTEPS_TOTAL: budget, iteration: result.get(iteration, 1)}
+    return finite | {tune.result.TIMESTEPS_TOTAL: gan_steps, iteration: result.get(iteration, 1)}

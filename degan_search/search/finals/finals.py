@@ -1,4 +1,4 @@
-"""Final runs: chosen configurations with fresh seeds beside their baselines, in the folder of their run."""
+"""Final runs: the chosen configurations with fresh seeds and their baselines, in the folder of their run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from degan_search.ledger.columns import Phase
 from degan_search.search.finals.lineup import Entrant, Request, check, entrants
 from degan_search.search.finals.log import Log
 from degan_search.search.finals.rounds import competing, final_scores, rounds, stops
-from degan_search.search.open_run import check_slots, opened
-from degan_search.search.phase import Prepared, run_phase, score
+from degan_search.search.open_run import check_slots, open_run
+from degan_search.search.phase import Prepared, measure_accuracies, run_phase
 from degan_search.search.prepare import prepare
 from degan_search.search.remaining import read_jobs
 from degan_search.search.run import jobs as job_files
@@ -28,7 +28,7 @@ from degan_search.search.run.outbox import Outbox
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.workers.cluster import ray_cluster
-from degan_search.search.workers.slots import together
+from degan_search.search.workers.slots import trials_per_process
 from degan_search.settings.resolve import stable_hash
 from degan_search.system import device
 from degan_search.system.errors import IncompleteError
@@ -37,10 +37,10 @@ from degan_search.system.errors import IncompleteError
 def finals(request: Request, options: Options, console: Console) -> None:
     """Run the chosen configurations and their baselines with fresh seeds.
 
-    Rows of phase `final` go into the run's own folder, `options.folder`, with trial ids after the last. What is
-    finished there already is not run again: a call that was cut short takes its own seeds up again. Seeds come
-    in rounds; from the third on, of the configurations on one bank those stop that `paired_test.losers` says cannot
-    win by `score`, the search's objective, which needs no true data unless the user asked for one that does.
+    Rows of phase `final` go into the run's own folder, `options.folder`; trial ids go on after the last. Finished runs
+    are not run again, and a call that was cut short goes on with its own seeds. Seeds are run in rounds. From the third
+    seed on, configurations that cannot win by `score` any more (`paired_test.losers`) stop; only those with the same
+    bank compete. The score is the search's objective, which needs no true data unless the user asked for one that does.
     Baselines never stop. `finals.json` says what each call ran.
 
     Raises:
@@ -48,29 +48,29 @@ def finals(request: Request, options: Options, console: Console) -> None:
             before any trial starts; at the end, rows that could not be written.
     """
     check(request)
-    run = options.folder
-    frame = ledger.load(run)
+    folder = options.folder
+    frame = ledger.load(folder)
     lineup = entrants(frame, request)
-    log = Log(run, request, lineup, frame)
-    check_writable(run, str(run))
+    log = Log(folder, request, lineup, frame)
+    check_writable(folder, str(folder))
     check_slots(options)
     device.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
     _announce(lineup, log, console)
     with (
-        opened(options, console, "degan-search finals") as opened_run,
-        ray_cluster(options, console, opened_run.interruption.listen),
+        open_run(options, console, "degan-search finals") as run,
+        ray_cluster(options, console, run.interruption.listen),
     ):
         inputs = prepare([entrant.config for entrant in lineup], options, console)
         prepared = Prepared({key: ray.put(value) for key, value in inputs.items()})
         log.begin()
         running = lineup
         for done, batch in rounds(log.seeds, bool(competing(lineup))):
-            jobs = waiting(running, batch, ledger.load(run), read_jobs(opened_run), run)
+            jobs = waiting(running, batch, ledger.load(folder), read_jobs(run), folder)
             if jobs:
-                name, work = f"final-from-{jobs[0].id}", GivenJobs(jobs, Outbox(), partial(together, options))
-                run_phase(Phase.FINAL, opened_run, prepared, CellAsha(None), work, name)
+                name, work = f"final-from-{jobs[0].id}", GivenJobs(jobs, Outbox(), partial(trials_per_process, options))
+                run_phase(Phase.FINAL, run, prepared, CellAsha(None), work, name=name)
             left = log.seeds[len(done) :]
-            beaten = stops(running, done, ledger.load(run)) if left else []
+            beaten = stops(running, done, ledger.load(folder)) if left else []
             running = [entrant for entrant in running if entrant not in beaten]
             for entrant in beaten:
                 log.stop(entrant, done, left)
@@ -79,12 +79,12 @@ def finals(request: Request, options: Options, console: Console) -> None:
                     highlight=False,
                     soft_wrap=True,
                 )
-        score(opened_run)
+        measure_accuracies(run)
         log.end()
-        if opened_run.faulty:
-            name, reason = next(iter(opened_run.faulty.items()))
+        if run.faulty:
+            name, reason = next(iter(run.faulty.items()))
             raise IncompleteError(
-                f"{len(opened_run.faulty)} final runs failed by a fault, such as {name} ({reason}); the same command "
+                f"{len(run.faulty)} final runs failed by a fault, such as {name} ({reason}); the same command "
                 "again runs what is missing"
             )
 
@@ -92,12 +92,12 @@ def finals(request: Request, options: Options, console: Console) -> None:
 def waiting(
     lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame, known: Mapping[str, Job], run: Path
 ) -> list[Job]:
-    """Return a job for each entrant and seed that is no finished final run yet.
+    """Return a job for each entrant and seed without a finished final run.
 
-    Those that began keep their names, and with them their checkpoints; the others are numbered after the last.
+    Those that began keep their names and so their checkpoints; the others are numbered after the last.
     """
     done = final_scores(frame)
-    begun = {stable_hash(one.config): one for one in job_files.unfinished(known, frame, Phase.FINAL)}
+    begun = {stable_hash(job.config): job for job in job_files.unfinished(known, frame, Phase.FINAL)}
     numbers = count(job_files.next_number(run, known, frame, Phase.FINAL))
     jobs: list[Job] = []
     for seed in seeds:
@@ -106,7 +106,7 @@ def waiting(
             name = stable_hash(config)
             if name not in done:
                 jobs.append(
-                    begun.get(name) or job_files.job(Phase.FINAL, next(numbers), entrant.cell, config, entrant.by)
+                    begun.get(name) or job_files.new_job(Phase.FINAL, next(numbers), entrant.cell, config, entrant.by)
                 )
     return jobs
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -17,21 +18,22 @@ from degan_search.system.errors import UserError, close_matches
 from degan_search.trial import checks
 from degan_search.trial.inputs import inputs_key
 
-BUDGETS = ("as-is", "paper")
+LENGTHS = ("as-is", "paper")
+"""How long final runs train, and in what batches: as in the search, or as in the paper."""
 BASELINES = {"distillation": ("dcgan", "proxy_matched", "proxy"), "incremental": ("dcgan", "proxy", "finetuning")}
-"""Of each task. LwF.MC is none of them: it has a teacher of its own."""
-KEPT = {
+"""Of each task. LwF.MC is not among them, as it has a teacher of its own."""
+FROM_SEARCH = {
     "gan": (*UNTUNED, "width", "latent"),
     "distill": ("profile", "mix_proxy"),
     "zskd": ("scales", "temperature"),
     "incremental": ("joint", "scaling", "scale_weight", "distill_weight", "temperature"),
 }
-"""Settings that the paper's budget leaves as they were found; of these stages, all others are the paper's."""
+"""Settings of each stage that stay as in the search at the paper's lengths; the stage's others are the paper's."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to run: whose configurations, how many seeds, at which budget, beside what."""
+    """What to run: which configurations, with how many seeds, at which lengths, beside which baselines."""
 
     top: int = 1
     per: tuple[str, ...] = choose.PROXY
@@ -39,11 +41,17 @@ class Request:
     seeds: int = 5
     by: str | None = None
     """The measure that chooses; None: `choose.chosen_by`."""
-    budget: str = BUDGETS[0]
+    lengths: str = LENGTHS[0]
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """Settings over the budget's, such as `{"gan.steps": 5000}`."""
+    """Settings that replace those, such as `{"gan.steps": 5000}`."""
     baselines: tuple[str, ...] | None = None
     """None: those of `BASELINES`."""
+
+    def saved(self) -> dict[str, Any]:
+        """Return plain values for `finals.json`, where the lengths are called `budget` as in the command's option."""
+        names = {"lengths": "budget"}
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples become lists, as in the file
+        return {names.get(name, name): value for name, value in plain.items()}
 
 
 @dataclass(frozen=True)
@@ -66,16 +74,16 @@ class Entrant:
 
 
 def check(request: Request) -> None:
-    """Refuse a request that can be seen to be wrong before anything is read.
+    """Refuse a wrong request, before any file is read.
 
     Raises:
-        UserError: says which part, and what would be right.
+        UserError: says which part is wrong, and what would be right.
     """
     for name, value in (("top", request.top), ("seeds", request.seeds)):
         if value < 1:
             raise UserError(f"--{name} {value}: 1 or more is needed")
-    if request.budget not in BUDGETS:
-        raise UserError(f"--budget {request.budget!r} must be {' or '.join(BUDGETS)}")
+    if request.lengths not in LENGTHS:
+        raise UserError(f"--budget {request.lengths!r} must be {' or '.join(LENGTHS)}")
     baselines = [name for name, method in METHODS.items() if not method.tuned and method.rule != "sigmoid"]
     for name in request.baselines or ():
         if name not in baselines:
@@ -88,7 +96,7 @@ def check(request: Request) -> None:
 def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
     """Return the chosen configurations of methods with weights to tune, then their baselines.
 
-    Trials that are compared on one bank share baselines: those of the best of them.
+    Trials that are compared on the same bank share baselines, which have the settings of the best of them.
 
     Raises:
         UserError: no finished search trial with weights, an unknown criterion, or settings that do not fit.
@@ -112,15 +120,15 @@ def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
 
 
 def final_config(config: TrialConfig, request: Request) -> TrialConfig:
-    """Return a searched configuration at the request's budget, without rungs, its seed still the search's.
+    """Return a searched configuration at the request's lengths, without rungs and still with the search's seed.
 
     Raises:
         UserError: an unknown setting, or a value out of range.
     """
     settings = config.model_dump(mode="json")
-    if request.budget == "paper":
+    if request.lengths == "paper":
         paper = TrialConfig().model_dump(mode="json")
-        kept = {stage: {name: settings[stage][name] for name in names} for stage, names in KEPT.items()}
-        settings |= {name: paper[name] for name in (*KEPT, "distill_images")}
-        return normalised(trial_config(settings, kept, request.changes, {"probe.at": []}))
+        searched = {stage: {name: settings[stage][name] for name in names} for stage, names in FROM_SEARCH.items()}
+        settings |= {name: paper[name] for name in (*FROM_SEARCH, "distill_images")}
+        return normalised(trial_config(settings, searched, request.changes, {"probe.at": []}))
     return normalised(trial_config(settings, request.changes, {"probe.at": []}))

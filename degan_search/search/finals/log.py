@@ -1,10 +1,9 @@
-"""What the final runs decided, written down, so that they can be resumed."""
+"""The log of final runs, `finals.json`: which seeds each call ran and which configurations it stopped."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
@@ -20,7 +19,7 @@ LOG = "finals.json"
 
 
 def fresh_seeds(frame: pd.DataFrame, number: int) -> list[int]:
-    """Return the smallest seeds that no trial of the run had, in whatever phase and however it ended."""
+    """Return the smallest seeds that no trial of the run had, in either phase and however it ended."""
     used = set(frame["config_seed"])
     return list(islice((seed for seed in count() if seed not in used), number))
 
@@ -37,8 +36,10 @@ class Log:
                 raise ValueError("a list of calls with their seeds is expected")
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.file} is broken, move it away to go on: {error}") from None
-        asked = json.loads(json.dumps(asdict(request)))  # tuples become lists, as in the file
-        asked |= {"by": lineup[0].by, "chosen": [entrant.source for entrant in lineup if entrant.source]}
+        asked = request.saved() | {
+            "by": lineup[0].by,
+            "chosen": [entrant.source for entrant in lineup if entrant.source],
+        }
         last = self.entries[-1] if self.entries else {}
         same = all(last.get(name, ...) == value for name, value in asked.items())
         self.goes_on = same and "seeds_run" in last and last.get("finished", ...) is None
@@ -52,7 +53,7 @@ class Log:
         self._write(None)
 
     def stop(self, entrant: Entrant, done: Sequence[int], left: Sequence[int]) -> None:
-        """Note that a configuration was stopped: after which seeds, and which are not run."""
+        """Note that a configuration was stopped, after which seeds, and which seeds are not run."""
         self.stopped[str(entrant.source)] = {"after": list(done), "not_run": list(left)}
 
     def end(self) -> None:

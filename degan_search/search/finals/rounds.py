@@ -1,4 +1,4 @@
-"""Rounds of seeds: who goes on to more seeds, and who cannot win any more."""
+"""Rounds of seeds: which configurations go on to more seeds, and which cannot win any more."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from degan_search.selection import paired_test
 from degan_search.settings.resolve import stable_hash
 from degan_search.trial.inputs import inputs_key
 
-FIRST_LOOK = 3
-"""Seeds before a configuration may be stopped."""
+MIN_SEEDS = 3
+"""Seeds that a configuration has before it may be stopped."""
 
 
 def rounds(seeds: Sequence[int], compete: bool) -> list[tuple[list[int], list[int]]]:
-    """Return (seeds done at its end, seeds run in it) for each round; one round where nothing may be stopped."""
-    first = FIRST_LOOK if compete else len(seeds)
+    """Return (seeds done at its end, seeds run in it) for each round; without competition there is one round."""
+    first = MIN_SEEDS if compete else len(seeds)
     ends = [*range(min(first, len(seeds)), len(seeds) + 1)]
     return [(list(seeds[:end]), list(seeds[0 if end == ends[0] else end - 1 : end])) for end in ends]
 
@@ -35,9 +35,9 @@ def competing(lineup: Sequence[Entrant]) -> dict[str, list[Entrant]]:
 def stops(lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame) -> list[Entrant]:
     """Return the entrants that cannot win any more by the scores of the finished final runs with these seeds.
 
-    Chosen configurations compete with those on their bank; nobody stops before `FIRST_LOOK` seeds.
+    Chosen configurations compete with those on their bank; nobody stops before `MIN_SEEDS` seeds.
     """
-    if len(seeds) < FIRST_LOOK:
+    if len(seeds) < MIN_SEEDS:
         return []
     done = final_scores(frame)
     beaten: list[Entrant] = []
@@ -56,7 +56,7 @@ def stops(lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame) 
 def final_scores(frame: pd.DataFrame) -> dict[str, float]:
     """Return the score of each finished final run by the hash of its configuration, the seed included.
 
-    The hash is taken anew: rows of an older version were hashed without newer settings.
+    The hash is computed again, as rows of an older version were hashed without newer settings.
     """
     done = frame[(frame["phase"] == Phase.FINAL) & (frame["state"] == State.COMPLETE)]
     return {stable_hash(config_of(row)): float(row["score"]) for _, row in done.iterrows()}

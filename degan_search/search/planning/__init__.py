@@ -1,1 +1,1 @@
-"""How long it will take, and how many trials fit."""
+"""How long a sweep takes, and how many trials fit into a time budget."""

@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from degan_search.search.suggest.cell_searcher import CellSearcher
 
 RESERVE = 0.05
-"""Share of a budget that is left to accuracies, table and report."""
+"""Share of a time budget that is left for accuracies, table and report."""
 FEWEST, MOST = 4, 1000
-"""Search trials of a cell that a budget is planned with."""
+"""Search trials of a cell, at least and at most, that a time budget is planned with."""
 STEP = 0.1
-"""Share by which the number of trials must grow for it to be said and done."""
+"""Share by which the number of trials must grow before the plan is changed."""
 
 
 @dataclass
-class Budget:
-    """Chooses the number of search trials so that they and the finals end in time, and again as trials are measured."""
+class TimeBudget:
+    """Chooses how many search trials there are so that they and the finals end in time; corrects it as they run."""
 
     cost: CostModel
     search: CellSearcher
     seconds: float
     """Of the whole sweep."""
     begun: float
-    """By the clock that the cost model is told."""
+    """When it began, by the clock that the cost model uses."""
     fewest: int = FEWEST
-    """Trials in each cell without which a sweep is not begun."""
+    """Trials in each cell that must fit, or the sweep is refused."""
 
     @property
     def until(self) -> float:
@@ -42,14 +42,14 @@ class Budget:
 
     @property
     def late(self) -> float:
-        """When it is so late that there must be fewer."""
+        """When the last trial must have ended; if it would not, there will be fewer."""
         return self.begun + self.seconds * (1 - RESERVE / 2)
 
     def check(self, now: float) -> None:
-        """Refuse a budget into which not even the fewest trials and the finals fit, of a search that has not begun.
+        """Refuse a time budget too short for the fewest trials and the finals, if the search has not begun.
 
         Raises:
-            UserError: says how long those take.
+            UserError: says how long these take.
         """
         if not self._begun() and self._most(now, self.until) < self.fewest:
             least = (now - self.begun + self._seconds(self.fewest, now)) / (1 - RESERVE)
@@ -59,7 +59,7 @@ class Budget:
             )
 
     def plan(self, now: float) -> str:
-        """Choose the number of trials in each cell, and return what will be tried."""
+        """Choose the number of trials in each cell, and return a line that says the plan."""
         least = self._least() if self._begun() else self.fewest
         self.search.set_trials(max(least, self._most(now, self.until)))
         spent, takes = now - self.begun, self._seconds(self.search.trials, now)
@@ -70,9 +70,9 @@ class Budget:
         )
 
     def correct(self, now: float) -> str | None:
-        """Lengthen or shorten the search by the times measured so far; return what was changed, if anything.
+        """Lengthen or shorten the search by the times measured so far; return a line about the change, if any.
 
-        Nothing changes before a trial has ended in each cell, or a quarter of the time is over; nor for little.
+        Nothing changes before a trial has ended in each cell or a quarter of the time is over, or for little.
         """
         before, early = self.search.trials, now - self.begun < self.seconds / 4
         if early and not all(self.cost.ended[Phase.SEARCH, cell] for cell in self.search.varied):
@@ -83,7 +83,7 @@ class Budget:
         self.search.set_trials(max(self._least(), most))
         if self.search.trials == before:
             return None
-        new = self._trials(self.search.trials) if self.search.turns else "no further search trials"
+        new = self._trials(self.search.trials) if self.search.next_cells else "no further search trials"
         return f"Budget, by the times measured so far: {new}, not {before}"
 
     def _trials(self, trials: int) -> str:
@@ -94,16 +94,16 @@ class Budget:
         return f", {_number(len(self.cost.after), 'final')}" if self.cost.after else ""
 
     def _begun(self) -> bool:
-        return any(self.search.had[cell] for cell in self.search.varied)
+        return any(self.search.started[cell] for cell in self.search.varied)
 
     def _least(self) -> int:
-        return min(self.search.had[cell] for cell in self.search.varied)
+        return min(self.search.started[cell] for cell in self.search.varied)
 
     def _seconds(self, trials: int, now: float) -> float:
         return self.cost.left(self.search.waiting(trials), now) + self.cost.left_after()
 
     def _most(self, now: float, until: float) -> int:
-        """Return how many trials in each cell, `MOST` at most, have ended by a moment, and the finals too; -1: none."""
+        """Return how many trials in each cell, at most `MOST`, can end by then, and the finals too; -1: not even 0."""
         limit = until - now - self.cost.left_after()
         ends = self.cost.ends(self.search.waiting(MOST), now)
         fitting = sum(1 for _ in itertools.takewhile(lambda end: end <= limit, ends)) - 1

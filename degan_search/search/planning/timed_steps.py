@@ -16,7 +16,8 @@ from degan_search.data.images import normalise
 from degan_search.ledger.columns import Phase
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import CLASSIFIERS, build_classifier
-from degan_search.search.planning.cost_model import CostModel, Prior
+from degan_search.search.planning.cost_model import CostModel
+from degan_search.search.planning.stretches import Prior
 from degan_search.search.run.jobs import Kind
 from degan_search.search.space.cell import cells
 from degan_search.search.space.schema import Space
@@ -32,7 +33,7 @@ from degan_search.settings.trial import (
     TeacherConfig,
     TrialConfig,
 )
-from degan_search.stages import gan as degan
+from degan_search.stages import gan
 from degan_search.system.device import set_up_torch
 from degan_search.system.errors import UserError
 from degan_search.training.context import Context
@@ -98,22 +99,22 @@ def _stretches(
         whole = 50_000
     method = METHODS[config.method]
     count = config.count or round(whole * proxies.share(config.proxy))
-    gan_image, distill_image = _image_seconds(config.teacher, config.student, config.gan, device, threads)
+    gan_image, distill_image = image_seconds(config.teacher, config.student, config.gan, device, threads)
     rungs: tuple[int, ...] = ()
     before: list[float] = []
-    making = 0.0
+    last_seconds = 0.0
     if method.generates:
         batch, steps = lengths.gan_lengths(config.gan, count, count if config.count else whole)
         rungs = tuple(step for step in config.probe.at if step <= steps)
         probe = distill_image * config.probe.steps * config.probe.batch_size
         before = [gan_image * batch * (step - last) + probe for last, step in itertools.pairwise((0, *rungs))]
-        making = gan_image * batch * (steps - max(rungs, default=0))
+        last_seconds = gan_image * batch * (steps - max(rungs, default=0))
     elif method.source == "zskd":  # an image's step is much like one of a student's
-        making = distill_image * config.zskd.images * config.zskd.iterations
+        last_seconds = distill_image * config.zskd.images * config.zskd.iterations
     fitting = config.incremental if config.task == "incremental" else distill_config(config)
     fewest, most = _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
     each = distill_image * fitting.batch_size
-    return rungs, before, (making + each * fewest, making + each * most)
+    return rungs, before, (last_seconds + each * fewest, last_seconds + each * most)
 
 
 def _steps(config: FitConfig, epoch: int) -> tuple[int, int]:
@@ -128,17 +129,17 @@ def _steps(config: FitConfig, epoch: int) -> tuple[int, int]:
 
 
 @cache
-def _image_seconds(
-    teacher: TeacherConfig, student: StudentConfig, gan: GanConfig, device: str, threads: int
+def image_seconds(
+    teacher: TeacherConfig, student: StudentConfig, gan_config: GanConfig, device: str, threads: int
 ) -> tuple[float, float]:
     """Return seconds per image of a GAN step and of a distillation step."""
     set_up_torch(threads)
     channels = CLASSIFIERS[teacher.network].channels
     frozen = freeze(build_classifier(teacher.network, 10, teacher.width)).to(device)
     trained = build_classifier(student.network, 10, student.width, channels).to(device)
-    networks = degan.build(gan, channels, frozen, Context(0, device), student=(trained, DistillConfig()))
+    networks = gan.build(gan_config, channels, frozen, Context(0, device), student=(trained, DistillConfig()))
     images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, channels, 32, 32), dtype=torch.uint8, device=device))
-    z = torch.randn(SAMPLE_BATCH, gan.latent, 1, 1, device=device)
+    z = torch.randn(SAMPLE_BATCH, gan_config.latent, 1, 1, device=device)
 
     def distil() -> None:
         loss = distillation_loss(trained(images), frozen(images), 20.0)

@@ -1,1 +1,1 @@
-"""A run's folder and what lies in it."""
+"""A run: its options, folder, jobs and results, its copy in a store, and how faults and signals are handled."""

@@ -1,4 +1,4 @@
-"""What a sweep does when something breaks: which faults are tried again, how often, and when it gives up."""
+"""Faults in a sweep: their causes, which trials are tried again and how often, and when the sweep gives up."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from degan_search.system.errors import IncompleteError
 from degan_search.training.loop import DivergedError
 
 RETRIED = frozenset({Cause.OUT_OF_MEMORY, Cause.WORKER_LOST, Cause.DISK})
-"""Faults that may be over the next time. The others end a trial at once, with their reason in its row."""
+"""Faults after which a trial is tried again. The others end it at once, with their reason in its row."""
 BACK_OFF = 5.0
-"""Seconds before the first further attempt of a trial; each next one waits twice as long, up to `LONGEST`."""
+"""Seconds before a trial's second attempt; each further one waits twice as long, at most `LONGEST`."""
 LONGEST = 300.0
 GRACE = 10.0
 """Seconds past the time limit after which the driver kills a worker that has not ended itself."""
 HOPELESS = 8
-"""Trials that fail one after the other, other than by diverging, before the sweep stops: something is broken."""
+"""Trials in a row that a fault ends before the sweep stops: something is broken that lasts."""
 DISK_PATIENCE = 300.0
-"""Seconds that a sweep waits for a disk that takes no rows; it starts no trial meanwhile."""
+"""Seconds that a sweep waits for a disk that cannot be written; it starts no trial meanwhile."""
 RETRY_SECONDS = 5.0
-"""Between two tries to write what the disk refused."""
+"""Between two attempts to write what the disk refused."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
-"""What a disk answers that may take the file later; an OSError without a number is an object store's."""
+"""Errors of a disk that may accept the file later; an OSError without a number comes from an object store."""
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Return why a trial failed that raised this."""
+    """Return the cause of failure of a trial that raised this error."""
     if isinstance(error, DivergedError):
         return Cause.DIVERGED
-    # What torch raises where the CPU's memory ends has no class of its own.
+    # When the CPU's memory is full, torch raises a RuntimeError.
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return Cause.OUT_OF_MEMORY
     if isinstance(error, OSError) and (error.errno is None or error.errno in FULL):
@@ -42,35 +42,35 @@ def cause_of(error: BaseException) -> Cause:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the line that tells people why a trial failed that raised this."""
+    """Return the line that says to people why a trial failed that raised this error."""
     first = (str(error) or "no message").splitlines()[0]
     return first if isinstance(error, DivergedError) else f"{type(error).__name__}: {first}"
 
 
 def cause_of_death(text: str, seconds: float, time_limit: float | None) -> Cause:
-    """Return why a worker is gone, from Ray's words for it and the seconds that the attempt had taken."""
+    """Return why a worker is gone, from Ray's message and the seconds that the attempt had taken."""
     if time_limit is not None and seconds >= time_limit:
         return Cause.TIME_LIMIT
     return Cause.OUT_OF_MEMORY if "OutOfMemoryError" in text else Cause.WORKER_LOST
 
 
 def wait(cause: Cause, faults: int, retries: int) -> float | None:
-    """Return the seconds before a trial's next attempt after so many faults, this one counted; None: it has failed."""
+    """Return the seconds until a trial's next attempt after its so many faults so far; None: it is not tried again."""
     if cause not in RETRIED or faults > retries:
         return None
     return float(min(BACK_OFF * 2 ** (faults - 1), LONGEST))
 
 
 class Patience:
-    """Tries again to write rows that the disk refused, and ends a sweep in which nothing succeeds."""
+    """Tries again to write what the disk refused, and ends a sweep in which trial after trial fails."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
         self.faulty: dict[str, str] = {}
-        """Trials that failed by a fault, and their reasons."""
+        """Trials that a fault ended, and their reasons."""
         self.in_a_row = 0
         self.tried = time.monotonic()
-        """When the unwritten were last tried."""
+        """When, on the monotonic clock, it was last tried to write."""
 
     def count(self, trial: str, cause: Cause | None, reason: str | None) -> None:
         """Count how a trial ended."""
@@ -81,7 +81,7 @@ class Patience:
             self.in_a_row += 1
 
     def check(self) -> None:
-        """Write what can be written now.
+        """Try to write what the disk refused before.
 
         Raises:
             IncompleteError: the disk has refused for too long, or trial after trial failed.

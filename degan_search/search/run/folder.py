@@ -1,4 +1,4 @@
-"""A run's folder: who writes in it, what it was begun with, and what in it is broken."""
+"""A run's folder: its lock, the space and options that it was begun with, and files in it that are broken."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ WRITER = ".writer.json"
 
 @contextlib.contextmanager
 def writer(folder: Path) -> Iterator[None]:
-    """Be the one process that writes into a run's folder, which is made where it is not there.
+    """Be the only process that writes into a run's folder, which is made if it is missing.
 
-    The lock is the operating system's: it ends with the process, however that ends.
+    The lock belongs to the operating system, which releases it when the process ends, however that happens.
 
     Raises:
-        UserError: another process has it; says which, and since when.
+        UserError: another process has the lock; says which, and since when.
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / WRITER
@@ -65,17 +65,17 @@ def writer(folder: Path) -> Iterator[None]:
 
 
 def check_name(options: Options) -> None:
-    """Refuse a name that is no plain folder name.
+    """Refuse a name that is not a plain folder name.
 
     Raises:
-        UserError: says what would be right.
+        UserError: it is not.
     """
     if Path(options.name).name != options.name or options.name in ("", ".", "..", CACHE):
         raise UserError(f"--name {options.name!r} must be a plain folder name other than {CACHE!r}")
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder in which something is already.
+    """Refuse a folder that has files in it already.
 
     Raises:
         UserError: says what to do.
@@ -86,7 +86,7 @@ def check_new(folder: Path) -> None:
 
 
 def check_writable(folder: Path, what: str) -> None:
-    """Make the folder where it is not there, and write a file in it; `what` names it in the message.
+    """Make the folder if it is missing, and write a file in it; `what` names the folder in the message.
 
     Raises:
         UserError: the disk refuses.
@@ -101,7 +101,7 @@ def check_writable(folder: Path, what: str) -> None:
 
 
 def start(space: schema.Space, options: Options) -> None:
-    """Write what a run is begun with, or goes on with: `space.yaml`, and `run.json` with options and provenance."""
+    """Write what a run begins or goes on with: `space.yaml`, and `run.json` with options and provenance."""
     (options.folder / layout.LEDGER).mkdir(exist_ok=True)
     write_bytes(options.folder / SPACE, space_file.dump(space).encode())
     about = provenance.provenance() | {"options": options.saved(), "space": _plain(space)}
@@ -123,16 +123,16 @@ class Begun:
     options: dict[str, Any]
     versions: dict[str, Any]
     changed: list[str]
-    """Where the file `space.yaml` is another than that."""
+    """Settings in which the space differs from that, for people."""
 
 
 def begun(folder: Path, file: str | None = None) -> Begun:
     """Read what a run was begun with; `file`: a space to go on with, by default the run's own `space.yaml`.
 
-    `space` is the file's. Where `run.json` holds none, as in older runs, that is what the run was begun with.
+    `space` is the file's; `changed` compares it with the space in `run.json`, if one is there.
 
     Raises:
-        UserError: no run there, or files that are broken.
+        UserError: there is no run, or its files are broken.
     """
     if not (folder / layout.LEDGER).is_dir():
         raise UserError(f"{folder} is no run that could go on: it has no folder {layout.LEDGER!r}")
@@ -158,9 +158,9 @@ def differences(before: schema.Space, after: schema.Space) -> list[str]:
 
 
 def set_aside_broken(folder: Path) -> list[Path]:
-    """Rename what cannot be read in a run's ledger, so that readers pass over it; return those files.
+    """Rename files of a run's ledger that cannot be read, so that readers skip them; return them.
 
-    A trial whose row is set aside runs again: its job is still known. Scores are measured again where networks are.
+    A trial whose row is set aside runs again, as its job is known. Accuracies are measured again if networks are there.
     """
     broken = []
     for file in ledger.broken(folder):

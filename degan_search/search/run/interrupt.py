@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what is being written is finished, then the sweep ends and says how to go on."""
+"""Ctrl-C and SIGTERM: files being written are finished, then the sweep ends and says how to go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Takes the two signals: at once where that is safe, at the next step of the search where it is not."""
+    """Turns the two signals into `InterruptedRun`: at once, or while deferred at the next call of `raise_if_caught`."""
 
     def __init__(self, hint: str = "") -> None:
         self.hint = hint
@@ -24,7 +24,7 @@ class Interruption:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle both signals; those of the caller's come back at the end. Only a main thread can."""
+        """Handle both signals, then restore the handlers from before; only in the main thread, which alone can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -37,14 +37,14 @@ class Interruption:
                 signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Set the handlers: again, where a library has set its own meanwhile."""
+        """Set the handlers; call it again after a library has set its own."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._handle)
 
     @contextmanager
     def defer(self) -> Iterator[None]:
-        """Note signals, for `raise_if_caught`; a second one of the same kind is not waited for."""
+        """Only note a signal, for `raise_if_caught`; a second one raises at once."""
         self.deferred = True
         try:
             yield
@@ -52,7 +52,7 @@ class Interruption:
             self.deferred = False
 
     def raise_if_caught(self) -> None:
-        """Raise what was noted.
+        """Raise if a signal was noted.
 
         Raises:
             InterruptedRun: a signal came.

@@ -1,4 +1,4 @@
-"""Jobs, what a worker is given: `runs/x/jobs/<id>.json` tells of every trial that began, ended or not."""
+"""Jobs: what a worker is given to run a trial, and their files `jobs/<id>.json` in the run, one a trial that began."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Job(Model):
     """The measure that picked a final run's configuration from a search; it goes into the row."""
     attempt: int = 1
     faults: int = 0
-    """What cut short earlier attempts of this driver."""
+    """How many earlier attempts by this driver were cut short by a fault."""
     config: TrialConfig
 
     @property
@@ -45,7 +45,7 @@ class Job(Model):
         return self.model_copy(update=update)
 
 
-def job(phase: Phase, number: int, cell: str, config: TrialConfig, chosen_by: str | None = None) -> Job:
+def new_job(phase: Phase, number: int, cell: str, config: TrialConfig, chosen_by: str | None = None) -> Job:
     """Return a trial's first attempt, named after its phase and number."""
     return Job(id=trial_name(phase, number), phase=phase, number=number, cell=cell, chosen_by=chosen_by, config=config)
 
@@ -56,7 +56,7 @@ def trial_name(phase: Phase, number: int) -> str:
 
 
 def write(run: Path, begun: Job) -> Path:
-    """Write that a trial began, once, and return the file; a later attempt is told of by its row alone.
+    """Write the file of a trial that begins, unless it is there from an earlier attempt; returns the file.
 
     Raises:
         OSError: the disk refused.
@@ -92,15 +92,15 @@ def unfinished(jobs: Mapping[str, Job], frame: pd.DataFrame, phase: Phase, faile
     attempts = dict(zip(frame["trial_id"], frame["attempt"], strict=True))
     again = set(frame.loc[faulty(frame), "trial_id"]) if failed_too else set()
     left = [
-        one.changed(attempt=int(attempts.get(name, 0)) + 1, faults=0)
-        for name, one in jobs.items()
-        if one.phase == phase and (name not in attempts or name in again)
+        job.changed(attempt=int(attempts.get(name, 0)) + 1, faults=0)
+        for name, job in jobs.items()
+        if job.phase == phase and (name not in attempts or name in again)
     ]
-    return sorted(left, key=lambda one: one.number)
+    return sorted(left, key=lambda job: job.number)
 
 
 def faulty(frame: pd.DataFrame) -> pd.Series:
-    """Return which rows of a ledger failed by a fault rather than by their configuration: their result is missing."""
+    """Return which rows of a ledger are of trials that a fault ended, rather than their configuration."""
     failed: pd.Series = frame["state"] == State.FAIL
     return failed & frame["cause"].notna() & (frame["cause"] != Cause.DIVERGED)
 

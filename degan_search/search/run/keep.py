@@ -1,4 +1,4 @@
-"""Which trials' networks stay on the disk after a search: those of the best, of each cell."""
+"""Which trials' networks stay on the disk after a search: those of the best of each cell."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NETWORKS = ("student.safetensors", "generator.safetensors")
 
 
 def needless(run: Path, frame: pd.DataFrame, keep: int | None, by: str | None) -> list[Path]:
-    """Return the networks of finished search trials but those of the best `keep` of each cell.
+    """Return the network files of finished search trials, without those of the best `keep` of each cell.
 
-    The best are those by the measure that chooses configurations, and those by score. Rows and sample grids stay, and
-    so do the networks of final runs. None keeps all. Ask after `evaluate`, which needs them.
+    The best are chosen by the measure that chooses configurations, and also by score. Rows, grids of samples and the
+    networks of final runs stay. None keeps all. Call it after the accuracies are measured, which needs the networks.
     """
     if keep is None:
         return []

@@ -1,4 +1,4 @@
-"""Where and how a sweep runs; kept in the run's `run.json`, so that `resume` does it the same way."""
+"""Options: where and how a sweep runs. They are saved in its `run.json`, so that `resume` uses the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from degan_search import storage as storages
+from degan_search.storage import Place, RemotePlace, place
 from degan_search.system.errors import UserError
 
 
@@ -25,21 +25,21 @@ class Options:
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
     fuse: int | None = None
-    """Trials of a cell that take turns in one process (`training.turns`); None: `slots.together` chooses."""
+    """Trials of a cell that run side by side in one process; None: `slots.trials_per_process` chooses."""
     address: str | None = None
     track: str | None = None
     retries: int = 2
     """Further attempts of a trial whose worker, memory or disk failed."""
     time_limit: float | None = None
-    """Seconds after which an attempt of a trial is ended; None: it may take for ever."""
+    """Seconds after which an attempt of a trial is ended; None: no limit."""
     checkpoint_every: float = 60.0
     """Seconds between two checkpoints of a trial."""
     keep: int | None = 5
     """Search trials of each cell whose networks are kept; None: all."""
     budget: float | None = None
-    """Seconds for the whole sweep, or of one that goes on, for what is left; they decide how many trials there are."""
+    """Time budget of the sweep, or of the rest of a resumed one, in seconds; it decides how many trials there are."""
     budget_begun: float = 0.0
-    """When they began, in seconds since 1970."""
+    """When the time budget began, in seconds since 1970."""
     remote: str | None = None
     """Where the run is kept, such as `s3://bucket/runs`; None: in `storage`."""
 
@@ -48,18 +48,18 @@ class Options:
         """The run's folder."""
         return self.storage / self.name
 
-    def place(self) -> storages.Place:
+    def place(self) -> Place:
         """Return where workers write trials' files."""
         if self.remote:
-            return storages.place(self.remote).at(self.name).at("trials")
-        return storages.place(str((self.folder / "trials").absolute()))
+            return place(self.remote).at(self.name).at("trials")
+        return place(str((self.folder / "trials").absolute()))
 
     def where(self) -> str:
         """Return what the user calls the run, without secrets."""
         if not self.remote:
             return str(self.folder)
-        found = storages.place(self.remote).at(self.name)
-        assert isinstance(found, storages.RemotePlace)
+        found = place(self.remote).at(self.name)
+        assert isinstance(found, RemotePlace)
         return found.uri if "@" not in found.uri else found.address
 
     def saved(self) -> dict[str, Any]:

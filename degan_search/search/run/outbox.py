@@ -1,4 +1,4 @@
-"""Files that the driver must not lose: written at once or, while the disk refuses them, kept and tried again."""
+"""Files that the driver must not lose: written at once or, while the disk refuses them, kept and written later."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 
 
 class Outbox:
-    """What is still to be written, in order. It never raises: an exception in Tune's callbacks would end the sweep."""
+    """Writes files in order and keeps those that the disk refuses. It never raises, which would end the sweep."""
 
     def __init__(self) -> None:
         self.unwritten: dict[str, Callable[[], object]] = {}
         self.faults: dict[str, str] = {}
-        """What the disk said of each."""
+        """The error of each."""
         self.since: float | None = None
-        """When, on the monotonic clock, the oldest of them was first refused."""
+        """When, on the monotonic clock, the disk began to refuse."""
 
     def put(self, name: str, write: Callable[[], object]) -> None:
-        """Write a file, and what waited before it; `name` tells it in messages."""
+        """Write a file, after those that wait; `name` stands for it in messages."""
         self.unwritten[name] = write
         self.flush()
 
     def flush(self) -> list[str]:
-        """Try once more to write what is unwritten; return what the disk said of each that still is."""
+        """Try to write all that is unwritten; return the errors of what still is."""
         for name, write in list(self.unwritten.items()):
             try:
                 write()
@@ -35,5 +35,5 @@ class Outbox:
         return [f"{name}: {fault}" for name, fault in self.faults.items()]
 
     def refused_for(self) -> float:
-        """Return for how many seconds the disk has refused; 0 if it does not."""
+        """Return for how many seconds the disk has refused; 0 if it does not refuse."""
         return time.monotonic() - self.since if self.since is not None else 0.0

@@ -19,13 +19,13 @@ from degan_search.storage.layout import CACHE
 from degan_search.system.errors import IncompleteError, UserError
 
 WRITER = ".writer.json"
-"""In the store: who writes the run. The lock in the working copy binds one machine alone."""
+"""In the store: who writes the run. The lock in the working copy holds on one machine only."""
 PATIENCE = 10.0
-"""Seconds for which the note of a writer that ends is tried to be removed."""
+"""Seconds within which a process that ends tries to delete its note."""
 
 
 class Copy:
-    """The run's files in its store, and the teachers and comparison images beside it; nothing where it is local."""
+    """The run's files in its store, and teachers and comparison images beside it; of a local run it does nothing."""
 
     def __init__(self, options: Options) -> None:
         self.folder = options.folder
@@ -55,7 +55,7 @@ class Copy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send what waits; an interruption waits for no store."""
+        """Send what is waiting, unless the run was interrupted."""
         if self.run is None:
             return
         try:
@@ -77,13 +77,13 @@ class Copy:
             raise UserError(f"{where} is already there; `degan-search resume {where}`, or choose another --name")
 
     def pull(self) -> None:
-        """Fetch what is not here yet of the run and the cache; checkpoints are read where they are."""
+        """Fetch the files of the run and the cache that are missing here; checkpoints are read from the store."""
         for mirror in (self.run, self.cache):
             if mirror:
                 mirror.pull(only=lambda name: "/checkpoint-" not in name)
 
     def pull_trials(self) -> None:
-        """Fetch the networks that workers have put there."""
+        """Fetch the networks that workers have written to the store."""
         if self.run:
             self.run.pull("trials", only=lambda name: "/checkpoint-" not in name)
 
@@ -123,7 +123,7 @@ class Copy:
 def _note(remote: RemotePlace) -> dict[str, object]:
     try:
         note = json.loads(remote.read(WRITER))
-    except (FileNotFoundError, ValueError):  # UserError is one, but that of a store that refuses comes again
+    except (FileNotFoundError, ValueError):  # a store's UserError is a ValueError too, and is raised again by the write
         return {}
     return note if isinstance(note, dict) else {}
 

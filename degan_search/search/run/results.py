@@ -1,4 +1,4 @@
-"""What a worker tells of its trials: a result at each rung and at the end, with the curve since the last one."""
+"""The results that a worker sends of its trials: one at each rung and one at the end, with the curve in between."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from degan_search.ledger.columns import REPORT_COLUMNS, TRIAL_METRICS, Cause, Re
 from degan_search.search.run.jobs import Job
 from degan_search.settings.values import Model
 from degan_search.stages.teacher import Teacher
-from degan_search.system import provenance as provenances
+from degan_search.system import provenance
 from degan_search.system.errors import UserError, close_matches
 from degan_search.trial.outcome import Event
 
 INTEGER_METRICS = ("gan_steps", "distill_steps")
 CURVE = tuple(name for name in REPORT_COLUMNS if name not in ("stage", "budget"))
-"""What a trial measures at each point of its curve."""
+"""What a trial may measure at each point of its curve."""
 KNOWN = tuple(dict.fromkeys([*TRIAL_METRICS, *INTEGER_METRICS, *CURVE]))
-"""Names of everything that a trial may measure."""
+"""Names of everything that a trial may measure: each has a column in its row, or in its curve."""
 
 
 class TrialResult(Model):
@@ -32,7 +32,7 @@ class TrialResult(Model):
     """The job's."""
     score: float = math.nan
     """Higher is better; NaN where none was measured."""
-    budget: int
+    gan_steps: int
     """GAN steps done."""
     state: State | None = None
     reason: str | None = None
@@ -41,7 +41,7 @@ class TrialResult(Model):
     reports: tuple[Report, ...] = ()
     """The curve since the last result."""
     reports_from: int = 0
-    """Where in the whole curve they begin: a trial that goes on from a checkpoint tells some of it again."""
+    """Where in the whole curve they begin: a trial that goes on from a checkpoint sends some reports again."""
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds: float | None = None
     """From the trial's start, with those of earlier attempts that it goes on from."""
@@ -56,6 +56,11 @@ class TrialResult(Model):
     provenance: dict[str, Any] = Field(default_factory=dict)
     """Of the worker's machine, see `provenance.provenance`."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is the trial's last."""
+        return self.state is not None
+
     @field_validator("metrics")
     @classmethod
     def _known(cls, metrics: dict[str, float]) -> dict[str, float]:
@@ -64,7 +69,7 @@ class TrialResult(Model):
 
 
 def check_names(metrics: Iterable[str]) -> None:
-    """Refuse a metric that no ledger knows.
+    """Refuse a metric that has no column.
 
     Raises:
         UserError: names it.
@@ -75,14 +80,14 @@ def check_names(metrics: Iterable[str]) -> None:
 
 
 class Curve:
-    """The reports of a running trial, and how many of them the driver has been told."""
+    """The reports of a running trial, and how many of them the driver has been sent."""
 
     def __init__(self) -> None:
         self.reports: list[Report] = []
-        self.told = 0
+        self.sent = 0
 
     def add(self, event: Event) -> None:
-        """Add what an event measured, if anything.
+        """Add what an event measured, if anything, and a curve has a column for; the row has the other measures.
 
         Raises:
             UserError: an unknown metric.
@@ -93,10 +98,10 @@ class Curve:
             about = {"score": math.nan, "seconds": event.seconds} | measured
             self.reports.append(Report(**about, budget=event.gan_steps, stage=event.stage))
 
-    def news(self) -> tuple[int, tuple[Report, ...]]:
-        """Return the reports that are told now for the first time, after their place in the curve."""
-        told, self.told = self.told, len(self.reports)
-        return told, tuple(self.reports[told:])
+    def take_unsent(self) -> tuple[int, tuple[Report, ...]]:
+        """Return where in the curve the reports begin that were not sent yet, and these; they count as sent."""
+        first, self.sent = self.sent, len(self.reports)
+        return first, tuple(self.reports[first:])
 
     def scores(self) -> dict[int, float]:
         """Return the scores at rungs by GAN step."""
@@ -108,7 +113,7 @@ class Curve:
 
     @classmethod
     def of(cls, state: Iterable[Mapping[str, Any]]) -> Self:
-        """Return the curve of a checkpoint, none of which the driver has been told.
+        """Return the curve of a checkpoint, of which nothing counts as sent.
 
         Raises:
             UserError: its reports are of another version.
@@ -149,17 +154,19 @@ def result(
     precision: str | None,
     end: End | None = None,
 ) -> TrialResult:
-    """Return what the driver is told after an event, which counts the curve as told; `end`: of a trial that ended.
+    """Return the result that the driver is sent after an event; the curve counts as sent.
+
+    `end`: of a trial that has ended with this event.
 
     Raises:
         UserError: an unknown metric.
     """
     check_names(event.metrics)
-    first, reports = curve.news()
+    first, reports = curve.take_unsent()
     return TrialResult(
         id=job.id,
         score=event.metrics.get("score", math.nan),
-        budget=event.gan_steps,
+        gan_steps=event.gan_steps,
         state=end and end.state,
         reason=end and end.reason,
         cause=end and end.cause,
@@ -174,5 +181,5 @@ def result(
         threads=worker.threads,
         started=worker.started,
         finished=time.time(),
-        provenance=provenances.provenance(),
+        provenance=provenance.provenance(),
     )

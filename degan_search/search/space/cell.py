@@ -1,4 +1,4 @@
-"""Space files: what a sweep holds fixed, what it varies, and how it searches."""
+"""Cells: the searches of a space, each with fixed settings and the parameters that vary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Scalar, Space, _low, _suggest
+from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Scalar, Space, first_value, suggest
 from degan_search.settings.methods import WITHOUT_PROXY, normalised
 from degan_search.settings.resolve import flatten, merge, trial_config
 from degan_search.settings.trial import TrialConfig
@@ -29,8 +29,8 @@ class Cell:
         return " ".join(f"{key}={value}" for key, value in self.settings.items()) or "all"
 
     def configure(self, trial: optuna.Trial) -> TrialConfig:
-        """Draw one configuration, conditions included."""
-        return self._resolve(lambda name, spec: _suggest(trial, name, spec))[0]
+        """Draw one configuration, with what its conditions add."""
+        return self._resolve(lambda name, spec: suggest(trial, name, spec))[0]
 
     def enqueue(self, point: Mapping[str, Scalar]) -> dict[str, Any]:
         """Return Optuna's parameters for a known point; keys that this cell does not vary are left out.
@@ -42,7 +42,7 @@ class Cell:
 
         def fixed(name: str, spec: Parameter) -> Any:
             if name not in point:
-                return spec[0] if isinstance(spec, list) else _low(spec)
+                return first_value(spec)
             value = point[name]
             if isinstance(spec, list):
                 if value not in spec:
@@ -57,11 +57,11 @@ class Cell:
 
     def example(self) -> TrialConfig:
         """Return the configuration with each parameter at its first or lowest value."""
-        return self._resolve(lambda _, spec: spec[0] if isinstance(spec, list) else _low(spec))[0]
+        return self._resolve(lambda _, spec: first_value(spec))[0]
 
     def varies(self) -> dict[str, Parameter]:
         """Return the parameters that may vary in this cell, by name."""
-        return self._resolve(lambda _, spec: spec[0] if isinstance(spec, list) else _low(spec))[1]
+        return self._resolve(lambda _, spec: first_value(spec))[1]
 
     def grid(self) -> list[dict[str, Scalar]]:
         """Return every combination of this cell's lists, each with the parameters that its conditions give it.
@@ -91,7 +91,7 @@ class Cell:
 
             def draw(name: str, spec: Parameter, point: dict[str, Scalar] = point) -> Scalar:
                 if name not in point:
-                    values = spec if isinstance(spec, list) else [_low(spec)]
+                    values = spec if isinstance(spec, list) else [spec.lowest]
                     if follows(name):
                         waiting.extend({**point, name: value} for value in reversed(values[1:]))
                     point[name] = values[0]
@@ -132,7 +132,7 @@ class Cell:
 
         take(self.space.parameters)
         for when in self.space.when:
-            if when.holds(_flat(trial_config(merge(settings, values)))):
+            if when.holds(_flat_settings(trial_config(merge(settings, values)))):
                 settings = merge(settings, when.trial)
                 take(when.parameters)
         return normalised(trial_config(merge(settings, values))), drawn
@@ -150,7 +150,7 @@ def cells(space: Space) -> list[Cell]:
     ]
 
 
-def _flat(config: TrialConfig) -> dict[str, Any]:
+def _flat_settings(config: TrialConfig) -> dict[str, Any]:
     return dict(flatten(config.model_dump(mode="json")))
 
 

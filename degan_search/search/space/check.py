@@ -1,4 +1,4 @@
-"""Refuses a space whose trials could not run, before any worker starts."""
+"""Checks of a space: its trials must be able to run, before any worker starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from degan_search.search.space.cell import Cell, cells
-from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Space, _bounds, _low
+from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Space
 from degan_search.settings.methods import UNTUNED, normalised
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import TrialConfig
@@ -16,10 +16,10 @@ from degan_search.trial import checks
 
 
 def check(space: Space) -> None:
-    """Refuse a space with a wrong configuration in any cell, under any condition or at any value of any list.
+    """Refuse a space that gives a wrong configuration in any cell, under any condition or at any value of a list.
 
     Raises:
-        UserError: the first fault, naming the cell.
+        UserError: the first fault, with its cell.
     """
     if math.prod(map(len, space.cells.values())) > MAX_TRIALS:
         raise UserError(f"cells: more than {MAX_TRIALS:,} combinations")
@@ -40,7 +40,7 @@ def check(space: Space) -> None:
 
 
 def check_budget(space: Space) -> None:
-    """Refuse a space whose number of trials no budget can choose.
+    """Refuse a space whose number of trials cannot be chosen by a time budget.
 
     Raises:
         UserError: says why.
@@ -58,7 +58,7 @@ def _check_cell(cell: Cell) -> None:
     for config, varies, _ in itertools.islice(cell.branches(conditions.__contains__), MAX_TRIALS):
         _check_trial(space, config)
         for name, spec in varies.items():
-            # Optuna's own rule: a study knows one list, or one kind of range, by one name.
+            # Optuna allows one list, or one kind of range, for each name in a study.
             kind = spec if isinstance(spec, list) else [kind for kind, bounds in spec if bounds]
             if kinds.setdefault(name, kind) != kind:
                 raise UserError(f"{name} is not the same list or kind of range under every condition")
@@ -67,7 +67,7 @@ def _check_cell(cell: Cell) -> None:
             tried = [trial_config(config.model_dump(mode="json"), {name: value}) for value in _samples(spec)]
             for trial in tried:
                 _check_trial(space, trial)
-            # A rebuilt study could not tell what was drawn; of the weights it knows that they had no effect.
+            # A study rebuilt from the ledger could not know what was drawn. Weights without effect it leaves out.
             if name.removeprefix("gan.") not in UNTUNED and len(tried) > 1 and len(set(map(normalised, tried))) == 1:
                 raise UserError(
                     f"{name} varies, but method {config.method!r} does not use it: put it under a condition"
@@ -85,8 +85,8 @@ def _check_trial(space: Space, config: TrialConfig) -> None:
 
 
 def _samples(spec: Parameter) -> list[Any]:
-    """Return a list's values, or a range's ends and one value between that is not whole unless all are."""
+    """Return a list's values, or a range's ends and, unless it is of whole numbers, one that is not whole between."""
     if isinstance(spec, list):
         return spec
-    low, high = _bounds(spec)
-    return [_low(spec), high] if spec.int_ else [_low(spec), low + (high - low) / math.pi, high]
+    low, high = spec.bounds
+    return [spec.lowest, high] if spec.int_ else [spec.lowest, low + (high - low) / math.pi, high]

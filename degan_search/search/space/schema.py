@@ -1,4 +1,4 @@
-"""What a space file may say."""
+"""The schema of a space file: settings, cells, parameters, conditions, and how the search runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from degan_search.system.errors import UserError
 
 Scalar = bool | int | float | str | None
 SHARED = ("proxy", "count", "method", "objective", "teacher.", "bank.")
-"""Beginnings of the settings that what trials share is made from, before the first starts."""
+"""Beginnings of the names of settings on which shared inputs depend; these are made before the first trial starts."""
 MAX_TRIALS = 10_000
-"""Cells, and combinations of a grid, at most: more is a slip of the pen."""
+"""Cells, and combinations of a grid, at most: more is taken to be a mistake."""
 
 
 class Range(Model):
@@ -39,6 +39,18 @@ class Range(Model):
             raise ValueError(f"a log range must begin above 0, not at {low}")
         return self
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Both ends; of "0 or log" those of the log range."""
+        bounds = self.int_ or self.range or self.log or self.zero_or_log
+        assert bounds
+        return bounds
+
+    @property
+    def lowest(self) -> float | int:
+        """The lowest value."""
+        return 0.0 if self.zero_or_log else self.bounds[0]
+
     def suggest(self, name: str, trial: optuna.Trial) -> float | int:
         """Draw a value; "0 or log" first draws whether it is 0."""
         if self.int_:
@@ -58,13 +70,12 @@ class Range(Model):
         Raises:
             UserError: the value is no number of the range.
         """
-        bounds = _bounds(self)
         if not isinstance(value, int | float) or (self.int_ and value % 1):
             raise UserError(f"first: {name} = {value!r} must be {'whole' if self.int_ else 'a number'}")
         if self.zero_or_log and value == 0:
             return {f"{name} is 0": True}
-        if not bounds[0] <= value <= bounds[1]:
-            raise UserError(f"first: {name} = {value} is outside its range {list(bounds)}")
+        if not self.bounds[0] <= value <= self.bounds[1]:
+            raise UserError(f"first: {name} = {value} is outside its range {list(self.bounds)}")
         return ({f"{name} is 0": False} if self.zero_or_log else {}) | {name: value}
 
 
@@ -130,19 +141,13 @@ class Space(Model):
         return {name for when in self.when for name in when.if_}
 
 
-def _suggest(trial: optuna.Trial, name: str, spec: Parameter) -> Any:
+def suggest(trial: optuna.Trial, name: str, spec: Parameter) -> Any:
+    """Draw a value of a parameter."""
     if isinstance(spec, Range):
         return spec.suggest(name, trial)
     return spec[trial.suggest_categorical(name, range(len(spec)))]
 
 
-def _low(spec: Range) -> float | int:
-    if spec.zero_or_log:
-        return 0.0
-    return _bounds(spec)[0]
-
-
-def _bounds(spec: Range) -> tuple[float, float]:
-    bounds = spec.int_ or spec.range or spec.log or spec.zero_or_log
-    assert bounds
-    return bounds
+def first_value(spec: Parameter) -> Scalar:
+    """Return the first value of a list, or the lowest of a range."""
+    return spec[0] if isinstance(spec, list) else spec.lowest

@@ -1,1 +1,1 @@
-"""Which trial comes next, and which one is stopped."""
+"""Which trial runs next, and which one is stopped early."""

@@ -1,10 +1,10 @@
-"""Suggests trials: one Optuna study for each cell, the cells taking turns; unfinished trials of earlier come first."""
+"""Suggests trials: unfinished ones first, then new ones from each cell's Optuna study, cell after cell."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,48 +19,48 @@ from degan_search.search.run.outbox import Outbox
 from degan_search.search.run.results import TrialResult
 from degan_search.search.space.cell import Cell, points
 from degan_search.search.suggest import studies
-from degan_search.search.suggest.job_queue import Jobs, Together, _take, alone
+from degan_search.search.suggest.job_queue import Jobs, PerProcess, one_a_process, take_first
 from degan_search.search.suggest.studies import OPTUNA_STATES
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 
 REPEATS = 20
-"""Suggestions of what was tried already that are turned down before one is run again."""
+"""Suggestions that were tried before and are turned down, before one of them is run again."""
 
 
 @dataclass(frozen=True)
 class Past:
-    """What a run holds already: its rows and curves, and its unfinished jobs, each with the rung scores it had."""
+    """What a run holds already: its rows, its curves, and its unfinished jobs."""
 
     frame: pd.DataFrame
     curves: pd.DataFrame
     unfinished: list[Job] = field(default_factory=list)
     rungs: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
-    """Of unfinished trials, as their checkpoints know them: scores by GAN step, by trial id."""
+    """Scores of unfinished trials by GAN step, from their checkpoints, by trial id."""
     first_number: int = 0
     """For the next new trial."""
 
 
 @dataclass
 class _Asked:
-    """A trial of a study that is not told yet, and the steps at which it reported."""
+    """A running trial of a study, and the steps at which it reported."""
 
     study: optuna.Study
     trial: optuna.Trial
     steps: set[int]
 
     def report(self, score: float, step: int) -> None:
-        if step not in self.steps:  # a trial that was cut short passes a rung twice
+        if step not in self.steps:  # a trial that was cut short reaches a rung twice
             self.steps.add(step)
             self.trial.report(score, step)
 
 
 class CellSearcher(Jobs):
-    """Ray's face of the studies.
+    """Ray's searcher over the studies of all cells.
 
-    A study is told of each rung's score, and of a trial's end as what it was: a trial that ASHA stopped is
-    PRUNED and one that diverged is FAIL, so that neither passes for a finished trial's score. Given a `Past`, it goes
-    on where that ended: the studies know its trials, unfinished ones come first, and counts include both.
+    A study gets the score at each rung, and how a trial ended: one that ASHA stopped as PRUNED and one that diverged as
+    FAIL, so that neither counts as a finished trial's score. Given a `Past`, the search goes on where that ended: the
+    studies know its trials, unfinished ones come first, and the numbers of trials include both.
     """
 
     def __init__(
@@ -68,22 +68,24 @@ class CellSearcher(Jobs):
         cells: list[Cell],
         outbox: Outbox | None = None,
         past: Past | None = None,
-        together: Together = alone,
+        per_process: PerProcess = one_a_process,
     ) -> None:
-        super().__init__(outbox, together)
+        super().__init__(outbox, per_process)
         self.cells = {cell.label: cell for cell in cells}
         self.number = past.first_number if past else 0
-        self.first = deque(past.unfinished if past else ())
+        self.unfinished = deque(past.unfinished if past else ())
+        """Jobs of an earlier driver that are still to begin again."""
         self.asked: dict[str, _Asked] = {}
         self.tried: set[tuple[str, str]] = set()
-        self.had = dict.fromkeys(self.cells, 0)
-        """Trials that each cell has had, the running and the unfinished ones among them."""
+        """Cells and hashes of configurations."""
+        self.started = dict.fromkeys(self.cells, 0)
+        """Trials of each cell that began, also those that have not ended."""
         if past:
-            waiting = {one.id for one in past.unfinished}
+            waiting = {job.id for job in past.unfinished}
             rows = past.frame[(past.frame["phase"] == Phase.SEARCH) & ~past.frame["trial_id"].isin(waiting)]
             self.tried |= set(zip(rows["cell"], rows["config_hash"], strict=True))
-            for cell in [*rows["cell"], *(one.cell for one in past.unfinished)]:
-                self.had[cell] = self.had.get(cell, 0) + 1
+            for cell in [*rows["cell"], *(job.cell for job in past.unfinished)]:
+                self.started[cell] = self.started.get(cell, 0) + 1
             self.studies = {
                 label: studies.from_ledger(cell, rows, past.curves, lenient=True) for label, cell in self.cells.items()
             }
@@ -93,11 +95,11 @@ class CellSearcher(Jobs):
         for cell in cells:
             self._enqueue_points(cell)
         self.counts = {label: cell.trials() for label, cell in self.cells.items()}
-        """Trials that each cell shall have in all."""
+        """Trials of each cell in all."""
         self.varied = [label for label, cell in self.cells.items() if cell.varies()]
-        self.turns = deque(self._turns(self.counts))
-        """The cell of each new trial."""
-        self.total = len(self.first) + len(self.turns)
+        self.next_cells = deque(self._round_robin(self.counts))
+        """The cell of each new trial, in order."""
+        self.total = len(self.unfinished) + len(self.next_cells)
 
     @property
     def trials(self) -> int:
@@ -105,81 +107,85 @@ class CellSearcher(Jobs):
         return max(self.counts[label] for label in self.varied)
 
     def set_trials(self, trials: int) -> None:
-        """Give each cell that varies so many trials in all, or as many as it has had where those are more."""
-        self.total -= len(self.turns)
+        """Give each cell that varies so many trials in all, but not fewer than began."""
+        self.total -= len(self.next_cells)
         self.counts |= dict.fromkeys(self.varied, trials)
-        self.turns = deque(self._turns(self.counts))
-        self.total += len(self.turns)
+        self.next_cells = deque(self._round_robin(self.counts))
+        self.total += len(self.next_cells)
 
     def waiting(self, trials: int | None = None) -> list[Kind]:
         """Return the kinds of the jobs that are still to begin, in order; `trials`: as after `set_trials`."""
-        turns = self.turns if trials is None else self._turns(self.counts | dict.fromkeys(self.varied, trials))
-        return [*super().waiting(), *(one.kind for one in self.first), *((Phase.SEARCH, label) for label in turns)]
+        if trials is None:
+            labels: Iterable[str] = self.next_cells
+        else:
+            labels = self._round_robin(self.counts | dict.fromkeys(self.varied, trials))
+        new = ((str(Phase.SEARCH), label) for label in labels)
+        return [*super().waiting(), *(job.kind for job in self.unfinished), *new]
 
     def examples(self) -> list[TrialConfig]:
         """Return a configuration of each cell."""
         return [cell.example() for cell in self.cells.values()]
 
     def next_job(self, cell: str | None = None) -> Job | None:
-        """Return an unfinished job of earlier, else a new one of the cell whose turn it is, or of this one."""
-        if (one := _take(self.first, lambda one: cell in (None, one.cell))) is not None:
-            return one
-        label = _take(self.turns, lambda turn: cell in (None, turn))
+        """Return an unfinished job, else a new one of the next cell; only of this cell if one is given."""
+        if (job := take_first(self.unfinished, lambda job: cell in (None, job.cell))) is not None:
+            return job
+        label = take_first(self.next_cells, lambda label: cell in (None, label))
         return None if label is None else self._draw(label)
 
     def _draw(self, label: str) -> Job:
-        self.had[label] += 1
+        self.started[label] += 1
         cell, study = self.cells[label], self.studies[label]
         trial = study.ask()
         config = cell.configure(trial)
         for _ in range(REPEATS):
             if (label, stable_hash(config)) not in self.tried:
                 break
-            study.tell(trial, state=TrialState.FAIL)  # it would give the same result again: ask for another
+            study.tell(trial, state=TrialState.FAIL)  # it would give the same result again
             trial = study.ask()
             config = cell.configure(trial)
-        one = jobs.job(Phase.SEARCH, self.number, label, config)
+        job = jobs.new_job(Phase.SEARCH, self.number, label, config)
         self.number += 1
         self.tried.add((label, stable_hash(config)))
-        self.asked[one.id] = _Asked(study, trial, set())
-        return one
+        self.asked[job.id] = _Asked(study, trial, set())
+        return job
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tell the study a rung's score."""
-        for told in tune_dicts.from_result(result) if trial_id in self.out else ():
-            asked = self.asked.get(told.id)
-            if asked and told.state is None:
-                asked.report(told.score, told.budget)
+        """Report a rung's score to the study."""
+        for sent in tune_dicts.from_result(result) if trial_id in self.running else ():
+            asked = self.asked.get(sent.id)
+            if asked and not sent.ended:
+                asked.report(sent.score, sent.gan_steps)
 
-    def ended(self, one: Job, state: State, result: TrialResult | None) -> None:
+    def ended(self, job: Job, state: State, result: TrialResult | None) -> None:
         """Tell the study how the trial ended."""
-        asked = self.asked.pop(one.id, None)
+        asked = self.asked.pop(job.id, None)
         if asked is None:
             return
         value = None
-        if result and state is State.PRUNED:  # Tune tells of the rung that stops a trial here alone
-            asked.report(result.score, result.budget)
+        if result and state is State.PRUNED:  # Tune makes no other call for the rung that stops a trial
+            asked.report(result.score, result.gan_steps)
         elif result and state is State.COMPLETE:
             value = result.score
-            if not math.isfinite(value):  # an objective that could not be measured; Optuna takes no such value
+            if not math.isfinite(value):  # the objective could not be measured, and Optuna refuses such a value
                 state, value = State.FAIL, None
         asked.study.tell(asked.trial, value, state=OPTUNA_STATES[state])
 
-    def _turns(self, counts: Mapping[str, int]) -> Iterator[str]:
-        """Yield the cell of each trial that is still to begin, the cells taking turns."""
-        for turn in range(max(counts.values(), default=0)):
-            yield from (label for label, count in counts.items() if self.had[label] <= turn < count)
+    def _round_robin(self, counts: Mapping[str, int]) -> Iterator[str]:
+        """Yield the cell of each trial that is still to begin: one of each cell, then the next of each."""
+        for place in range(max(counts.values(), default=0)):
+            yield from (label for label, count in counts.items() if self.started[label] <= place < count)
 
     def _adopt(self, past: Past) -> None:
-        """Make the unfinished trials running ones of their studies, so that these neither repeat nor forget them."""
-        for one in past.unfinished:
-            self.tried.add((one.cell, stable_hash(one.config)))
-            cell = self.cells.get(one.cell)
-            trial = cell and studies.ask_again(self.studies[cell.label], cell, one.config)
+        """Make the unfinished trials running ones of their studies, which then neither repeat nor forget them."""
+        for job in past.unfinished:
+            self.tried.add((job.cell, stable_hash(job.config)))
+            cell = self.cells.get(job.cell)
+            trial = cell and studies.ask_again(self.studies[cell.label], cell, job.config)
             if cell and trial:
                 asked = _Asked(self.studies[cell.label], trial, set())
-                self.asked[one.id] = asked
-                for step, score in past.rungs.get(one.id, {}).items():
+                self.asked[job.id] = asked
+                for step, score in past.rungs.get(job.id, {}).items():
                     asked.report(score, step)
 
     def _enqueue_points(self, cell: Cell) -> None:

@@ -1,4 +1,4 @@
-"""Queues of jobs, as Ray Tune asks for them."""
+"""Queues of jobs from which Ray Tune takes what runs next."""
 
 from __future__ import annotations
 
@@ -18,142 +18,143 @@ from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 
 T = TypeVar("T")
-
-
-Together = Callable[[TrialConfig], int]
-"""Of a trial: how many like it run in one process."""
+PerProcess = Callable[[TrialConfig], int]
+"""Returns how many trials like this one run in one process."""
 
 
 def _nothing() -> None:
-    """Look after nothing."""
+    """Do nothing."""
 
 
-def alone(config: TrialConfig) -> int:
-    """Let every trial run by itself."""
+def one_a_process(config: TrialConfig) -> int:
+    """Return 1: each trial runs in a process of its own."""
     return 1
 
 
 def likeness(config: TrialConfig) -> str:
-    """Return what trials have in common that differ in `lambda_e`, `lambda_d` and the seed alone."""
+    """Return a hash that is equal for trials that differ only in `lambda_e`, `lambda_d` and the seed."""
     gan = config.gan.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})
     return stable_hash(config.model_copy(update={"gan": gan, "seed": 0}))
 
 
 class Jobs(Searcher):  # type: ignore[misc]
-    """Hands out jobs, and those again that a fault cut short; it starts nothing while rows cannot be written.
+    """Hands out jobs, also again after a fault; none while rows cannot be written.
 
-    The callback that writes rows judges how a trial ended, and says so by `ended` or `take_back`: Tune's own word,
-    `on_trial_complete`, does not tell a lost worker from a failed trial.
+    The recorder decides how a trial ended and calls `ended` or `retry`: in Tune's own call, `on_trial_complete`, a lost
+    worker and a failed trial look the same.
     """
 
-    def __init__(self, outbox: Outbox | None = None, together: Together = alone) -> None:
+    def __init__(self, outbox: Outbox | None = None, per_process: PerProcess = one_a_process) -> None:
         super().__init__(metric="score", mode="max")
-        self.outbox, self.together = outbox or Outbox(), together
-        self.out: dict[str, tuple[Job, ...]] = {}
+        self.outbox, self.per_process = outbox or Outbox(), per_process
+        self.running: dict[str, tuple[Job, ...]] = {}
         """What workers have been given, by Tune's trial id."""
-        self.aside: deque[Job] = deque()
-        """Jobs that did not fit to those for which they were drawn."""
-        self.back: list[tuple[float, Job]] = []
-        """Jobs to run again, each from a moment of the monotonic clock on."""
-        self._look: Callable[[], None] = _nothing
+        self.set_aside: deque[Job] = deque()
+        """Jobs that were drawn to run beside others but cannot, as they are not alike."""
+        self.retries: list[tuple[float, Job]] = []
+        """Jobs to run again, each with the moment of the monotonic clock from which on it may."""
+        self._while_idle: Callable[[], None] = _nothing
 
-    def when_idle(self, look: Callable[[], None]) -> None:
-        """Call this whenever there is nothing to start: Tune then asks again and again, and does nothing else."""
-        self._look = look
+    def call_when_idle(self, act: Callable[[], None]) -> None:
+        """Call `act` whenever there is nothing to start: Tune then only asks again and again."""
+        self._while_idle = act
 
     def next_job(self, cell: str | None = None) -> Job | None:
-        """Return a job that was not handed out yet, if asked for one of this cell; None: there is none left."""
+        """Return a job that was not handed out yet, of this cell if one is given; None: there is none left."""
         raise NotImplementedError
 
-    def ended(self, one: Job, state: State, result: TrialResult | None) -> None:
-        """Take notice of how a job ended, with its last result."""
+    def ended(self, job: Job, state: State, result: TrialResult | None) -> None:
+        """Note how a job ended, and with which last result."""
 
     def waiting(self) -> list[Kind]:
         """Return the kinds of the jobs that are still to begin, in order."""
-        return [*(one.kind for _, one in self.back), *(one.kind for one in self.aside)]
+        return [*(job.kind for _, job in self.retries), *(job.kind for job in self.set_aside)]
 
     def examples(self) -> list[TrialConfig]:
         """Return a configuration of each kind of job."""
         return []
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return `tune_dicts.to_config` of what starts next, None while there is nothing just now, or FINISHED."""
+        """Return the jobs that start next by `tune_dicts.to_config`; None: none just now; FINISHED: none any more."""
         if self.outbox.unwritten:
-            self._look()
+            self._while_idle()
             return None
-        one = self._next()
-        if one is None:
-            if not self.out and not self.back:
+        job = self._next()
+        if job is None:
+            if not self.running and not self.retries:
                 return str(Searcher.FINISHED)
-            self._look()  # FINISHED is final, and what runs may still come back
+            self._while_idle()  # not FINISHED, which is final: a running job may have to be tried again
             return None
-        self.out[trial_id] = one, *self._companions(one)
-        return tune_dicts.to_config(self.out[trial_id])
+        self.running[trial_id] = job, *self._companions(job)
+        return tune_dicts.to_config(self.running[trial_id])
 
     def _next(self) -> Job | None:
-        due = [item for item in self.back if item[0] <= time.monotonic()]
+        due = [item for item in self.retries if item[0] <= time.monotonic()]
         if due:
-            self.back.remove(due[0])
+            self.retries.remove(due[0])
             return due[0][1]
-        return self.aside.popleft() if self.aside else self.next_job()
+        return self.set_aside.popleft() if self.set_aside else self.next_job()
 
-    def _companions(self, one: Job) -> Iterator[Job]:
-        """Yield the jobs that run in one process with this one: as many of its cell as fit, and only its like.
+    def _companions(self, job: Job) -> Iterator[Job]:
+        """Yield the jobs that run in one process with this one: of its cell and alike, as many as fit.
 
-        Trials of another length would leave the others waiting, and of another size they may not fit.
+        The others would wait for a longer trial, and for a larger one the memory may not suffice.
         """
-        count = 1 if one.faults else self.together(one.config)  # after a fault, such as a full memory, alone
+        count = 1 if job.faults else self.per_process(job.config)  # alone after a fault, which may be a full memory
         for _ in range(count - 1):
-            other = self.next_job(one.cell)
+            other = self.next_job(job.cell)
             if other is None:
                 return
-            if likeness(other.config) != likeness(one.config):
-                self.aside.append(other)
+            if likeness(other.config) != likeness(job.config):
+                self.set_aside.append(other)
                 return
             yield other
 
-    def take_back(self, one: Job, seconds: float) -> None:
+    def retry(self, job: Job, seconds: float) -> None:
         """Hand the job out again after so many seconds."""
-        again = one.changed(attempt=one.attempt + 1, faults=one.faults + 1)
-        self.back.append((time.monotonic() + seconds, again))
+        again = job.changed(attempt=job.attempt + 1, faults=job.faults + 1)
+        self.retries.append((time.monotonic() + seconds, again))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Note that a worker is done with a job."""
-        self.out.pop(trial_id, None)
+        """Note that a worker no longer runs its jobs."""
+        self.running.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the ledger, not Ray's snapshot, is what a search is rebuilt from."""
+        """Do nothing: a search is rebuilt from its ledger, not from Ray's snapshots."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing: see `save`."""
 
 
 class GivenJobs(Jobs):
-    """Hands out a list of jobs."""
+    """Hands out the jobs of a list."""
 
-    def __init__(self, given: Iterable[Job], outbox: Outbox | None = None, together: Together = alone) -> None:
-        super().__init__(outbox, together)
+    def __init__(
+        self, given: Iterable[Job], outbox: Outbox | None = None, per_process: PerProcess = one_a_process
+    ) -> None:
+        super().__init__(outbox, per_process)
         self.given = deque(given)
+        """Those that were not handed out yet."""
         self.total = len(self.given)
 
     def next_job(self, cell: str | None = None) -> Job | None:
         """Return the next of the list."""
-        return _take(self.given, lambda one: cell in (None, one.cell))
+        return take_first(self.given, lambda job: cell in (None, job.cell))
 
     def waiting(self) -> list[Kind]:
         """Return the kinds of the jobs that are still to begin, in order."""
-        return [*super().waiting(), *(one.kind for one in self.given)]
+        return [*super().waiting(), *(job.kind for job in self.given)]
 
     def examples(self) -> list[TrialConfig]:
         """Return the configurations that are left."""
-        return [one.config for one in self.given]
+        return [job.config for job in self.given]
 
 
-def _take(queue: deque[T], fits: Callable[[T], bool]) -> T | None:
-    """Take the first of a queue that fits; None: there is none."""
-    found = next((index for index, one in enumerate(queue) if fits(one)), None)
+def take_first(queue: deque[T], fits: Callable[[T], bool]) -> T | None:
+    """Remove the first item of a queue that fits, and return it; None: there is none."""
+    found = next((index for index, item in enumerate(queue) if fits(item)), None)
     if found is None:
         return None
-    one = queue[found]
+    item = queue[found]
     del queue[found]
-    return one
+    return item

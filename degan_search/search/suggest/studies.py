@@ -18,8 +18,8 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from degan_search import ledger
 from degan_search.ledger.columns import METRICS, Phase, State, config_of
-from degan_search.search.space import cell as spaces
 from degan_search.search.space import file as space_file
+from degan_search.search.space.cell import Cell, cells
 from degan_search.settings.methods import METHODS, UNTUNED
 from degan_search.settings.resolve import flatten
 from degan_search.settings.trial import TrialConfig
@@ -33,20 +33,20 @@ OPTUNA_STATES = {
 }
 
 TOP = 5
-"""Trials that importances call good, at least: Optuna advises no fewer."""
+"""Trials that are taken as the good ones for importances, at least, as Optuna advises."""
 FEWEST = 2 * TOP
-"""Finished trials below which a cell has no importances: the good would be most of them."""
+"""Finished trials that a cell needs for importances: of fewer, the good ones would be most."""
 
 
-def create(cell: spaces.Cell, told: int = 0) -> optuna.Study:
+def create(cell: Cell, known: int = 0) -> optuna.Study:
     """Return an empty study with the cell's sampler.
 
-    `told` is the number of trials that the study will be given from earlier; the sampler's seed depends on
-    it, so that a search that goes on does not draw its first points again.
+    `known` is the number of earlier trials that will be added to the study. The sampler's seed depends on it, so that a
+    search that goes on does not draw its first points again.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = cell.space.search
-    seed = seeds.stream_seed(search.seed, "search", cell.label, *([told] if told else [])) % 2**32
+    seed = seeds.stream_seed(search.seed, "search", cell.label, *([known] if known else [])) % 2**32
     sampler: BaseSampler
     if search.sampler == "tpe":
         with warnings.catch_warnings():  # `group` is called experimental; conditional parameters need it
@@ -64,28 +64,26 @@ def studies(run: Path) -> dict[str, optuna.Study]:
         UserError: no run there, no space.yaml in it, or rows that do not fit it.
     """
     frame, curves = ledger.load(run), ledger.curves(run)
-    made = {
-        cell.label: from_ledger(cell, frame, curves) for cell in spaces.cells(space_file.load(str(run / "space.yaml")))
-    }
+    made = {cell.label: from_ledger(cell, frame, curves) for cell in cells(space_file.load(str(run / "space.yaml")))}
     return {label: study for label, study in made.items() if study.get_trials(deepcopy=False)}
 
 
-def from_ledger(cell: spaces.Cell, frame: pd.DataFrame, curves: pd.DataFrame, lenient: bool = False) -> optuna.Study:
+def from_ledger(cell: Cell, frame: pd.DataFrame, curves: pd.DataFrame, lenient: bool = False) -> optuna.Study:
     """Return the study of a cell's search as it stood when the last of its rows was written.
 
-    Takes `ledger.load` and `ledger.curves` of one run; rows of other cells and of finals are passed over. Each
+    Takes `ledger.load` and `ledger.curves` of one run; rows of other cells and of finals are left out. Each
     row is a trial with its parameters, state, rung scores by GAN step, times, and its id and measures as user
     attributes. Suggestions that the search turned down as repeats left no row. The study can be asked for
-    more; points of `cell.points` that have no row yet are for the caller to enqueue.
+    more trials; the caller enqueues points of `cell.points` that have no row yet.
 
     Raises:
-        UserError: a row whose parameters the cell cannot take; if `lenient`, such rows are left out.
+        UserError: a row whose parameters the cell does not allow; if `lenient`, such rows are left out.
     """
     mine = (frame["cell"] == cell.label) & (frame["phase"] == Phase.SEARCH)
     reports = curves[curves["score"].notna() & (curves["stage"] != "done") & (curves["cell"] == cell.label)]
     rungs = {name: dict(zip(own["budget"], own["score"], strict=True)) for name, own in reports.groupby("trial_id")}
     rows = frame[mine].sort_values("number").to_dict("records")
-    study = create(cell, told=len(rows))
+    study = create(cell, known=len(rows))
     for row in rows:
         try:
             study.add_trial(_trial(cell, row, rungs.get(row["trial_id"], {})))
@@ -95,7 +93,7 @@ def from_ledger(cell: spaces.Cell, frame: pd.DataFrame, curves: pd.DataFrame, le
     return study
 
 
-def ask_again(study: optuna.Study, cell: spaces.Cell, config: TrialConfig) -> optuna.Trial | None:
+def ask_again(study: optuna.Study, cell: Cell, config: TrialConfig) -> optuna.Trial | None:
     """Return a new, running trial of the study with the parameters of a known configuration; None: it does not fit."""
     try:
         params, _ = _parameters(cell, config)
@@ -108,11 +106,11 @@ def ask_again(study: optuna.Study, cell: spaces.Cell, config: TrialConfig) -> op
 
 
 def importances(run: Path) -> pd.DataFrame:
-    """Return how much each parameter had to do with reaching a cell's best scores: cell, parameter, importance, n.
+    """Return how important each parameter was for reaching a cell's best scores: cell, parameter, importance, n.
 
     Importances are of PED-ANOVA (Watanabe et al. 2023; its conditional form for parameters that only some
-    trials have) and sum to 1 in a cell; n is the number of finished trials. The good are the best tenth, and
-    `TOP` at least; cells with fewer than `FEWEST` finished trials are left out. `x is 0` is the draw of a
+    trials have) and sum to 1 in a cell; n is the number of finished trials. The good ones are the best tenth, and
+    at least `TOP`; cells with fewer than `FEWEST` finished trials are left out. `x is 0` is the draw of a
     "0 or log" parameter between the two.
 
     Raises:
@@ -124,14 +122,16 @@ def importances(run: Path) -> pd.DataFrame:
         if len(done) < FEWEST:
             continue
         evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, TOP / len(done)))
-        with warnings.catch_warnings():  # where all scores are equal it says so, and calls all equal
+        with warnings.catch_warnings():  # it warns where all scores are equal
             warnings.simplefilter("ignore")
             found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        rows += [{"cell": label, "parameter": name, "importance": one, "n": len(done)} for name, one in found.items()]
+        rows += [
+            {"cell": label, "parameter": name, "importance": value, "n": len(done)} for name, value in found.items()
+        ]
     return pd.DataFrame(rows, columns=["cell", "parameter", "importance", "n"])
 
 
-def _trial(cell: spaces.Cell, row: Mapping[Any, Any], rungs: Mapping[int, float]) -> FrozenTrial:
+def _trial(cell: Cell, row: Mapping[Any, Any], rungs: Mapping[int, float]) -> FrozenTrial:
     try:
         params, distributions = _parameters(cell, config_of(row))
     except UserError as error:
@@ -140,7 +140,7 @@ def _trial(cell: spaces.Cell, row: Mapping[Any, Any], rungs: Mapping[int, float]
     state, value = State(row["state"]), None
     if state is State.COMPLETE:
         value = row["score"]
-        if not math.isfinite(value):  # as `CellSearcher` tells it
+        if not math.isfinite(value):  # as in `CellSearcher.ended`
             state, value = State.FAIL, None
     elif state is State.PRUNED and rungs:  # as Optuna itself values a pruned trial
         value = rungs[max(rungs)]
@@ -158,22 +158,22 @@ def _trial(cell: spaces.Cell, row: Mapping[Any, Any], rungs: Mapping[int, float]
     return trial
 
 
-def _parameters(cell: spaces.Cell, config: TrialConfig) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+def _parameters(cell: Cell, config: TrialConfig) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
     """Return Optuna's parameters under which the cell gives this configuration, and their distributions."""
     point = dict(flatten(config.model_dump(mode="json")))
     unused: dict[str, Any] = {}
-    if not METHODS[config.method].tuned:  # rows hold no weights that had no effect: what was drawn is unknown
+    if not METHODS[config.method].tuned:  # rows do not hold drawn weights that had no effect
         for name in (f"gan.{weight}" for weight in UNTUNED):
             del point[name]
             unused |= {name: 0, f"{name} is 0": True}
     params = cell.enqueue(point)
     fixed = FixedTrial({**unused, **params})
-    with warnings.catch_warnings():  # that an unused 0 is out of range
+    with warnings.catch_warnings():  # it warns that an unused 0 is out of range
         warnings.simplefilter("ignore")
         cell.configure(fixed)  # type: ignore[arg-type]
     return params, {name: fixed.distributions[name] for name in params}
 
 
 def _local(moment: pd.Timestamp) -> datetime:
-    """Return a time as Optuna keeps it: local, and without saying so."""
+    """Return a time as Optuna keeps it: local, without a time zone."""
     return moment.to_pydatetime().astimezone().replace(tzinfo=None)

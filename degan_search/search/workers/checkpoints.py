@@ -1,4 +1,4 @@
-"""The checkpoints of a trial that runs: the last two, so that a broken one costs no more than the time to the other."""
+"""The checkpoints of a running trial: the last two, so that if one is broken the trial goes on from the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from degan_search.storage import Place
 from degan_search.system.errors import UserError
 from degan_search.training.resumable import read_state, state_bytes
 
-KEPT = 2
+KEEP_LAST = 2
 PREFIX = "checkpoint-"
 
 
@@ -21,7 +21,7 @@ def save(place: Place, state: dict[str, Any]) -> None:
     before = _names(place)
     number = _number(before[-1]) + 1 if before else 0
     place.write(f"{PREFIX}{number:06d}", state_bytes(state))
-    for name in before[: -(KEPT - 1)]:
+    for name in before[: -(KEEP_LAST - 1)]:
         place.delete(name)
 
 

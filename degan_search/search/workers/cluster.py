@@ -1,4 +1,4 @@
-"""Ray: connected to or started here, and how many trials it takes at a time."""
+"""Ray for the length of a sweep: started here, or a cluster that is connected to; and functions run as its tasks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rich.console import Console
 
 from degan_search.search.run.options import Options
 from degan_search.search.workers import ray_patches
-from degan_search.search.workers.connect import check_nodes, connect, watched
+from degan_search.search.workers.connect import check_nodes, connect, watch_head
 from degan_search.search.workers.slots import slots
 from degan_search.system import device
 from degan_search.system.errors import IncompleteError, UserError
-from degan_search.trial import bank as banks
+from degan_search.trial.bank import RunAll
 
 SNAPSHOT_SECONDS = 10**9
-"""Between two of Tune's own snapshots, which nobody reads: the ledger is what a run is rebuilt from."""
+"""Between two of Tune's own snapshots, which nothing reads: a run is rebuilt from its ledger."""
 
 NICENESS = 0
-"""What a worker adds to the command's own. By Ray's 15 it gets 4% of a CPU on which another program runs, and then Ray
-may take it for lost; `nice degan-search sweep ...` leaves others the machine, and the trials their equal shares."""
+"""Added to the command's own niceness in a worker. With Ray's default of 15 a worker gets 4% of a CPU that another
+program uses too, and Ray may then take it for lost. `nice degan-search ...` lowers the priority of all workers."""
 
 
 @contextlib.contextmanager
@@ -43,13 +43,13 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(SNAPSHOT_SECONDS))
     os.environ.setdefault("RAY_worker_niceness", str(NICENESS))
     ray_patches.outlive_lost_workers()
-    # A failed trial is told of in one line; its traceback lies in the run's folder, under ray/.
+    # The recorder prints a failed trial in one line; its traceback is in the run's folder, under ray/.
     ray_patches.print_in_one_line(console)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if options.address:
         connect(options.address, quiet)
     else:
-        # "local": whatever RAY_ADDRESS says, as it does on machines of a cluster.
+        # "local": on machines of a cluster RAY_ADDRESS is set and would be followed.
         ray.init(address="local", include_dashboard=False, configure_logging=True, **quiet)
     listen()
     try:
@@ -60,10 +60,10 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
         )
         if options.address:
             check_nodes(None if options.remote else options.folder)
-        with watched(f"go on with: degan-search resume {options.where()}"):
+        with watch_head(f"go on with: degan-search resume {options.where()}"):
             yield
     except RayError as error:
-        if isinstance(error, UserError):  # raised by a task of ours: Ray's error is of both classes
+        if isinstance(error, UserError):  # Ray gives an error that our task raised both classes
             raise
         lines = [line for line in str(error).splitlines() if line.strip()]
         hint = f"go on with: degan-search resume {options.where()}"
@@ -72,8 +72,8 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
         ray.shutdown()
 
 
-def side_by_side(options: Options) -> banks.RunAll:
-    """Return a runner of tasks as Ray tasks, each with a trial's resources and threads."""
+def parallel_runner(options: Options) -> RunAll:
+    """Return a function that runs a list of tasks as Ray tasks, each with a trial's resources and threads."""
     remote = remote_runner(options)
     return lambda tasks: list(ray.get([remote(task) for task in tasks]))
 

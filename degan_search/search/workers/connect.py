@@ -1,4 +1,4 @@
-"""A Ray cluster that is there already: whether it takes us, what its machines get from here, whether each can work."""
+"""Connecting to a running Ray cluster: is there one, does it accept this process, can each machine run trials."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from degan_search.search.workers import ray_patches
 from degan_search.system.errors import IncompleteError, UserError
 
 KNOCK_SECONDS, ASK_SECONDS = 5.0, 20.0
-"""For a connection to the address, and for an answer; `ray.init` tries both for minutes, and says little."""
+"""To wait for a connection, and for an answer; `ray.init` would wait for minutes and explain little."""
 GONE_SECONDS = 30.0
-"""Without an answer of the head's port until a sweep ends; a head that is started again keeps nothing of it."""
+"""Without an answer from the head until a sweep gives up; a head that is started again knows nothing of it."""
 NODE_SECONDS = 120.0
 """For a machine's first answer: until then it has fetched this project and started a Python process."""
 TOKEN = "set RAY_AUTH_MODE=token and copy its token file to ~/.ray/auth_token here, or name it by RAY_AUTH_TOKEN_PATH"
 WORKER = "degan_search.search.workers.worker"
-"""The module that each machine must be able to import; it is no import of this one."""
+"""The module that each machine must be able to import; by name, so that this module does not import it."""
 JOIN = "run `ray start --address={address}` here first, or start the sweep on a machine of the cluster"
 
 
@@ -59,7 +59,8 @@ def connect(address: str, options: Mapping[str, Any]) -> None:
 def check_nodes(folder: Path | None) -> None:
     """Refuse a cluster in which a machine cannot run trials, or does not see the folder, if one is given.
 
-    What the workers of a blind machine wrote would be lost. Machines without CPUs, as many a head, get no trials.
+    What workers write on a machine that does not see the folder would be lost. Machines without CPUs for Ray, as some
+    heads are, get no trials and are not asked.
 
     Raises:
         UserError: names the machine.
@@ -84,11 +85,11 @@ def check_nodes(folder: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def watched(hint: str) -> Iterator[None]:
+def watch_head(hint: str) -> Iterator[None]:
     """End this process, exit code 1, when the cluster's head has been gone for a while, saying so and the hint.
 
-    Ray's own calls then wait, and nothing interrupts them; a minute later it ends the process with words of its own.
-    What is in the ledger stays: files are whole or not there.
+    Ray's own calls would wait without an end that could be caught, and a minute later Ray would end the process with a
+    message of its own. The ledger stays valid: its files are whole or not there.
     """
     address, over = ray.get_runtime_context().gcs_address, threading.Event()
 
@@ -112,7 +113,7 @@ def watched(hint: str) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Refuse what is no address, and one at which nothing listens."""
+    """Refuse an address in a wrong form, or at which nothing listens."""
     if address.startswith("ray://"):
         raise UserError(f"--address {address!r}: Ray Client is not served; give host:port of the head's `ray start`")
     try:
@@ -127,7 +128,7 @@ def _knock(address: str) -> None:
 
 
 def _open(address: str) -> None:
-    """Connect to host:port and hang up; raises ValueError: it is none, OSError: nobody answers."""
+    """Connect to host:port and disconnect; raises ValueError if it has another form, OSError if nothing answers."""
     parts = urlsplit(f"//{address}")
     if not (parts.hostname and parts.port):
         raise ValueError(address)
@@ -135,7 +136,7 @@ def _open(address: str) -> None:
 
 
 def _ask(address: str) -> None:
-    """Ask the cluster whether it takes us, in a process of its own, as Ray's prints and may wait for minutes."""
+    """Ask the cluster whether it accepts us: in a process of its own, as Ray prints and may wait for minutes."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=ASK_SECONDS)
@@ -177,7 +178,7 @@ def _answer(host: str, asked: ray.ObjectRef) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    """Return what an error of Ray's says, on one line; of one that came with a remote traceback, its last line."""
+    """Return the message of a Ray error in one line; if it came with a remote traceback, the last line of that."""
     text = str(error).strip() or repr(error)
     if isinstance(error, RayTaskError):
         text = text.splitlines()[-1]
@@ -185,9 +186,9 @@ def _line(error: BaseException) -> str:
 
 
 def _environment() -> dict[str, Any]:
-    """Return what machines of a cluster get from here: this project's package, and who we are to an object store.
+    """Return what machines of a cluster get from here: this project's package, and credentials for an object store.
 
-    Theirs may be none, or another version; torch and the other libraries must be there.
+    They may have no copy of the package, or another version; torch and the other libraries must be installed there.
     """
     return {
         "py_modules": [str(Path(str(degan_search.__file__)).parent)],

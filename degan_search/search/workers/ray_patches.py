@@ -1,6 +1,4 @@
-"""All that this project uses of Ray's private parts.
-
-Which of it a new Ray breaks, `tests/search/workers/test_ray_patches.py` says.
+"""All uses of Ray's private parts; `tests/search/workers/test_ray_patches.py` says which of them a new Ray breaks.
 
 Each function says why it is needed and which public behaviour it stands in for. No other file may import a private
 module of Ray's or read a private attribute of its objects.
@@ -29,7 +27,7 @@ CHECKED = "2.60"
 
 
 class PatientManager(RayActorManager):  # type: ignore[misc]
-    """Takes whatever Ray says of a lost worker as that.
+    """Treats every error that Ray reports of a worker as the loss of that worker.
 
     Ray 2.60's own manager raises a RuntimeError on an OutOfMemoryError of a worker, which ends the whole experiment.
     Stands in for: Tune calls `Callback.on_trial_error` for it, as it does for any other lost worker.
@@ -43,15 +41,15 @@ class PatientManager(RayActorManager):  # type: ignore[misc]
 
 
 def outlive_lost_workers() -> None:
-    """Let Tune use `PatientManager`; it takes no class of ours by an argument."""
+    """Let Tune use `PatientManager`, which it takes by no argument."""
     tune_controller.RayActorManager = PatientManager
 
 
 def print_in_one_line(console: Console) -> None:
-    """Print what Ray says of the cluster as one plain line each.
+    """Print each of Ray's messages about the cluster in one plain line.
 
-    Ray prints several lines with addresses and hints for its developers, once for every worker of a lost machine.
-    Stands in for: a logger or a callback for messages of the cluster; `log_to_driver=False` does not stop these.
+    Ray prints several lines with addresses and hints for its developers, once for each worker of a lost machine.
+    Stands in for: a logger or a callback for messages of the cluster; `log_to_driver=False` does not silence them.
     """
     ray_worker.print_to_stdstream = partial(_print, console)
 
@@ -68,7 +66,7 @@ def _print(console: Console, message: Mapping[str, Any], **options: Any) -> None
 
 
 def use_token_of_home() -> None:
-    """Send the token that lies in the home directory to the cluster that is connected to next, as `auto` does.
+    """Send the token in the home directory to the cluster that is connected to next, as `ray.init("auto")` does.
 
     Stands in for: `ray health-check --address auto`, which does not read that token while `ray.init("auto")` does.
     """
@@ -103,7 +101,7 @@ def kill_worker(trial: Trial) -> bool:
 
 
 def forget(trial: Trial) -> None:
-    """Let go of what Tune keeps of a trial that ended: it would fill the driver's memory, trial by trial.
+    """Free what Tune keeps of a trial that ended; in a long sweep it would fill the driver's memory.
 
     Stands in for: an option to keep no results of ended trials; the ledger has them.
     """
@@ -111,5 +109,5 @@ def forget(trial: Trial) -> None:
     kept.last_result, kept.metric_analysis, kept.metric_n_steps = {}, {}, {}
     trial.evaluated_params = {}
     trial.config = {"id": trial.config["id"]}
-    # Its second copy of the configuration has no public name.
+    # Tune keeps a second copy of the configuration under a private name.
     vars(trial).update({name: {} for name in vars(trial) if name.endswith("unresolved_config")})

@@ -30,8 +30,8 @@ def slots(options: Options, resources: Mapping[str, float]) -> int:
     return options.max_concurrent or min(fits)
 
 
-def together(options: Options, config: TrialConfig) -> int:
-    """Return how many trials like this one run in one process: one on a CPU, where turns gain nothing."""
+def trials_per_process(options: Options, config: TrialConfig) -> int:
+    """Return how many trials like this one run in one process: on a CPU one, as several gain nothing."""
     if options.fuse:
         return options.fuse
     if not options.gpus_per_trial:
@@ -42,5 +42,5 @@ def together(options: Options, config: TrialConfig) -> int:
 
 
 def fill(options: Options, resources: Mapping[str, float]) -> bool:
-    """Return whether trials take all these resources: `--max-concurrent` leaves none of them idle."""
+    """Return whether trials use all these resources, none of which `--max-concurrent` leaves idle."""
     return slots(options, resources) >= slots(replace(options, max_concurrent=None), resources)

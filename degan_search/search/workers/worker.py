@@ -1,4 +1,4 @@
-"""The trial under Ray Tune: from one score to the next, with a checkpoint now and then, then the student's files."""
+"""The worker: Ray Tune's process that runs trials, with a checkpoint now and then, and writes their files."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from degan_search.storage import Place
 from degan_search.system import cpus, device
 from degan_search.system.errors import UserError
 from degan_search.training.turns import Turns
-from degan_search.trial import outcome as outcomes
+from degan_search.trial import outcome
 from degan_search.trial.inputs import Inputs, inputs_key
 from degan_search.trial.outcome import Event
 from degan_search.trial.trial import Trial
 
-INPUTS_KEPT = 4
-"""Inputs that a worker keeps: the cells of a sweep take turns."""
+MAX_INPUTS = 4
+"""Inputs that a worker keeps, as the trials that it is given come from several cells in turn."""
 
 
 class DeganTrainable(tune.Trainable):  # type: ignore[misc]
-    """Runs a `Trial` a score at a time; reused from trial to trial, so torch starts once a slot.
+    """Runs a trial from one score to the next; the process is used for trial after trial, so torch starts only once.
 
-    Whatever goes wrong in a trial becomes the result of its last step, so that the process lives on. A trial that has
-    checkpoints in its folder goes on from the last whole one. A job with a pack is several trials that take turns.
+    An exception in a trial becomes its result, so that the process lives on. A trial that has checkpoints in its folder
+    goes on from the last whole one. Where it is given several jobs, their trials run side by side, see `Turns`.
     """
 
     def setup(
@@ -51,14 +51,14 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         checkpoint_every: float = math.inf,
         time_limit: float | None = None,
     ) -> None:
-        """Take a job, or several.
+        """Take one job, or several to run side by side.
 
         Args:
             config: from `tune_dicts.to_config`.
             inputs: references into Ray's object store: images are shared, not copied.
             place: where trials keep their files, each in a folder of its own.
-            threads: of torch.
-            pin: whether trials fill the machines, so that each keeps to CPUs of its own.
+            threads: that torch may use.
+            pin: whether trials fill the machines, so that each process keeps to CPUs of its own.
             checkpoint_every: seconds between two checkpoints.
             time_limit: seconds after which the process ends itself.
         """
@@ -70,38 +70,39 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             cpus.pin(threads)
         device.set_up_torch(threads)
         self.jobs = tune_dicts.from_config(config)
-        self.job = self.jobs[0]
         self.references, self.folders = inputs, place
         self.checkpoint_every, self.time_limit = checkpoint_every, time_limit
         self.worker, self.begun = results.Worker(self.device, threads, time.time()), time.monotonic()
         self.inputs: Inputs | None = None
         self.trials: dict[str, Trial] = {}
-        self.turns: Turns[Event] | None = None
-        self.curves = {one.id: Curve() for one in self.jobs}
-        self.left = [one.id for one in self.jobs]
+        """By name; none before the first step."""
+        self.side_by_side: Turns[Event] = Turns({})
+        """The same trials by their place in `jobs`."""
+        self.curves = {job.id: Curve() for job in self.jobs}
+        self.running = [job.id for job in self.jobs]
         """Trials that have not ended."""
-        self.saved = dict.fromkeys(self.left, self.begun)
+        self.saved = dict.fromkeys(self.running, self.begun)
+        """When, on the monotonic clock, each trial's last checkpoint was written."""
 
     def step(self) -> dict[str, Any]:
         """Go on until a trial has a score or ends; returns `tune_dicts.to_result`."""
-        with watched(self.time_limit, self.begun):
+        with time_limited(self.time_limit, self.begun):
             try:
-                if self.turns is None:
+                if not self.trials:
                     self._begin()
-                told = self._advance()
+                sent = self._advance()
             except Exception as error:
-                told = [self._failure(one, error) for one in self.jobs if one.id in self.left]
+                sent = [self._failure(job, error) for job in self.jobs if job.id in self.running]
                 self.cleanup()
-        ended = {one.id for one in told if one.state is not None}
-        self.left = [name for name in self.left if name not in ended]
-        return tune_dicts.to_result(told, self.left, len(self.jobs))
+        ended = {result.id for result in sent if result.ended}
+        self.running = [name for name in self.running if name not in ended]
+        return tune_dicts.to_result(sent, self.running, len(self.jobs))
 
     def drop(self, ids: Sequence[str]) -> None:
-        """Run these trials of the pack no further."""
-        assert self.turns is not None
+        """Run these of several trials no further."""
         for name in ids:
-            self.left.remove(name)
-            self.turns.drop([one.id for one in self.jobs].index(name))
+            self.running.remove(name)
+            self.side_by_side.drop([job.id for job in self.jobs].index(name))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next job in the same process."""
@@ -110,78 +111,77 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Let go of the trials."""
-        self.turns, self.trials = None, {}
+        self.side_by_side, self.trials = Turns({}), {}
 
     def _begin(self) -> None:
         """Make the trials ready, each anew or from its last checkpoint."""
-        self.inputs = _fetched(self.references[inputs_key(self.job.config)])
-        for one in self.jobs:
-            self.trials[one.id] = self._trial(one, self.inputs)
-        self.turns = Turns(dict(enumerate(self.trials.values())), self.device)
+        self.inputs = fetch_inputs(self.references[inputs_key(self.jobs[0].config)])
+        for job in self.jobs:
+            self.trials[job.id] = self._trial(job, self.inputs)
+        self.side_by_side = Turns(dict(enumerate(self.trials.values())), self.device)
 
-    def _trial(self, one: Job, inputs: Inputs) -> Trial:
-        trial = Trial(one.config, inputs, self.device)
-        if found := checkpoints.load(self.folders.at(one.id)):
-            with contextlib.suppress(UserError):  # of another version: begun anew
+    def _trial(self, job: Job, inputs: Inputs) -> Trial:
+        trial = Trial(job.config, inputs, self.device)
+        if found := checkpoints.load(self.folders.at(job.id)):
+            with contextlib.suppress(UserError):  # of another version: the trial begins anew
                 curve = Curve.of(found["reports"])
                 trial.load_state_dict(found["trial"])
-                self.curves[one.id] = curve
+                self.curves[job.id] = curve
         return trial
 
     def _advance(self) -> list[TrialResult]:
-        """Go on until there is a result to tell; returns the results."""
-        assert self.turns is not None
-        while not self.turns.done:
-            heard = [self._heard(self.jobs[member], event) for member, event in self.turns.step().items()]
-            if told := [one for one in heard if one] + self._diverged():
-                return told
+        """Go on until a trial has a result; returns the results."""
+        while not self.side_by_side.done:
+            events = self.side_by_side.step()
+            results = [self._record(self.jobs[place], event) for place, event in events.items()]
+            if sent := [result for result in results if result] + self._diverged():
+                return sent
         return self._diverged()
 
     def _diverged(self) -> list[TrialResult]:
         """Return the results of the trials that diverged since the last step."""
-        assert self.turns is not None
-        failed = [(self.jobs[member], error) for member, error in self.turns.failed.items()]
-        return [self._failure(one, error) for one, error in failed if one.id in self.left]
+        failed = [(self.jobs[place], error) for place, error in self.side_by_side.failed.items()]
+        return [self._failure(job, error) for job, error in failed if job.id in self.running]
 
-    def _heard(self, one: Job, event: Event) -> TrialResult | None:
-        """Keep what an event measured, and a finished trial's files; return what the driver is told, if anything."""
-        self.curves[one.id].add(event)
+    def _record(self, job: Job, event: Event) -> TrialResult | None:
+        """Keep what an event measured, and a finished trial's files; return the result at a rung or at the end."""
+        self.curves[job.id].add(event)
         if event.stage == "done":
-            for name, data in outcomes.files(self.trials[one.id].outcome).items():
-                self.folders.at(one.id).write(name, data)
-            return self._result(one, event, End(State.COMPLETE))
+            for name, data in outcome.files(self.trials[job.id].outcome).items():
+                self.folders.at(job.id).write(name, data)
+            return self._result(job, event, End(State.COMPLETE))
         if math.isfinite(event.metrics.get("score", math.nan)):
-            return self._result(one, event)
-        if time.monotonic() - self.saved[one.id] >= self.checkpoint_every:
-            self._checkpoint(one)
+            return self._result(job, event)
+        if time.monotonic() - self.saved[job.id] >= self.checkpoint_every:
+            self._checkpoint(job)
         return None
 
-    def _checkpoint(self, one: Job) -> None:
-        state = self.trials[one.id].state_dict()
-        # A disk that takes none costs nothing but time, should the trial be cut short.
+    def _checkpoint(self, job: Job) -> None:
+        state = self.trials[job.id].state_dict()
+        # Without a checkpoint the trial goes on: it only loses more time if it is cut short later.
         with contextlib.suppress(OSError):
-            reports = self.curves[one.id].saved()
-            checkpoints.save(self.folders.at(one.id), {"trial": state, "reports": reports})
-        self.saved[one.id] = time.monotonic()
+            reports = self.curves[job.id].saved()
+            checkpoints.save(self.folders.at(job.id), {"trial": state, "reports": reports})
+        self.saved[job.id] = time.monotonic()
 
-    def _failure(self, one: Job, error: Exception) -> TrialResult:
+    def _failure(self, job: Job, error: Exception) -> TrialResult:
         cause = faults.cause_of(error)
-        trial = self.trials.get(one.id)
+        trial = self.trials.get(job.id)
         last = Event("failed", 0, None, time.monotonic() - self.begun, trial.gan_steps if trial else 0)
         if cause is not Cause.DIVERGED:
             with contextlib.suppress(OSError):
-                self.folders.at(one.id).write("error.txt", traceback.format_exc().encode())
-        return self._result(one, last, End(State.FAIL, faults.reason_of(error), cause))
+                self.folders.at(job.id).write("error.txt", traceback.format_exc().encode())
+        return self._result(job, last, End(State.FAIL, faults.reason_of(error), cause))
 
-    def _result(self, one: Job, event: Event, end: End | None = None) -> TrialResult:
-        teacher, trial = self.inputs.teacher if self.inputs else None, self.trials.get(one.id)
+    def _result(self, job: Job, event: Event, end: End | None = None) -> TrialResult:
+        teacher, trial = self.inputs.teacher if self.inputs else None, self.trials.get(job.id)
         precision = trial.precision if trial else None
-        return results.result(one, event, self.curves[one.id], self.worker, teacher, precision, end)
+        return results.result(job, event, self.curves[job.id], self.worker, teacher, precision, end)
 
 
 @contextlib.contextmanager
-def watched(time_limit: float | None, begun: float) -> Iterator[None]:
-    """End this process when the time limit is over, even if it hangs; where it stood goes to the worker's log.
+def time_limited(time_limit: float | None, begun: float) -> Iterator[None]:
+    """End this process when the time limit is over, even if it hangs; its stack trace goes to the worker's log.
 
     Args:
         time_limit: in seconds; None: no limit.
@@ -200,21 +200,21 @@ def watched(time_limit: float | None, begun: float) -> Iterator[None]:
 
 @cache
 def all_cpus_are_rays() -> bool:
-    """Return whether Ray gives out each CPU that this process may use.
+    """Return whether Ray assigns exactly the CPUs that this process may use; only then may a process be pinned.
 
-    It may have fewer, as under a container's quota, whose processes could all crowd on the first CPUs of a machine, or
-    more than there are.
+    Ray may have fewer, as under a container's quota: the pinned processes of several containers could then all use the
+    first CPUs of the machine. It may also have more than there are.
     """
     own = ray.get_runtime_context().get_node_id()
     given = next(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == own)
     return hasattr(os, "sched_getaffinity") and given == len(os.sched_getaffinity(0))
 
 
-@lru_cache(maxsize=INPUTS_KEPT)
-def _fetched(reference: ray.ObjectRef) -> Inputs:
-    """Return inputs as the very object that earlier trials of this process had: they share what was made of it.
+@lru_cache(maxsize=MAX_INPUTS)
+def fetch_inputs(reference: ray.ObjectRef) -> Inputs:
+    """Return the inputs that a reference stands for: the same object for each trial of this process.
 
-    With inputs that are let go, goes what their trials shared on the device.
+    Trials share what was made of it on the device, which is freed when the inputs are no longer kept.
     """
     fetched: Inputs = ray.get(reference)
     return fetched

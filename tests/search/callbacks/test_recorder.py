@@ -12,7 +12,9 @@ from rich.console import Console
 
 from degan_search.ledger.columns import SCHEMA_VERSION, TRIAL_METRICS, Phase, Report, trial_schema
 from degan_search.search.callbacks.recorder import Recorder, Rules
-from degan_search.search.run.jobs import job
+from degan_search.search.run import tune_dicts
+from degan_search.search.run.jobs import new_job
+from degan_search.search.run.results import TrialResult
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.settings.resolve import flatten, merge, parse, stable_hash
 from degan_search.settings.trial import TrialConfig
@@ -61,15 +63,16 @@ def told():
         {**point, "budget": int(point["budget"]), "stage": f"stage {place}"} for place, point in enumerate(points)
     ]
     about = {"host": "a host", "git_commit": "a commit", "hardware": "hardware", "versions": {"a": "1", "b": "2"}}
-    given = job(Phase.FINAL, next(numbers), "a cell", merge({}, config), "infomax") | {"attempt": next(numbers)}
+    settings = parse(TrialConfig, merge({}, config))
+    given = new_job(Phase.FINAL, next(numbers), "a cell", settings, "infomax").changed(attempt=next(numbers))
     result = {
-        "id": given["id"],
+        "id": given.id,
         "state": "FAIL",
         "reason": "a reason",
         "cause": "diverged",
         "score": measured["score"],
         "seconds": measured["seconds"],
-        "budget": 0,  # the steps that the trial itself counted say more
+        "gan_steps": 0,  # the steps that the trial itself counted say more
         "metrics": {
             **measured,
             "score": -1.0,  # of the last measure alone
@@ -78,7 +81,7 @@ def told():
             "distill_steps": next(numbers),
         },
         "teacher_hash": "a teacher",
-        "teacher_held_out_accuracy": measured["teacher_holdout_accuracy"],
+        "teacher_holdout_accuracy": measured["teacher_holdout_accuracy"],
         "device": "a device",
         "precision": "a precision",
         "threads": next(numbers),
@@ -90,8 +93,8 @@ def told():
     }
     del result["metrics"]["teacher_holdout_accuracy"]
     row = {
-        "trial_id": f"final-{given['number']:04d}",
-        **{name: given[name] for name in ("number", "attempt")},
+        "trial_id": f"final-{given.number:04d}",
+        **{name: getattr(given, name) for name in ("number", "attempt")},
         **{"phase": "final", "cell": "a cell", "chosen_by": "infomax"},
         **{name: result[name] for name in ("state", "reason", "cause", "teacher_hash")},
         **{f"config_{name.replace('.', '_')}": value for name, value in config.items()},
@@ -111,9 +114,9 @@ def told():
 def written(folder, given, result):
     """Return the row that the recorder writes of a worker that ended so, as it lies on the disk."""
     made = Recorder(folder, {}, GivenJobs([]), Rules(), 1, "Search", Console(file=io.StringIO()))
-    trial = SimpleNamespace(config=given, last_result=result, error_file=None)
+    trial = SimpleNamespace(config=tune_dicts.to_config([given]), error_file=None)
     made.on_trial_start(0, [], trial)
-    made.on_trial_result(0, [], trial, result)
+    made.on_trial_result(0, [], trial, tune_dicts.to_result([TrialResult.model_validate(result)], [], 1))
     made.on_trial_complete(0, [], trial)
     assert made.outbox.flush() == []
     (file,) = (folder / "ledger").glob("*.parquet")
@@ -124,9 +127,8 @@ def written(folder, given, result):
 def test_every_value_is_in_its_own_column(told, tmp_path):
     given, result, expected = told
     found = written(tmp_path, given, result)
-    config = parse(TrialConfig, given["config"])
-    assert found.pop("config_hash") == stable_hash(config)
-    assert json.loads(found.pop("config_json")) == config.model_dump(mode="json")
+    assert found.pop("config_hash") == stable_hash(given.config)
+    assert json.loads(found.pop("config_json")) == given.config.model_dump(mode="json")
     assert {*found, "config_hash", "config_json"} == set(trial_schema().names)
     assert found == expected
 

@@ -1,39 +1,18 @@
-"""The cost model on simulated sweeps with a clock of their own, and the number of trials that fits into a budget."""
+"""The cost model: what it learns from which trial, what it predicts, and simulated sweeps with a clock of their own."""
 
 import heapq
-import io
-import json
 import math
-from dataclasses import replace
 from itertools import count
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
-from typer.testing import CliRunner
 
-from degan_search import ledger
-from degan_search.cli.main import app
-from degan_search.ledger.columns import Phase, State, config_columns
-from degan_search.search import resume as resuming
-from degan_search.search.planning import budget as budgets
-from degan_search.search.planning import timed_steps
-from degan_search.search.planning.budget import Budget
+from degan_search.ledger.columns import State
 from degan_search.search.planning.cost_model import CostModel, Prior, duration, makespans
-from degan_search.search.run import jobs
-from degan_search.search.run.options import Options
-from degan_search.search.space import cell as spaces
-from degan_search.search.space import check, schema
-from degan_search.search.space import file as space_file
 from degan_search.search.suggest.asha import Rungs
-from degan_search.search.suggest.cell_searcher import CellSearcher
-from degan_search.search.sweep import sweep
-from degan_search.settings.trial import TrialConfig
-from degan_search.system.errors import UserError
 
 SECONDS = st.floats(0, 100)
 DEGAN, PROXY = ("search", "photos degan"), ("search", "photos proxy")
@@ -79,14 +58,13 @@ def test_durations_for_people():
 
 
 def model(slots=2, factor=None):
-    made = CostModel(slots, factor)
-    made.priors = {
+    priors = {
         DEGAN: Prior((20.0, 30.0, 50.0), (100, 200)),
         ("search", "noise degan"): Prior((40.0, 60.0, 100.0), (100, 200)),
         PROXY: Prior((10.0,)),
         ("final", "photos degan"): Prior((80.0,)),
     }
-    return made
+    return CostModel(slots, factor, priors)
 
 
 class TestCostModel:
@@ -94,7 +72,7 @@ class TestCostModel:
 
     def test_priors_until_something_was_measured(self):
         made = model()
-        assert [made.seconds(kind) for kind in made.priors] == [100, 200, 10, 80]
+        assert [made.seconds(kind) for kind in made.stretches.priors] == [100, 200, 10, 80]
         assert made.seconds(DEGAN, passed=1, elapsed=10) == 70
         assert made.seconds(PROXY, elapsed=99) == 0.5  # late: not much longer
         assert made.text([PROXY, PROXY, PROXY], 0) == "roughly 20 s left"
@@ -126,17 +104,18 @@ class TestCostModel:
         made = model()
         made.begin("resumed", DEGAN, 0, whole=False)
         made.reach("resumed", 200, 7)
-        assert not made.measured
+        assert not made.stretches.measured
         assert made.seconds(DEGAN, made.running["resumed"].passed) == 50
         made.end("resumed", State.COMPLETE, 7 + 100)
         assert made.seconds(DEGAN) == 2 * (20 + 30 + 50)
-        before = dict(made.measured)
-        for state in (State.FAIL, None):
-            made.begin("broken", PROXY, 0)
-            made.end("broken", state, 1)
+        before = dict(made.stretches.measured)
+        made.begin("broken", PROXY, 0)
+        made.end("broken", State.FAIL, 1)
+        made.begin("broken", PROXY, 0)
+        made.cut_short("broken")
         made.end("unknown", State.COMPLETE, 1)
         made.reach("unknown", 100, 1)
-        assert made.measured == before
+        assert made.stretches.measured == before
         assert not made.running
         assert made.ended.total() == 1
 
@@ -172,7 +151,8 @@ class TestCostModel:
         rows.append(("search-9", *DEGAN, "FAIL", math.nan))
         frame = pd.DataFrame(rows, columns=["trial_id", "phase", "cell", "state", "seconds"])
         read.remember(frame, pd.DataFrame(points, columns=["trial_id", "stage", "budget", "score", "seconds"]))
-        for name in ("measured", "reached", "ended", "running"):
+        assert read.stretches.measured == live.stretches.measured
+        for name in ("reached", "ended", "running"):
             assert getattr(read, name) == getattr(live, name)
 
 
@@ -211,8 +191,8 @@ def simulate(seed, slots, until=math.inf):
     """
     rng, rungs, made, ends = np.random.default_rng(seed), Rungs(FACTOR), CostModel(slots, FACTOR), []
     for cell, (search, final) in CELLS.items():
-        made.priors["search", cell] = Prior(search, (100, 200)[: len(search) - 1] if search else ())
-        made.priors["final", cell] = Prior(final)
+        made.stretches.priors["search", cell] = Prior(search, (100, 200)[: len(search) - 1] if search else ())
+        made.stretches.priors["final", cell] = Prior(final)
     pace = rng.lognormal(0.5, 0.5) * rng.lognormal(0, 0.15, len(CELLS))
     paces = dict(zip(CELLS, pace, strict=True))
     search = [("search", cell) for _ in range(TRIALS) for cell in CELLS if CELLS[cell][0]]
@@ -225,7 +205,7 @@ def simulate(seed, slots, until=math.inf):
         while waiting or events:
             while waiting and len(events) < slots:
                 kind, trial = waiting.pop(0), next(numbers)
-                takes = rng.lognormal(0, NOISE) * paces[kind[1]] * np.array(made.priors[kind].seconds)
+                takes = rng.lognormal(0, NOISE) * paces[kind[1]] * np.array(made.stretches.priors[kind].seconds)
                 made.begin(trial, kind, now)
                 heapq.heappush(events, (now + takes[0], trial, 0, kind, takes))
             if events[0][0] > until:
@@ -259,272 +239,3 @@ def test_after_a_quarter_the_time_left_is_right_within_a_fifth():
     assert right[0] >= 0.9
     assert right[1] >= 0.9
     assert right[2] < 0.7  # what was shown before: the mean time of a trial that has ended, for each that has not
-
-
-SPACE = {
-    "trial": {"teacher": {"dataset": "glyphs/[A-C]", "network": "lenet"}, "student": {"network": "lenet_half"}},
-    "cells": {"proxy": ["digits", "photos"], "method": ["proxy", "degan"]},
-    "when": [{"if": {"method": "degan"}, "parameters": {"gan.lambda_d": {"range": [0, 50]}}}],
-    "finals": {"seeds": [1, 2]},
-}
-
-
-def budget(seconds, slots=2, trial=100.0, final=50.0, fewest=4, **changes):
-    """Return a budget of a space in which each trial takes so long, without rungs."""
-    space = schema.Space.model_validate(SPACE | changes)
-    cells = spaces.cells(space)
-    cost = CostModel(slots)
-    for cell in cells:
-        cost.priors[Phase.SEARCH, cell.label] = Prior((trial,))
-        cost.priors[Phase.FINAL, cell.label] = Prior((final,))
-    cost.after = [(Phase.FINAL, cell.label) for cell in cells for _ in space.finals.seeds] if space.finals else []
-    return Budget(cost, CellSearcher(cells), seconds, 0.0, fewest)
-
-
-class TestBudget:
-    """How many trials fit, at first and as they are measured."""
-
-    @pytest.mark.parametrize(
-        ("seconds", "slots", "trials"),
-        [
-            # Eight finals of 50 s take 200 s on two slots; a trial in each of two cells 100 s more.
-            (200 + 1000, 2, 10),
-            (200 + 1099, 2, 10),
-            (200 + 1100, 2, 11),
-            # On three slots 150 s; 2 n trials take ceil(2 n / 3) rounds.
-            (150 + 1000, 3, 15),
-            (10**7, 2, budgets.MOST),
-        ],
-    )
-    def test_known_plans(self, seconds, slots, trials):
-        made = budget(seconds / (1 - budgets.RESERVE), slots)
-        made.check(0.0)
-        said = made.plan(0.0)
-        assert made.search.trials == trials
-        assert made.search.total == len(made.search.turns) == 2 * trials
-        assert f": {slots} trials at a time, {trials} trials in each of 2 cells, 8 finals; about " in said
-
-    def test_it_says_what_it_will_try(self):
-        made = budget(7200)
-        assert made.plan(0.0).endswith("66 trials in each of 2 cells, 8 finals; about 1 h 53 min")
-        made = budget(7200, cells={"method": ["degan"]}, finals=None)
-        said = made.plan(600.0)
-        trials = math.floor((7200 * 0.95 - 600) / 50 / 2) * 2
-        assert said.startswith(
-            f"Budget 2 h, of which 10 min are over: 2 trials at a time, {trials} trials in one cell; "
-        )
-
-    def test_too_short_a_budget_is_refused_and_told_what_is_needed(self):
-        made = budget(500)
-        with pytest.raises(UserError, match=r"--budget 8 min is too short: 4 trials in each of 2 cells, 8 finals take"):
-            made.check(0.0)
-        with pytest.raises(UserError, match=r"about 11 min, 2 at a time"):
-            made.check(0.0)
-        assert "about 10 min, which is longer" in made.plan(0.0)  # what was in time has taken longer to prepare
-
-    def test_nothing_changes_before_each_cell_has_a_trial_or_a_quarter_is_over(self):
-        made = budget(10_000)
-        made.plan(0.0)
-        planned = made.search.trials
-        for moment in (0.0, 2499.0):
-            assert made.correct(moment) is None
-        made.cost.ended[Phase.SEARCH, "proxy=digits method=degan"] = 5
-        assert made.correct(2499.0) is None
-        assert made.search.trials == planned
-        assert made.correct(2500.0) is not None  # nothing has ended: it will be fewer
-        assert made.search.trials < planned
-
-    @pytest.mark.parametrize("pace", [0.25, 1.0, 4.0])
-    def test_it_ends_in_time_at_whatever_pace(self, pace):
-        made = budget(2000)
-        made.plan(0.0)
-        planned = made.search.trials
-        said = self.run(made, 100 * pace)
-        end = max(self.ends) + 200 * pace
-        assert end <= 2000 * (1 - budgets.RESERVE / 2)
-        assert end >= 2000 * (1 - budgets.RESERVE) * (1 - budgets.STEP) - 100 * pace
-        assert (made.search.trials > planned, made.search.trials < planned) == (pace < 1, pace > 1)
-        assert bool(said) == (pace != 1)
-        assert max(made.search.had.values()) == made.search.trials
-        assert min(made.search.had[cell] for cell in made.search.varied) >= made.search.trials - 1
-
-    def run(self, made, seconds):
-        """Run the search of a budget, each trial taking so long; returns what was said."""
-        search, cost, now, running, said = made.search, made.cost, 0.0, [], []
-        self.ends = []
-        while search.turns or running:
-            while search.turns and len(running) < cost.slots:
-                one = search.next_job()
-                cost.begin(one.id, one.kind, now)
-                heapq.heappush(running, (now + seconds, one.id))
-            now, name = heapq.heappop(running)
-            cost.end(name, State.COMPLETE, now)
-            self.ends.append(now)
-            changed = made.correct(now)
-            said += [changed] if changed else []
-        return said
-
-    def test_at_the_end_of_its_share_no_search_trial_begins(self):
-        made = budget(10_000)
-        made.plan(0.0)
-        for _ in range(6):
-            one = made.search.next_job()
-            made.cost.begin(one.id, one.kind, 0.0)
-            made.cost.end(one.id, State.COMPLETE, 100.0)
-        planned = made.search.trials
-        said = made.correct(9400.0)
-        assert said == f"Budget, by the times measured so far: no further search trials, not {planned}"
-        assert made.search.next_job() is None
-        assert made.search.total == 6
-        assert made.correct(9450.0) is None
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"search": {"sampler": "grid"}, "parameters": {"gan.lambda_e": [0, 1]}, "when": []}, "grid runs every"),
-        ({"when": []}, "no cell of the space has parameters"),
-    ],
-)
-def test_spaces_without_a_number_of_trials_to_choose(changes, says):
-    with pytest.raises(UserError, match=says):
-        check.check_budget(schema.Space.model_validate(SPACE | changes))
-
-
-class TestEstimate:
-    """Timed steps, scaled to trials."""
-
-    @pytest.fixture(autouse=True)
-    def image(self, monkeypatch):
-        """A GAN step takes 2 s an image, a distillation step 1 s."""
-        monkeypatch.setattr(timed_steps, "_image_seconds", lambda *_: (2.0, 1.0))
-
-    def test_stretches_from_rung_to_rung(self, tiny):
-        config = tiny({"probe.at": [4, 10, 99]})  # 12 steps of 8 images, so the last is never reached
-        probe, distil = 4 * 8, 8 * 8
-        seconds = (4 * 16 + probe, 6 * 16 + probe, 2 * 16 + distil)
-        assert timed_steps.prior(config, None) == Prior(seconds, (4, 10))
-        assert timed_steps.trial_seconds(config, None) == (sum(seconds), sum(seconds))
-        assert timed_steps.prior(tiny({"method": "proxy_matched"}), None) == Prior((distil,))
-
-    def test_between_fewest_and_most_where_patience_decides(self, tiny):
-        config = tiny({"method": "proxy_matched", "distill": {"steps": None, "patience": 2, "epochs": 8}})
-        fewest, most = 2 * 2 * 4 * 8, 2 * 8 * 4 * 8
-        assert timed_steps.trial_seconds(config, None) == (fewest, most)
-        assert timed_steps.prior(config, None).seconds == (math.sqrt(fewest * most),)
-
-    def test_a_space(self):
-        trial = {**SPACE["trial"], "probe": {"at": [100]}, "gan": {"batch_size": 32, "batch_of": "used"}}
-        space = schema.Space.model_validate(SPACE | {"trial": trial})
-        made = timed_steps.cost_model(space, None)
-        kinds = [(phase, cell.label) for cell in spaces.cells(space) for phase in ("search", "final")]
-        assert list(made.priors) == kinds
-        rungs = {kind: prior.rungs for kind, prior in made.priors.items() if prior.rungs}
-        assert rungs == {("search", f"proxy={name} method=degan"): (100,) for name in ("digits", "photos")}
-        assert made.after == [kind for kind in kinds if kind[0] == "final"] * 2
-        assert made.reduction_factor == space.asha.reduction_factor
-
-
-def called(*arguments):
-    return CliRunner(env={"TERM": "dumb", "NO_COLOR": "1"}).invoke(app, [*map(str, arguments)])
-
-
-class TestCommand:
-    """`--budget` before anything runs."""
-
-    @pytest.fixture(autouse=True)
-    def image(self, monkeypatch):
-        monkeypatch.setattr(timed_steps, "_image_seconds", lambda *_: (10.0, 10.0))
-
-    def write(self, folder, tiny, **changes):
-        settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": [0, 5]}}
-        file = folder / "mine.yaml"
-        file.write_text(yaml.safe_dump({**settings, **changes}))
-        return file
-
-    def test_a_dry_run_prints_the_plan(self, tmp_path, tiny):
-        file = self.write(tmp_path, tiny, finals={"seeds": [1, 2]})
-        result = called("sweep", file, "--dry-run", "--budget", "10h", "--max-concurrent", 3)
-        assert result.exit_code == 0, result.output
-        last = result.stdout.splitlines()[-1]
-        # A trial takes 1600 s; in 9.5 hours there are 21 rounds of three, one of them the finals'.
-        assert last == "Budget 10 h: 3 trials at a time, 60 trials in one cell, 2 finals; about 9 h 20 min"
-
-    @pytest.mark.parametrize(
-        ("changes", "budget", "says"),
-        [
-            ({}, "30min", "--budget 30 min is too short: 4 trials in one cell take about 1 h 52 min, 1 at a time"),
-            ({}, "0s", "--budget '0s' is no time at all"),
-            ({}, "soon", "--budget 'soon' is no time"),
-            ({"search": {"sampler": "grid"}}, "2h", "--budget: search.sampler grid runs every combination"),
-            ({"parameters": {}}, "2h", "--budget: no cell of the space has parameters"),
-        ],
-    )
-    @pytest.mark.parametrize("dry", [True, False])
-    def test_refusals_come_before_anything_starts(self, tmp_path, tiny, monkeypatch, changes, budget, says, dry):
-        monkeypatch.setattr("degan_search.search.sweep.ray_cluster", None)
-        file = self.write(tmp_path, tiny, **changes)
-        more = ["--dry-run"] if dry else ["--storage", tmp_path / "runs"]
-        result = called("sweep", file, "--budget", budget, "--max-concurrent", 1, *more)
-        assert result.exit_code == 2
-        assert says in result.output
-        assert not [*(tmp_path / "runs").glob("mine")]
-
-
-class TestResume:
-    """What is left of a budget."""
-
-    def run(self, folder, finished, phase="search"):
-        options = Options(folder, "run", budget=3600.0, budget_begun=1_000_000.0)
-        for number, moment in enumerate(finished):
-            one = jobs.job(phase, number, "all", TrialConfig())
-            about = {"trial_id": one.id, "attempt": 1, "phase": phase} | config_columns(TrialConfig())
-            ledger.write(
-                options.folder, about | {"state": "COMPLETE", "finished": pd.Timestamp(moment, unit="s", tz="UTC")}
-            )
-            jobs.write(options.folder, one)
-        return options
-
-    def test_what_the_last_driver_worked_is_gone(self, tmp_path):
-        options = self.run(tmp_path, [1_000_600, 1_000_060, 900_000])
-        left = resuming._with_budget(options, False, None)
-        assert left.budget == 3000
-        assert left.budget_begun > 1_000_000
-
-    def test_once_final_runs_have_begun_no_search_trial_does(self, tmp_path):
-        assert resuming._with_budget(self.run(tmp_path, [1_000_600], "final"), False, None).budget == 0
-
-    def test_a_new_one_counts_from_now_and_a_number_of_trials_ends_it(self, tmp_path):
-        options = self.run(tmp_path, [1_000_600], "final")
-        assert resuming._with_budget(options, True, None).budget == 3600
-        assert resuming._with_budget(options, False, 20).budget is None
-        with pytest.raises(UserError, match="give one of the two"):
-            resuming._with_budget(options, True, 20)
-        assert resuming._with_budget(replace(options, budget=None), False, None).budget is None
-
-
-def test_a_sweep_with_a_budget_under_ray(tmp_path, tiny, store, teacher, monkeypatch):
-    """Timed steps, made up here, say that four trials fit; they turn out to be short, so there are more."""
-    monkeypatch.setattr(timed_steps, "_image_seconds", lambda *_: (3.0, 1.0))
-    monkeypatch.setattr(budgets, "MOST", 7)
-    (tmp_path / "cache").symlink_to(store)
-    trial = tiny({"bank.generators": []}).model_dump(mode="json")
-    settings = {"trial": trial, "cells": {"method": ["proxy_matched", "degan"]}, "finals": {"seeds": [1]}}
-    when = [{"if": {"method": "degan"}, "parameters": {"gan.lambda_d": {"range": [0, 50]}}}]
-    space, out = schema.Space.model_validate(settings | {"when": when}), io.StringIO()
-    options = Options(tmp_path, "run", max_concurrent=1, budget=2100.0)
-    sweep(space, options, Console(file=out, width=200))
-    said = out.getvalue()
-    assert ": 1 trial at a time, 4 trials in one cell, 2 finals; about 30 min" in said
-    assert said.count("Budget, by the times measured so far: 7 trials in one cell, not 4\n") == 1
-    assert "[7/7]" in said
-    frame = ledger.load(tmp_path / "run")
-    assert frame.groupby("phase").size().to_dict() == {"search": 7, "final": 2}
-    assert (frame["state"] == "COMPLETE").all()
-    kept = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert kept["options"]["budget"] == 2100
-    assert space_file.load(str(tmp_path / "run" / "space.yaml")).search.trials == 16
-    # All is done: nothing more is run, though most of the time is left.
-    monkeypatch.setattr("degan_search.search.sweep.ray_cluster", None)
-    resuming.resume(Options(tmp_path, "run"), Console(file=out), {})
-    assert len(ledger.load(tmp_path / "run")) == 9

@@ -13,8 +13,11 @@ from degan_search.cli.main import app
 from degan_search.ledger.columns import Phase
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.planning import timed_steps
-from degan_search.search.planning.cost_model import CostModel, Prior
-from degan_search.search.run.jobs import job
+from degan_search.search.planning.cost_model import CostModel
+from degan_search.search.planning.stretches import Prior
+from degan_search.search.run import tune_dicts
+from degan_search.search.run.jobs import new_job
+from degan_search.search.run.results import TrialResult
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages.gan import Gan
@@ -50,9 +53,9 @@ class TestSteps:
             "distillation_loss",
             lambda logits, *rest: turn(DISTIL_STEP * len(logits) / BATCH, loss, logits, *rest),
         )
-        timed_steps._image_seconds.cache_clear()
+        timed_steps.image_seconds.cache_clear()
         yield
-        timed_steps._image_seconds.cache_clear()
+        timed_steps.image_seconds.cache_clear()
 
     @pytest.mark.parametrize(
         ("changes", "seconds"),
@@ -81,7 +84,7 @@ class TestSteps:
 
 
 def jobs_of(count):
-    return [job(Phase.SEARCH, number, "all", TrialConfig().model_dump(mode="json")) for number in range(count)]
+    return [new_job(Phase.SEARCH, number, "all", TrialConfig()) for number in range(count)]
 
 
 class TestTimeLeft:
@@ -91,8 +94,7 @@ class TestTimeLeft:
     def sweep(self, tmp_path):
         """A recorder of five jobs, two at a time, whose timed steps promised 1000 s for each; and what it prints."""
         out, searcher = io.StringIO(), GivenJobs(jobs_of(5))
-        cost = CostModel(slots=2)
-        cost.priors[Phase.SEARCH, "all"] = Prior("degan", (400.0, 600.0), (10,))
+        cost = CostModel(slots=2, priors={(Phase.SEARCH, "all"): Prior((400.0, 600.0), (10,))})
         made = Recorder(tmp_path, {}, searcher, Rules(), 5, "Search", Console(file=out, width=200), cost)
         return made, searcher, out
 
@@ -102,8 +104,9 @@ class TestTimeLeft:
         made.on_trial_start(0, [], trial)
         return trial
 
-    def tell(self, made, trial, state, budget):
-        trial.last_result = {"state": state, "score": 0.5, "budget": budget, "reports": []}
+    def tell(self, made, trial, state, gan_steps):
+        result = TrialResult(id=trial.config["id"], state=state, score=0.5, gan_steps=gan_steps)
+        trial.last_result = tune_dicts.to_result([result], [] if state else [result.id], 1)
         made.on_trial_result(0, [], trial, trial.last_result)
         if state:
             made.on_trial_complete(0, [], trial)

@@ -9,7 +9,7 @@ import pytest
 from degan_search.ledger.columns import Cause, Phase, Report, State
 from degan_search.search.run import jobs, results, tune_dicts
 from degan_search.search.run.results import Curve, End, TrialResult, Worker
-from degan_search.search.workers import worker as trainable
+from degan_search.search.workers import worker as worker_module
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.storage import LocalPlace
@@ -20,7 +20,7 @@ from degan_search.trial.outcome import Event
 
 def made_jobs(count):
     config = TrialConfig(seed=7, proxy="digits")
-    made = [jobs.job(Phase.FINAL, number, "a cell", config, "infomax") for number in range(3, 3 + count)]
+    made = [jobs.new_job(Phase.FINAL, number, "a cell", config, "infomax") for number in range(3, 3 + count)]
     return [made[0].changed(attempt=2, faults=1), *made[1:]]
 
 
@@ -56,7 +56,7 @@ def told(**changes):
     event = Event("gan", 3, 9, 2.5, 41, {"score": 0.25, "d_loss": 0.75, "agreement": 0.5})
     curve = Curve()
     curve.add(Event("gan", 1, 9, 1.5, 40, {"d_loss": 1.25, "coverage": 0.1}))
-    curve.news()
+    curve.take_unsent()
     curve.add(Event("gan", 2, 9, 2.0, 40))  # measured nothing
     curve.add(event)
     teacher = SimpleNamespace(hash="abc", held_out_accuracy=0.875)
@@ -67,7 +67,14 @@ def told(**changes):
 
 def test_a_result_says_what_the_event_measured_and_who_measured_it():
     one = told()
-    expected = {"id": "final-0003", "score": 0.25, "budget": 41, "state": "FAIL", "reason": "a reason", "cause": "disk"}
+    expected = {
+        "id": "final-0003",
+        "score": 0.25,
+        "gan_steps": 41,
+        "state": "FAIL",
+        "reason": "a reason",
+        "cause": "disk",
+    }
     expected |= {"reports_from": 1, "seconds": 2.5, "teacher_hash": "abc", "teacher_holdout_accuracy": 0.875}
     expected |= {"device": "cpu", "precision": "bfloat16", "threads": 5, "started": 100.5}
     expected |= {"metrics": {"score": 0.25, "d_loss": 0.75, "agreement": 0.5}}
@@ -82,24 +89,24 @@ def test_results_come_back_from_tunes_dictionaries():
     plain = tune_dicts.to_result(given, ["other"], 2)
     json.dumps(plain)
     assert plain["done"] is False
-    assert (tune_dicts.running(plain), tune_dicts.alone(plain)) == ({"other"}, False)
+    assert (tune_dicts.running(plain), tune_dicts.runs_one_trial(plain)) == ({"other"}, False)
     back = tune_dicts.from_result(plain | {"training_iteration": 1, "config": {}})
     assert back[0] == given[0]
     assert math.isnan(back[1].score)
     assert back[1].model_copy(update={"score": 0.0}) == given[1].model_copy(update={"score": 0.0})
     ended = tune_dicts.to_result(given[:1], [], 1)
-    assert (ended["done"], ended["score"], tune_dicts.alone(ended)) == (True, 0.25, True)
+    assert (ended["done"], ended["score"], tune_dicts.runs_one_trial(ended)) == (True, 0.25, True)
 
 
 def test_a_curve_goes_on_from_its_checkpoint():
     curve = Curve()
     for step, score in ((1, math.nan), (2, 0.5)):
         curve.add(Event("gan", step, 9, float(step), step, {"score": score, "g_loss": 0.1}))
-    curve.news()
+    curve.take_unsent()
     again = Curve.of(curve.saved())
     assert repr(again.reports) == repr(curve.reports)
     assert again.scores() == {2: 0.5}
-    assert (len(again.news()[1]), len(curve.news()[1])) == (2, 0)
+    assert (len(again.take_unsent()[1]), len(curve.take_unsent()[1])) == (2, 0)
     with pytest.raises(UserError, match="another version"):
         Curve.of([{"budget": 1, "score": 0.5, "seconds": 1.0, "nosuch": 2.0}])
 
@@ -113,7 +120,7 @@ class TestUnknownMetrics:
 
     def test_in_a_result(self):
         with pytest.raises(ValueError, match="unknown metric 'agrement'"):
-            TrialResult(id="a", budget=1, metrics={"agrement": 0.5})
+            TrialResult(id="a", gan_steps=1, metrics={"agrement": 0.5})
 
     def test_in_what_tune_passes_on(self):
         plain = tune_dicts.to_result([told()], [], 1)
@@ -125,11 +132,11 @@ class TestUnknownMetrics:
         config = tiny({"probe.at": []})
         inputs, compare = prepare(config), Bank.compare
         monkeypatch.setattr(Bank, "compare", lambda *given: compare(*given) | {"novelty": 1.0})
-        monkeypatch.setattr(trainable.ray, "get_runtime_context", lambda: SimpleNamespace(get_accelerator_ids=dict))
-        monkeypatch.setattr(trainable, "_fetched", lambda reference: inputs)
-        worker = trainable.DeganTrainable.__new__(trainable.DeganTrainable)
-        job = jobs.job(Phase.SEARCH, 0, "a", config)
-        worker.setup(tune_dicts.to_config([job]), {trainable.inputs_key(config): None}, LocalPlace(tmp_path))
+        monkeypatch.setattr(worker_module.ray, "get_runtime_context", lambda: SimpleNamespace(get_accelerator_ids=dict))
+        monkeypatch.setattr(worker_module, "fetch_inputs", lambda reference: inputs)
+        worker = worker_module.DeganTrainable.__new__(worker_module.DeganTrainable)
+        job = jobs.new_job(Phase.SEARCH, 0, "a", config)
+        worker.setup(tune_dicts.to_config([job]), {worker_module.inputs_key(config): None}, LocalPlace(tmp_path))
         (last,) = tune_dicts.from_result(worker.step())
         assert (last.state, last.cause) == (State.FAIL, Cause.ERROR)
         assert last.reason.startswith("UserError: unknown metric 'novelty'")

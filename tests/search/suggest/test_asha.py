@@ -10,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from degan_search.ledger.columns import Phase
 from degan_search.search.run import tune_dicts
-from degan_search.search.run.jobs import job
+from degan_search.search.run.jobs import new_job
 from degan_search.search.run.results import TrialResult
 from degan_search.search.suggest.asha import CellAsha, Rungs
 from degan_search.settings.trial import TrialConfig
@@ -68,12 +68,12 @@ def test_reason_says_score_budget_and_cutoff():
 
 
 def trial(name, cell="a"):
-    one = job(Phase.SEARCH, 0, cell, TrialConfig()).changed(id=name)
+    one = new_job(Phase.SEARCH, 0, cell, TrialConfig()).changed(id=name)
     return SimpleNamespace(config=tune_dicts.to_config([one]))
 
 
 def say(scheduler, trial, score, state=None):
-    told = TrialResult(id=trial.config["id"], score=score, state=state, budget=10)
+    told = TrialResult(id=trial.config["id"], score=score, state=state, gan_steps=10)
     result = tune_dicts.to_result([told], [] if state else [told.id], 1)
     return scheduler.on_trial_result(None, trial, result)
 

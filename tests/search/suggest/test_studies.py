@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from degan_search import ledger
 from degan_search.ledger.columns import Phase, config_columns
-from degan_search.search import sweep as sweeps
+from degan_search.search import remaining
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.run import tune_dicts
 from degan_search.search.run.options import Options
@@ -26,9 +26,10 @@ from degan_search.search.space import check, schema
 from degan_search.search.space import file as space_file
 from degan_search.search.suggest import studies
 from degan_search.search.suggest.cell_searcher import CellSearcher
+from degan_search.search.sweep import sweep
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
-from tests.search.test_sweep import DIVERGES, GOOD, SPACE, UNTRAINED
+from tests.search.tiny_sweep import DIVERGES, GOOD, SPACE, UNTRAINED
 
 CONDITIONAL = {
     "trial": {"teacher": {"dataset": "glyphs/[A-C]", "network": "lenet"}, "student": {"network": "lenet_half"}},
@@ -85,7 +86,7 @@ def drive(space, folder):
         for rung, score in enumerate(scores if end != "lost" else scores[:1], 1):
             report = {"stage": "gan", "budget": 10 * rung, "seconds": float(rung), "score": score}
             curve = [report | {"budget": 10 * rung - 5, "score": math.nan}, report]
-            tell(curve, score=score, budget=10 * rung, reports_from=told)
+            tell(curve, score=score, gan_steps=10 * rung, reports_from=told)
             told += len(curve)
             if not (end == "pruned" and rung == 2):  # Tune stops it there, and tells the searcher of its end alone
                 searcher.on_trial_result(str(number), trial.last_result)
@@ -97,7 +98,7 @@ def drive(space, folder):
                 state = "FAIL" if end == "diverged" else "COMPLETE"
                 score = 0.5 + 0.01 * number if end == "complete" else math.nan
                 done = {"stage": "done", "budget": 30, "seconds": 3.0, "score": score}
-                tell([done], state, score=score, budget=30, reports_from=told)
+                tell([done], state, score=score, gan_steps=30, reports_from=told)
             searcher.on_trial_complete(str(number), trial.last_result)
             recorder.on_trial_complete(0, [], trial)
         number += 1
@@ -232,10 +233,10 @@ def swept(tmp_path_factory):
     check.check(space)
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeps, "CellSearcher", lambda *given: kept.append(Remembers(*given)) or kept[0])
+        patch.setattr(remaining, "CellSearcher", lambda *given: kept.append(Remembers(*given)) or kept[0])
         storage = tmp_path_factory.mktemp("swept")
         options = Options(storage=storage, name="tiny", max_concurrent=1, track="tensorboard")
-        folder = sweeps.sweep(space, options, Console(file=io.StringIO()))
+        folder = sweep(space, options, Console(file=io.StringIO()))
     return folder, kept[0]
 
 

@@ -22,8 +22,8 @@ from degan_search.search.suggest.asha import CellAsha, Rungs
 from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.sweep import sweep
-from degan_search.search.workers import worker as trainable
-from degan_search.search.workers.slots import together
+from degan_search.search.workers import worker as worker_module
+from degan_search.search.workers.slots import trials_per_process
 from degan_search.settings.trial import TrialConfig
 from degan_search.storage import LocalPlace
 from degan_search.system import device
@@ -60,8 +60,8 @@ SPACE = {
 }
 
 
-def searcher(together=lambda config: 3, **changes):
-    return CellSearcher(spaces.cells(schema.Space.model_validate(SPACE | changes)), together=together)
+def searcher(per_process=lambda config: 3, **changes):
+    return CellSearcher(spaces.cells(schema.Space.model_validate(SPACE | changes)), per_process=per_process)
 
 
 def names(given):
@@ -101,7 +101,7 @@ def test_a_job_that_a_fault_cut_short_runs_alone():
     first = given.suggest("a")
     given.on_trial_complete("a")
     for one in tune_dicts.from_config(first):
-        given.take_back(one, 0)
+        given.retry(one, 0)
     assert [names(given.suggest(name)) for name in "bcd"] == [["search-0000"], ["search-0001"], ["search-0002"]]
 
 
@@ -111,7 +111,7 @@ def test_final_runs_of_a_cell_that_differ_in_the_seed_go_together():
     config = cells[1].example()
     row |= {"config_json": config.model_dump_json(), "config_objective": config.objective, "cross_soft_agreement": 0.5}
     finals = final_jobs(cells, pd.DataFrame([row]), schema.FinalsConfig(seeds=[5, 6]))
-    given = GivenJobs(finals, together=lambda config: 8)
+    given = GivenJobs(finals, per_process=lambda config: 8)
     packs = [tune_dicts.from_config(given.suggest(name)) for name in "ab"]
     assert [[one.cell.split("=")[-1] for one in pack] for pack in packs] == [["proxy", "proxy"], ["degan", "degan"]]
     assert [[one.config.seed for one in pack] for pack in packs] == [[5, 6], [5, 6]]
@@ -126,12 +126,12 @@ class Actor:
 
 
 def packed(*numbers):
-    made = [jobs.job("search", number, "a", TrialConfig()) for number in numbers]
+    made = [jobs.new_job("search", number, "a", TrialConfig()) for number in numbers]
     return SimpleNamespace(config=tune_dicts.to_config(made), temporary_state=SimpleNamespace(ray_actor=Actor()))
 
 
 def told(running, **scores):
-    pack = [TrialResult(id=f"search-000{name[1:]}", score=score, budget=10) for name, score in scores.items()]
+    pack = [TrialResult(id=f"search-000{name[1:]}", score=score, gan_steps=10) for name, score in scores.items()]
     return tune_dicts.to_result(pack, [f"search-000{number}" for number in running], len(running))
 
 
@@ -155,7 +155,7 @@ def test_a_rung_stops_some_of_a_pack_and_ends_it_with_the_last():
     ],
 )
 def test_a_gpu_gets_as_many_as_keep_it_busy_and_a_cpu_one(options, changes, count):
-    assert together(options, TrialConfig.model_validate(changes)) == count
+    assert trials_per_process(options, TrialConfig.model_validate(changes)) == count
 
 
 def test_what_a_worker_leaves_of_a_pack_goes_on_alone(tiny, prepare, tmp_path, monkeypatch):
@@ -163,12 +163,12 @@ def test_what_a_worker_leaves_of_a_pack_goes_on_alone(tiny, prepare, tmp_path, m
     configs = [tiny({"probe.at": [3, 6], "gan.lr": 1e-3, "seed": seed}) for seed in (1, 2)]
     inputs = prepare(configs[0])
     context = SimpleNamespace(get_accelerator_ids=dict)
-    monkeypatch.setattr(trainable.ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(trainable, "_fetched", lambda reference: inputs)
-    made = [jobs.job("search", number, "a", config) for number, config in enumerate(configs)]
+    monkeypatch.setattr(worker_module.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(worker_module, "fetch_inputs", lambda reference: inputs)
+    made = [jobs.new_job("search", number, "a", config) for number, config in enumerate(configs)]
 
     def worker(*some):
-        one = trainable.DeganTrainable.__new__(trainable.DeganTrainable)
+        one = worker_module.DeganTrainable.__new__(worker_module.DeganTrainable)
         references = {inputs_key(configs[0]): None}
         one.setup(tune_dicts.to_config(some), references, LocalPlace(tmp_path), checkpoint_every=0)
         return one

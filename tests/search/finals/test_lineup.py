@@ -1,0 +1,74 @@
+"""Which configurations run in the finals, at which lengths, and requests that are refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from degan_search import ledger
+from degan_search.search.finals.lineup import Request, check, entrants, final_config
+from degan_search.search.finals.log import fresh_seeds
+from degan_search.settings.trial import TrialConfig
+from degan_search.system.errors import UserError
+from tests.search.finals.made_runs import searched, write
+
+
+class TestEntrants:
+    """Who runs."""
+
+    @pytest.fixture
+    def frame(self, tmp_path, tiny):
+        return ledger.load(searched(tmp_path / "run", tiny))
+
+    def test_the_best_with_their_baselines(self, frame):
+        lineup = entrants(frame, Request(top=2))
+        assert [entrant.source for entrant in lineup] == ["search-0001", "search-0000", None, None, None]
+        assert [entrant.config.method for entrant in lineup[2:]] == ["dcgan", "proxy_matched", "proxy"]
+        assert all(entrant.config.gan.lambda_d == 0 for entrant in lineup[2:])
+        assert {entrant.config.gan.steps for entrant in lineup} == {12}
+
+    def test_methods_without_weights_are_not_chosen(self, frame, tmp_path, tiny):
+        write(tmp_path / "run", "search-0009", tiny({"method": "proxy"}), 0.99)
+        assert entrants(ledger.load(tmp_path / "run"), Request())[0].source == "search-0001"
+
+    def test_without_a_finished_search(self, frame):
+        with pytest.raises(UserError, match="no finished search trial"):
+            entrants(frame[frame["phase"] == "final"], Request())
+
+    def test_the_papers_budget_keeps_networks_data_and_weights(self, tiny):
+        config = tiny({"gan.lambda_e": 3, "probe.at": [6]})
+        paper, final = TrialConfig(), final_config(config, Request(lengths="paper", changes={"distill.steps": 9}))
+        kept = {"lambda_e": 3.0, "lambda_d": 5.0, "width": 2, "latent": 4}
+        assert final.gan == paper.gan.model_copy(update=kept)
+        assert final.distill == paper.distill.model_copy(update={"steps": 9})
+        assert final.distill_images == paper.distill_images
+        for name in ("proxy", "count", "teacher", "student", "bank"):
+            assert getattr(final, name) == getattr(config, name)
+        assert final.probe.at == ()
+
+    def test_unknown_settings(self, frame):
+        with pytest.raises(UserError, match=r"gan\.step'"):
+            entrants(frame, Request(changes={"gan.step": 3}))
+
+    def test_fresh_seeds_are_in_no_row(self, frame):
+        assert fresh_seeds(frame, 3) == [2, 3, 4]
+        assert fresh_seeds(frame[frame["phase"] == "search"], 3) == [1, 2, 3]
+
+
+def test_a_request_in_the_log_has_the_names_of_its_options():
+    assert list(Request().saved()) == ["top", "per", "seeds", "by", "budget", "changes", "baselines"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"top": 0}, "--top 0"),
+        ({"seeds": 0}, "--seeds 0"),
+        ({"lengths": "papr"}, "as-is or paper"),
+        ({"baselines": ("dcgam",)}, "did you mean dcgan"),
+        ({"baselines": ("degan",)}, "no baseline"),
+        ({"changes": {"seed": 3}}, "--seeds"),
+    ],
+)
+def test_wrong_requests(change, says):
+    with pytest.raises(UserError, match=says):
+        check(replace(Request(), **change))
