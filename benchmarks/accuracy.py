@@ -41,13 +41,13 @@ def main() -> None:
     parser.add_argument("setting", help="dotted name, such as precision or distill.pool_refresh")
     parser.add_argument("values", nargs="+")
     parser.add_argument("--set", nargs="*", default=[], help="key=value over the space's trial")
-    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data-dir", type=Path, help="folder of the image sets; default: DATA_DIR, or ./data")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
     options = parser.parse_args()
     set_up_torch(options.threads)
     device = choose_device()
     space = yaml.safe_load(files("search_spaces").joinpath(f"{options.space}.yaml").read_text())
-    changes = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in options.set)}
+    changes = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options.set)}
     base = {"proxy": options.proxy, "method": "degan", "probe.at": []} | changes
     values = [yaml.safe_load(value) for value in options.values]
 

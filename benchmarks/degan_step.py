@@ -18,20 +18,20 @@ from benchmarks.measure import Apart, Figures, arguments, interleaved
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.settings.trial import GanConfig
-from degan_search.stages import gan as degan
+from degan_search.stages.gan import Gan, build
 from degan_search.stages.gan_training import GanTraining
 from degan_search.system import device, seeds
 from degan_search.training.batches import IndexBatches
 from degan_search.training.context import Context
 
 IMAGES, CLASSES = 2000, 10
-Change = Callable[[degan.Gan], None]
+Change = Callable[[Gan], None]
 
 
 def released(config: GanConfig, teacher: nn.Module, images: np.ndarray, whole: bool) -> Callable[[], object]:
     """Return the released procedure's next step; not `whole`: its images alone."""
     order = IndexBatches(len(images), config.batch_size, seeds.generator(0, "images"))
-    gan = degan.build(config, 3, teacher, Context(0))
+    gan = build(config, 3, teacher, Context(0))
     assert gan.discriminator is not None
     generator, discriminator = reference.plain(gan.generator), reference.plain(gan.discriminator)
     batches, noise = reference.real_batches(images, order), seeds.generator(0, "noise")
@@ -53,24 +53,24 @@ def ours(
 ) -> Callable[[], object]:
     """Return our training's next step, after a change of the GAN."""
     context = Context(0, precision=precision)
-    gan = degan.build(config, 3, teacher, context)
+    gan = build(config, 3, teacher, context)
     if change:
         change(gan)
     every = tuple(range(1, 1000))  # each step is reported, so that its losses are waited for
     return GanTraining(gan, torch.from_numpy(images), len(images), context, every).step
 
 
-def teacher_gradients(gan: degan.Gan) -> None:
+def teacher_gradients(gan: Gan) -> None:
     """Compute the gradients of the teacher's parameters, which nobody uses."""
     gan.teacher.requires_grad_(True)
 
 
-def stock_norms(gan: degan.Gan) -> None:
+def stock_norms(gan: Gan) -> None:
     """Take torch's own LocalResponseNorm."""
     gan.teacher = reference.with_stock_norms(gan.teacher)
 
 
-def contiguous(gan: degan.Gan) -> None:
+def contiguous(gan: Gan) -> None:
     """Take contiguous weights and images."""
     for model in (gan.generator, gan.discriminator, gan.teacher):
         assert model is not None
@@ -79,7 +79,7 @@ def contiguous(gan: degan.Gan) -> None:
     gan.step = lambda real, z: step(real.contiguous(), z)  # type: ignore[method-assign]
 
 
-def plain_adam(gan: degan.Gan) -> None:
+def plain_adam(gan: Gan) -> None:
     """Update one weight after the other."""
     config = gan.config
     assert gan.discriminator is not None

@@ -27,8 +27,8 @@ from benchmarks.measure import Figures, arguments
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.settings.trial import DistillConfig, GanConfig, TrialConfig
-from degan_search.stages import gan as degan
 from degan_search.stages.distillation import Distillation
+from degan_search.stages.gan import Gan, build
 from degan_search.stages.gan_training import GanProgress, GanTraining
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.system import seeds
@@ -75,11 +75,11 @@ class Setting:
     precision: Precision
     device: str
 
-    def gans(self, members: int) -> dict[int, degan.Gan]:
+    def gans(self, members: int) -> dict[int, Gan]:
         """Return untrained GANs."""
         configs = [self.gan.model_copy(update={"lambda_d": 5.0 + member}) for member in range(members)]
         return {
-            member: degan.build(config, 3, self.teacher, Context(member, self.device, self.precision))
+            member: build(config, 3, self.teacher, Context(member, self.device, self.precision))
             for member, config in enumerate(configs)
         }
 

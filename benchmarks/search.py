@@ -77,7 +77,7 @@ def finished(frame: pd.DataFrame) -> pd.DataFrame:
 
 def whole(frame: pd.DataFrame) -> float:
     """Return the whole grid's seconds, without probes."""
-    return sum(told[-1][0] for told in timelines(frame, None).values())
+    return sum(results[-1][0] for results in timelines(frame, None).values())
 
 
 def chosen(frame: pd.DataFrame, ended: Sequence[Ended], by: str) -> np.ndarray:
@@ -105,13 +105,13 @@ def picked(trials: pd.DataFrame, by: str = "score") -> float:
 
 def searched(arm: Arm, frame: pd.DataFrame, stopping: Stopping, seeds: int, by: str) -> np.ndarray:
     """Return the accuracy of an arm's choice, [seeds, SHARES], where it maximises a column and chooses by it."""
-    told = timelines(frame, stopping.grace if arm.stops else None, by)
+    recorded = timelines(frame, stopping.grace if arm.stops else None, by)
     budget = whole(frame)
     top: Any = by_point(frame)[by].idxmax()
     rows = []
     for seed in range(seeds):
         jobs = in_random_order(frame, seed) if arm.sampler == "grid" else search(frame, arm.sampler, arm.first, seed)
-        ended = replay(jobs, told, Rungs(stopping.factor) if arm.stops else None, budget=budget, until=top)
+        ended = replay(jobs, recorded, Rungs(stopping.factor) if arm.stops else None, time_budget=budget, until=top)
         rows.append(chosen(frame, ended, by))
     return np.array(rows)
 
@@ -125,9 +125,9 @@ def stops(frame: pd.DataFrame, orders: int) -> pd.DataFrame:
     known, unit = by_point(frame), whole(frame)
     rows = []
     for grace in graces(frame):
-        told = timelines(frame, grace)
+        recorded = timelines(frame, grace)
         for factor in FACTORS:
-            runs = [replay(in_random_order(frame, order), told, Rungs(factor)) for order in range(orders)]
+            runs = [replay(in_random_order(frame, order), recorded, Rungs(factor)) for order in range(orders)]
             kept = [known.loc[[one.point for one in run if one.state is State.COMPLETE]] for run in runs]
             regret = interval([picked(known) - picked(own) for own in kept])
             compute = np.mean([run[-1].spent for run in runs]) / unit
@@ -215,23 +215,23 @@ def add_arms(figures: Figures, name: str, frame: pd.DataFrame, stopping: Stoppin
     best = 100 * cross_fitted(done)
     below_grid = {}
     for by, references in (("score", ("grid", "best")), (TRUE, ("grid",))):
-        told = "" if by == "score" else "_by_accuracy"
+        suffix = "" if by == "score" else "_by_accuracy"
         grid = picked(done, by)
         costs = {}
         with ProcessPoolExecutor() as pool:
             found = pool.map(partial(searched, frame=frame, stopping=stopping, seeds=seeds, by=by), ARMS.values())
         for label, accuracy in zip(ARMS, found, strict=True):
-            line = f"{name}{told}_{label}"
+            line = f"{name}{suffix}_{label}"
             for against, reference in zip(references, (grid, best), strict=False):
                 for at, place in AT.items():
                     add(figures, f"{line}_points_below_{against}_at_{at}", reference - accuracy[:, place])
             costs[label] = to_within(grid - accuracy, 1.0)
             add(figures, f"{line}_compute_to_within_1_point", costs[label])
-            if not told:
+            if not suffix:
                 below_grid[label] = grid - accuracy
         own = np.median(costs["asha_tpe"])
         for label in ("random", "grid") if own else ():  # 0: a trial at random is as good as the grid's choice
-            figures.add(f"{name}{told}_asha_tpe_times_less_compute_than_{label}", np.median(costs[label]) / own)
+            figures.add(f"{name}{suffix}_asha_tpe_times_less_compute_than_{label}", np.median(costs[label]) / own)
     return below_grid
 
 

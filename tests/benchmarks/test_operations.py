@@ -11,8 +11,8 @@ from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.search.suggest.asha import Rungs
 from degan_search.settings.trial import DistillConfig, GanConfig
-from degan_search.stages import gan as degan
 from degan_search.stages.distillation import Distillation
+from degan_search.stages.gan import build
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.training.context import Context
 from degan_search.training.loop import progress_of
@@ -86,7 +86,7 @@ def test_a_step_does_nothing_that_nobody_uses():
 
 
 def test_operations_grow_with_the_batch_alone():
-    gan = degan.build(GanConfig(width=4, lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10, 6)), Context(0))
+    gan = build(GanConfig(width=4, lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10, 6)), Context(0))
     two, six = (
         operations.operations(lambda n=n: gan.step(torch.zeros(n, 3, 32, 32), torch.randn(n, 100, 1, 1)))
         for n in (2, 6)

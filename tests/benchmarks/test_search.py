@@ -108,7 +108,7 @@ def test_two_slots_share_the_work():
     # 4 and 1 begin; 2 follows 1 at 1 and ends at 3; 6 follows at 3 and ends at 9, alone from 4 on.
     assert [(one.point[1], one.clock, one.spent) for one in ended] == [(1, 1, 2), (2, 3, 6), (0, 4, 8), (3, 9, 13)]
     assert replay(GivenJobs(jobs), told, None, slots=1)[-1].clock == 13
-    assert [one.point[1] for one in replay(GivenJobs(jobs), told, None, budget=6)] == [1, 2]
+    assert [one.point[1] for one in replay(GivenJobs(jobs), told, None, time_budget=6)] == [1, 2]
     assert [one.point[1] for one in replay(GivenJobs(jobs), told, None, until=(0.0, 2.0))] == [1, 2]
 
 
@@ -164,7 +164,7 @@ def test_the_search_is_the_packages_own_on_the_grid(sampler):
 def test_no_search_takes_more_than_the_grid_and_regret_is_against_its_choice(name):
     arm = ARMS[name]
     jobs = in_random_order(TABLE, 1) if arm.sampler == "grid" else search(TABLE, arm.sampler, arm.first, 1)
-    ended = replay(jobs, TOLD if arm.stops else GRID, Rungs(2) if arm.stops else None, budget=whole(TABLE) / 3)
+    ended = replay(jobs, TOLD if arm.stops else GRID, Rungs(2) if arm.stops else None, time_budget=whole(TABLE) / 3)
     assert ended[-1].spent <= whole(TABLE) / 3
     spent = [one.spent for one in ended]
     assert spent == sorted(spent)
@@ -181,7 +181,7 @@ def known(point, column="oracle_accuracy"):
 def test_to_stop_when_the_best_has_finished_changes_nothing():
     arm, stopping = Arm("", "grid", stops=True), Stopping(0.25, 2)
     whole_runs = [
-        chosen(TABLE, replay(in_random_order(TABLE, seed), TOLD, Rungs(2), budget=whole(TABLE)), "score")
+        chosen(TABLE, replay(in_random_order(TABLE, seed), TOLD, Rungs(2), time_budget=whole(TABLE)), "score")
         for seed in range(5)
     ]
     np.testing.assert_array_equal(searched(arm, TABLE, stopping, 5, "score"), whole_runs)
