@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from analysis.figures import look
+from analysis.figures import style
 from analysis.regret import cross_fitted
 from analysis.statistics import interval, rank_correlation
 from benchmarks import record
@@ -237,20 +237,20 @@ def add_arms(figures: Figures, name: str, frame: pd.DataFrame, stopping: Stoppin
 
 def regret_figure(regrets: dict[str, dict[str, np.ndarray]]) -> Figure:
     """Return a panel a proxy: regret against compute, medians over seeds with their intervals."""
-    figure, grid = look.panels(len(regrets), 4.4, 3.4)
+    figure, grid = style.panels(len(regrets), 4.4, 3.4)
     looks: dict[str, dict[str, Any]] = {
-        label: {"color": colour} for label, colour in zip(ARMS, look.COLOURS, strict=True)
+        label: {"color": colour} for label, colour in zip(ARMS, style.COLOURS, strict=True)
     }
     for axes, (proxy, arms) in zip(grid, regrets.items(), strict=True):
         for label, regret in arms.items():
             middle, low, high = medians(regret)
             axes.plot(SHARES, middle, **looks[label], linewidth=1.5, drawstyle="steps-post")
             axes.fill_between(SHARES, low, high, **looks[label], alpha=0.15, linewidth=0, step="post")
-        axes.axhline(0, color=look.GRAY, linewidth=0.8)
+        axes.axhline(0, color=style.GRAY, linewidth=0.8)
         axes.set_title(proxy, fontsize=9)
-        look.plain(axes, "both")
-    look.name_axes(grid, "compute (1: the whole grid)", "points below the grid's choice")
-    look.legend(figure, [look.mark(ARMS[label].label, **looks[label], linestyle="-") for label in ARMS])
+        style.plain(axes, "both")
+    style.name_axes(grid, "compute (1: the whole grid)", "points below the grid's choice")
+    style.legend(figure, [style.mark(ARMS[label].label, **looks[label], linestyle="-") for label in ARMS])
     return figure
 
 
@@ -293,7 +293,7 @@ def main() -> None:
         figures.add("search_recommended_factor", advised.factor)
     figures.save(given.json)
     if given.figure:
-        look.save(regret_figure(regrets), given.figure)
+        style.save(regret_figure(regrets), given.figure)
 
 
 if __name__ == "__main__":

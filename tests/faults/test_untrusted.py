@@ -17,7 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from analysis.tables import styles
-from analysis.tables import table as tables
+from analysis.tables.table import save, table
 from degan_search import ledger
 from degan_search.cli.app import PlainConsole
 from degan_search.cli.main import app
@@ -58,7 +58,7 @@ class TestRun:
         (tmp_path / "mine").write_text("untouched")
         (run / name).unlink(missing_ok=True)
         (run / name).symlink_to(tmp_path / "mine")
-        tables.save(tables.table(ledger.load(run)), run)
+        save(table(ledger.load(run)), run)
         assert (tmp_path / "mine").read_text() == "untouched"
         assert not (run / name).is_symlink()
 

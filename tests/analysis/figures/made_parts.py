@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures
-from analysis.tables import table as tables
+from analysis.tables.table import table
 
 TIDY = pd.DataFrame(
     {
@@ -30,7 +30,7 @@ def given(trials, curves):
     return {
         "trials": trials,
         "curves": curves,
-        "table": tables.table(trials),
+        "table": table(trials),
         "measures": pd.DataFrame({"proxy": proxies, "classes": range(1, len(proxies) + 1), "distance": 0.5}),
         "importances": pd.DataFrame(cells, columns=["cell", "parameter", "importance", "n"]),
         **dict(zip(figures.FIGURES["samples"].needs, samples, strict=True)),

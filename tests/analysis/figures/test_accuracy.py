@@ -7,7 +7,7 @@ import pytest
 
 from analysis import figures
 from analysis.figures.accuracy import front
-from analysis.tables import table as tables
+from analysis.tables.table import table
 from degan_search import ledger
 from degan_search.settings.methods import METHODS
 from degan_search.system.errors import UserError
@@ -30,7 +30,7 @@ class TestMethodsByProxy:
         assert len({line.get_color() for line in lines}) == 2
 
     def test_of_table_3_each_kind_of_classes_has_its_place(self, learned):
-        (axes,) = figures.methods_by_proxy(tables.table(ledger.load(learned))).axes
+        (axes,) = figures.methods_by_proxy(table(ledger.load(learned))).axes
         assert [label.get_text() for label in axes.get_xticklabels()] == [
             "all classes",
             "old classes",

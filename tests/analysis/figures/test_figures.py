@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis import figures
-from analysis.figures import look
+from analysis.figures import style
 from degan_search import ledger
 from degan_search.system.errors import UserError
 from tests.analysis.figures.made_parts import given
@@ -20,7 +20,7 @@ class TestContract:
     def test_draws_a_run(self, name, trials, curves, tmp_path):
         entry, parts = figures.FIGURES[name], given(trials, curves)
         figures.save(entry.draw(*(parts[need] for need in entry.needs)), tmp_path / f"{name}.png")
-        assert (tmp_path / f"{name}.png").stat().st_size < look.LIMIT
+        assert (tmp_path / f"{name}.png").stat().st_size < style.LIMIT
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert len(np.unique(np.asarray(picture.convert("L")))) > 10
 
@@ -28,7 +28,7 @@ class TestContract:
     def test_draws_a_run_that_learns_new_classes(self, name, learned, tmp_path):
         entry, parts = figures.FIGURES[name], given(ledger.load(learned), ledger.curves(learned))
         figures.save(entry.draw(*(parts[need] for need in entry.needs)), tmp_path / f"{name}.png")
-        assert (tmp_path / f"{name}.png").stat().st_size < look.LIMIT
+        assert (tmp_path / f"{name}.png").stat().st_size < style.LIMIT
 
     @pytest.mark.parametrize("name", figures.FIGURES)
     @pytest.mark.parametrize("which", ["none", "search-0000", "final-0000", "failed", "pruned"])

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis import figures
-from analysis.figures import look
+from analysis.figures import style
 from degan_search.system.errors import UserError
 from tests.analysis.figures.made_parts import texts
 
@@ -22,7 +22,7 @@ class TestRelatedness:
     def test_each_trial_stands_at_its_proxys_measure(self, trials):
         measures = self.measures(trials)
         near, far = figures.relatedness(trials, measures).axes
-        accurate = look.with_accuracy(trials)
+        accurate = style.with_accuracy(trials)
         for axes, name in ((near, "near"), (far, "far")):
             drawn = np.concatenate([marks.get_offsets() for marks in axes.collections])
             place = accurate["config_proxy"].map(measures.set_index("proxy")[name])
@@ -42,7 +42,7 @@ class TestRelatedness:
         (axes,) = figures.relatedness(trials, pd.concat([measures, smaller]), ["near"]).axes
         drawn = np.concatenate([marks.get_offsets() for marks in axes.collections])
         assert drawn[:, 0].min() == 1
-        assert len(drawn) == len(look.with_accuracy(trials))
+        assert len(drawn) == len(style.with_accuracy(trials))
 
     def test_what_it_refuses(self, trials):
         measures = self.measures(trials)
