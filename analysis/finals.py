@@ -33,11 +33,11 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each configuration of the finished final runs, accuracies in percent on the test images.
 
     Configurations are compared within one task, teacher, student, proxy and length of training, over the seeds they
-    share. In each such group DeGAN's chosen configuration comes first: of those with the most finished seeds the
-    one with the best mean `score`, so neither test nor held-out true images choose it. `difference` is its accuracy minus the
-    row's, with the interval and two-sided p of the paired t-test and the number of pairs; `low` and `high` are
-    the bootstrap interval of the row's own mean. Groups without DeGAN are left out. `gan_steps` and
-    `distill_steps` are means of what was run, so a baseline that is not step-matched shows.
+    share. In each such group DeGAN's chosen configuration comes first: of those with the most finished seeds the one
+    with the best mean `score`, so neither test nor held-out true images choose it. `difference` is its accuracy minus
+    the row's, with the interval and two-sided p of the paired t-test and the number of pairs; `low` and `high` are
+    the bootstrap interval of the row's own mean. Groups without DeGAN are left out. `gan_steps` and `distill_steps`
+    are means of what was run, so a baseline that is not step-matched shows.
 
     Args:
         frame: from `ledger.load`, evaluated.

@@ -244,8 +244,8 @@ def test_choices_and_their_regret_are_made_within_a_class_order(run):
     assert sorted(rows["config_proxy"]) == ["cifar100/order_1993_next_20", "cifar100/order_1994_next_20"]
     assert (rows["config_gan_lambda_e"] == 2).all()
     regrets = regret.regret(frame)
-    assert set(regret["task"]) == {"incremental"} and regret["proxy"].nunique() == 2
-    assert (regret.loc[regret["criterion"] == "random", "regret"] > 5).all()
+    assert set(regrets["task"]) == {"incremental"} and regrets["proxy"].nunique() == 2
+    assert (regrets.loc[regrets["criterion"] == "random", "regret"] > 5).all()
 
 
 def test_pairs_are_compared_within_a_class_order_and_a_task(run):
