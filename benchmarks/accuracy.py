@@ -27,7 +27,7 @@ from degan_search.trial.trial import Trial
 
 
 def trial_with(config: TrialConfig, inputs: Inputs, device: str, generator: nn.Module | None = None) -> Trial:
-    """Return the trial; given a trained generator, one whose GAN is done."""
+    """Return a trial; with a trained generator given, its GAN is done."""
     trial = Trial(config, inputs, device)
     if generator is not None:
         trial.generator = generator
@@ -76,7 +76,7 @@ def main() -> None:
                 turns.step()
             for seed, trial in trials.items():
                 if options.setting.startswith("distill.") and trial.outcome.generator is not None:
-                    generators[seed] = trial.outcome.generator  # the same whatever distillation does
+                    generators[seed] = trial.outcome.generator  # distillation's settings do not change it
                 found[value].append(100 * accuracy(predict(trial.outcome.student, judged), labels))
                 timed = "distill_seconds" if options.setting.startswith("distill.") else "seconds"
                 seconds[value].append(trial.outcome.metrics[timed] / len(beside))

@@ -1,7 +1,8 @@
 """A DeGAN step with an AlexNet teacher: the released procedure, ours in float32 and in bf16, ours without single parts.
 
-Each step has its images made ready: one by one from PIL in the released procedure, by index and all at once in ours.
-Weights and images are random, which changes no time. The released procedure has a process and torch's own settings.
+A step includes preparing its images: one by one from PIL in the released procedure, all at once by index in ours.
+Weights and images are random, which changes no time. The released procedure runs in a process of its own with torch's
+default settings.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ def ours(
     gan = build(config, 3, teacher, context)
     if change:
         change(gan)
-    every = tuple(range(1, 1000))  # each step is reported, so that its losses are waited for
+    every = tuple(range(1, 1000))  # each step is reported, so that its time includes computing the losses
     return GanTraining(gan, torch.from_numpy(images), len(images), context, every).step
 
 
 def teacher_gradients(gan: Gan) -> None:
-    """Compute the gradients of the teacher's parameters, which nobody uses."""
+    """Compute the gradients of the teacher's parameters too, which are not needed."""
     gan.teacher.requires_grad_(True)
 
 
@@ -97,7 +98,7 @@ WITHOUT: dict[str, Change] = {
 
 
 def main() -> None:
-    """Time all cases in turns and print what they took."""
+    """Time all cases alternately and print what they took."""
     options = arguments(__doc__, repetitions=5, threads=1, width=64, batch=128).parse_args()
     device.set_up_torch(options.threads)
     config = GanConfig(width=options.width, batch_size=options.batch, batch_of="used", steps=10**6)
@@ -105,7 +106,7 @@ def main() -> None:
     with seeds.seeded(0, "teacher"):
         teacher = build_classifier("alexnet", CLASSES).eval()
 
-    def frozen() -> nn.Module:  # for each case its own, as changes must not reach the others
+    def frozen() -> nn.Module:  # a new one for each case, as some cases change it
         return freeze(teacher, fold_norms=True)
 
     cases: dict[str, Callable[[], object]] = {

@@ -1,4 +1,4 @@
-"""What a sweep costs its driver: trials that do nothing but report at five rungs, as many as asked for."""
+"""What a sweep costs its driver: trials that compute nothing and report at five rungs."""
 
 from __future__ import annotations
 

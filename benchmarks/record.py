@@ -32,7 +32,7 @@ COLUMNS = {
         )
     },
 }
-"""Of a ledger's rows, and what the table calls them."""
+"""Columns of the ledger, and their names in the table."""
 
 
 def table(run: Path) -> pd.DataFrame:

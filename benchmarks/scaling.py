@@ -85,7 +85,7 @@ def images(folder: Path, sizes: Sequence[int]) -> Once:
         return trial_config(TRIAL, {"proxy": "noise/uniform", "count": count, "distill.mix_proxy": 0.25})
 
     loaded = dict(zip(sizes, load([config(count) for count in sizes], None, folder), strict=True))
-    inputs = {count: gather(one, folder) for count, one in loaded.items()}  # the bank is made here, once
+    inputs = {count: gather(trial, folder) for count, trial in loaded.items()}  # the bank is made here, once
     return lambda count: timed(
         load=lambda: load_proxy(config(count), None),
         prepare=lambda: gather(loaded[count], folder),
@@ -227,7 +227,7 @@ AXES: dict[str, tuple[Callable[[Path, Sequence[int]], Once], tuple[int, ...]]] =
 
 
 def measured(once: Once, sizes: Sequence[int], repetitions: int, warm_up: bool = True) -> dict[str, dict[int, float]]:
-    """Return the median seconds by name and size; the sizes take turns, so that all meet the same machine."""
+    """Return the median seconds by name and size; sizes alternate, so that a busy machine slows all of them."""
     if warm_up:
         once(sizes[0])
     turns = [{size: once(size) for size in sizes} for _ in range(repetitions)]

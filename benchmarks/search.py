@@ -36,7 +36,7 @@ from degan_search.settings.criteria import TRUE
 from degan_search.system.errors import UserError
 
 SHARES = np.linspace(0, 1, 201)
-"""Compute at which regret is read off."""
+"""Shares of the whole grid's compute at which regret is measured."""
 AT = {"quarter": 50, "half": 100, "end": 200}
 FACTORS = (2.0, 3.0, 4.0)
 RESAMPLES = 1_999
@@ -64,7 +64,7 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Stopping:
-    """Where trials are stopped: the first rung, as a share of the GAN steps, and the reduction factor."""
+    """How trials are stopped early: the first rung, as a share of the GAN steps, and the reduction factor."""
 
     grace: float
     factor: float
@@ -86,10 +86,10 @@ def chosen(frame: pd.DataFrame, ended: Sequence[Ended], by: str) -> np.ndarray:
     scores, accuracies = known[by].to_dict(), (100 * known[TRUE]).to_dict()
     accuracy = np.full(len(SHARES), 100 * known[TRUE].mean())
     best, unit = -np.inf, whole(frame)
-    for one in ended:
-        if one.state is State.COMPLETE and scores[one.point] > best:
-            best = scores[one.point]
-            accuracy[one.spent / unit - ROUNDING < SHARES] = accuracies[one.point]
+    for trial in ended:
+        if trial.state is State.COMPLETE and scores[trial.point] > best:
+            best = scores[trial.point]
+            accuracy[trial.spent / unit - ROUNDING < SHARES] = accuracies[trial.point]
     return accuracy
 
 
@@ -128,7 +128,7 @@ def stops(frame: pd.DataFrame, orders: int) -> pd.DataFrame:
         recorded = timelines(frame, grace)
         for factor in FACTORS:
             runs = [replay(in_random_order(frame, order), recorded, Rungs(factor)) for order in range(orders)]
-            kept = [known.loc[[one.point for one in run if one.state is State.COMPLETE]] for run in runs]
+            kept = [known.loc[[trial.point for trial in run if trial.state is State.COMPLETE]] for run in runs]
             regret = interval([picked(known) - picked(own) for own in kept])
             compute = np.mean([run[-1].spent for run in runs]) / unit
             rows.append([grace, factor, compute, regret.mean, regret.low, regret.high])

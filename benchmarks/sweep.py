@@ -1,4 +1,4 @@
-"""What a sweep makes of the machine: Ray against a bare loop, threads, start-up, memory, Ray's share of the time."""
+"""How well a sweep uses the machine: Ray against a bare loop, threads, start-up, memory, Ray's share of the time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TINY |= {"bank.generated_images": 200, "distill.score_images": 64}
 
 
 def space(trials: int, gan_steps: int, changes: Mapping[str, Any] = {}) -> schema.Space:
-    """Return a search of so many trials of one length, with a rung and none stopped early."""
+    """Return a search of so many trials, each with the same steps and one rung, and no early stopping."""
     half = max(1, gan_steps // 2)
     lengths = {"gan.steps": gan_steps, "probe.at": [half], "probe.steps": half}
     lengths |= {"distill.steps": 2 * gan_steps, "distill.steps_per_epoch": half}
@@ -59,7 +59,7 @@ def space(trials: int, gan_steps: int, changes: Mapping[str, Any] = {}) -> schem
 
 
 def configs(searched: schema.Space) -> list[TrialConfig]:
-    """Return the trials of a search whose first points are all of it."""
+    """Return the trials of a search that runs its first points and nothing else."""
     (cell,) = cells(searched)
     example = cell.example()
     weights = [point["gan.lambda_e"] for point in searched.first]
@@ -89,7 +89,7 @@ def share(swept: Swept) -> float:
 
 
 def compare(trials: int, gan_steps: int, repetitions: int, inputs: Inputs, figures: Figures) -> None:
-    """Compare, in turns, one thread a trial with all threads, and Ray Tune with a bare loop."""
+    """Compare, alternately, one thread a trial with all threads, and Ray Tune with a bare loop."""
     searched = space(trials, gan_steps)
     wanted = configs(searched)
     few = wanted[: 3 * SLOTS]

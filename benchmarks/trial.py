@@ -180,7 +180,7 @@ def report(cases: dict[str, Case], seconds: dict[str, list[float]], held_out: tu
 
 
 def main() -> None:
-    """Run both procedures in turns, seed by seed."""
+    """Run both procedures alternately, seed by seed."""
     task = "fashion_mnist" if (data_folder(None) / "fashion_mnist").is_dir() else "glyphs"
     parser = arguments(__doc__, repetitions=5, gan_steps=150, threads=1, task=task, storage="runs/cache")
     options = parser.parse_args()

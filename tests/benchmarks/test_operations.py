@@ -129,7 +129,7 @@ def test_table_2_is_the_sum_of_its_runs():
     cost, whole, stopped = costs(), table2(200, stopping=False), table2(200)
 
     def total(work, part, kind):
-        return sum(one.total for one in work if (one.part, one.kind) == (part, kind))
+        return sum(steps.total for steps in work if (steps.part, steps.kind) == (part, kind))
 
     images = sum(batch * steps for batch, steps in gans)
     assert total(whole, "bank", "gan") == images * (cost.dcgan + 2 * cost.degan)
@@ -144,6 +144,6 @@ def test_table_2_is_the_sum_of_its_runs():
 
 def test_less_is_left_where_trials_stop_and_where_images_are_used_again():
     whole, stopped, again = (
-        sum(one.total for one in work) for work in (table2(400, stopping=False), table2(400), table2(400, 0.25))
+        sum(steps.total for steps in work) for work in (table2(400, stopping=False), table2(400), table2(400, 0.25))
     )
     assert again < stopped < whole

@@ -32,7 +32,7 @@ from degan_search.search.space.schema import Space
 from degan_search.settings import yaml_text
 from degan_search.settings.resolve import parse
 from degan_search.settings.trial import TeacherConfig, TrialConfig
-from degan_search.stages import teacher as teachers
+from degan_search.stages.teacher import Teacher
 from degan_search.system.errors import BrokenFileWarning, UserError
 from degan_search.training import resumable
 
@@ -77,7 +77,7 @@ def image_reader(kind: str, suffix: str, modes: tuple[str, ...], **options: obje
         several = {"save_all": True, "append_images": [Image.new("RGB", (13, 9))]}
         animated = [picture(kind, **several)] if kind in ("GIF", "PNG", "TIFF", "WEBP") else []
         pictures = [picture(kind, mode, **options) for mode in modes] + animated
-        return whole(*pictures) + ([(one, checked_png) for one in pictures] if kind == "PNG" else [])
+        return whole(*pictures) + ([(content, checked_png) for content in pictures] if kind == "PNG" else [])
 
     return Reader(f"image.{suffix}", lambda path: files.read_folder(path.parent), seeds, 8)
 
@@ -98,8 +98,8 @@ def archive(name: str, others: dict[str, bytes]) -> Callable[[bytes], bytes]:
     def made(part: bytes) -> bytes:
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w") as new:
-            for one, content in {name: part, **others}.items():
-                new.writestr(zipfile.ZipInfo(one), content)
+            for member, content in {name: part, **others}.items():
+                new.writestr(zipfile.ZipInfo(member), content)
         return stream.getvalue()
 
     return made
@@ -133,7 +133,12 @@ def archives(folder: Path) -> list[Seed]:
     stream = io.BytesIO()
     np.savez(stream, images=np.array([Bomb()]))
     made.append(stream.getvalue())
-    parts = [(name, unpacked(one)) for one in made for name in ("images.npy", "labels.npy") if name in unpacked(one)]
+    parts = [
+        (name, unpacked(content))
+        for content in made
+        for name in ("images.npy", "labels.npy")
+        if name in unpacked(content)
+    ]
     return whole(*made) + [(others.pop(name), archive(name, others)) for name, others in parts]
 
 
@@ -179,7 +184,7 @@ def states(folder: Path) -> list[Seed]:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), script)
     bomb, old = {"0.weight": Bomb()}, {"_use_new_zipfile_serialization": False}
     archives = [saved(weights()), saved(bomb), saved({"0.weight": bytearray(99)})]
-    parts = [unpacked(one) for one in archives]
+    parts = [unpacked(content) for content in archives]
     name = "archive/data.pkl"
     pickles = [(others.pop(name), archive(name, others)) for others in parts]
     return whole(*archives, saved(bomb, **old), script.getvalue(), pickle.dumps(Bomb())) + pickles
@@ -187,7 +192,7 @@ def states(folder: Path) -> list[Seed]:
 
 def read_teacher(path: Path) -> None:
     config = TeacherConfig(dataset="digits", network="lenet", width=2, path=str(path))
-    teachers.Teacher(config, path.read_bytes(), path.suffix, 10, 1, "", 0.0).model()
+    Teacher(config, path.read_bytes(), path.suffix, 10, 1, "", 0.0).model()
 
 
 def trial_states(folder: Path) -> list[Seed]:

@@ -95,6 +95,6 @@ class Cluster:
 def free_ports(count):
     with contextlib.ExitStack() as stack:
         taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in taken]
+        for listener in taken:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in taken]
