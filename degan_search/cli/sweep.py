@@ -58,7 +58,7 @@ def resume(
 ) -> None:
     """Go on with a run that was cut short, or add trials to it; what is not said is done as it was begun.
 
-    Finished trials stay; unfinished ones go on from their checkpoints. `cell.yaml` in the run's folder may not have
+    Finished trials stay; unfinished ones go on from their checkpoints. `space.yaml` in the run's folder may not have
     changed, unless --allow-changed.
     """
     from degan_search.search.resume import resume as run_resume
