@@ -101,7 +101,7 @@ def check_writable(folder: Path, what: str) -> None:
 
 
 def start(space: schema.Space, options: Options) -> None:
-    """Write what a run is begun with, or goes on with: `space.yaml`, and `run.json` with options and provenance."""
+    """Write what a run is begun with, or goes on with: `cell.yaml`, and `run.json` with options and provenance."""
     (options.folder / layout.LEDGER).mkdir(exist_ok=True)
     write_bytes(options.folder / SPACE, space_file.dump(space).encode())
     about = provenance.provenance() | {"options": options.saved(), "space": _plain(space)}
@@ -123,11 +123,11 @@ class Begun:
     options: dict[str, Any]
     versions: dict[str, Any]
     changed: list[str]
-    """Where the file `space.yaml` is another than that."""
+    """Where the file `cell.yaml` is another than that."""
 
 
 def begun(folder: Path, file: str | None = None) -> Begun:
-    """Read what a run was begun with; `file`: a space to go on with, by default the run's own `space.yaml`.
+    """Read what a run was begun with; `file`: a space to go on with, by default the run's own `cell.yaml`.
 
     `space` is the file's. Where `run.json` holds none, as in older runs, that is what the run was begun with.
 
