@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from analysis.report import samples, watch
 from degan_search import ledger
 from degan_search.cli.main import app
-from degan_search.system.errors import UserError
+from degan_search.system.errors import BrokenFileWarning, UserError
 from tests.analysis.report.pages import fail
 
 
@@ -94,13 +94,20 @@ class TestWatch:
         expect(tab.locator("#filters [name=text]")).to_have_value("search-0001")
         assert ask("/version") != before
 
-    def test_a_broken_ledger_is_told(self, served):
+    def test_a_broken_row_is_named_and_left_out(self, served):
         run, _, ask = served
         (run / "ledger").mkdir()
         (run / "ledger" / "search-0000-1.parquet").write_bytes(b"broken")
+        with pytest.warns(BrokenFileWarning, match=r"search-0000-1\.parquet"):
+            assert ask("/")[0] == 200
+
+    def test_a_ledger_that_is_refused_is_told(self, served, tmp_path):
+        run, _, ask = served
+        ledger.write(tmp_path / "other", fail("search-0000"))
+        (run / "ledger").symlink_to(tmp_path / "other" / "ledger")
         status, text = ask("/")
         assert status == 500
-        assert b"search-0000-1.parquet" in text
+        assert b"ledger is a link" in text
 
     def test_ends_at_ctrl_c(self, made):
         program = "from degan_search.cli.main import main; main()"
