@@ -32,12 +32,12 @@ NOTES = (
 def compare(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each configuration of the finished final runs, accuracies in percent on the test images.
 
-    Configurations are compared within one task, teacher, student, proxy and budget, over the seeds they share. In each
-    such group DeGAN's chosen configuration comes first: of those with the most finished seeds the one with the
-    best mean `score`, so neither test nor held-out true images choose it. `difference` is its accuracy minus the
-    row's, with the interval and two-sided p of the paired t-test and the number of pairs; `low` and `high` are
-    the bootstrap interval of the row's own mean. Groups without DeGAN are left out. `gan_steps` and
-    `distill_steps` are means of what was run, so a baseline that is not step-matched shows.
+    Configurations are compared within one task, teacher, student, proxy and length of training, over the seeds they
+    share. In each such group DeGAN's chosen configuration comes first: of those with the most finished seeds the one
+    with the best mean `score`, so neither test nor held-out true images choose it. `difference` is its accuracy minus
+    the row's, with the interval and two-sided p of the paired t-test and the number of pairs; `low` and `high` are
+    the bootstrap interval of the row's own mean. Groups without DeGAN are left out. `gan_steps` and `distill_steps`
+    are means of what was run, so a baseline that is not step-matched shows.
 
     Args:
         frame: from `ledger.load`, evaluated.
@@ -59,7 +59,7 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -> str:
-    """Return a `compare` table as text or as Markdown, with what the figures are in a line below."""
+    """Return a `compare` table as text or as Markdown, with a line below that explains the figures."""
     shown = pd.DataFrame(
         {
             "proxy": table["proxy"],
@@ -100,18 +100,18 @@ def save(table: pd.DataFrame, folder: Path) -> None:
 
 
 def _setting(config: TrialConfig) -> tuple[Any, ...]:
-    """Return what compared runs share: task, teacher, student, proxy and budget."""
+    """Return what compared runs share: task, teacher, student, proxy, and lengths of training."""
     gan = config.gan
-    budgets = (
+    lengths = (
         (part.steps, None if part.steps else part.epochs, part.batch_size, part.batch_of)
         for part in (config.distill, config.distill_images, config.incremental)
     )
     shared = (config.task, config.teacher, config.student, config.proxy, config.count)
-    return (*shared, gan.steps, gan.epochs, gan.batch_size, gan.batch_of, *budgets)
+    return (*shared, gan.steps, gan.epochs, gan.batch_size, gan.batch_of, *lengths)
 
 
 def _rows(group: pd.DataFrame, configs: pd.Series[Any]) -> list[dict[str, Any]]:
-    # One that two runs repeat counts once: it gave the same result.
+    # A trial that two runs repeat gave the same result and counts once.
     configurations = [
         rows.drop_duplicates("config_seed").set_index("config_seed").sort_index()
         for _, rows in group.groupby(configs.map(lambda config: config.model_copy(update={"seed": 0})), sort=False)

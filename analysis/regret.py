@@ -26,8 +26,8 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
     training images; of students that learned new classes, on held-out images of old and new ones. Regret is the
     oracle's accuracy minus that of the picked trial; the oracle is cross-fitted, picking by one half of these
     images and scored on the other, both ways, so that it does not gain by picking and scoring on the same
-    images; a lucky pick may therefore have a regret below 0. A search that stopped its best trial early does
-    not show here. Beside the criteria stand the released code's weights, where a trial had them, and a choice at
+    images; a lucky pick may therefore have a regret below 0. That a search stopped its best trial early
+    cannot be seen here. Beside the criteria stand the released code's weights, where a trial had them, and a choice at
     random (the trials' mean). `rank_correlation` is Spearman's between criterion, its sign turned where less is
     better, and accuracy.
 

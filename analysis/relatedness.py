@@ -1,4 +1,4 @@
-"""Whether measures of how related a proxy is foretell how well students distilled from it do."""
+"""Whether measures of how related a proxy is predict the accuracy of students distilled from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTCOMES = {
     "gain": "gain, best score",
     "gain_fixed": "gain, (0, 5)",
 }
-"""What a measure is to foretell: accuracies in percent, and DeGAN's gain over DCGAN in points."""
+"""What a measure should predict: accuracies in percent, and DeGAN's gain over DCGAN in points."""
 ACCURACY = {Phase.SEARCH: "oracle_accuracy", Phase.FINAL: "test_accuracy"}
 IMAGES = {
     Phase.SEARCH: "search trials on the held-out share of the true training images",
@@ -45,7 +45,7 @@ def outcomes(frame: pd.DataFrame, phase: Phase = Phase.SEARCH) -> pd.DataFrame:
     Over finished trials of one phase: of the search by accuracy on the held-out share of the true training
     images, of finals by test accuracy. DCGAN is the method `dcgan`, and `degan` with both weights 0. DeGAN is
     the trial with the best score (of finals the weights with the best mean over seeds), and apart from that
-    the trials at the released code's weights. Trials alike count as their mean.
+    the trials at the released code's weights. Several such trials count as their mean.
 
     Args:
         frame: from `ledger.load`, trials with one teacher.
@@ -79,8 +79,8 @@ def outcomes(frame: pd.DataFrame, phase: Phase = Phase.SEARCH) -> pd.DataFrame:
 def correlations(frame: pd.DataFrame, measures: pd.DataFrame, phase: Phase = Phase.SEARCH) -> pd.DataFrame:
     """Return Spearman's rho of each measure and outcome over proxies, with interval, permutation p and their number.
 
-    Apart for each count of images: proxies of equal count differ in their classes alone, and one proxy at two
-    counts is no second proxy. NaN for fewer than three proxies, or where one side does not vary.
+    For each count of images by itself: proxies of equal count differ in their classes alone, and a proxy with two
+    counts is still one proxy. NaN for fewer than three proxies, or where one side does not vary.
 
     Args:
         frame: as for `outcomes`.

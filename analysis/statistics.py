@@ -1,4 +1,4 @@
-"""Intervals and correlations, each with the number of values behind it; scipy does the sums."""
+"""Bootstrap intervals and rank correlations by scipy, each with the number of values that it rests on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from degan_search.selection.paired_test import finite_pairs
 
 RESAMPLES = 9_999
 BATCH = 1_000_000
-"""Values resampled at a time, which bounds the memory."""
+"""Values resampled at a time, as memory is limited."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, s
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold one value alone
             return (centred[0] * centred[1]).sum(axis=axis) / scale
 
-    # A permutation moves ranks as it moves values, so Pearson's of the ranks needs no ranking anew.
+    # Permuting values permutes their ranks, so ranks are computed once and Pearson's correlation of them is taken.
     ranks = stats.zscore(stats.rankdata(pairs, axis=0), axis=0)
     test = stats.permutation_test(
         (ranks[:, 1],),
@@ -96,7 +96,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, s
         rng=_rng(seed),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the same resamples
+        warnings.simplefilter("ignore")  # of resamples in which one side does not vary
         drawn = stats.bootstrap(
             (x, y),
             rho,

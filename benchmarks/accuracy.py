@@ -27,7 +27,7 @@ from degan_search.trial.trial import Trial
 
 
 def trial_with(config: TrialConfig, inputs: Inputs, device: str, generator: nn.Module | None = None) -> Trial:
-    """Return the trial; given a trained generator, one whose GAN is done."""
+    """Return a trial; with a trained generator given, its GAN is done."""
     trial = Trial(config, inputs, device)
     if generator is not None:
         trial.generator = generator
@@ -41,13 +41,13 @@ def main() -> None:
     parser.add_argument("setting", help="dotted name, such as precision or distill.pool_refresh")
     parser.add_argument("values", nargs="+")
     parser.add_argument("--set", nargs="*", default=[], help="key=value over the space's trial")
-    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data-dir", type=Path, help="folder of the image sets; default: DATA_DIR, or ./data")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
     options = parser.parse_args()
     set_up_torch(options.threads)
     device = choose_device()
     space = yaml.safe_load(files("search_spaces").joinpath(f"{options.space}.yaml").read_text())
-    changes = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in options.set)}
+    changes = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options.set)}
     base = {"proxy": options.proxy, "method": "degan", "probe.at": []} | changes
     values = [yaml.safe_load(value) for value in options.values]
 
@@ -76,7 +76,7 @@ def main() -> None:
                 turns.step()
             for seed, trial in trials.items():
                 if options.setting.startswith("distill.") and trial.outcome.generator is not None:
-                    generators[seed] = trial.outcome.generator  # the same whatever distillation does
+                    generators[seed] = trial.outcome.generator  # distillation's settings do not change it
                 found[value].append(100 * accuracy(predict(trial.outcome.student, judged), labels))
                 timed = "distill_seconds" if options.setting.startswith("distill.") else "seconds"
                 seconds[value].append(trial.outcome.metrics[timed] / len(beside))

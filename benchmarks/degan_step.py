@@ -1,7 +1,8 @@
 """A DeGAN step with an AlexNet teacher: the released procedure, ours in float32 and in bf16, ours without single parts.
 
-Each step has its images made ready: one by one from PIL in the released procedure, by index and all at once in ours.
-Weights and images are random, which changes no time. The released procedure has a process and torch's own settings.
+A step includes preparing its images: one by one from PIL in the released procedure, all at once by index in ours.
+Weights and images are random, which changes no time. The released procedure runs in a process of its own with torch's
+default settings.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from benchmarks.measure import Apart, Figures, arguments, interleaved
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.settings.trial import GanConfig
-from degan_search.stages import gan as degan
+from degan_search.stages.gan import Gan, build
 from degan_search.stages.gan_training import GanTraining
 from degan_search.system import device, seeds
 from degan_search.training.batches import IndexBatches
 from degan_search.training.context import Context
 
 IMAGES, CLASSES = 2000, 10
-Change = Callable[[degan.Gan], None]
+Change = Callable[[Gan], None]
 
 
 def released(config: GanConfig, teacher: nn.Module, images: np.ndarray, whole: bool) -> Callable[[], object]:
     """Return the released procedure's next step; not `whole`: its images alone."""
     order = IndexBatches(len(images), config.batch_size, seeds.generator(0, "images"))
-    gan = degan.build(config, 3, teacher, Context(0))
+    gan = build(config, 3, teacher, Context(0))
     assert gan.discriminator is not None
     generator, discriminator = reference.plain(gan.generator), reference.plain(gan.discriminator)
     batches, noise = reference.real_batches(images, order), seeds.generator(0, "noise")
@@ -53,24 +54,24 @@ def ours(
 ) -> Callable[[], object]:
     """Return our training's next step, after a change of the GAN."""
     context = Context(0, precision=precision)
-    gan = degan.build(config, 3, teacher, context)
+    gan = build(config, 3, teacher, context)
     if change:
         change(gan)
-    every = tuple(range(1, 1000))  # each step is reported, so that its losses are waited for
+    every = tuple(range(1, 1000))  # each step is reported, so that its time includes computing the losses
     return GanTraining(gan, torch.from_numpy(images), len(images), context, every).step
 
 
-def teacher_gradients(gan: degan.Gan) -> None:
-    """Compute the gradients of the teacher's parameters, which nobody uses."""
+def teacher_gradients(gan: Gan) -> None:
+    """Compute the gradients of the teacher's parameters too, which are not needed."""
     gan.teacher.requires_grad_(True)
 
 
-def stock_norms(gan: degan.Gan) -> None:
+def stock_norms(gan: Gan) -> None:
     """Take torch's own LocalResponseNorm."""
     gan.teacher = reference.with_stock_norms(gan.teacher)
 
 
-def contiguous(gan: degan.Gan) -> None:
+def contiguous(gan: Gan) -> None:
     """Take contiguous weights and images."""
     for model in (gan.generator, gan.discriminator, gan.teacher):
         assert model is not None
@@ -79,7 +80,7 @@ def contiguous(gan: degan.Gan) -> None:
     gan.step = lambda real, z: step(real.contiguous(), z)  # type: ignore[method-assign]
 
 
-def plain_adam(gan: degan.Gan) -> None:
+def plain_adam(gan: Gan) -> None:
     """Update one weight after the other."""
     config = gan.config
     assert gan.discriminator is not None
@@ -97,7 +98,7 @@ WITHOUT: dict[str, Change] = {
 
 
 def main() -> None:
-    """Time all cases in turns and print what they took."""
+    """Time all cases alternately and print what they took."""
     options = arguments(__doc__, repetitions=5, threads=1, width=64, batch=128).parse_args()
     device.set_up_torch(options.threads)
     config = GanConfig(width=options.width, batch_size=options.batch, batch_of="used", steps=10**6)
@@ -105,7 +106,7 @@ def main() -> None:
     with seeds.seeded(0, "teacher"):
         teacher = build_classifier("alexnet", CLASSES).eval()
 
-    def frozen() -> nn.Module:  # for each case its own, as changes must not reach the others
+    def frozen() -> nn.Module:  # a new one for each case, as some cases change it
         return freeze(teacher, fold_norms=True)
 
     cases: dict[str, Callable[[], object]] = {

@@ -1,9 +1,9 @@
 """A distillation step, AlexNet to AlexNet-half: the released procedure, and ours with fresh images and with pools.
 
 Ours is timed over whole cycles, from the making of a pool of images to its last use, and divided by the cycle's steps,
-so that each step bears its share. Pools of POOL images stand for the default's larger ones: an image costs the same.
-The score that picks the best weights is timed by the image and added in figures of their own, as many images a step as
-in the paper's settings. Weights are random, which changes no time.
+so that each step has its share of making the pool. Pools hold POOL images instead of the default's larger number, as an
+image costs the same. The score that picks the best weights is timed by itself; figures with it count as many scored
+images for each step as the paper's settings have. Weights are random, which changes no time.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class Networks:
     teacher: nn.Module
 
     def student(self) -> nn.Module:
-        """Return a new one."""
+        """Return a new student."""
         with seeds.seeded(0, "student"):
             return build_classifier("alexnet_half", CLASSES)
 
 
 def networks(width: int) -> Networks:
-    """Return random ones."""
+    """Return networks with random weights."""
     with seeds.seeded(0, "networks"):
         return Networks(build_generator(3, width, LATENT).eval(), build_classifier("alexnet", CLASSES).eval())
 
 
 def noise(batch: int) -> Iterator[Tensor]:
-    """Yield batches of noise for ever."""
+    """Yield batches of noise without end."""
     rng = seeds.generator(0, "noise")
     while True:
         yield torch.randn(batch, LATENT, 1, 1, generator=rng)
@@ -86,7 +86,7 @@ def cycle(config: DistillConfig, refresh: float) -> int:
 
 
 def ours(given: Networks, config: DistillConfig, precision: device.Precision, refresh: float) -> Callable[[], object]:
-    """Return our distillation's next cycle; its score, of one image, is as good as none."""
+    """Return our distillation's next cycle; it scores one image, which takes next to no time."""
     config = config.model_copy(
         update={
             "pool": POOL,
@@ -112,7 +112,7 @@ def our_score(given: Networks, config: DistillConfig, precision: device.Precisio
 
 
 def main() -> None:
-    """Time all cases in turns and print what they took."""
+    """Time all cases alternately and print what they took."""
     options = arguments(__doc__, repetitions=5, threads=1, width=64, batch=64).parse_args()
     device.set_up_torch(options.threads)
     config = TrialConfig().distill.model_copy(update={"batch_size": options.batch})

@@ -1,7 +1,7 @@
 """Trials side by side on a GPU against trials one after the other: DeGAN steps, distillation, trials, Table 2.
 
-At full size, plain, and with steps recorded as CUDA graphs.
-Without a GPU at small sizes, where trials that take turns gain nothing. Weights and images are random, which changes
+On a GPU at full size, plain and with steps recorded as CUDA graphs; on a CPU at small sizes, where trials side by side
+gain nothing. Weights and images are random, which changes
 no time.
 """
 
@@ -27,8 +27,8 @@ from benchmarks.measure import Figures, arguments
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.settings.trial import DistillConfig, GanConfig, TrialConfig
-from degan_search.stages import gan as degan
 from degan_search.stages.distillation import Distillation
+from degan_search.stages.gan import Gan, build
 from degan_search.stages.gan_training import GanProgress, GanTraining
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.system import seeds
@@ -45,12 +45,12 @@ GAN_STEPS = 5000
 GPU = {"width": 64, "batch": 128, "images": 3000, "gan_steps": 80, "epoch": 256, "pool": 4096, "score_images": 4096}
 CPU = {"width": 8, "batch": 32, "images": 500, "gan_steps": 8, "epoch": 16, "pool": 256, "score_images": 128}
 WARM_UP = 10
-"""GAN steps that are not timed; compiling and recording are among them. Of distillation an epoch."""
+"""GAN steps that are not timed, as they include compiling and recording; for distillation one epoch is not timed."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """How many trials run side by side, and how their steps do."""
+    """How many trials run side by side, and how their steps are accelerated."""
 
     members: int = 1
     accelerate: Accelerate = "none"
@@ -63,7 +63,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Setting:
-    """What every case trains: a GAN of `GAN_STEPS` steps at most, then students, AlexNet their teacher."""
+    """What every case trains: GANs of at most `GAN_STEPS` steps and students, with AlexNet as the teacher."""
 
     gan: GanConfig
     distill: DistillConfig
@@ -75,11 +75,11 @@ class Setting:
     precision: Precision
     device: str
 
-    def gans(self, members: int) -> dict[int, degan.Gan]:
+    def gans(self, members: int) -> dict[int, Gan]:
         """Return untrained GANs."""
         configs = [self.gan.model_copy(update={"lambda_d": 5.0 + member}) for member in range(members)]
         return {
-            member: degan.build(config, 3, self.teacher, Context(member, self.device, self.precision))
+            member: build(config, 3, self.teacher, Context(member, self.device, self.precision))
             for member, config in enumerate(configs)
         }
 
@@ -98,7 +98,7 @@ class Setting:
         return Turns(stages, self.device)
 
     def distil(self, case: Case) -> Turns[Progress]:
-        """Distil a case's students from generators that nobody trained, reporting after each epoch."""
+        """Distil a case's students from untrained generators, reporting after each epoch."""
         config, precision = self.distill, self.precision
         stages = {}
         for member, gan in self.gans(case.members).items():
@@ -110,7 +110,7 @@ class Setting:
 
 @dataclass
 class Timing:
-    """Seconds until a stage was warm, then those of what is timed, and the most memory in bytes (NaN on a CPU)."""
+    """Seconds of warming up and of what is timed, and the most memory in bytes (NaN on a CPU)."""
 
     warm_up: float
     seconds: float
@@ -138,7 +138,7 @@ def timed(stage: Callable[[], Turns[Any]]) -> Timing:
 
 
 def time_cases(setting: Setting, cases: Sequence[Case], repetitions: int) -> dict[str, dict[Case, list[Timing]]]:
-    """Time both stages of all cases in turns, each built anew; what does not fit into memory is left out."""
+    """Time both stages of all cases alternately, each newly built; cases that do not fit into memory are left out."""
     found: dict[str, dict[Case, list[Timing]]] = {"gan": {}, "distill": {}}
     at = (WARM_UP, WARM_UP + setting.gan_steps)
     for _ in range(repetitions):
@@ -215,7 +215,7 @@ def print_trials(figures: Figures, setting: Setting, found: dict[str, dict[Case,
 
 def time_batches(figures: Figures, setting: Setting) -> None:
     """Print the time of a GAN's step at each batch of Table 2, as many side by side as in a sweep."""
-    for batch in sorted({one.batch for one in operations.table2(operations.FEWEST) if one.kind == "gan"}):
+    for batch in sorted({steps.batch for steps in operations.table2(operations.FEWEST) if steps.kind == "gan"}):
         case = Case(side_by_side_on_gpu(batch), "graphs")
         images = setting.images.repeat(-(-batch // len(setting.images)), 1, 1, 1)
         own = replace(setting, gan=setting.gan.model_copy(update={"batch_size": batch}), images=images)
@@ -248,9 +248,9 @@ def print_table2(figures: Figures, gan: GanConfig, distill: DistillConfig, epoch
             for what, work, unit, scale in (("table2", every, "hours", 3600), (CELL_NAME, cell, "minutes", 60)):
                 times = {
                     part: sum(
-                        one.total / (per_second[one.batch] if one.kind == "gan" else other)
-                        for one in work
-                        if one.part == part
+                        steps.total / (per_second[steps.batch] if steps.kind == "gan" else other)
+                        for steps in work
+                        if steps.part == part
                     )
                     for part in ("bank", "search", "finals")
                 }
@@ -261,7 +261,7 @@ def print_table2(figures: Figures, gan: GanConfig, distill: DistillConfig, epoch
 
 
 def main() -> None:
-    """Time all cases in turns and print what they took."""
+    """Time all cases alternately and print what they took."""
     gpu = torch.cuda.is_available()
     parser = arguments(__doc__, repetitions=3, epochs=200, pool_refresh=0.0625, threads=1, precision="auto")
     parser.add_argument("--members", type=int, nargs="+", default=[4, 8, 16, 32] if gpu else [2, 4, 8])

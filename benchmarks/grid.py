@@ -28,14 +28,13 @@ from degan_search.evaluation import across_trials
 from degan_search.ledger.columns import State
 from degan_search.settings.resolve import merge, trial_config
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages import teacher as teachers
+from degan_search.stages.teacher import obtain, true_images
 from degan_search.system import provenance
 from degan_search.system.device import choose_device, set_up_torch
 from degan_search.training.measures import predict
 from degan_search.training.turns import Turns, side_by_side_on_gpu
-from degan_search.trial import outcome as outcomes
 from degan_search.trial.inputs import gather, load
-from degan_search.trial.outcome import Event
+from degan_search.trial.outcome import Event, save
 from degan_search.trial.trial import Trial
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -44,7 +43,7 @@ WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
 
 @dataclass
 class Ran:
-    """A trial, and its reports with a score or a loss: seconds are its share of those of the trials beside it."""
+    """A trial, and its reports with a score or a loss; `seconds` is its share of what all beside it took."""
 
     config: TrialConfig
     trial: Trial
@@ -58,6 +57,14 @@ class Ran:
         """The finished trial's; NaN for another."""
         return self.trial.outcome.metrics["score"] if self.state is State.COMPLETE else nan
 
+    def record(self, event: Event) -> None:
+        """Take what the trial reports."""
+        if event.stage == "done":
+            self.state = State.COMPLETE
+        elif event.metrics:
+            score = event.metrics.get("score", nan)
+            self.curve.append({"budget": event.gan_steps, "score": score, "seconds": event.seconds / self.beside})
+
 
 class Grid:
     """A space of one cell, and what its trials are given."""
@@ -70,9 +77,9 @@ class Grid:
         ]
         self.seeds = (space.get("finals") or {}).get("seeds", ())
         config = trial_config(self.cell)
-        self.true = teachers.true_images(config.teacher, data)
+        self.true = true_images(config.teacher, data)
         begun = time.perf_counter()
-        self.teacher = teachers.obtain(config.teacher, self.true, cache, device=device)
+        self.teacher = obtain(config.teacher, self.true, cache, device=device)
         figures.add("grid_teacher_seconds", time.perf_counter() - begun)
         figures.add("grid_teacher_held_out_accuracy", 100 * self.teacher.held_out_accuracy)
         (loaded,) = load([config], data, cache, device)
@@ -85,65 +92,57 @@ class Grid:
         return [trial_config(self.cell, point) for point in self.points]
 
     def run(self, configs: Sequence[TrialConfig], together: int, halving: bool = False) -> Iterator[list[Ran]]:
-        """Run trials, so many side by side; yields those that were, ended."""
+        """Run trials, `together` of them side by side, and yield these when all of them have ended."""
         for start in range(0, len(configs), together):
             some = configs[start : start + together]
             ran = [Ran(config, Trial(config, self.inputs, self.device), beside=len(some)) for config in some]
-            turns = Turns(dict(enumerate(one.trial for one in ran)), self.device)
+            turns = Turns(dict(enumerate(member.trial for member in ran)), self.device)
             while not turns.done:
                 events = turns.step()
                 for member, event in events.items():
-                    self._heard(ran[member], event)
+                    ran[member].record(event)
                 scored = {member: event.metrics.get("score", nan) for member, event in events.items()}
                 if halving and all(event.stage == "gan" for event in events.values()):
                     halve(turns, ran, {member: score for member, score in scored.items() if isfinite(score)})
             yield ran
 
-    def _heard(self, one: Ran, event: Event) -> None:
-        if event.stage == "done":
-            one.state = State.COMPLETE
-        elif event.metrics:
-            score = event.metrics.get("score", nan)
-            one.curve.append({"budget": event.gan_steps, "score": score, "seconds": event.seconds / one.beside})
-
-    def row(self, one: Ran, agreements: dict[str, across_trials.Scores]) -> dict[str, Any]:
+    def row(self, ran: Ran, agreements: dict[str, across_trials.Scores]) -> dict[str, Any]:
         """Return a trial's row of a recorded table."""
-        config, done = one.config, one.state is State.COMPLETE
-        right = self.right(one).double() if done else torch.full((2,), nan)
+        config, done = ran.config, ran.state is State.COMPLETE
+        right = self.right(ran).double() if done else torch.full((2,), nan)
         about = provenance.provenance()
         return {
             "lambda_e": config.gan.lambda_e,
             "lambda_d": config.gan.lambda_d,
-            "state": str(one.state),
-            "score": one.score,
+            "state": str(ran.state),
+            "score": ran.score,
             "oracle_accuracy": right.mean().item(),
             "oracle_half_1": right[0::2].mean().item(),
             "oracle_half_2": right[1::2].mean().item(),
             "cross_soft_agreement": agreements.get(named(config), {}).get("cross_soft_agreement", nan),
             "gan_steps": config.gan.steps,
-            "seconds": one.trial.metrics.get("seconds", nan) / one.beside,
+            "seconds": ran.trial.metrics.get("seconds", nan) / ran.beside,
             "device": self.device,
             "hardware": about["hardware"],
             "git_commit": about["git_commit"],
-            "rungs": rungs(pd.DataFrame(one.curve)),
+            "rungs": rungs(pd.DataFrame(ran.curve)),
         }
 
-    def right(self, one: Ran) -> torch.Tensor:
+    def right(self, ran: Ran) -> torch.Tensor:
         """Return for each held-out true image whether the student is right."""
         images, labels = (torch.from_numpy(part[self.true.held_out]) for part in (self.true.images, self.true.labels))
-        return predict(one.trial.outcome.student, images.to(self.device)).argmax(1).cpu() == labels
+        return predict(ran.trial.outcome.student, images.to(self.device)).argmax(1).cpu() == labels
 
     def agreements(self, ran: Sequence[Ran]) -> dict[str, across_trials.Scores]:
         """Return how the finished trials' students agree with the teacher across generators."""
         competitors = []
-        for one in ran:
-            if one.state is State.COMPLETE:
-                outcome, gan = one.trial.outcome, one.config.gan
-                competitors.append(
-                    across_trials.Competitor(
-                        named(one.config), outcome.student, outcome.generator, gan.latent, one.config.seed
-                    )
+        for finished in (trial for trial in ran if trial.state is State.COMPLETE):
+            outcome, config = finished.trial.outcome, finished.config
+            competitors.append(
+                across_trials.Competitor(
+                    named(config), outcome.student, outcome.generator, config.gan.latent, config.seed
                 )
+            )
         held_out = torch.from_numpy(self.inputs.bank[: self.inputs.bank_proxy_images]).to(self.device)
         return across_trials.agreements(competitors, held_out, self.teacher.model(self.device))
 
@@ -164,7 +163,7 @@ def main() -> None:
     """Run the grid, record it, and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("space", help="a name in search_spaces/, or a file")
-    parser.add_argument("--data", type=Path, help="folder of the image sets; default DATA_DIR")
+    parser.add_argument("--data-dir", type=Path, help="folder of the image sets; default: DATA_DIR, or ./data")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="of teachers and banks")
     parser.add_argument("--together", type=int, help="trials side by side; default as in a sweep")
     parser.add_argument("--halving", action="store_true", help="drop the worse half at each rung; nothing is recorded")
@@ -177,25 +176,25 @@ def main() -> None:
     figures = Figures()
     file = Path(given.space) if given.space.endswith(".yaml") else SPACES / f"{given.space}.yaml"
     space = yaml.safe_load(file.read_text())
-    grid = Grid(space, given.data, given.cache, device, figures)
+    grid = Grid(space, given.data_dir, given.cache, device, figures)
     together = given.together or side_by_side_on_gpu(grid.searched()[0].gan.batch_size)
     begun, everyone, rows = time.perf_counter(), list[Ran](), list[dict[str, Any]]()
     for ran in grid.run(grid.searched(), together, given.halving):
         figures.add("grid_seconds_so_far", time.perf_counter() - begun)
         everyone += ran
         agreements = grid.agreements(everyone)
-        rows = [grid.row(one, agreements) for one in everyone]
+        rows = [grid.row(trial, agreements) for trial in everyone]
         for row in rows[-len(ran) :]:
             about = f"{row['state']}, score {row['score']:.3f}, held-out accuracy {100 * row['oracle_accuracy']:.1f}"
             scores = ", ".join(f"{rung['score']:.3f}" for rung in row["rungs"])
             print(f"{row['lambda_e']:g}, {row['lambda_d']:g}: {about}, rungs {scores}", flush=True)
         if given.pictures:
-            for one in (one for one in ran if one.state is State.COMPLETE):
-                outcomes.save(one.trial.outcome, given.pictures / named(one.config))
+            for finished in (trial for trial in ran if trial.state is State.COMPLETE):
+                save(finished.trial.outcome, given.pictures / named(finished.config))
         if not given.halving:
             pd.DataFrame(rows).to_parquet(given.out or FOLDER / f"{file.stem}.parquet", index=False, **SMALL)
     figures.add("grid_search_seconds", time.perf_counter() - begun)
-    done = [(one, row) for one, row in zip(everyone, rows, strict=True) if one.state is State.COMPLETE]
+    done = [(trial, row) for trial, row in zip(everyone, rows, strict=True) if trial.state is State.COMPLETE]
     best, row = max(done, key=lambda pair: pair[0].score)
     figures.add("grid_chosen_lambda_e", best.config.gan.lambda_e)
     figures.add("grid_chosen_lambda_d", best.config.gan.lambda_d)
@@ -214,8 +213,8 @@ def finals(grid: Grid, chosen: TrialConfig, figures: Figures) -> None:
         configs = [chosen.model_copy(update={"seed": seed, "gan": gan}) for seed in grid.seeds]
         (ran,) = grid.run(configs, len(configs))
         figures.add(f"grid_finals_{name}_seconds", time.perf_counter() - begun)
-        done = [one for one in ran if one.state is State.COMPLETE]
-        accuracies = [100 * grid.right(one).double().mean().item() for one in done]
+        done = [trial for trial in ran if trial.state is State.COMPLETE]
+        accuracies = [100 * grid.right(trial).double().mean().item() for trial in done]
         figures.add(f"grid_finals_{name}_accuracy", mean(accuracies))
         figures.add(f"grid_finals_{name}_standard_deviation", stdev(accuracies))
 

@@ -1,4 +1,4 @@
-"""What a sweep costs its driver: trials that do nothing but report at five rungs, as many as asked for."""
+"""What a sweep costs its driver: trials that compute nothing and report at five rungs."""
 
 from __future__ import annotations
 
@@ -21,27 +21,26 @@ from rich.console import Console
 from degan_search import ledger
 from degan_search.ledger.columns import Phase, Report, State
 from degan_search.search import open_run, phase, remaining
-from degan_search.search import sweep as module
 from degan_search.search.callbacks.recorder import Recorder
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run import tune_dicts
 from degan_search.search.run.options import Options
 from degan_search.search.run.results import TrialResult
-from degan_search.search.space import cell as spaces
 from degan_search.search.space import schema
+from degan_search.search.space.cell import cells
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.workers.cluster import ray_cluster
 
 RUNGS = (100, 200, 300, 400, 500)
 CELLS = ("digits", "photos", "glyphs/[K-Z]", "noise/uniform", "noise/gaussian")
 WINDOW = 500
-"""Trials between two looks at the driver."""
+"""Trials between two measures of the driver."""
 
 
 class Stub(tune.Trainable):  # type: ignore[misc]
-    """A trial without a pipeline: it reports what a real one would."""
+    """A trial that computes nothing: it reports what a real one would."""
 
-    def setup(self, config: dict[str, Any], **given: Any) -> None:
+    def setup(self, config: dict[str, Any], **ignored: Any) -> None:
         """Take a job."""
         (self.job,), self.rung = tune_dicts.from_config(config), 0
 
@@ -54,27 +53,27 @@ class Stub(tune.Trainable):  # type: ignore[misc]
         """Report the next rung, or the end."""
         self.rung += 1
         done = self.rung > len(RUNGS)
-        budget = RUNGS[-1] if done else RUNGS[self.rung - 1]
+        gan_steps = RUNGS[-1] if done else RUNGS[self.rung - 1]
         gan = self.job.config.gan
         score = 1 / (1 + abs(gan.lambda_e - 3) + abs(gan.lambda_d - 7)) + 0.001 * self.rung
-        steps = [budget - step for step in (80, 60, 40, 20)]
+        steps = [gan_steps - step for step in (80, 60, 40, 20)]
         curve = [Report(budget=step, score=math.nan, seconds=1.0, stage="gan") for step in steps]
-        curve.append(Report(budget=budget, score=score, seconds=1.0, stage="done" if done else "gan"))
-        told = TrialResult(
-            id=self.job.id,
+        curve.append(Report(budget=gan_steps, score=score, seconds=1.0, stage="done" if done else "gan"))
+        result = TrialResult(
+            id=self.jobs[0].id,
             score=score,
-            gan_steps=budget,
+            gan_steps=gan_steps,
             state=State.COMPLETE if done else None,
             reports=tuple(curve),
             reports_from=len(curve) * (self.rung - 1),
             metrics={"score": score},
             seconds=1.0,
         )
-        return tune_dicts.to_result([told], [] if done else [self.job.id], 1)
+        return tune_dicts.to_result([result], [] if done else [self.jobs[0].id], 1)
 
 
 def stub_space(trials: int) -> schema.Space:
-    """Return the space of so many trials, as far as they are equal in each of `CELLS`."""
+    """Return a space of so many trials, equally many in each of `CELLS`."""
     return schema.Space.model_validate(
         {
             "trial": {"teacher": {"dataset": "digits", "network": "lenet"}, "probe": {"at": RUNGS}},
@@ -86,18 +85,18 @@ def stub_space(trials: int) -> schema.Space:
 
 
 def measure(trials: int, folder: Path) -> dict[str, float]:
-    """Run a sweep of stubs and return what it took the driver."""
+    """Run a sweep of stubs and return what it cost the driver."""
     space = stub_space(trials)
     options = Options(storage=folder, name=f"load-{trials}")
     driver = psutil.Process()
     quiet = Console(file=(folder / f"load-{trials}.log").open("w"))
     with (
-        mock.patch.object(module, "DeganTrainable", Stub),
+        mock.patch.object(phase, "DeganTrainable", Stub),
         open_run.open_run(options, quiet) as run,
         ray_cluster(options, quiet),
     ):
         run_folder.start(space, options)
-        work, rungs = remaining.remaining_search(space, spaces.cells(space), run)
+        work, rungs = remaining.remaining_search(space, cells(space), run)
         windows: list[tuple[float, float]] = []
 
         class Counting(Recorder):
@@ -107,7 +106,7 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
                     windows.append((time.process_time(), driver.memory_info().rss / 1e6))
 
         begun, cpu, memory = time.monotonic(), time.process_time(), driver.memory_info().rss / 1e6
-        with mock.patch.object(module, "Recorder", Counting):
+        with mock.patch.object(phase, "Recorder", Counting):
             phase.run_phase(Phase.SEARCH, run, phase.Prepared({}), CellAsha(rungs), work)
         wall, cpu_spent = time.monotonic() - begun, time.process_time() - cpu
         memory_grown = driver.memory_info().rss / 1e6 - memory
@@ -115,7 +114,7 @@ def measure(trials: int, folder: Path) -> dict[str, float]:
     frame = ledger.load(options.folder)
     assert len(frame) == trials == frame["trial_id"].nunique(), f"{len(frame)} rows of {trials}"
     begun = time.monotonic()
-    remaining.remaining_search(space, spaces.cells(space), run)
+    remaining.remaining_search(space, cells(space), run)
     name = f"load_{trials}"
     found = {
         f"{name}_rows": float(len(frame)),

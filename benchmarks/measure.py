@@ -1,4 +1,4 @@
-"""What the benchmarks share: cases timed in turn, lines `name: value`, the same as JSON, and their options."""
+"""What the benchmarks share: timing cases alternately, figures printed as `name: value` or JSON, and options."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from degan_search.system import provenance
 def interleaved(
     cases: Mapping[str, Callable[[], object]], repetitions: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Return the seconds of each repetition by case, run in turns (A B C A B C) so that all meet the same machine.
+    """Return the seconds of each repetition by case, run as A B C A B C so that a busy machine slows all of them.
 
     Args:
         cases: what to time. On a GPU the clock waits until its work is done.
-        repetitions: turns that are timed.
-        warm_up: turns before them that are not.
+        repetitions: rounds that are timed.
+        warm_up: rounds before them that are not timed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(warm_up + repetitions):
+    for round_ in range(warm_up + repetitions):
         for name, case in cases.items():
             _wait()
             begun = time.perf_counter()
             case()
             _wait()
-            if turn >= warm_up:
+            if round_ >= warm_up:
                 seconds[name].append(time.perf_counter() - begun)
     return seconds
 
 
 class Apart:
-    """A case in a process of its own, with torch's own settings: those of `device.set_up_torch` are the process's.
+    """A case in a process of its own with torch's default settings, which `device.set_up_torch` would change.
 
-    `make(*given)` is called there once; each call runs what it returned.
+    `make(*given)` is called there once; each call runs what `make` returned.
     """
 
     def __init__(self, make: Callable[..., Callable[[], object]], *given: Any, threads: int = 1) -> None:
@@ -87,8 +87,8 @@ class Figures:
         print(f"{name}: {value:.6g}", flush=True)
 
     def times(self, name: str, slow: Sequence[float], fast: Sequence[float]) -> None:
-        """Add the ratio of the medians, and as `NAME_least` and `NAME_most` the extremes of the ratios turn by turn."""
-        ratios = [one / other for one, other in zip(slow, fast, strict=True)]
+        """Add the ratio of the medians, and as `NAME_least` and `NAME_most` the least and most of a round."""
+        ratios = [slower / faster for slower, faster in zip(slow, fast, strict=True)]
         self.add(name, median(slow) / median(fast))
         self.add(f"{name}_least", min(ratios))
         self.add(f"{name}_most", max(ratios))

@@ -25,7 +25,7 @@ from degan_search.settings import lengths
 from degan_search.settings.methods import METHODS
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import DistillConfig, GanConfig, TrialConfig
-from degan_search.stages import gan as degan
+from degan_search.stages.gan import build
 from degan_search.stages.image_sources import CHUNK, GeneratorSource
 from degan_search.training.context import Context
 from degan_search.training.loop import LR_FACTORS
@@ -50,14 +50,14 @@ def operations(act: Callable[[], object]) -> int:
 
 @dataclass(frozen=True)
 class Costs:
-    """Operations an image."""
+    """Operations for each image."""
 
     degan: float
-    """A step of discriminator and generator, the teacher beside them."""
+    """A step of discriminator and generator, with the teacher."""
     dcgan: float
-    """The same with both lambdas 0: the teacher is not asked."""
+    """The same with both lambdas 0, which needs no teacher."""
     make: float
-    """Generator and teacher without gradients: an image for the student, and what it shall say to it."""
+    """Generator and teacher without gradients: an image for the student, with the teacher's logits."""
     student_step: float
     student_forward: float
     teacher_step: float
@@ -65,7 +65,7 @@ class Costs:
     teacher_forward: float
 
     def distillation(self, pool_refresh: float) -> float:
-        """Return a distillation step's, where so many new images are made for each that the student is given."""
+        """Return those of a distillation step with `pool_refresh` new images for each that the student is given."""
         return self.student_step + pool_refresh * self.make
 
 
@@ -77,7 +77,7 @@ def costs(teacher: str = "alexnet", student: str = "alexnet_half", classes: int 
     frozen = freeze(taught)
     config = GanConfig(width=width, lambda_e=1.0, lambda_d=5.0)
     plain = config.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})
-    gans = [degan.build(one, channels, frozen, Context(0)) for one in (config, plain)]
+    gans = [build(settings, channels, frozen, Context(0)) for settings in (config, plain)]
     source = GeneratorSource(gans[0].generator, config.latent, frozen)
     images, z = torch.rand(COUNTED, channels, 32, 32), torch.randn(COUNTED, config.latent, 1, 1)
     steps: list[Callable[[], object]] = [
@@ -123,8 +123,8 @@ class Work:
 def going_on(trials: int, rungs: int, factor: float) -> list[float]:
     """Return how many of a cell's trials are expected to train to the first rung, from there to the second, ...
 
-    Of asynchronous successive halving, scores being in random order and each rung's independent of the last: the
-    first trial at a rung goes on, each later one with probability 1 / factor.
+    With asynchronous successive halving, if scores come in random order and those of one rung say nothing about the
+    next: the first trial at a rung goes on, and each later one with probability 1 / factor.
     """
     left = [float(trials)]
     for _ in range(rungs):
@@ -141,14 +141,14 @@ def table2(
 ) -> list[Work]:
     """Return the work of Table 2, search and finals, by `search_spaces/table2_cifar10.yaml`.
 
-    Left out, as far less than a hundredth: measures on the bank, and statistics of generated classes. Every trial of
-    the search is taken to ask the teacher, though those at lambdas (0, 0) do not.
+    Measures on the bank and statistics of generated classes are left out: they are far less than 1%. Every search
+    trial is counted with the teacher, although those at lambdas (0, 0) need none.
 
     Args:
         epochs: of each distillation, both learning rates together, FEWEST to MOST; of the teacher's training too, of
             which 2,000 are the most.
         pool_refresh: new images made for each that a student is given.
-        stopping: with the share of trials that early stopping is expected to leave, or each to its end.
+        stopping: count what early stopping is expected to leave; else every trial to its end.
         rows: the table's methods.
         cells: proxies of the table; None: all.
     """
@@ -189,7 +189,7 @@ def _finals(config: TrialConfig, runs: int, epochs: int, pool_refresh: float) ->
 
 
 def _search(config: TrialConfig, space: dict[str, Any], epochs: int, pool_refresh: float, stopping: bool) -> list[Work]:
-    (when,) = (one for one in space["when"] if config.method in one["if"]["method"] and "trial" in one)
+    (when,) = (rule for rule in space["when"] if config.method in rule["if"]["method"] and "trial" in rule)
     probe = trial_config(when["trial"]).probe
     left = going_on(space["search"]["trials"], len(probe.at), space["asha"]["reduction_factor"] if stopping else 1.0)
     size, steps = lengths.gan_lengths(config.gan, *_sizes(config))

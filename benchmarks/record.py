@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {
     "write_statistics": False,
     "store_schema": False,
 }
-"""How a table of some dozen rows takes a few kilobytes."""
+"""Options of Parquet under which a table of a few dozen rows takes a few kilobytes."""
 COLUMNS = {
     "config_gan_lambda_e": "lambda_e",
     "config_gan_lambda_d": "lambda_d",
@@ -32,7 +32,7 @@ COLUMNS = {
         )
     },
 }
-"""Of a ledger's rows, and what the table calls them."""
+"""Columns of the ledger, and their names in the table."""
 
 
 def table(run: Path) -> pd.DataFrame:

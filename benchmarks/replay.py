@@ -14,13 +14,12 @@ import optuna
 import pandas as pd
 
 from degan_search.ledger.columns import Phase, State
-from degan_search.search.run import jobs as job_files
 from degan_search.search.run import tune_dicts
-from degan_search.search.run.jobs import Job
+from degan_search.search.run.jobs import Job, new_job
 from degan_search.search.run.results import TrialResult
-from degan_search.search.space import cell as spaces
 from degan_search.search.space import file as space_file
 from degan_search.search.space import schema
+from degan_search.search.space.cell import Cell
 from degan_search.search.suggest.asha import Rungs
 from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.suggest.job_queue import GivenJobs, Jobs
@@ -32,49 +31,49 @@ SHIPPED = "fashion_mnist_cpu"
 """The space whose ranges, first points and reduction factor a replayed search has; the shipped ones agree in these."""
 WEIGHTS = ("lambda_e", "lambda_d")
 LAST = 0.5
-"""Share of the GAN steps at the last rung: a later one costs a probe and stops what is nearly done."""
+"""Share of the GAN steps at the last rung: a later probe costs its time and could stop only what is nearly done."""
 ROUNDING = 1e-9
 
 Point = tuple[float, float]
 """(lambda_e, lambda_d)."""
 Timeline = list[tuple[float, TrialResult]]
-"""What a trial tells, each with the seconds from its start; the results are of no trial in particular."""
+"""A trial's results, each with the seconds from its start; they name no trial yet."""
 
 
 def timelines(frame: pd.DataFrame, grace: float | None, objective: str = "score") -> dict[Point, Timeline]:
-    """Return what each trial of a recorded table tells.
+    """Return the results of each trial of a recorded table.
 
     Args:
         frame: from `benchmarks.record`.
-        grace: share of a trial's GAN steps at its first rung; earlier probes, with None all, are not made and cost
-            nothing, as those after `LAST`.
-        objective: the column that a finished trial tells as its score; rungs keep theirs.
+        grace: share of a trial's GAN steps at its first rung. Probes before it or after `LAST` are not made and cost
+            nothing; with None no probe is made.
+        objective: the column that is a finished trial's score; rungs keep theirs.
     """
     return {(row["lambda_e"], row["lambda_d"]): _timeline(row, grace, objective) for row in frame.to_dict("records")}
 
 
 def _timeline(row: Mapping[Any, Any], grace: float | None, objective: str) -> Timeline:
-    told: Timeline = []
+    timeline: Timeline = []
     saved = 0.0
     for rung in row["rungs"]:
         if grace is None or not grace * row["gan_steps"] <= rung["step"] <= LAST * row["gan_steps"]:
             saved += rung["probe_seconds"]
         else:
             at_rung = TrialResult(id="", score=rung["score"], gan_steps=int(rung["step"]))
-            told.append((rung["seconds"] - saved, at_rung))
+            timeline.append((rung["seconds"] - saved, at_rung))
     end = TrialResult(id="", score=row[objective], gan_steps=int(row["gan_steps"]), state=row["state"])
-    return [*told, (row["seconds"] - saved, end)]
+    return [*timeline, (row["seconds"] - saved, end)]
 
 
 def nearest(value: float, values: Sequence[float]) -> float:
     """Return the value of a grid that is nearest by its ratio; 0 is nearest to 0 alone."""
     if value == 0:
         return 0.0
-    return min((one for one in values if one > 0), key=lambda one: abs(math.log(one / value)))
+    return min((other for other in values if other > 0), key=lambda other: abs(math.log(other / value)))
 
 
 @dataclass(frozen=True)
-class GridCell(spaces.Cell):
+class GridCell(Cell):
     """A cell whose suggestions are moved to the nearest point of a grid, so that repeats are seen as such."""
 
     values: Mapping[str, Sequence[float]] = field(kw_only=True)
@@ -100,12 +99,12 @@ def in_random_order(frame: pd.DataFrame, seed: int) -> GivenJobs:
     points = frame[list(WEIGHTS)].to_dict("records")
     order = np.random.default_rng(seed).permutation(len(points))
     configs = [trial_config({"gan": points[place]}) for place in order]
-    return GivenJobs(job_files.new_job(Phase.SEARCH, n, "grid", config) for n, config in enumerate(configs))
+    return GivenJobs(new_job(Phase.SEARCH, n, "grid", config) for n, config in enumerate(configs))
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a replayed trial ended, and the seconds that all slots had worked by then, its own clock's beside them."""
+    """How a replayed trial ended, the seconds that all slots together had worked by then (`spent`), and the clock."""
 
     point: Point
     state: State
@@ -118,28 +117,28 @@ class _Running:
     name: str
     job: Job
     begun: float
-    told: Iterator[tuple[float, TrialResult]]
+    results: Iterator[tuple[float, TrialResult]]
 
 
 def replay(
     jobs: Jobs,
-    told: Mapping[Point, Timeline],
+    recorded: Mapping[Point, Timeline],
     rungs: Rungs | None,
     slots: int = SLOTS,
-    budget: float = math.inf,
+    time_budget: float = math.inf,
     until: Point | None = None,
 ) -> list[Ended]:
-    """Run a search on recorded trials until it has begun all of them, its jobs are out, or its budget is spent.
+    """Run a search on recorded trials until it has begun all of them, its jobs are out, or its time budget is spent.
 
     Asynchronous, as under Tune: a slot takes the next job as soon as its own ended. Trials that end when more than
-    `budget` seconds were worked are left out.
+    `time_budget` seconds were worked are left out.
 
     Args:
         jobs: the searcher.
-        told: from `timelines`.
+        recorded: from `timelines`.
         rungs: what stops trials early; None: nothing does.
         slots: trials at a time.
-        budget: seconds of work, those of all slots together.
+        time_budget: seconds of work, those of all slots together.
         until: end also when this point's trial has come to its end; with the grid's best one no later trial can change
             what is chosen.
     """
@@ -150,17 +149,17 @@ def replay(
     clock = spent = 0.0
 
     def listen(trial: _Running) -> None:
-        seconds, result = next(trial.told)
+        seconds, result = next(trial.results)
         own = result.model_copy(update={"id": trial.job.id})
         heapq.heappush(queue, (trial.begun + seconds, next(numbers), trial, own))
 
     def start() -> None:
         name = f"trial-{next(numbers)}"
-        suggested = jobs.suggest(name) if len(begun) < len(told) else None
+        suggested = jobs.suggest(name) if len(begun) < len(recorded) else None
         if isinstance(suggested, dict):
-            (one,) = tune_dicts.from_config(suggested)
-            begun.add(_point(one))
-            listen(_Running(name, one, clock, iter(told[_point(one)])))
+            (taken,) = tune_dicts.from_config(suggested)
+            begun.add(_point(taken))
+            listen(_Running(name, taken, clock, iter(recorded[_point(taken)])))
 
     for _ in range(slots):
         start()
@@ -168,7 +167,7 @@ def replay(
         running = len(queue)
         when, _, trial, result = heapq.heappop(queue)
         clock, spent = when, spent + running * (when - clock)
-        if spent > budget * (1 + ROUNDING):
+        if spent > time_budget * (1 + ROUNDING):
             break
         if result.state is None and _goes_on(rungs, trial.job, result):
             jobs.on_trial_result(trial.name, tune_dicts.to_result([result], [result.id], 1))
@@ -184,9 +183,9 @@ def replay(
     return ended
 
 
-def _goes_on(rungs: Rungs | None, one: Job, result: TrialResult) -> bool:
-    return rungs is None or rungs.record(one.cell, result.gan_steps, result.score, one.id) is None
+def _goes_on(rungs: Rungs | None, taken: Job, result: TrialResult) -> bool:
+    return rungs is None or rungs.record(taken.cell, result.gan_steps, result.score, taken.id) is None
 
 
-def _point(one: Job) -> Point:
-    return one.config.gan.lambda_e, one.config.gan.lambda_d
+def _point(taken: Job) -> Point:
+    return taken.config.gan.lambda_e, taken.config.gan.lambda_d

@@ -27,17 +27,16 @@ from degan_search.ledger import pack
 from degan_search.ledger.columns import Phase
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
-from degan_search.search import open_run, remaining, sweep
-from degan_search.search import phase as phases
+from degan_search.search import open_run, phase, remaining, sweep
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run.options import Options
-from degan_search.search.space import cell as spaces
 from degan_search.search.space import schema
+from degan_search.search.space.cell import cells
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.workers.cluster import ray_cluster
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import DistillConfig, GanConfig, TrialConfig
-from degan_search.stages import gan as degan
+from degan_search.stages.gan import Gan, build
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.storage import layout
 from degan_search.system import device, seeds
@@ -61,7 +60,7 @@ TRIAL = {
 }
 """A trial of a second or less on images that come with the package."""
 SHARE = 0.5
-"""Of the time at the largest size, from which on what does not grow is said to dominate."""
+"""Share of the time at the largest size; where what does not grow takes more, this is said."""
 TRIALS_A_SLOT, SLEEP = 10, 0.1
 """Of the axis `slots`: trials, and seconds of each of their six steps."""
 
@@ -80,13 +79,13 @@ def timed(**acts: Callable[[], object]) -> dict[str, float]:
 
 
 def images(folder: Path, sizes: Sequence[int]) -> Once:
-    """Measure proxy images: loading and splitting, preparing, and a trial of fixed length that also distils on them."""
+    """Measure the number of proxy images: loading, preparing, and a trial of fixed length that also distils on them."""
 
     def config(count: int) -> TrialConfig:
         return trial_config(TRIAL, {"proxy": "noise/uniform", "count": count, "distill.mix_proxy": 0.25})
 
     loaded = dict(zip(sizes, load([config(count) for count in sizes], None, folder), strict=True))
-    inputs = {count: gather(one, folder) for count, one in loaded.items()}  # the bank is made here, once
+    inputs = {count: gather(trial, folder) for count, trial in loaded.items()}  # the bank is made here, once
     return lambda count: timed(
         load=lambda: load_proxy(config(count), None),
         prepare=lambda: gather(loaded[count], folder),
@@ -95,14 +94,14 @@ def images(folder: Path, sizes: Sequence[int]) -> Once:
 
 
 def classes(folder: Path, sizes: Sequence[int]) -> Once:
-    """Measure a teacher's and a student's outputs: ten steps of DeGAN, of distillation, and the bank's measures."""
+    """Measure the number of classes: ten steps of DeGAN, ten of distillation, and the measures on the bank."""
     pictures = torch.randint(0, 256, (2000, 1, 32, 32), dtype=torch.uint8)
     real, z = torch.rand(64, 1, 32, 32), torch.randn(64, 100, 1, 1)
     rng = seeds.generator(0, "benchmark")
 
-    def networks(count: int) -> tuple[degan.Gan, torch.nn.Module, GeneratorSource, Bank]:
+    def networks(count: int) -> tuple[Gan, torch.nn.Module, GeneratorSource, Bank]:
         teacher, student = freeze(build_classifier("lenet", count)), build_classifier("lenet_half", count)
-        gan = degan.build(GanConfig(width=16, lambda_e=1.0), 1, teacher, Context(0))
+        gan = build(GanConfig(width=16, lambda_e=1.0), 1, teacher, Context(0))
         source = GeneratorSource(gan.generator, 100, teacher, DistillConfig())
         return gan, student, source, Bank(pictures, predict(teacher, pictures), len(pictures))
 
@@ -124,14 +123,14 @@ def classes(folder: Path, sizes: Sequence[int]) -> Once:
 
 
 def steps(folder: Path, sizes: Sequence[int]) -> Once:
-    """Measure GAN steps: whole trials, their distillation of one length."""
+    """Measure the number of GAN steps: whole trials whose distillation has one length."""
     inputs = prepare(trial_config(TRIAL), None, folder)
     known = {count: trial_config(TRIAL, {"gan.steps": count}) for count in sizes}
     return lambda count: {"": timed(trial=lambda: run_trial(known[count], inputs))[""]}
 
 
 def trials(folder: Path, sizes: Sequence[int]) -> Once:
-    """Measure search trials: sweeps on two slots, from starting Ray to the report; the teacher is there already."""
+    """Measure the number of search trials: sweeps on two slots, with Ray's start; the teacher is in the cache."""
     numbers = itertools.count()
 
     def space(count: int) -> schema.Space:
@@ -145,11 +144,11 @@ def trials(folder: Path, sizes: Sequence[int]) -> Once:
         options = Options(storage=folder, name=f"run-{next(numbers)}", max_concurrent=2)
         searching = {}
 
-        def phase(*given: Any) -> None:
+        def timed_phase(*given: Any) -> None:
             searching.update(timed(search=lambda: run_phase(*given)))
 
-        run_phase = phases.run_phase
-        with mock.patch.object(phases, "run_phase", phase):
+        run_phase = phase.run_phase
+        with mock.patch.object(sweep, "run_phase", timed_phase):
             begun, cpu = time.perf_counter(), time.process_time()
             sweep.sweep(space(count), options, Console(file=io.StringIO()))
             whole = {"": time.perf_counter() - begun, "driver_cpu": time.process_time() - cpu}
@@ -160,7 +159,7 @@ def trials(folder: Path, sizes: Sequence[int]) -> Once:
 
 
 def rows(folder: Path, sizes: Sequence[int]) -> Once:
-    """Measure a ledger's rows: reading them for the first time, and again from what the first reader packed."""
+    """Measure the number of a ledger's rows: the first reading, and the next, from the pack that the first wrote."""
     made = made_ledger(folder / "made", max(sizes))
     runs = {count: _first_rows(made, folder / str(count), count) for count in sizes}
 
@@ -186,7 +185,7 @@ def _first_rows(made: Path, folder: Path, count: int) -> Path:
 
 
 class Sleeper(Stub):
-    """A trial that takes time and no processor: real ones gain nothing from more slots than cores."""
+    """A trial that waits and needs no CPU, so that there may be more slots than CPUs."""
 
     def step(self) -> dict[str, Any]:
         """Wait, then report as its parent does."""
@@ -195,7 +194,7 @@ class Sleeper(Stub):
 
 
 def slots(folder: Path, sizes: Sequence[int]) -> Once:
-    """Measure trials at a time, as many trials for each slot: the driver's processor seconds, and the clock's."""
+    """Measure the number of slots, with as many trials for each: the driver's CPU seconds, and seconds by the clock."""
     numbers = itertools.count()
 
     def once(count: int) -> dict[str, float]:
@@ -204,14 +203,14 @@ def slots(folder: Path, sizes: Sequence[int]) -> Once:
         more, quiet = partial(ray.init, num_cpus=max(sizes)), Console(file=io.StringIO())
         with (
             mock.patch.object(ray, "init", more),
-            mock.patch.object(sweep, "DeganTrainable", Sleeper),
+            mock.patch.object(phase, "DeganTrainable", Sleeper),
             open_run.open_run(options, quiet) as run,
             ray_cluster(options, quiet),
         ):
             run_folder.start(space, options)
-            work, rungs = remaining.remaining_search(space, spaces.cells(space), run)
+            work, rungs = remaining.remaining_search(space, cells(space), run)
             begun, cpu = time.perf_counter(), time.process_time()
-            phases.run_phase(Phase.SEARCH, run, phases.Prepared({}), CellAsha(rungs), work)
+            phase.run_phase(Phase.SEARCH, run, phase.Prepared({}), CellAsha(rungs), work)
             return {"": time.process_time() - cpu, "clock": time.perf_counter() - begun}
 
     return once
@@ -228,7 +227,7 @@ AXES: dict[str, tuple[Callable[[Path, Sequence[int]], Once], tuple[int, ...]]] =
 
 
 def measured(once: Once, sizes: Sequence[int], repetitions: int, warm_up: bool = True) -> dict[str, dict[int, float]]:
-    """Return the median seconds by name and size; the sizes take turns, so that all meet the same machine."""
+    """Return the median seconds by name and size; sizes alternate, so that a busy machine slows all of them."""
     if warm_up:
         once(sizes[0])
     turns = [{size: once(size) for size in sizes} for _ in range(repetitions)]

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from analysis.figures import look
+from analysis.figures import style
 from analysis.regret import cross_fitted
 from analysis.statistics import interval, rank_correlation
 from benchmarks import record
@@ -36,7 +36,7 @@ from degan_search.settings.criteria import TRUE
 from degan_search.system.errors import UserError
 
 SHARES = np.linspace(0, 1, 201)
-"""Compute at which regret is read off."""
+"""Shares of the whole grid's compute at which regret is measured."""
 AT = {"quarter": 50, "half": 100, "end": 200}
 FACTORS = (2.0, 3.0, 4.0)
 RESAMPLES = 1_999
@@ -64,7 +64,7 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Stopping:
-    """Where trials are stopped: the first rung, as a share of the GAN steps, and the reduction factor."""
+    """How trials are stopped early: the first rung, as a share of the GAN steps, and the reduction factor."""
 
     grace: float
     factor: float
@@ -77,7 +77,7 @@ def finished(frame: pd.DataFrame) -> pd.DataFrame:
 
 def whole(frame: pd.DataFrame) -> float:
     """Return the whole grid's seconds, without probes."""
-    return sum(told[-1][0] for told in timelines(frame, None).values())
+    return sum(results[-1][0] for results in timelines(frame, None).values())
 
 
 def chosen(frame: pd.DataFrame, ended: Sequence[Ended], by: str) -> np.ndarray:
@@ -86,10 +86,10 @@ def chosen(frame: pd.DataFrame, ended: Sequence[Ended], by: str) -> np.ndarray:
     scores, accuracies = known[by].to_dict(), (100 * known[TRUE]).to_dict()
     accuracy = np.full(len(SHARES), 100 * known[TRUE].mean())
     best, unit = -np.inf, whole(frame)
-    for one in ended:
-        if one.state is State.COMPLETE and scores[one.point] > best:
-            best = scores[one.point]
-            accuracy[one.spent / unit - ROUNDING < SHARES] = accuracies[one.point]
+    for trial in ended:
+        if trial.state is State.COMPLETE and scores[trial.point] > best:
+            best = scores[trial.point]
+            accuracy[trial.spent / unit - ROUNDING < SHARES] = accuracies[trial.point]
     return accuracy
 
 
@@ -105,13 +105,13 @@ def picked(trials: pd.DataFrame, by: str = "score") -> float:
 
 def searched(arm: Arm, frame: pd.DataFrame, stopping: Stopping, seeds: int, by: str) -> np.ndarray:
     """Return the accuracy of an arm's choice, [seeds, SHARES], where it maximises a column and chooses by it."""
-    told = timelines(frame, stopping.grace if arm.stops else None, by)
+    recorded = timelines(frame, stopping.grace if arm.stops else None, by)
     budget = whole(frame)
     top: Any = by_point(frame)[by].idxmax()
     rows = []
     for seed in range(seeds):
         jobs = in_random_order(frame, seed) if arm.sampler == "grid" else search(frame, arm.sampler, arm.first, seed)
-        ended = replay(jobs, told, Rungs(stopping.factor) if arm.stops else None, budget=budget, until=top)
+        ended = replay(jobs, recorded, Rungs(stopping.factor) if arm.stops else None, time_budget=budget, until=top)
         rows.append(chosen(frame, ended, by))
     return np.array(rows)
 
@@ -125,10 +125,10 @@ def stops(frame: pd.DataFrame, orders: int) -> pd.DataFrame:
     known, unit = by_point(frame), whole(frame)
     rows = []
     for grace in graces(frame):
-        told = timelines(frame, grace)
+        recorded = timelines(frame, grace)
         for factor in FACTORS:
-            runs = [replay(in_random_order(frame, order), told, Rungs(factor)) for order in range(orders)]
-            kept = [known.loc[[one.point for one in run if one.state is State.COMPLETE]] for run in runs]
+            runs = [replay(in_random_order(frame, order), recorded, Rungs(factor)) for order in range(orders)]
+            kept = [known.loc[[trial.point for trial in run if trial.state is State.COMPLETE]] for run in runs]
             regret = interval([picked(known) - picked(own) for own in kept])
             compute = np.mean([run[-1].spent for run in runs]) / unit
             rows.append([grace, factor, compute, regret.mean, regret.low, regret.high])
@@ -215,42 +215,42 @@ def add_arms(figures: Figures, name: str, frame: pd.DataFrame, stopping: Stoppin
     best = 100 * cross_fitted(done)
     below_grid = {}
     for by, references in (("score", ("grid", "best")), (TRUE, ("grid",))):
-        told = "" if by == "score" else "_by_accuracy"
+        suffix = "" if by == "score" else "_by_accuracy"
         grid = picked(done, by)
         costs = {}
         with ProcessPoolExecutor() as pool:
             found = pool.map(partial(searched, frame=frame, stopping=stopping, seeds=seeds, by=by), ARMS.values())
         for label, accuracy in zip(ARMS, found, strict=True):
-            line = f"{name}{told}_{label}"
+            line = f"{name}{suffix}_{label}"
             for against, reference in zip(references, (grid, best), strict=False):
                 for at, place in AT.items():
                     add(figures, f"{line}_points_below_{against}_at_{at}", reference - accuracy[:, place])
             costs[label] = to_within(grid - accuracy, 1.0)
             add(figures, f"{line}_compute_to_within_1_point", costs[label])
-            if not told:
+            if not suffix:
                 below_grid[label] = grid - accuracy
         own = np.median(costs["asha_tpe"])
         for label in ("random", "grid") if own else ():  # 0: a trial at random is as good as the grid's choice
-            figures.add(f"{name}{told}_asha_tpe_times_less_compute_than_{label}", np.median(costs[label]) / own)
+            figures.add(f"{name}{suffix}_asha_tpe_times_less_compute_than_{label}", np.median(costs[label]) / own)
     return below_grid
 
 
 def regret_figure(regrets: dict[str, dict[str, np.ndarray]]) -> Figure:
     """Return a panel a proxy: regret against compute, medians over seeds with their intervals."""
-    figure, grid = look.panels(len(regrets), 4.4, 3.4)
+    figure, grid = style.panels(len(regrets), 4.4, 3.4)
     looks: dict[str, dict[str, Any]] = {
-        label: {"color": colour} for label, colour in zip(ARMS, look.COLOURS, strict=True)
+        label: {"color": colour} for label, colour in zip(ARMS, style.COLOURS, strict=True)
     }
     for axes, (proxy, arms) in zip(grid, regrets.items(), strict=True):
         for label, regret in arms.items():
             middle, low, high = medians(regret)
             axes.plot(SHARES, middle, **looks[label], linewidth=1.5, drawstyle="steps-post")
             axes.fill_between(SHARES, low, high, **looks[label], alpha=0.15, linewidth=0, step="post")
-        axes.axhline(0, color=look.GRAY, linewidth=0.8)
+        axes.axhline(0, color=style.GRAY, linewidth=0.8)
         axes.set_title(proxy, fontsize=9)
-        look.plain(axes, "both")
-    look.name_axes(grid, "compute (1: the whole grid)", "points below the grid's choice")
-    look.legend(figure, [look.mark(ARMS[label].label, **looks[label], linestyle="-") for label in ARMS])
+        style.plain(axes, "both")
+    style.name_axes(grid, "compute (1: the whole grid)", "points below the grid's choice")
+    style.legend(figure, [style.mark(ARMS[label].label, **looks[label], linestyle="-") for label in ARMS])
     return figure
 
 
@@ -293,7 +293,7 @@ def main() -> None:
         figures.add("search_recommended_factor", advised.factor)
     figures.save(given.json)
     if given.figure:
-        look.save(regret_figure(regrets), given.figure)
+        style.save(regret_figure(regrets), given.figure)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from degan_search.selection.paired_test import paired
 from degan_search.settings import lengths
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages import gan as degan
-from degan_search.stages import teacher as teachers
+from degan_search.stages.gan import build
+from degan_search.stages.teacher import TrueImages
 from degan_search.system import device, seeds
 from degan_search.system.errors import UserError
 from degan_search.training.batches import IndexBatches
@@ -84,7 +84,7 @@ def settings(task: str, gan_steps: int) -> TrialConfig:
     return trial_config(COMMON, TASKS[task], steps)
 
 
-def prepared(config: TrialConfig, storage: Path) -> tuple[Inputs, teachers.TrueImages]:
+def prepared(config: TrialConfig, storage: Path) -> tuple[Inputs, TrueImages]:
     """Return what trials are given, its teacher from the cache or trained now, and the true images."""
     (loaded,) = load([config], None, storage)
     return gather(loaded, storage), loaded.true
@@ -100,7 +100,7 @@ def released(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     """Run the released procedure from the same numbers; return the student, and the seconds of the GAN."""
     begun, seed, images = time.perf_counter(), config.seed, inputs.proxy.images
     teacher = reference.plain(inputs.teacher.model())
-    built = degan.build(config.gan, inputs.teacher.channels, teacher, Context(seed))
+    built = build(config.gan, inputs.teacher.channels, teacher, Context(seed))
     assert built.discriminator is not None
     gan = reference.Gan(config.gan, reference.plain(built.generator), reference.plain(built.discriminator), teacher)
     size, steps = lengths.gan_lengths(config.gan, len(images), inputs.proxy.set_images)
@@ -180,7 +180,7 @@ def report(cases: dict[str, Case], seconds: dict[str, list[float]], held_out: tu
 
 
 def main() -> None:
-    """Run both procedures in turns, seed by seed."""
+    """Run both procedures alternately, seed by seed."""
     task = "fashion_mnist" if (data_folder(None) / "fashion_mnist").is_dir() else "glyphs"
     parser = arguments(__doc__, repetitions=5, gan_steps=150, threads=1, task=task, storage="runs/cache")
     options = parser.parse_args()

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from analysis.figures.look import (
+from analysis.figures.style import (
     GRAY,
     legend,
     mark,
-    method_look,
+    method_style,
     name_axes,
     panels,
     plain,
@@ -27,13 +27,13 @@ from degan_search.ledger.columns import Phase
 from degan_search.system.errors import UserError, close_matches
 
 NAMED = 8
-"""Proxies that are named at their place on an axis, at most."""
+"""Largest number of proxies whose names stand level on an axis; more are written at an angle."""
 
 
 def methods_by_proxy(tidy: pd.DataFrame) -> Figure:
     """Return each method's accuracy on each proxy: mean, sample standard deviation, and the teacher's as a line.
 
-    Of Table 3, each method's accuracy over all classes, and its mean on each kind's images.
+    For Table 3: each method's accuracy over all classes, on the old and on the new ones.
 
     Args:
         tidy: a `table.table`; cells, and proxies, without a figure are left out.
@@ -52,7 +52,7 @@ def methods_by_proxy(tidy: pd.DataFrame) -> Figure:
         cells = tidy[tidy["method"] == method].set_index("proxy").reindex(proxies)
         places = np.arange(len(proxies)) + (index - (len(methods) - 1) / 2) * step
         spread = cells["std"].fillna(0)
-        axes.errorbar(places, cells["ours"], spread, linestyle="", capsize=3, label=method, **method_look(method))
+        axes.errorbar(places, cells["ours"], spread, linestyle="", capsize=3, label=method, **method_style(method))
         for place, value in zip(places, cells["ours"], strict=True):
             if np.isfinite(value) and few:
                 axes.annotate(
@@ -111,7 +111,7 @@ def pareto(frame: pd.DataFrame, cost: str = "seconds") -> Figure:
     figure, grid = panels(len(parts), sharex=True, sharey=True)
     for axes, (proxy, own) in zip(grid, parts.items(), strict=True):
         best = front(own[cost], own["accuracy"])
-        # On to the right, for more compute brought no more.
+        # The line goes on to the right edge: more compute brought no more accuracy.
         edge = [*best[cost], trials[cost].max()], [*best["accuracy"], best["accuracy"].iloc[-1]]
         axes.step(*edge, where="post", color="black", linewidth=1, zorder=1)
         for method, part in own.groupby("config_method", sort=False):
@@ -134,29 +134,29 @@ def front(cost: pd.Series[float], accuracy: pd.Series[float]) -> pd.DataFrame:
 
 def points(axes: Axes, place: pd.Series[float], trials: pd.DataFrame, method: str, aside: float = 0) -> None:
     """Draw a method's trials, finals filled and the search's hollow, `aside` typographic points from their place."""
-    look = method_look(method)
+    style = method_style(method)
     final = trials["phase"] == Phase.FINAL
     crowded = len(trials) > 100
-    # Finals over the search's, which are many.
-    for which, face in ((~final, "none"), (final, look["color"])):
+    # Finals are drawn over the search's trials, which are many.
+    for which, face in ((~final, "none"), (final, style["color"])):
         marks = axes.scatter(
             place[which],
             trials["accuracy"][which],
             s=12 if crowded and face == "none" else 28,
-            marker=look["marker"],
+            marker=style["marker"],
             facecolors=face,
-            edgecolors=look["color"],
+            edgecolors=style["color"],
             linewidths=1,
             alpha=0.4 if crowded and face == "none" else 0.9,
             zorder=3 if face != "none" else 2,
         )
-        if aside:  # once the marks have had their say in the axes' limits
+        if aside:  # afterwards, so that the axes' limits follow the unshifted places
             marks.set_offset_transform(axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans))
 
 
 def explain(figure: Figure, methods: Sequence[str], trials: pd.DataFrame, more: Sequence[Line2D] = ()) -> None:
     """Put the legend of what `points` drew below the panels, and `more` entries after it."""
-    entries = [mark(method, **method_look(method)) for method in methods]
+    entries = [mark(method, **method_style(method)) for method in methods]
     phases = trials["phase"] == Phase.FINAL
     if phases.any():
         entries.append(mark("final, test images", marker="o", color=GRAY))

@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.look import COLOURS, GRAY, STRONG, legend, mark, name_axes, panels, plain, short
+from analysis.figures.style import COLOURS, GRAY, STRONG, legend, mark, name_axes, panels, plain, short
 from degan_search.ledger.columns import Phase, State
 from degan_search.system.errors import UserError
 
 CROWDED = 40
-"""Trials in a panel from which lines are thin."""
+"""Number of trials in a panel from which lines are drawn thin."""
 ENDS: dict[State, dict[str, Any]] = {
     State.COMPLETE: {"marker": "o", "color": COLOURS[0]},
     State.PRUNED: {"marker": "x", "color": GRAY},
@@ -44,7 +44,7 @@ def steps(curves: pd.DataFrame) -> Figure:
     for axes, (cell, title) in zip(grid, names.items(), strict=True):
         _cell(axes, scored[scored["cell"] == cell])
         axes.set_title(title, fontsize=9)
-    grid[0].set_xlim(left=0)  # shared by all, and no longer adapted once set
+    grid[0].set_xlim(left=0)  # the panels share it, and what is drawn later would not change it
     name_axes(grid, "GAN steps", "score")
     states = [state for state in ENDS if (scored["state"] == state).any()]
     entries = [mark(ENDINGS[state], **ENDS[state]) for state in states]

@@ -13,12 +13,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.figures.look import GRAY, STRONG, legend, mark, name_axes, panels, proxy_names
+from analysis.figures.style import GRAY, STRONG, legend, mark, name_axes, panels, proxy_names
 from degan_search.ledger.columns import Phase, State
 from degan_search.system.errors import UserError, close_matches
 
 WEIGHTS = ("config_gan_lambda_d", "config_gan_lambda_e")
-"""Across, and up."""
+"""Of the axis across, and of the axis up."""
 VALUES = {"oracle_accuracy": "points of held-out accuracy", "score": "score"}
 EDGES = np.array([float(f"{digit}e{power}") for power in range(-6, 7) for digit in (1, 3)])
 """Of the bins of positive weights; 0 has a bin of its own."""

@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.accuracy import NAMED, explain, points
-from analysis.figures.look import name_axes, panels, plain, spans_decades, with_accuracy
+from analysis.figures.style import name_axes, panels, plain, spans_decades, with_accuracy
 from degan_search.system.errors import UserError, close_matches
 
 SIZES = ["count", "images"]
-"""Columns of measures that are none."""
+"""Columns of the table of measures that are no measures."""
 NEAR = 0.06
-"""Share of an axis within which two names would lie on each other."""
+"""Share of an axis within which two names would overlap."""
 ASIDE = 6
 """Typographic points between two methods' marks at one place."""
 
@@ -77,13 +77,13 @@ def relatedness(frame: pd.DataFrame, measures: pd.DataFrame | None, names: Seque
 def _measured(trials: pd.DataFrame, measures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the trials whose proxy is measured, with its measures, and the measures that have trials.
 
-    Where measures say of how many images (`count`), a proxy is one with as many.
+    Where the measures have a column `count`, the number of images must be the same too.
     """
     keys = ["proxy", "count"] if "count" in measures else ["proxy"]
     here = trials.assign(proxy=trials["config_proxy"], count=trials["config_count"])
-    for one in (here, measures := measures.copy()):
-        if "count" in one:
-            one["count"] = one["count"].astype(float)
+    for table in (here, measures := measures.copy()):
+        if "count" in table:
+            table["count"] = table["count"].astype(float)
     measures = measures.drop_duplicates(keys)
     others = [name for name in measures if name not in keys]
     joined = here.drop(columns=others, errors="ignore").merge(measures, on=keys)
@@ -94,7 +94,7 @@ def _measured(trials: pd.DataFrame, measures: pd.DataFrame) -> tuple[pd.DataFram
 
 
 def _name(axes: Axes, places: pd.Series[float]) -> None:
-    """Write proxies' names over the panel at their places; those too near each other share one."""
+    """Write proxies' names above the panel at their places; names too near each other are joined at one place."""
     ordered = places.sort_values()
     scaled = np.log(ordered) if axes.get_xscale() == "log" else ordered
     share = (scaled - scaled.min()) / ((scaled.max() - scaled.min()) or 1)

@@ -1,4 +1,4 @@
-"""What a generator makes, by the teacher's class."""
+"""Generated images beside proxy images, by the teacher's class."""
 
 from __future__ import annotations
 

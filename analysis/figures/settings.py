@@ -1,4 +1,4 @@
-"""All settings that vary, beside the score, and which of them matter."""
+"""Parallel coordinates of the settings that vary and the score, and how important each setting is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.look import (
+from analysis.figures.style import (
     COLOURS,
     GRAY,
     legend,
@@ -27,17 +27,17 @@ from degan_search.ledger.columns import Phase, State
 from degan_search.system.errors import UserError
 
 BEST, MOST = 0.1, 5
-"""Share of a proxy's finished trials that is drawn strong, one at least, and their number at most."""
+"""The share of a proxy's finished trials that is drawn in colour (at least one), and their largest number."""
 NO_SETTING = ("config_hash", "config_json")
 ZERO = 0.12
-"""Share of an axis below its smallest positive value, where 0 lies, on a logarithmic axis."""
+"""Share of a logarithmic axis below its smallest positive value, for 0."""
 
 
 def parallel(frame: pd.DataFrame) -> Figure:
     """Return parallel coordinates: a line for each finished search trial through its settings to its score.
 
     Axes are the settings that vary, the score, and the accuracy on held-out true images where measured. On each
-    proxy the best tenth by score, `MOST` at most, are drawn strong, as scores on different proxies cannot be
+    proxy the best tenth by score, `MOST` at most, are drawn in colour, as scores on different proxies cannot be
     compared.
 
     Args:
@@ -69,9 +69,9 @@ def parallel(frame: pd.DataFrame) -> Figure:
     others = np.stack([np.broadcast_to(np.arange(places.shape[1]), places.shape), places], axis=2)[~best]
     widths, alpha = (0.4, 0.25) if many else (0.8, 0.6)
     axes.add_collection(LineCollection(list(others), colors=GRAY, linewidths=widths, alpha=alpha, zorder=1))
-    looks = {proxy: _look(index) for index, proxy in enumerate(proxies)}
+    styles = {proxy: _line_style(index) for index, proxy in enumerate(proxies)}
     for line, proxy in zip(places[best], names[best], strict=True):
-        axes.plot(line, linewidth=1.5 if many else 2, zorder=2, **looks[proxy])
+        axes.plot(line, linewidth=1.5 if many else 2, zorder=2, **styles[proxy])
     axes.set_xlim(-0.3, len(table.columns) - 0.7)
     axes.set_ylim(-0.03, 1.03)
     axes.set_xticks(range(len(table.columns)), [_title(str(name)) for name in table], fontsize=9)
@@ -80,7 +80,7 @@ def parallel(frame: pd.DataFrame) -> Figure:
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     few = proxies if len(proxies) <= len(COLOURS) else []
-    entries = [mark(f"best on {proxy}", **{"linewidth": 2, **looks[proxy]}) for proxy in few]
+    entries = [mark(f"best on {proxy}", **{"linewidth": 2, **styles[proxy]}) for proxy in few]
     legend(figure, [*entries, mark("other finished trials", linestyle="-", color=GRAY, linewidth=0.8)])
     return figure
 
@@ -165,8 +165,8 @@ def _ticks(axes: Axes, index: int, places: dict[str, float]) -> None:
         axes.plot([index - 0.015, index + 0.015], [place, place], color="black", linewidth=0.8, zorder=3)
 
 
-def _look(index: int) -> dict[str, Any]:
-    """Return a proxy's colour and kind of line, so that it is told apart in gray too."""
+def _line_style(index: int) -> dict[str, Any]:
+    """Return a proxy's colour and kind of line: lines differ in gray too."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": ("-", "--", "-.", ":")[index % 4]}
 
 

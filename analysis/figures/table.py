@@ -1,4 +1,4 @@
-"""The table of figures, for whatever draws all of them."""
+"""The table of all figures, with what each is drawn from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from analysis.figures.settings import importances, parallel
 
 @dataclass(frozen=True)
 class Entry:
-    """A figure's function, and by name what it is given, in order.
+    """A figure's function, and the names of its arguments in order.
 
     Names: `trials` and `curves` from the ledger, `table` from `table.table`, `measures` of proxies from
     `degan-search relatedness`, `importances` from Optuna, and the parts of `samples.Samples`.
@@ -40,4 +40,4 @@ FIGURES: dict[str, Entry] = {
         ("generated", "generated_classes", "proxy_images", "proxy_classes", "class_names"),
     ),
 }
-"""Each figure by name. It is a Figure, or a UserError that says what is missing."""
+"""Each figure by name; `draw` returns it, or raises a UserError that says what is missing."""

@@ -1,4 +1,4 @@
-"""What the page's figures are made of: traces, axes, and the names and colours that they share."""
+"""Traces and axes for the page's figures, and the names and colours that they share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures.look import COLOURS, GRAY, method_look
+from analysis.figures.style import COLOURS, GRAY, method_style
 from analysis.report.data import plain
 from degan_search.ledger.columns import State
 from degan_search.settings.methods import METHODS
@@ -24,21 +24,21 @@ SYMBOLS = {
 }
 """Plotly's names of the figures' marks."""
 ACCURACY = {"oracle_accuracy": "held-out accuracy (%)", "test_accuracy": "test accuracy (%)", "score": "score"}
-"""What a figure may show, the first that was measured at first."""
+"""What a figure may show; the first that was measured is shown first."""
 KINDS = {"old_accuracy": "accuracy on old classes (%)", "new_accuracy": "accuracy on new classes (%)"}
-"""What there is to show beside that of students that learned new classes."""
+"""What is also shown of students that learned new classes."""
 RANKS = [[0, COLOURS[5]], [0.5, GRAY], [1, COLOURS[0]]]
-"""From worst to best, readable on light and dark ground."""
+"""Colours from worst to best, readable on a light and on a dark background."""
 LINES = 100
-"""Trials drawn as curves: so many of the best, and so many of the latest."""
+"""Largest number of the best trials, and of the latest ones, that are drawn as curves."""
 SCALE = "Cividis"
 """Readable in gray and by the colour-blind."""
 CROWDED = 200
-"""Points of a method from which they are drawn small."""
+"""Number of a method's points from which they are drawn small."""
 AXES = 10
 """Parallel axes at most."""
 CROSS = {"width": 2, "color": GRAY}
-"""Of trials that were stopped or failed."""
+"""The line of the crosses of trials that were stopped or failed."""
 
 
 def complete(frame: pd.DataFrame) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def method_names(frame: pd.DataFrame) -> list[str]:
 
 
 def as_text(value: Any) -> str:
-    """Return text as Plotly shows it, which reads some tags."""
+    """Return text escaped for Plotly, which reads some HTML tags."""
     return html.escape(str(value), quote=False)
 
 
@@ -73,12 +73,12 @@ def scatter(
 
 def method_points(method: str, x: pd.Series[Any], y: pd.Series[Any], trials: pd.Series[Any]) -> dict[str, Any]:
     """Return a method's trials as points in its colour and mark, small where they are many."""
-    return scatter(method, x, y, trials, marker=_style(method) | {"size": 8 if len(x) < CROWDED else 5})
+    return scatter(method, x, y, trials, marker=_marker(method) | {"size": 8 if len(x) < CROWDED else 5})
 
 
-def _style(method: str) -> dict[str, Any]:
-    look = method_look(method)
-    return {"color": look["color"], "symbol": SYMBOLS[look["marker"]]}
+def _marker(method: str) -> dict[str, Any]:
+    style = method_style(method)
+    return {"color": style["color"], "symbol": SYMBOLS[style["marker"]]}
 
 
 def method_lines(method: str, points: pd.DataFrame) -> dict[str, Any]:
@@ -90,10 +90,10 @@ def method_lines(method: str, points: pd.DataFrame) -> dict[str, Any]:
         x += [*plain(curve["budget"]), None]
         y += [*plain(curve["score"]), None]
         trials += [trial] * (len(curve) + 1)
-    style = _style(method)
+    marker = _marker(method)
     trace = scatter(method, pd.Series(dtype=float), pd.Series(dtype=float), pd.Series(dtype=str), "lines+markers")
     trace |= {"x": x, "y": y, "customdata": trials, "opacity": 0.7}
-    return trace | {"marker": style | {"size": 6}, "line": {"color": style["color"], "width": 1.2}}
+    return trace | {"marker": marker | {"size": 6}, "line": {"color": marker["color"], "width": 1.2}}
 
 
 def weighted_points(
@@ -104,7 +104,7 @@ def weighted_points(
     marker: dict[str, Any],
     shown: list[Any] | None = None,
 ) -> dict[str, Any]:
-    """Return trials over the two weights, each told with these and, if given, the value shown."""
+    """Return trials over the two weights; the hover text names the weights and, if given, the value shown."""
     trace = scatter(name, x[trials.index], y[trials.index], trials["trial_id"], marker=marker)
     pairs = zip(trials["config_gan_lambda_e"], trials["config_gan_lambda_d"], strict=True)
     values = shown or [None] * len(trials)
@@ -115,7 +115,7 @@ def weighted_points(
 
 
 def log_axis(values: pd.Series[Any]) -> tuple[pd.Series[Any], dict[str, Any]]:
-    """Return places on a logarithmic axis that has a place for 0, one step below its lowest decade."""
+    """Return the values' places on a logarithmic axis, with 0 one step below the lowest decade, and the axis."""
     numbers = values.astype(float)
     positive = numbers[(numbers > 0) & np.isfinite(numbers)]
     low, high = (
@@ -155,7 +155,7 @@ def parallel_log_axis(label: str, values: pd.Series[Any]) -> dict[str, Any]:
 
 
 def parallel_categories(label: str, values: pd.Series[Any]) -> dict[str, Any] | None:
-    """Return a parallel axis of names, or None where there is one alone."""
+    """Return a parallel axis of names, or None where there is only one name."""
     names = list(values.unique())
     if len(names) < 2:
         return None
@@ -165,6 +165,6 @@ def parallel_categories(label: str, values: pd.Series[Any]) -> dict[str, Any] | 
 
 
 def pareto_front(seconds: pd.Series[Any], values: pd.Series[Any]) -> list[Any]:
-    """Return the trials that are better than every faster one, fastest first."""
+    """Return the index of the trials that are better than every faster one, fastest first."""
     ordered = values[seconds.sort_values(kind="stable").index]
     return list(ordered.index[ordered > ordered.cummax().shift(fill_value=-np.inf)])

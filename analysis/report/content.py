@@ -1,4 +1,4 @@
-"""What the page says in text and tables, apart from the table of all trials."""
+"""The page's text and tables, without the table of all trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import regret as choice
+from analysis.regret import regret
 from analysis.report.tables import TEXT, regrets, results, text
 from analysis.tables.table import table
 from degan_search.ledger.columns import Phase, State
@@ -29,12 +29,12 @@ COMMANDS = {
     "export {run} --optuna journal.log --tensorboard events": "For optuna-dashboard and TensorBoard",
     "report {run} --watch": "This page, refreshed while a sweep runs",
 }
-"""Commands to go on with, and what each is for."""
+"""Commands that a reader may want next, and what each is for."""
 FAILED = 200
 """Failed trials listed at most."""
 
 
-def page(run: Path, frame: pd.DataFrame, regret: pd.DataFrame | None) -> dict[str, Any]:
+def page(run: Path, frame: pd.DataFrame) -> dict[str, Any]:
     """Return the template's values: name, lead, summary, tables with their notes, failures, files, commands."""
     about = _json(run / "run.json")
     failed = frame[frame["state"] == State.FAIL].sort_values("started", ascending=False, kind="stable")
@@ -44,8 +44,8 @@ def page(run: Path, frame: pd.DataFrame, regret: pd.DataFrame | None) -> dict[st
         "empty": frame.empty,
         "made": bool(about.get("made")),
         "summary": list(_summary(run, frame, about)),
-        "results": _told(lambda: results(table(frame))) if len(frame) else {"note": "No trials yet."},
-        "regrets": _told(lambda: regrets(choice.regret(frame) if regret is None else regret)),
+        "results": _or_note(lambda: results(table(frame))) if len(frame) else {"note": "No trials yet."},
+        "regrets": _or_note(lambda: regrets(regret(frame))),
         "failed": [{name: text(row[name]) for name in columns} for row in failed.head(FAILED).to_dict("records")],
         "failures": len(failed),
         "files": {name: _read(run / name) for name in ("space.yaml", "run.json")},
@@ -62,8 +62,8 @@ def _learns_classes(frame: pd.DataFrame) -> bool:
     return bool((frame["config_task"] == "incremental").any())
 
 
-def _told(made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what is made, or why it cannot be as its note."""
+def _or_note(made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what is made, or a note that says why it cannot be made."""
     try:
         return made()
     except UserError as error:
@@ -132,7 +132,7 @@ def _hours(hours: float) -> str:
 
 
 def _size(folder: Path) -> str:
-    """Return the size of a folder's files; those that a sweep removes meanwhile count nothing."""
+    """Return the size of a folder's files as text; a running sweep may remove some meanwhile."""
     size = 0.0
     for parent, _, names in os.walk(folder):
         for name in names:

@@ -1,4 +1,4 @@
-"""The trials and their curves as plain values for the page's script, column by column to stay small."""
+"""The trials and their curves as JSON values for the page's script, by columns so that the page stays small."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from degan_search.settings.methods import TUNED
 from degan_search.settings.resolve import flatten
 
 POINTS = 40_000
-"""Points of all curves together, about; longer ones are thinned, keeping rung scores."""
+"""About the largest number of points of all curves together; more are thinned, but rung scores stay."""
 CURVES = [name for name in Report.__annotations__ if name not in ("stage", "seconds")]
 WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
-"""Left empty for methods that use none."""
-TOLD = ("method", "proxy", "seed", "probe.at")
-"""Settings that have a column of their own, or that the phase tells."""
+"""Settings that are left blank for methods without weights."""
+ELSEWHERE = ("method", "proxy", "seed", "probe.at")
+"""Settings that have a column of their own, and `probe.at`, which follows from the phase."""
 ABOUT = {
     "trial_id": "trial",
     "phase": "phase",
@@ -35,10 +35,10 @@ MEASURES = {
     "gan_steps": "GAN steps",
     "seconds": "seconds",
 }
-"""Shown at first; all other measures on demand, by their column's name."""
+"""Measures shown at first, and their labels; all others are shown on demand, by their column's name."""
 MORE = [name for name in METRICS if name not in MEASURES]
 OF_NEW_CLASSES = ("old_accuracy", "new_accuracy")
-"""Of MORE what is shown at first where it was measured."""
+"""Columns of MORE that are shown at first where they were measured."""
 
 
 def trials(frame: pd.DataFrame, grids: list[Grid]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def trials(frame: pd.DataFrame, grids: list[Grid]) -> dict[str, Any]:
     """
     configs = [_config(text) for text in frame["config_json"]]
     same, varied = _split(configs)
-    shown = [*WEIGHTS, *(name for name in varied if name not in (*WEIGHTS, *TOLD))]
+    shown = [*WEIGHTS, *(name for name in varied if name not in (*WEIGHTS, *ELSEWHERE))]
     columns: list[dict[str, Any]] = []
     values: list[list[Any]] = []
 

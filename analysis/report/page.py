@@ -1,4 +1,4 @@
-"""The page as a whole: what `degan-search report` writes."""
+"""The report page that `degan-search report` writes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ def write(
     run: Path,
     out: Path | None = None,
     importances: pd.DataFrame | None = None,
-    regret: pd.DataFrame | None = None,
 ) -> Path:
     """Write a run's report page, one HTML file of at most about 15 MB, and return its path.
 
@@ -34,13 +33,12 @@ def write(
         run: the run's folder.
         out: the file; `run/report.html` by default. Its folder must exist.
         importances: of the searched settings, columns `cell`, `parameter` and `importance` (0 to 1).
-        regret: from `regret.regret`; made from the ledger by default.
 
     Raises:
         UserError: no run there, a broken ledger, or no such folder to write into.
     """
     file = out or run / "report.html"
-    text = render(run, file, importances, regret)
+    text = render(run, file, importances)
     if not file.parent.is_dir():
         raise UserError(f"the report cannot be written to {file}: there is no folder {file.parent}")
     write_bytes(file, text.encode())
@@ -51,7 +49,6 @@ def render(
     run: Path,
     file: Path | None = None,
     importances: pd.DataFrame | None = None,
-    regret: pd.DataFrame | None = None,
     version: str | None = None,
 ) -> str:
     """Return the page's HTML; arguments as of `write`, but for `version`, which makes the page refresh itself.
@@ -71,9 +68,9 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Compact, and in our order; `tojson` escapes what could end a script element.
+    # Without spaces and with keys in the given order; `tojson` escapes what could end a script element.
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    page: dict[str, Any] = content.page(run, frame, regret)
+    page: dict[str, Any] = content.page(run, frame)
     return environment.get_template("report.html.j2").render(
         **page,
         grids=grids,
@@ -103,9 +100,9 @@ def load(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _policy(*scripts: str) -> str:
-    """Return a policy under which the browser runs the page's own scripts alone, and loads nothing from elsewhere.
+    """Return a content security policy: the browser runs only the page's own scripts and loads nothing from elsewhere.
 
-    Plotly's parallel coordinates compile code of their own ('unsafe-eval').
+    Plotly's parallel coordinates generate code at run time, which needs 'unsafe-eval'.
     """
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)

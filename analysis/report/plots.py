@@ -1,4 +1,4 @@
-"""The page's interactive figures, as the plain values that Plotly draws."""
+"""The page's interactive figures, as the values that Plotly draws."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.look import COLOURS, GRAY
+from analysis.figures.style import COLOURS, GRAY
 from analysis.report.axes import (
     ACCURACY,
     AXES,

@@ -1,4 +1,4 @@
-"""Which grids of samples the page holds itself, and which it links to."""
+"""Which sample grids the page holds itself, and which it links to."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from degan_search.ledger.columns import Phase, State
 BEST = 3
 """Search trials of each cell whose grids the page holds."""
 BYTES = 6_000_000
-"""All grids in the page together, as base64; the best of each cell come first."""
+"""Largest size of all grids that the page holds, as base64; the best of each cell come first."""
 LARGEST = 50_000_000
-"""Bytes of a grid that the page links to, or that is served."""
+"""Largest size in bytes of a grid that the page links to, or that is served."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -47,7 +47,7 @@ def find(run: Path, frame: pd.DataFrame, page: Path) -> list[Grid]:
 
 
 def plain_file(run: Path, trial_id: str) -> Path | None:
-    """Return a trial's grid of samples if it lies in the run's `trials`, and not at the end of a link from there."""
+    """Return a trial's sample grid if it is a file in the run's `trials`; None if a link leads elsewhere."""
     folder = (run / "trials").resolve()
     file = folder / trial_id / "samples.png"
     return file if file.resolve() == file and file.is_file() and file.stat().st_size <= LARGEST else None

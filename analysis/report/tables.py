@@ -13,27 +13,27 @@ from analysis.tables.styles import result
 from analysis.tables.table import is_incremental
 
 FORMATS = {"rank_correlation": ".2f", "of_random": ".2f", "lambda_e": ".3g", "lambda_d": ".3g", "hours": ".3g"}
-"""Of the tables' numbers; others have one decimal."""
+"""Number formats by column; all other columns have one decimal."""
 TEXT = 200_000
-"""Characters of a text shown at most."""
+"""Largest number of characters of a text that is shown."""
 KINDS = {"old and new classes": "ours", "old classes": "old", "new classes": "new"}
-"""Rows of Table 3 on the page, and its columns."""
+"""Rows of Table 3 on the page, and the table's columns that they show."""
 
 
 def results(tidy: pd.DataFrame) -> dict[str, Any]:
     """Return a `table.table` for the template: the run's proxies by its methods, and all of its columns.
 
-    Of Table 3 the rows are all, old and new classes.
+    For Table 3 the rows are old and new classes together, old ones, and new ones.
     """
-    of_three = is_incremental(tidy)
+    learns_classes = is_incremental(tidy)
     ran = tidy[tidy["trials"] > 0]
-    ran = ran if of_three else ran[ran["proxy"] != NO_PROXY]
+    ran = ran if learns_classes else ran[ran["proxy"] != NO_PROXY]
     methods = [*dict.fromkeys(ran["method"])]
     return {
-        "corner": "accuracy on" if of_three else "proxy images",
+        "corner": "accuracy on" if learns_classes else "proxy images",
         "methods": [LABELS.get(method, method) for method in methods],
-        "rows": _by_kind(ran) if of_three else _by_proxy(ran, methods),
-        "notes": _notes(ran, of_three),
+        "rows": _by_kind(ran) if learns_classes else _by_proxy(ran, methods),
+        "notes": _notes(ran, learns_classes),
         "all": plain_table(tidy),
     }
 
@@ -100,14 +100,14 @@ def _result(cell: dict[Any, Any] | None) -> dict[str, Any]:
     return {"text": result(cell), "details": details}
 
 
-def _notes(ran: pd.DataFrame, of_three: bool) -> list[str]:
-    over, best = ("runs (class orders x seeds)", "row") if of_three else ("seeds", "proxy")
+def _notes(ran: pd.DataFrame, learns_classes: bool) -> list[str]:
+    over, best = ("runs (class orders x seeds)", "row") if learns_classes else ("seeds", "proxy")
     notes = [
         f"Student accuracy in %, mean ± sample standard deviation, with the number of {over} in brackets. Below it the "
         f"95% bootstrap interval of the mean, the weights, and the paper's figure. Bold: the best of a {best}."
     ]
     if (ran["measured_on"] == HELD_OUT).any():
-        where = "held-out training images" if of_three else "the held-out true training images"
+        where = "held-out training images" if learns_classes else "the held-out true training images"
         notes.append(f"* The search's best trial, measured on {where}: no final runs yet.")
     if chosen := ", ".join(name for name in dict.fromkeys(ran["chosen_by"].dropna()) if name != "unknown"):
         notes.append(f"How the weights were chosen: {chosen}.")

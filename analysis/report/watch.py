@@ -1,4 +1,4 @@
-"""A local server of the report page that follows a sweep as it writes."""
+"""A local server of the report page, which shows a sweep while it runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAMPLES = re.compile(rf"/trials/({row_file.TRIAL_ID})/samples\.png")
 
 
 class Page:
-    """A run's page, made anew when it is asked for and the ledger has changed since."""
+    """A run's page, made again when it is asked for and the run's files have changed."""
 
     def __init__(self, run: Path, importances: Importances) -> None:
         self.run = run
@@ -40,7 +40,7 @@ class Page:
             for file in sorted(self.run.glob(pattern)):
                 try:
                     about = file.stat()
-                except FileNotFoundError:  # replaced this moment
+                except FileNotFoundError:  # it was removed after `glob` had found it
                     continue
                 parts.append(f"{file.name} {about.st_size} {about.st_mtime_ns}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -62,7 +62,7 @@ class Page:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers for the page, its version and the run's sample grids; nothing else is there."""
+    """Answers requests for the page, its version and the run's sample grids, and for nothing else."""
 
     def __init__(self, page: Page, *args: object) -> None:
         self.page = page
@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the page asks every few seconds."""
+        """Log nothing, as the page asks every few seconds."""
 
 
 def server(run: Path, port: int = 0, importances: Importances = lambda run: None) -> ThreadingHTTPServer:
@@ -113,7 +113,7 @@ def server(run: Path, port: int = 0, importances: Importances = lambda run: None
         UserError: no run there, a broken ledger, or the port cannot be had.
     """
     page = Page(run, importances)
-    page.html()  # what is wrong with the run is said now
+    page.html()  # an error of the run is raised here, before anything is served
     try:
         return ThreadingHTTPServer((HOST, port), partial(Handler, page))
     except (OSError, OverflowError) as error:
@@ -121,7 +121,7 @@ def server(run: Path, port: int = 0, importances: Importances = lambda run: None
 
 
 def serve(run: Path, port: int, importances: Importances, say: Callable[[str], None]) -> None:
-    """Serve a run's page until Ctrl-C, after saying its address.
+    """Serve a run's page until Ctrl-C; `say` is given its address first.
 
     Raises:
         UserError: as `server`.

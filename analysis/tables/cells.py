@@ -1,4 +1,4 @@
-"""One cell of a table: which configuration it shows, what was measured of it, and what it cost."""
+"""A cell of a table: which configuration it shows, what was measured on it, and what it cost."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MISSING = "missing"
 ACCURACY = {TEST: "test_accuracy", HELD_OUT: "oracle_accuracy"}
 WEIGHTS = ("lambda_e", "lambda_d")
 ORDER = ("teacher", "kimura", *METHODS)
-"""The order of a table's rows: what the paper alone cites, then every method; other names follow."""
+"""The order of a table's rows: what only the paper has, then every method; other names follow."""
 LABELS = {"extended": "best of our extensions"}
-"""Methods that are read by another name."""
+"""Methods that a table shows by another name."""
 OFF = {
     "lambda_s": ("config_gan_lambda_s", 0.0),
     "lambda_bn": ("config_gan_lambda_bn", 0.0),
@@ -43,13 +43,13 @@ class Chosen:
     measured_on: str
     """TEST for finals, HELD_OUT for the search's trial."""
     chosen_by: str | None
-    """What picked it, and whether that needs true data; None where there was nothing to pick."""
+    """The criterion that chose it, and whether that needs true data; None where there was no choice."""
 
 
 def choose(trials: pd.DataFrame, objective: str) -> Chosen:
     """Return the configuration with the best mean score of the finished finals, else the search's best trial.
 
-    The search's is picked by `chosen_by`. A seed that two runs repeat counts once.
+    The search's best trial is chosen by `choose.chosen_by`. A seed that two runs repeat counts once.
 
     Args:
         trials: of one cell, from `ledger.load`.
@@ -85,7 +85,7 @@ def measured(runs: pd.DataFrame, measured_on: str) -> dict[str, Any]:
 def spent(trials: pd.DataFrame) -> dict[str, Any]:
     """Return the hours that all of a cell's trials took, their number, and how many were pruned or failed.
 
-    Hours are by the clock where a trial ended before it could say.
+    A trial that ended before it reported its seconds counts from its start to its end.
     """
     seconds = trials["seconds"].fillna((trials["finished"] - trials["started"]).dt.total_seconds())
     return {
@@ -97,9 +97,9 @@ def spent(trials: pd.DataFrame) -> dict[str, Any]:
 
 
 def extensions(runs: pd.DataFrame, profile: str) -> str | None:
-    """Return what is on that is not the paper's, such as `lambda_s 0.5, profile sgd_augmented`; None for nothing.
+    """Return which extensions of the paper are on, such as `lambda_s 0.5, profile sgd_augmented`; None for nothing.
 
-    `profile` is the ledger column of the training's name, "paper" for the paper's own.
+    `profile` is the ledger column of the training profile, whose value "paper" is the paper's own.
     """
     parts = []
     for name, (column, off) in (OFF | {"profile": (profile, "paper")}).items():
@@ -110,7 +110,7 @@ def extensions(runs: pd.DataFrame, profile: str) -> str | None:
 
 
 def spread(values: pd.Series[Any]) -> str:
-    """Return what values there are: one as it is, several numbers as `0.1 to 2`, several names as `a or b`."""
+    """Return the different values as text: one as it is, several numbers as `0.1 to 2`, several names as `a or b`."""
     kinds = sorted(values.dropna().unique())
     shown = [format(value, ".3g") if isinstance(value, float | int) else str(value) for value in kinds]
     if all(isinstance(value, float | int) for value in kinds):
@@ -138,7 +138,7 @@ def ordered(names: set[str], first: Iterable[str]) -> list[str]:
 
 
 def grouped(tidy: pd.DataFrame, column: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each value of a table's column, and the rows that have it in brackets; "" if all that have one share it.
+    """Yield each value of a table's column with the names of its rows in brackets, or "" where it is the only value.
 
     `names` has a row's name for each row of the table.
     """
@@ -157,11 +157,11 @@ def _best_trial(complete: pd.DataFrame, measure: str) -> pd.DataFrame:
 def _best_configuration(finals: pd.DataFrame) -> pd.DataFrame:
     """Return the trials, one a seed, of the configuration with the best mean score."""
     settings = [str(name) for name in finals if str(name).startswith("config_") and name not in PER_SEED]
-    # As text, for configurations hold lists.
+    # As text, since configurations hold lists, which cannot be grouped.
     same = pd.Series(list(map(repr, finals[settings].to_numpy(dtype=object).tolist())), index=finals.index, dtype=str)
     means = finals["score"].groupby(same).mean()
     best = means.fillna(float("-inf")).idxmax()
-    # A trial is a pure function of its configuration: one that two runs repeat counts once.
+    # A trial that two runs repeat gave the same result and counts once.
     return finals[same == best].drop_duplicates("config_seed")
 
 

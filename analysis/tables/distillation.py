@@ -12,16 +12,16 @@ import pandas as pd
 
 from analysis.tables import cells, styles
 from analysis.tables.cells import ACCURACY, HELD_OUT, LABELS, ORDER, TEST, WEIGHTS
-from degan_search.settings import methods as table_of_methods
+from degan_search.settings import methods
 from degan_search.settings.methods import METHODS, TUNED
 
 COLUMNS = ["proxy", "method", "ours", "std", "n", "low", "high", "measured_on", "paper", "difference"]
 COLUMNS += ["lambda_e", "lambda_d", "extensions", "chosen_by", "hours", "trials", "pruned", "failed"]
 COLUMNS += ["dataset", "teacher", "objective"]
-"""What `table` says of them; accuracies are in percent."""
+"""The columns of `table`; accuracies are in percent."""
 
-WITHOUT_PROXY = ("teacher", "kimura", *table_of_methods.WITHOUT_PROXY)
-"""Methods that use no proxy: their figure in the paper belongs to none, and no proxy lacks them."""
+WITHOUT_PROXY = ("teacher", "kimura", *methods.WITHOUT_PROXY)
+"""Methods that use no proxy: the paper gives their accuracy once, and no proxy's row lacks it."""
 NO_PROXY = "none"
 SETTING = (
     "config_teacher_dataset",
@@ -30,7 +30,7 @@ SETTING = (
     "config_count",
     "config_objective",
 )
-"""What all trials of one table share, as figures are not comparable otherwise."""
+"""Columns in which all trials of one table must agree, as accuracies are not comparable otherwise."""
 
 PAPER = Path(__file__).parents[1] / "paper"
 PAPER_PROXIES = {"noise": "noise/uniform"}
@@ -47,7 +47,7 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     Where several configurations compete, the one with the best (mean) `score` is shown. `chosen_by` says
     whether that choice needs true data; it is null where there is nothing to choose. `teacher` is measured
     on the same images. `paper` is the paper's figure, `difference` ours minus it. Weights are null where the
-    method uses none; `extensions` says what is on that is not the paper's, and is null where nothing is. Trials,
+    method uses none; `extensions` names the extensions of the paper that are on, and is null where none is. Trials,
     and the `hours` that they took, count both phases and those pruned or failed.
 
     Rows are the run's proxies by its methods, and what else the paper's table has for the true data set:
@@ -80,7 +80,7 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
 
 
 def page(tidy: pd.DataFrame) -> styles.Page:
-    """Return a `table` made ready to be read, a proxy named once, no column that is all blank."""
+    """Return a `table` ready to be read: each proxy named once, and no column that is blank throughout."""
     rows = tidy.to_dict("records")
     shown = pd.DataFrame([_row(cell) for cell in rows])
     shown["proxy data"] = shown["proxy data"].mask(shown["proxy data"].duplicated(), "")
@@ -97,10 +97,10 @@ def page(tidy: pd.DataFrame) -> styles.Page:
 def _cells(frame: pd.DataFrame, printed: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return (proxy, method) of each row: the run's proxies by its methods, and the paper's other cells."""
     ran = set(frame[["config_proxy", "config_method"]].dropna().itertuples(index=False, name=None))
-    methods = {method for _, method in ran}
-    crossed = set(product({proxy for proxy, _ in ran}, methods.difference(WITHOUT_PROXY)))
-    # What belongs to no proxy is not missing where it ran beside one.
-    found = ran | crossed | {cell for cell in printed if cell[1] not in methods.intersection(WITHOUT_PROXY)}
+    ran_methods = {method for _, method in ran}
+    crossed = set(product({proxy for proxy, _ in ran}, ran_methods.difference(WITHOUT_PROXY)))
+    # A method that uses no proxy ran beside one of them: the paper's row of it is then not missing.
+    found = ran | crossed | {cell for cell in printed if cell[1] not in ran_methods.intersection(WITHOUT_PROXY)}
     proxies = cells.ordered({proxy for proxy, _ in found}, (proxy for proxy, _ in printed))
     in_order = product(proxies, cells.ordered({method for _, method in found}, ORDER))
     return [cell for cell in in_order if cell in found]

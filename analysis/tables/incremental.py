@@ -18,10 +18,10 @@ from degan_search.system.errors import UserError
 COLUMNS = ["method", "ours", "std", "orders", "n", "low", "high", "old", "new", "measured_on", "paper", "difference"]
 COLUMNS += ["lambda_e", "lambda_d", "lambdas", "extensions", "teacher", "chosen_by", "hours", "trials", "pruned"]
 COLUMNS += ["failed", "old_classes", "new_classes", "network", "objective"]
-"""What `table` says of them; accuracies are in percent."""
+"""The columns of `table`; accuracies are in percent."""
 
 CLASS_ORDER = ["config_teacher_dataset", "config_proxy"]
-"""What makes a class order: its old classes and its new ones."""
+"""The columns of a class order: its old classes and its new ones."""
 SETTING = (
     "config_teacher_network",
     "config_teacher_width",
@@ -29,7 +29,7 @@ SETTING = (
     "config_count",
     "config_objective",
 )
-"""What all trials of one table share, beside the number of classes."""
+"""Columns in which all trials of one table must agree; the number of classes must agree too."""
 NUMBER = r"(?<=/order_)\d+(?=_)"
 """The number of a class order in a name such as `cifar100/order_1993_first_20`."""
 PAPERS_CLASSES = ("cifar100/order_*_first_20", "cifar100/order_*_next_20")
@@ -56,8 +56,8 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     classes, on the same images.
 
     `lambda_e` and `lambda_d` are null where the method uses none, and where they differ from order to order;
-    `lambdas` is both as text, with ranges. `extensions` says what is on that is not the paper's. Trials, and their
-    `hours`, count both phases and those pruned or failed. `paper` is the paper's figure; `difference`, ours minus
+    `lambdas` is both as text, with ranges. `extensions` names the extensions of the paper that are on. Trials, and
+    their `hours`, count both phases and those pruned or failed. `paper` is the paper's figure; `difference`, ours minus
     it, is null unless the classes are the paper's, 20 + 20 of CIFAR-100. `old_classes` and `new_classes` are the
     names with `*` for an order's number, and with the number of images where not all are used.
 
@@ -90,7 +90,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def page(tidy: pd.DataFrame) -> styles.Page:
-    """Return a `table` made ready to be read, without columns that are all blank."""
+    """Return a `table` ready to be read, without columns that are blank throughout."""
     first = tidy.iloc[0]
     shown = pd.DataFrame([_row(cell) for cell in tidy.to_dict("records")])
     caption = (
@@ -111,7 +111,7 @@ def _classes(frame: pd.DataFrame) -> tuple[str, str]:
         UserError: class orders of several sizes.
     """
     pairs = frame[CLASS_ORDER].replace(NUMBER, "*", regex=True).drop_duplicates()
-    # Of other sets the name does not say how many classes there are.
+    # Names of other sets do not say how many classes there are.
     if len(pairs) > 1 and pairs.map(lambda name: "/order_*_" in name).any(axis=None):
         shown = ", ".join(f"{old} with {new}" for old, new in pairs.itertuples(index=False))
         raise UserError(f"a table compares class orders of one size, but these are {shown}: keep the trials of one")
@@ -126,8 +126,8 @@ def _cell(trials: pd.DataFrame, method: str, objective: str) -> dict[str, Any]:
     finals = trials[(trials["state"] == State.COMPLETE) & (trials["phase"] == Phase.FINAL)]
     compared = finals if len(finals) else trials
     chosen = [cells.choose(own, objective) for _, own in compared.groupby(CLASS_ORDER, sort=False)]
-    found = [one for one in chosen if len(one.runs)]
-    runs = pd.concat([one.runs for one in found]) if found else trials.head(0)
+    found = [choice for choice in chosen if len(choice.runs)]
+    runs = pd.concat([choice.runs for choice in found]) if found else trials.head(0)
     measured_on = TEST if len(finals) else HELD_OUT
     known = runs.dropna(subset=cells.ACCURACY[measured_on])
     weights = [runs[f"config_gan_{name}"] for name in WEIGHTS] if method in TUNED else []
@@ -139,7 +139,7 @@ def _cell(trials: pd.DataFrame, method: str, objective: str) -> dict[str, Any]:
         **dict(zip(WEIGHTS, same, strict=True)),
         "lambdas": ", ".join(cells.spread(own) for own in weights) if found and weights else None,
         "extensions": cells.extensions(runs, "config_incremental_profile"),
-        "chosen_by": "; ".join(dict.fromkeys(one.chosen_by for one in found if one.chosen_by)) or None,
+        "chosen_by": "; ".join(dict.fromkeys(choice.chosen_by for choice in found if choice.chosen_by)) or None,
         **cells.spent(trials),
     }
 

@@ -22,12 +22,12 @@ WIDTH = 120
 """Characters in a line of the text table."""
 NUMBERS = ("old", "new", "paper", "diff.", "orders", "trials", "hours")
 LONG = ("proxy data", "lambdas")
-"""Columns that may take several lines."""
+"""Columns whose text may take several lines."""
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """A table made ready to be read."""
+    """A table ready to be read."""
 
     tidy: pd.DataFrame
     caption: str
@@ -120,7 +120,7 @@ def _text(page: Page) -> str:
 
 
 def _markdown(page: Page) -> str:
-    signs = str.maketrans({"*": r"\*", "|": r"\|"})  # a bare * would begin a list or set text in italics
+    signs = str.maketrans({"*": r"\*", "|": r"\|"})  # Markdown reads * as a list or as italics, | as a cell's end
     shown = page.shown.map(lambda text: text.translate(signs))
     lines = [page.caption.translate(signs), _tabulate(shown, "github"), *(note.translate(signs) for note in page.notes)]
     return "\n\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The paper's tables from finished trials, ours beside the paper's: the one entry point, whatever the task."""
+"""The paper's tables from finished trials, ours beside the paper's, for both tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from degan_search.system.whole_files import write_bytes
 PAPERS = {"table1": "distillation", "table2": "distillation", "table3": "incremental"}
 """The task of each of the paper's tables."""
 DEFAULT = {"distillation": "table2", "incremental": "table3"}
-"""The table that a task's trials stand beside unless another is asked for."""
+"""The table with which a task's trials are compared by default."""
 
 
 def table(frame: pd.DataFrame, paper: str | None = None) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def table(frame: pd.DataFrame, paper: str | None = None) -> pd.DataFrame:
         raise UserError(f"a table is of one task, but these trials are of {' and '.join(tasks)}: keep those of one")
     task = tasks[0] if tasks else PAPERS[paper or "table2"]
     if paper is None and task == "distillation" and frame["config_method"].isin(distillation.WITHOUT_PROXY).any():
-        paper = "table1"  # what belongs to no proxy is in that one alone
+        paper = "table1"  # only Table 1 has methods that use no proxy
     paper = paper or DEFAULT[task]
     if PAPERS[paper] != task:
         fitting = " or ".join(name for name, own in PAPERS.items() if own == task)

@@ -1,4 +1,4 @@
-"""What all commands share: the app, its console, and how a fault is told."""
+"""What all commands share: the app, its console, their arguments, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ app = typer.Typer(
 
 
 class PlainConsole(Console):
-    """Prints text as it is, brackets and all: names and reasons may be somebody else's, and style nothing."""
+    """Prints text as it is: names and reasons may come from somebody else, and rich would read [brackets] as markup."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich does, with control characters written out."""
-        super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
+        super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
 
 
 console = PlainConsole(soft_wrap=False, markup=False, emoji=False)
@@ -50,16 +50,16 @@ RunsWithNetworks = Annotated[list[Path], typer.Argument(help=_RUNS, parser=store
 Storage = Annotated[Path, typer.Option(help="Folder in which runs, teachers and comparison images are kept.")]
 
 
-def speaks(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a UserError, what the disk refuses, or an interruption into one line on stderr and an exit code.
+def shows_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the command with a UserError, an OSError or an interruption shown as one line on stderr and an exit code.
 
-    A run that is in a store is in a folder here by the time the command sees it.
+    A run in an object store is fetched first: the command is given a folder.
     """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            with _broken_files_told(), stored.local(kwargs) as given:
+            with _broken_files_shown(), stored.local(kwargs) as given:
                 return command(*args, **given)
         except (UserError, OSError) as error:
             _complain("error", str(error))
@@ -80,15 +80,15 @@ def _complain(what: str, text: str, colour: str = "red") -> None:
 
 
 @contextmanager
-def _broken_files_told() -> Iterator[None]:
-    """Tell a file that was left out in a line on stderr, once; other warnings stay as they are."""
-    plain, told = warnings.showwarning, set[str]()
+def _broken_files_shown() -> Iterator[None]:
+    """Show each broken file that was left out as one line on stderr; other warnings stay as they are."""
+    plain, shown = warnings.showwarning, set[str]()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if not issubclass(category, BrokenFileWarning):
             plain(message, category, *where, **more)
-        elif str(message) not in told:
-            told.add(str(message))
+        elif str(message) not in shown:
+            shown.add(str(message))
             _complain("warning", str(message), "yellow")
 
     with warnings.catch_warnings():
@@ -97,6 +97,6 @@ def _broken_files_told() -> Iterator[None]:
         yield
 
 
-def tell(text: str) -> None:
-    """Print a line as it is: neither coloured nor cut."""
+def print_line(text: str) -> None:
+    """Print a line without colours, wrapping or cutting."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a sweep ends with: the table of proxies by methods, and the page with everything to look at."""
+"""What a sweep ends with: the table of proxies by methods, and the report page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def conclude(run: Run, begun: float) -> None:
 
     Args:
         run: still open, so that what is written also goes to its store.
-        begun: when this process began with it, in seconds of `time.monotonic`.
+        begun: when this process began the run, in seconds of `time.monotonic`.
     """
     from analysis import report
     from analysis.tables import table

@@ -11,32 +11,32 @@ if TYPE_CHECKING:
 
 
 def describe(
-    loaded: Space, max_concurrent: int | None, cpus_per_trial: int, data_dir: Path | None, budget: float | None
+    space: Space, max_concurrent: int | None, cpus_per_trial: int, data_dir: Path | None, time_budget: float | None
 ) -> None:
     """Print a space's settings, its cells, and how long a sweep of it would take here.
 
     Args:
-        loaded: the space.
-        max_concurrent: trials at a time; None: as many as this machine's CPUs take.
+        space: what to sweep.
+        max_concurrent: trials at a time; None for as many as this machine's CPUs allow.
         cpus_per_trial: threads of a trial.
         data_dir: folder of image sets.
-        budget: seconds for all of it, if it has any.
+        time_budget: seconds for the whole sweep; None for no limit.
 
     Raises:
-        UserError: data that are not there, or a budget that would be refused.
+        UserError: missing data, or a time budget that the sweep would refuse.
     """
     import os
 
     from degan_search.search.planning import timed_steps
     from degan_search.search.planning.cost_model import duration
-    from degan_search.search.space import cell as spaces_
     from degan_search.search.space import file as space_file
+    from degan_search.search.space.cell import cells
 
-    cells = spaces_.cells(loaded)
-    finals = len(loaded.finals.seeds) if loaded.finals else 0
-    sys.stdout.write(space_file.dump(loaded))
+    all_cells = cells(space)
+    finals = len(space.finals.seeds) if space.finals else 0
+    sys.stdout.write(space_file.dump(space))
     sys.stdout.write("\n# every cell, with the settings that differ from the paper's defaults\n")
-    for cell in cells:
+    for cell in all_cells:
         example = cell.example()
         networks = f"{example.teacher.network} -> {example.student.network}"
         varies = ", ".join(cell.varies()) or "nothing"
@@ -46,34 +46,34 @@ def describe(
             f"{cell.trials()} search trials, {finals} final runs\n"
         )
     slots = max_concurrent or max(1, (os.cpu_count() or 1) // cpus_per_trial)
-    search = sum(cell.trials() for cell in cells)
-    fewest, most = map(duration, timed_steps.sweep_seconds(loaded, slots, data_dir, "cpu", cpus_per_trial))
+    search = sum(cell.trials() for cell in all_cells)
+    fewest, most = map(duration, timed_steps.sweep_seconds(space, slots, data_dir, "cpu", cpus_per_trial))
     span = fewest if fewest == most else f"{fewest} to {most}, as patience decides,"
     sys.stdout.write(
-        f"\n{search} search trials and {finals * len(cells)} final runs in {len(cells)} cells: about {span} on "
+        f"\n{search} search trials and {finals * len(all_cells)} final runs in {len(all_cells)} cells: about {span} on "
         f"{slots} slots of this machine's CPU if no trial stopped early (a few steps timed and scaled; the teacher "
         f"and reading images apart).\n"
     )
-    if budget:
-        sys.stdout.write(f"{_plan(loaded, slots, cpus_per_trial, data_dir, budget)}\n")
+    if time_budget:
+        sys.stdout.write(f"{_plan(space, slots, cpus_per_trial, data_dir, time_budget)}\n")
 
 
-def _plan(loaded: Space, slots: int, cpus_per_trial: int, data_dir: Path | None, budget: float) -> str:
-    """Return what a sweep with this budget would try.
+def _plan(space: Space, slots: int, cpus_per_trial: int, data_dir: Path | None, time_budget: float) -> str:
+    """Return how many trials a sweep with this time budget would run, as text.
 
     Raises:
-        UserError: it would be refused.
+        UserError: the sweep would refuse the time budget.
     """
     from degan_search.search.planning import timed_steps
     from degan_search.search.planning.budget import FEWEST, TimeBudget
-    from degan_search.search.space import cell as spaces_
     from degan_search.search.space import check
+    from degan_search.search.space.cell import cells
     from degan_search.search.suggest.cell_searcher import CellSearcher
 
-    check.check_budget(loaded)
-    model = timed_steps.cost_model(loaded, data_dir, threads=cpus_per_trial)
+    check.check_budget(space)
+    model = timed_steps.cost_model(space, data_dir, threads=cpus_per_trial)
     model.set_slots(slots)
-    search = CellSearcher(spaces_.cells(loaded))
-    found = TimeBudget(model, search, budget, 0.0, max(FEWEST, len(loaded.first)))
-    found.check(0.0)
-    return found.plan(0.0)
+    search = CellSearcher(cells(space))
+    plan = TimeBudget(model, search, time_budget, 0.0, max(FEWEST, len(space.first)))
+    plan.check(0.0)
+    return plan.plan(0.0)

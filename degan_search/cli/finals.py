@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from degan_search.cli import stored
-from degan_search.cli.app import DataDir, console, speaks
+from degan_search.cli.app import DataDir, console, shows_errors
 from degan_search.cli.options import Given, run_options
 from degan_search.cli.results import grouping
 from degan_search.cli.trial import change
 
 
-@speaks
-@run_options(but=("track", "keep", "budget"))
+@shows_errors
+@run_options(without=("track", "keep", "budget"))
 def finals(
     run: Annotated[
         Path, typer.Argument(help="A run's folder or address; the new rows go there too.", parser=stored.networks)
@@ -25,8 +25,8 @@ def finals(
     per: Annotated[str, typer.Option(help="Choose within each proxy, or within each method or cell on it.")] = "proxy",
     seeds: Annotated[int, typer.Option(help="How many; such as no trial of this run had.")] = 5,
     by: Annotated[str | None, typer.Option(help="Criterion, or score; by default the best that the run has.")] = None,
-    budget: Annotated[
-        str, typer.Option(help="as-is (as searched) or paper (the paper's lengths and rates).")
+    lengths: Annotated[
+        str, typer.Option("--budget", help="as-is (as searched) or paper (the paper's lengths and rates).")
     ] = "as-is",
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over that: gan.steps=5000")] = None,
     baselines: Annotated[
@@ -43,7 +43,7 @@ def finals(
     Where several compete for a proxy, those that cannot win stop after three seeds or more. Only final runs are
     measured on the test images. Writes finals.csv, finals.md and finals.json into the run.
     """
-    from analysis import finals as paired
+    from analysis.finals import compare, render, save
     from degan_search import ledger
 
     if not compare_only:
@@ -52,11 +52,11 @@ def finals(
 
         names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for text in set_ or [] for key, value in change(text).items()}
-        request = Request(top, grouping(per), seeds, by, budget, changes, names)
-        # An absolute name: the run may lie outside the storage.
+        request = Request(top, grouping(per), seeds, by, lengths, changes, names)
+        # The run's whole path as its name, as it may lie outside the storage.
         options = given.options(storage=storage or run.resolve().parent, name=str(run.resolve()), data_dir=data_dir)
         run_finals(request, options, console)
-    table = paired.compare(ledger.load(run))
-    console.print(paired.render(table), highlight=False, markup=False, soft_wrap=True)
-    paired.save(table, run)
+    table = compare(ledger.load(run))
+    console.print(render(table), highlight=False, markup=False, soft_wrap=True)
+    save(table, run)
     console.print(f"Written: {run / 'finals.csv'}, {run / 'finals.md'}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Commands about images."""
+"""Commands that make images or a student's file from a trial, or measure proxy images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from degan_search.cli import stored
-from degan_search.cli.app import DataDir, RunWithNetworks, console, speaks, tell
+from degan_search.cli.app import DataDir, RunWithNetworks, console, print_line, shows_errors
 from degan_search.cli.trial import read_trial
 from degan_search.system.errors import UserError, visible
 
@@ -26,7 +26,7 @@ Trial = Annotated[
 ]
 
 
-@speaks
+@shows_errors
 def generate(
     run: RunWithNetworks,
     out: Annotated[Path, typer.Option(help="New folder, or for parquet and npz a new file.")],
@@ -44,23 +44,27 @@ def generate(
 
     The images can be a proxy again: folder:OUT, parquet:OUT or npz:OUT.
     """
-    from degan_search.products import images as generating
+    from degan_search.products.images import Order
+    from degan_search.products.images import generate as generate_images
 
-    order = generating.Order(count, format_, balance, draws, seed)
+    order = Order(count, format_, balance, draws, seed)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Loading")
 
         def show(stage: str, step: int, of: int | None) -> None:
             progress.update(task, description=escape(visible(stage)), completed=step, total=of)
 
-        made = generating.generate(run, trial, order, out, storage, data_dir, threads, show)
-    shares = ", ".join(f"{name} {there}" for name, there in made.counts.items())
-    tell(f"{_trial(made.trial)}: {sum(made.counts.values())} images, of {made.drawn} drawn, saved in {out}: {shares}")
+        made = generate_images(run, trial, order, out, storage, data_dir, threads, show)
+    shares = ", ".join(f"{name} {count}" for name, count in made.counts.items())
+    total = sum(made.counts.values())
+    print_line(f"{_trial_text(made.trial)}: {total} images, of {made.drawn} drawn, saved in {out}: {shares}")
     if made.short:
-        tell(f"Short of images, although {draws} were drawn for each one wanted (--draws): {', '.join(made.short)}")
+        print_line(
+            f"Short of images, although {draws} were drawn for each one wanted (--draws): {', '.join(made.short)}"
+        )
 
 
-@speaks
+@shows_errors
 def export_student(
     run: RunWithNetworks,
     out: Annotated[Path, typer.Option(help="New file ending in .pt2.")],
@@ -74,10 +78,10 @@ def export_student(
     """
     from degan_search.products.student_file import export_student as export
 
-    tell(f"{_trial(export(run, trial, out, softmax, data_dir))}: student saved in {out}")
+    print_line(f"{_trial_text(export(run, trial, out, softmax, data_dir))}: student saved in {out}")
 
 
-@speaks
+@shows_errors
 def relatedness(
     teacher: Annotated[
         Path,
@@ -106,9 +110,9 @@ def relatedness(
     Ranked by the effective number of classes that the teacher sees in them, then by coverage: this needs no true
     image.
     """
-    from analysis import relatedness as analysis
+    from analysis.relatedness import cells, correlations, render
     from analysis.tables.styles import csv
-    from degan_search.evaluation import relatedness as measuring
+    from degan_search.evaluation.relatedness import relatedness as measure
     from degan_search.ledger.columns import Phase
     from degan_search.storage.layout import CACHE
     from degan_search.system import device
@@ -116,7 +120,7 @@ def relatedness(
 
     config = _teacher(teacher)
     trials = _trials(runs, config) if runs else None
-    cells = [*((name, None) for name in proxy or []), *(analysis.cells(trials) if trials is not None else [])]
+    measured = [*((name, None) for name in proxy or []), *(cells(trials) if trials is not None else [])]
     cache = (storage or (teacher.resolve().parent if teacher.is_dir() else Path("runs"))) / CACHE
     device.set_up_torch(threads)
     with console.status("Loading") as status:
@@ -124,15 +128,15 @@ def relatedness(
         def show(stage: str) -> None:
             status.update(escape(visible(stage)))
 
-        measures = measuring.relatedness(
-            config, list(dict.fromkeys(cells)), cache, data_dir, images, true, device.choose_device(), show
+        measures = measure(
+            config, list(dict.fromkeys(measured)), cache, data_dir, images, true, device.choose_device(), show
         )
     _print_measures(measures)
     if out:
         write_bytes(out, csv(measures).encode())
     if trials is not None:
-        table = analysis.correlations(trials, measures, Phase.FINAL if finals else Phase.SEARCH)
-        tell(analysis.render(table))
+        table = correlations(trials, measures, Phase.FINAL if finals else Phase.SEARCH)
+        print_line(render(table))
 
 
 def _teacher(place: Path) -> TeacherConfig:
@@ -145,7 +149,7 @@ def _teacher(place: Path) -> TeacherConfig:
         return read_trial(place, []).teacher
     frame = ledger.load(place)
     if frame.empty:
-        raise UserError(f"--teacher {str(place)!r} has no trial yet that would tell its teacher")
+        raise UserError(f"--teacher {str(place)!r} has no trial yet that would print_line its teacher")
     return recorded(config_of(frame.iloc[0]).teacher)
 
 
@@ -189,12 +193,12 @@ def _print_measures(frame: pd.DataFrame) -> None:
             numbers = [*(f"{row[name]:,}" for name in about), *(_number(row[name]) for name in names)]
             table.add_row(str(rank), visible(row["proxy"]), *numbers)
         console.print(table)
-    tell("↑ more is more related, ↓ less is. Ranked by effective classes, then coverage.")
+    print_line("↑ more is more related, ↓ less is. Ranked by effective classes, then coverage.")
 
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _trial(row: Any) -> str:
+def _trial_text(row: Any) -> str:
     return f"{row['trial_id']} ({row['config_method']} on {row['config_proxy']}, score {row['score']:.3f})"

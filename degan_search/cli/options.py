@@ -1,6 +1,6 @@
 """The options that decide how trials are run, each declared once, for every command that runs a sweep's trials.
 
-A command takes them with `@run_options(...)` as one argument, `given`; `Given.options` makes of them the search's
+A command takes them with `@run_options(...)` as one argument, `given`; `Given.options` turns them into the search's
 `Options`.
 """
 
@@ -20,12 +20,14 @@ from degan_search.system.errors import UserError
 if TYPE_CHECKING:
     from degan_search.search.run.options import Options
 
+Command = Callable[..., None]
+
 
 def seconds(option: str, text: str) -> float:
-    """Return the seconds of a time such as 90s, 30min or 2h.
+    """Return the seconds of a time such as 90s, 30min or 2h; a number alone is of seconds.
 
     Raises:
-        UserError: it is none.
+        UserError: the text is no time, or a time below 0.
     """
     import pandas as pd
 
@@ -38,14 +40,14 @@ def seconds(option: str, text: str) -> float:
     return float(found)
 
 
-def _some_time(option: str, text: str) -> float:
+def _positive_seconds(option: str, text: str) -> float:
     found = seconds(option, text)
     if found == 0:
         raise UserError(f"{option} {text!r} is no time at all; give such as 30min or 2h")
     return found
 
 
-def _kept(option: str, text: str) -> int | None:
+def _number_to_keep(option: str, text: str) -> int | None:
     if text == "all":
         return None
     if not text.isdecimal():
@@ -63,31 +65,31 @@ def _or_none(option: str, text: str) -> str | None:
 
 @dataclass(frozen=True)
 class RunOption:
-    """One option: its name is that of the field of `search.options.Options` that it sets."""
+    """One option, named as the field of `search.run.options.Options` that it sets."""
 
     name: str
     kind: type
     """Its type on the command line."""
     help: str
     default: Any = None
-    """None: that of `Options`."""
+    """None for the default of `Options`."""
     minimum: int | None = None
     help_of_resume: str | None = None
-    """Where it differs."""
+    """The help where a command goes on with a run; None if it is the same."""
     read: Callable[[str, Any], Any] = _as_given
-    """Takes `--name` and what was given; returns the field's value."""
+    """From the option's flag (for messages) and what was typed, to the field's value."""
 
     @property
     def flag(self) -> str:
         """The option as it is typed."""
         return "--" + self.name.replace("_", "-")
 
-    def parameter(self, again: bool) -> inspect.Parameter:
-        """Return the command's parameter; `again`: one that goes on with a run, whose own value is the default."""
-        told = (self.help_of_resume if again else None) or self.help
-        default = None if again else self.default
+    def parameter(self, resuming: bool) -> inspect.Parameter:
+        """Return the command's parameter; when `resuming`, what is not typed stays as the run was begun."""
+        text = (self.help_of_resume if resuming else None) or self.help
+        default = None if resuming else self.default
         kind = self.kind if default is not None else self.kind | None
-        option = typer.Option(min=self.minimum, help=told)
+        option = typer.Option(min=self.minimum, help=text)
         annotation = Annotated[kind, option]  # type: ignore[valid-type]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -140,14 +142,14 @@ RUN_OPTIONS = (
         "Search trials of each cell whose networks are kept: the best few, or all.",
         default="5",
         help_of_resume="Trials of each cell whose networks are kept, or all.",
-        read=_kept,
+        read=_number_to_keep,
     ),
     RunOption(
         "budget",
         str,
         "Time for all of it, such as 2h: it decides how many search trials there are.",
         help_of_resume="Time from now, such as 1h; by default what is left of the run's own, if it has one.",
-        read=_some_time,
+        read=_positive_seconds,
     ),
 )
 """In the order of `--help`."""
@@ -157,16 +159,16 @@ class Given(dict[str, Any]):
     """The run options of one call by name, as they were typed; None where nothing was."""
 
     def read(self, name: str) -> Any:
-        """Return the value that one of them stands for, None where it was not given.
+        """Return the value of an option as `Options` has it; None where it was not typed.
 
         Raises:
-            UserError: it makes no sense.
+            UserError: what was typed makes no sense.
         """
         (option,) = (option for option in RUN_OPTIONS if option.name == name)
         return None if self[name] is None else option.read(option.flag, self[name])
 
     def settings(self) -> dict[str, Any]:
-        """Return by name the fields of `Options` that were given.
+        """Return by name the fields of `Options` that were typed.
 
         Raises:
             UserError: one makes no sense.
@@ -174,7 +176,7 @@ class Given(dict[str, Any]):
         return {name: self.read(name) for name, value in self.items() if value is not None}
 
     def options(self, **where: Any) -> Options:
-        """Return the search's options, with those that say where the run is.
+        """Return the search's options; `where` are the fields that say where the run is.
 
         Raises:
             UserError: one makes no sense.
@@ -184,16 +186,16 @@ class Given(dict[str, Any]):
         return Options(**where, **self.settings())
 
 
-def run_options(but: Sequence[str] = (), again: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that puts the run options in the place of a command's parameter `given`.
+def run_options(without: Sequence[str] = (), resuming: bool = False) -> Callable[[Command], Command]:
+    """Return a decorator that replaces a command's parameter `given` by the run options.
 
     Args:
-        but: those that the command does not take.
-        again: the command goes on with a run: what is not given is as the run was begun.
+        without: the options that the command does not take.
+        resuming: whether the command goes on with a run; what is not typed stays as the run was begun.
     """
-    taken = [option for option in RUN_OPTIONS if option.name not in but]
+    taken = [option for option in RUN_OPTIONS if option.name not in without]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def called(**arguments: Any) -> None:
             given = Given({option.name: arguments.pop(option.name) for option in taken})
@@ -203,7 +205,7 @@ def run_options(but: Sequence[str] = (), again: bool = False) -> Callable[[Calla
         parameters: list[inspect.Parameter] = []
         for parameter in signature.parameters.values():
             if parameter.name == "given":
-                parameters += [option.parameter(again) for option in taken]
+                parameters += [option.parameter(resuming) for option in taken]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -213,9 +215,9 @@ def run_options(but: Sequence[str] = (), again: bool = False) -> Callable[[Calla
 
 
 def stored_in(storage: str) -> dict[str, Any]:
-    """Return the options that say where runs are kept: of an object store, a working copy is."""
+    """Return the fields of `Options` that say where runs are kept; for an object store also its working copy."""
     if "://" not in storage:
         return {"storage": Path(storage)}
-    from degan_search import storage as storages
+    from degan_search.storage import working_copy
 
-    return {"storage": storages.working_copy(storage), "remote": storage}
+    return {"storage": working_copy(storage), "remote": storage}

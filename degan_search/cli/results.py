@@ -16,8 +16,8 @@ from degan_search.cli.app import (
     RunWithNetworks,
     RunWithSamples,
     console,
-    speaks,
-    tell,
+    print_line,
+    shows_errors,
 )
 from degan_search.system.errors import UserError, close_matches, visible
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from degan_search.settings.trial import TrialConfig
 
 
-@speaks
+@shows_errors
 def table(
     runs: Runs,
     paper: Annotated[
@@ -40,15 +40,16 @@ def table(
     They are written into the run's folder, of several runs into the first. By default it is Table 2; of a run that
     learns new classes Table 3, each method over all class orders.
     """
-    from analysis.tables import table as tables
+    from analysis.tables.table import render, save
+    from analysis.tables.table import table as tidy_table
     from degan_search import ledger
 
-    tidy = tables.table(ledger.load(runs), paper)
-    typer.echo(visible(tables.render(tidy, style)), nl=False)  # as it is, to be piped
-    tables.save(tidy, runs[0])
+    tidy = tidy_table(ledger.load(runs), paper)
+    typer.echo(visible(render(tidy, style)), nl=False)  # without the console's wrapping, so that it can be piped
+    save(tidy, runs[0])
 
 
-@speaks
+@shows_errors
 def evaluate(
     run: RunWithNetworks,
     storage: Annotated[Path | None, typer.Option(help="Where the teacher is kept; beside the run.")] = None,
@@ -58,10 +59,10 @@ def evaluate(
 
     A sweep does this at its end; here for a run that was stopped, or made by an older version.
     """
-    from degan_search.evaluation import accuracy as evaluation
+    from degan_search.evaluation.accuracy import evaluate as evaluate_run
     from degan_search.storage.layout import CACHE
 
-    scored = evaluation.evaluate(run, data_dir, (storage or run.absolute().parent) / CACHE)
+    scored = evaluate_run(run, data_dir, (storage or run.absolute().parent) / CACHE)
     console.print(f"{scored} trials scored.", highlight=False)
 
 
@@ -70,10 +71,10 @@ PER = {"proxy": (), "method": ("config_method",), "cell": ("cell",)}
 
 
 def grouping(per: str) -> tuple[str, ...]:
-    """Return the ledger columns within which `--per` chooses.
+    """Return the ledger columns within whose equal values `--per` chooses.
 
     Raises:
-        UserError: none of PER.
+        UserError: `per` is not in PER.
     """
     from degan_search.selection.choose import PROXY
 
@@ -82,7 +83,7 @@ def grouping(per: str) -> tuple[str, ...]:
     return (*PROXY, *PER[per])
 
 
-@speaks
+@shows_errors
 def best(
     runs: Runs,
     by: Annotated[str | None, typer.Option(help="Criterion, or score; by default the best that the run has.")] = None,
@@ -119,18 +120,18 @@ def best(
             row["config"] = config.model_dump(mode="json")
         typer.echo(json.dumps(found, indent=1))
         return
-    tell(tabulate(table.to_dict("list"), headers="keys", floatfmt=".4g"))
+    print_line(tabulate(table.to_dict("list"), headers="keys", floatfmt=".4g"))
     if by == criteria.TRUE:
-        tell("Chosen with true data: held-out true images and their labels.")
+        print_line("Chosen with true data: held-out true images and their labels.")
     if yaml_:
         for row, config in zip(table.to_dict("records"), configs, strict=True):
             file = yaml_ / f"{row['run']}-{row['trial']}.yaml"
             _write_settings(file, f"{row['trial']} of {row['run']}, {row['cell']}: {by} {row[by]:.4f}", config)
-            tell(f"degan-search run {file}")
+            print_line(f"degan-search run {file}")
 
 
 def _write_settings(file: Path, title: str, config: TrialConfig) -> None:
-    """Write what differs from the paper's defaults, as `run` reads it."""
+    """Write the settings that differ from the paper's defaults, as the command `run` reads them."""
     import yaml
 
     from degan_search.settings.resolve import flatten, merge
@@ -145,18 +146,19 @@ def _write_settings(file: Path, title: str, config: TrialConfig) -> None:
     file.write_text(f"# {title}\n" + yaml.safe_dump(settings, sort_keys=False))
 
 
-@speaks
+@shows_errors
 def regret(runs: Runs) -> None:
     """Print what choosing the weights without true data cost, per proxy and criterion, as Markdown."""
-    from analysis import regret as choice
+    from analysis.regret import mean_regret, render
+    from analysis.regret import regret as regret_table
     from degan_search import ledger
 
-    table = choice.regret(ledger.load(runs))
-    for part in (table, choice.mean_regret(table)):
-        console.print(choice.render(part), highlight=False, markup=False, soft_wrap=True)
+    table = regret_table(ledger.load(runs))
+    for part in (table, mean_regret(table)):
+        console.print(render(part), highlight=False, markup=False, soft_wrap=True)
 
 
-@speaks
+@shows_errors
 def report(
     run: RunWithSamples,
     out: Annotated[Path | None, typer.Option(help="The file; report.html in the run's folder by default.")] = None,
@@ -177,7 +179,7 @@ def report(
 
 
 def _importances(run: Path) -> pd.DataFrame | None:
-    """Return the importances of a run's settings; none where its space does not give them."""
+    """Return the importances of a run's settings; None where its space file cannot be read."""
     from degan_search.search.suggest.studies import importances
 
     try:
@@ -186,7 +188,7 @@ def _importances(run: Path) -> pd.DataFrame | None:
         return None
 
 
-@speaks
+@shows_errors
 def export(
     run: Run,
     optuna: Annotated[Path | None, typer.Option(help="New journal file, one study a cell.")] = None,
@@ -195,16 +197,16 @@ def export(
     """Write a run as an Optuna journal, for optuna-dashboard, or as event files, for TensorBoard; or both."""
     if not (optuna or tensorboard):
         raise UserError("nothing to export to: give --optuna FILE, --tensorboard DIR, or both")
-    from degan_search.search import export as exporting
+    from degan_search.search.export import to_optuna, to_tensorboard
 
     if optuna:
-        names = exporting.to_optuna(run, optuna)
-        tell(f"{len(names)} studies. Look at them: optuna-dashboard {optuna}")
+        names = to_optuna(run, optuna)
+        print_line(f"{len(names)} studies. Look at them: optuna-dashboard {optuna}")
     if tensorboard:
-        tell(f"{exporting.to_tensorboard(run, tensorboard)} trials. Look at them: tensorboard --logdir {tensorboard}")
+        print_line(f"{to_tensorboard(run, tensorboard)} trials. Look at them: tensorboard --logdir {tensorboard}")
 
 
-@speaks
+@shows_errors
 def figures(
     runs: RunsWithNetworks,
     out: Annotated[Path | None, typer.Option(help="Folder; `figures` in the first run's by default.")] = None,
@@ -232,19 +234,19 @@ def figures(
                 made = iter([(name, tuple(given[need]() for need in entry.needs))])
             for stem, parts in made:
                 save(entry.draw(*parts), folder / f"{stem}.png")
-                tell(str(folder / f"{stem}.png"))
+                print_line(str(folder / f"{stem}.png"))
                 drawn += 1
         except UserError as error:
-            tell(f"{name} is not drawn: {error}")
+            print_line(f"{name} is not drawn: {error}")
     if not drawn:
         raise UserError("no figure could be drawn, as said above")
 
 
 def _figures_given(runs: list[Path], relatedness: Path | None) -> dict[str, Callable[[], Any]]:
-    """Return by name what `analysis.figures.Entry.needs` may ask for, each made when asked."""
+    """Return functions that make what `analysis.figures.Entry.needs` names."""
     import pandas as pd
 
-    from analysis.tables import table as tables
+    from analysis.tables.table import table as tidy_table
     from degan_search import ledger
     from degan_search.search.suggest.studies import importances
 
@@ -264,7 +266,7 @@ def _figures_given(runs: list[Path], relatedness: Path | None) -> dict[str, Call
     return {
         "trials": lambda: frame,
         "curves": lambda: ledger.curves(runs),
-        "table": lambda: tables.table(frame),
+        "table": lambda: tidy_table(frame),
         "measures": measures,
         "importances": of_parameters,
     }

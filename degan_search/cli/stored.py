@@ -1,4 +1,4 @@
-"""Runs in a store, for commands that take a run's folder: fetched before, and what is new in them put there after."""
+"""Runs in an object store, for commands that take a run's folder: fetched before, and what is new uploaded after."""
 
 from __future__ import annotations
 
@@ -15,63 +15,64 @@ from degan_search.storage.places import SCHEMES
 from degan_search.system.errors import IncompleteError, UserError
 
 PATIENCE = 30.0
-"""Seconds for which a store that does not answer is tried again: somebody waits for the command."""
+"""Seconds for which a store that does not answer is tried again; short, as the user waits for the command."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A run's address as it was given, and what of the run the command needs."""
+    """A run's address, and which of its files the command needs."""
 
     address: str
     wanted: Callable[[str], bool]
+    """Whether a file of this name in the run is fetched."""
     cache: bool = False
-    """Also the teachers and comparison images beside the run."""
+    """Whether the teachers and comparison images beside the run are fetched too."""
 
 
 def rows(text: str) -> Path | Stored:
-    """Take a run of which a command reads all but the trials' own files."""
+    """Return the run for a command that reads everything but the trials' own files."""
     return _given(text, Stored(text, _is_row))
 
 
 def samples(text: str) -> Path | Stored:
-    """Take a run of which a command also reads the trials' sample grids."""
+    """Return the run for a command that also reads the trials' sample grids."""
     return _given(text, Stored(text, lambda name: _is_row(name) or name.endswith("/samples.png")))
 
 
 def teacher(text: str) -> Path | Stored:
-    """Take a run of which a command also reads the teacher."""
+    """Return the run for a command that also reads the teacher."""
     return _given(text, Stored(text, _is_row, cache=True))
 
 
 def networks(text: str) -> Path | Stored:
-    """Take a run of which a command also reads the teacher and the trials' networks."""
+    """Return the run for a command that also reads the teacher and the trials' networks."""
     return _given(text, Stored(text, lambda name: "/checkpoint-" not in name, cache=True))
 
 
 @contextlib.contextmanager
 def local(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a command's arguments with a folder here for each run in a store; afterwards put there what is new.
+    """Yield a command's arguments with a local folder for each run in a store; afterwards upload what is new.
 
     Raises:
         UserError: no such run, or an address where a folder is needed.
-        IncompleteError: the store did not take what is new.
-        OSError: it does not answer.
+        IncompleteError: not all that is new could be uploaded.
+        OSError: the store does not answer.
     """
     mirrors: list[Mirror] = []
 
-    def here(value: Any) -> Any:
+    def fetched(value: Any) -> Any:
         if isinstance(value, list):
-            return [here(one) for one in value]
+            return [fetched(item) for item in value]
         if isinstance(value, Path) and str(value).partition(":/")[0] in SCHEMES and ":/" in str(value):
             raise UserError(f"{value} is in a store: a folder or file on this machine is needed here")
         return _fetched(value, mirrors) if isinstance(value, Stored) else value
 
     try:
-        yield {name: here(value) for name, value in arguments.items()}
+        yield {name: fetched(value) for name, value in arguments.items()}
     except Exception:
-        _put(mirrors)
+        _upload(mirrors)
         raise
-    if unsent := _put(mirrors):
+    if unsent := _upload(mirrors):
         raise IncompleteError(unsent)
 
 
@@ -107,8 +108,8 @@ def _fetched(stored: Stored, mirrors: list[Mirror]) -> Path:
     return run.local
 
 
-def _put(mirrors: list[Mirror]) -> str:
-    """Put what is new; return what to say of what could not be put."""
+def _upload(mirrors: list[Mirror]) -> str:
+    """Upload what is new; return a message on what could not be uploaded, "" for none."""
     for mirror in mirrors:
         mirror.push_all()
     for mirror in mirrors:

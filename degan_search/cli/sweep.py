@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from degan_search.cli.app import DataDir, console, speaks
+from degan_search.cli.app import DataDir, console, shows_errors
 from degan_search.cli.conclude import conclude
 from degan_search.cli.dry_run import describe
 from degan_search.cli.options import Given, run_options, stored_in
 
 
-@speaks
+@shows_errors
 @run_options()
 def sweep(
     space: Annotated[str, typer.Argument(help="A shipped space (see `spaces`) or a path to your own .yaml file.")],
@@ -33,9 +33,9 @@ def sweep(
     from degan_search.search.space import file as space_file
 
     loaded = space_file.load(space)
-    budget = given.read("budget")
+    time_budget = given.read("budget")
     if dry_run:
-        describe(loaded, given["max_concurrent"], given["cpus_per_trial"], data_dir, budget)
+        describe(loaded, given["max_concurrent"], given["cpus_per_trial"], data_dir, time_budget)
         return
     from degan_search.search.sweep import sweep as run_sweep
 
@@ -44,8 +44,8 @@ def sweep(
     run_sweep(loaded, options, console, conclude)
 
 
-@speaks
-@run_options(again=True)
+@shows_errors
+@run_options(resuming=True)
 def resume(
     run: Annotated[str, typer.Argument(help="A run's folder, or s3://bucket/runs/name.")],
     *,
@@ -75,11 +75,11 @@ def resume(
     run_resume(where, console, changes, trials, space, allow_changed, retry_failed, conclude)
 
 
-@speaks
+@shows_errors
 def spaces() -> None:
     """List the space files that come with the package."""
-    from degan_search.search.space import file as space_files
+    from degan_search.search.space import file as space_file
 
-    for name in space_files.shipped():
-        description = " ".join(space_files.load(name).description.split())
+    for name in space_file.shipped():
+        description = " ".join(space_file.load(name).description.split())
         console.print(f"{name:24s} {description}", highlight=False, soft_wrap=True)

@@ -9,14 +9,14 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from degan_search.cli.app import DataDir, Storage, console, speaks
+from degan_search.cli.app import DataDir, Storage, console, shows_errors
 from degan_search.system.errors import UserError, close_matches, visible
 
 if TYPE_CHECKING:
     from degan_search.settings.trial import TrialConfig
 
 
-@speaks
+@shows_errors
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file with a trial's settings over the paper's defaults.")],
     out: Annotated[Path, typer.Option(help="New folder for student, generator, samples and result.")] = Path("trial"),
@@ -29,7 +29,7 @@ def run(
     _run_here(read_trial(config, set_ or []), out, storage, data_dir, threads)
 
 
-@speaks
+@shows_errors
 def incremental(
     old: Annotated[str, typer.Option(help="Images of the classes that are known.")] = "cifar100/order_1993_first_20",
     new: Annotated[str, typer.Option(help="Labelled images of new classes.")] = "cifar100/order_1993_next_20",
@@ -48,19 +48,19 @@ def incremental(
     Table 3 of the paper, one method at a time; `sweep table3_cifar100` runs all of it. The initial network is trained
     on the old images, or read from `--set teacher.path=FILE`.
     """
-    from degan_search.search.space import cell as spaces_
     from degan_search.search.space import file as space_file
+    from degan_search.search.space.cell import cells
     from degan_search.settings.resolve import merge, trial_config
     from degan_search.settings.trial import GanConfig
 
-    cells = {cell.example().method: cell for cell in spaces_.cells(space_file.load(space))}
-    if any(cell.example().task != "incremental" for cell in cells.values()):
+    by_method = {cell.example().method: cell for cell in cells(space_file.load(space))}
+    if any(cell.example().task != "incremental" for cell in by_method.values()):
         raise UserError(f"--space {space!r} is not of task incremental; table3_cifar100 is")
-    if method not in cells:
-        raise UserError(f"--method {method!r} is none of {space!r}; {close_matches(method, cells)}")
-    settings = cells[method].example().model_dump(mode="json")
-    # What a search would vary is at its lowest there: the released code's weights instead.
-    weights = {f"gan.{name}": value for name, value in GanConfig() if f"gan.{name}" in cells[method].varies()}
+    if method not in by_method:
+        raise UserError(f"--method {method!r} is none of {space!r}; {close_matches(method, by_method)}")
+    settings = by_method[method].example().model_dump(mode="json")
+    # An example has the lowest value of what a search varies: the released code's weights are taken instead.
+    weights = {f"gan.{name}": value for name, value in GanConfig() if f"gan.{name}" in by_method[method].varies()}
     named = {"teacher.dataset": old, "proxy": new}
     resolved = trial_config(settings, named, weights, merge({}, *map(change, set_ or [])))
     _run_here(resolved, out, storage, data_dir, threads)
@@ -71,7 +71,7 @@ def _run_here(config: TrialConfig, out: Path, storage: Path, data_dir: Path | No
 
     from degan_search.trial import run_here
 
-    out.mkdir(parents=True, exist_ok=True)  # that it cannot be written is said before the training
+    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is an error before the training
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Loading")
 
@@ -103,10 +103,10 @@ def read_trial(file: Path, changes: list[str]) -> TrialConfig:
 
 
 def change(text: str) -> dict[str, Any]:
-    """Return what a `--set key=value` says, by key.
+    """Return the one setting of a `--set key=value`, by its key.
 
     Raises:
-        UserError: no key or no `=`, or a value that is not YAML.
+        UserError: no key, no `=`, or a value that is not YAML.
     """
     from degan_search.settings import yaml_text
 

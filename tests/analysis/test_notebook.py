@@ -28,18 +28,18 @@ def outputs(tmp_path_factory):
 
 
 def test_every_figure_that_a_ledger_alone_gives_is_drawn(outputs):
-    pictures = [one for shown in outputs for one in shown if "image/png" in one.get("data", {})]
+    pictures = [output for shown in outputs for output in shown if "image/png" in output.get("data", {})]
     # Methods by proxy, weights, parallel coordinates, importances, steps, compute, relatedness.
-    assert len(pictures) == 7, [one.get("text") for shown in outputs for one in shown]
+    assert len(pictures) == 7, [output.get("text") for shown in outputs for output in shown]
 
 
 def test_tables_are_printed(outputs):
-    text = "\n".join(str(one) for shown in outputs for one in shown)
+    text = "\n".join(str(output) for shown in outputs for output in shown)
     for part in ("Student accuracy in %", "mean_regret", "chosen minus it", "effective_classes"):
         assert part in text
 
 
 def test_what_a_run_lacks_is_said_in_a_line(outputs):
-    said = "\n".join(one["text"] for shown in outputs for one in shown if one["output_type"] == "stream")
+    said = "\n".join(output["text"] for shown in outputs for output in shown if output["output_type"] == "stream")
     assert "nothing can be made from this run" in said  # it has no networks
     assert "Traceback" not in said

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 from degan_search.cli.main import app
 from degan_search.search.planning import timed_steps
-from degan_search.search.space import cell as spaces
 from degan_search.search.space import file as space_file
+from degan_search.search.space.cell import cells
 from degan_search.settings.methods import METHODS
 
-PAPER = Path(spaces.__file__).parents[3] / "analysis" / "paper"
+PAPER = Path(__file__).parents[2] / "analysis" / "paper"
 SPACES = ("table1_cifar10", "table1_fashion_mnist", "table1_cifar100", "table2_cifar10", "table3_cifar100")
 CITED = ("teacher", "kimura")
 """Rows that no student of ours stands for: the teacher itself, and a figure that the paper only cites."""
@@ -27,7 +27,7 @@ NETWORKS = {
 
 @cache
 def configurations(name):
-    return [(cell, cell.example()) for cell in spaces.cells(space_file.load(name))]
+    return [(cell, cell.example()) for cell in cells(space_file.load(name))]
 
 
 def rows(table):

@@ -11,8 +11,8 @@ from degan_search.networks.frozen import freeze
 from degan_search.networks.table import build_classifier
 from degan_search.search.suggest.asha import Rungs
 from degan_search.settings.trial import DistillConfig, GanConfig
-from degan_search.stages import gan as degan
 from degan_search.stages.distillation import Distillation
+from degan_search.stages.gan import build
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.training.context import Context
 from degan_search.training.loop import progress_of
@@ -86,7 +86,7 @@ def test_a_step_does_nothing_that_nobody_uses():
 
 
 def test_operations_grow_with_the_batch_alone():
-    gan = degan.build(GanConfig(width=4, lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10, 6)), Context(0))
+    gan = build(GanConfig(width=4, lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10, 6)), Context(0))
     two, six = (
         operations.operations(lambda n=n: gan.step(torch.zeros(n, 3, 32, 32), torch.randn(n, 100, 1, 1)))
         for n in (2, 6)
@@ -129,7 +129,7 @@ def test_table_2_is_the_sum_of_its_runs():
     cost, whole, stopped = costs(), table2(200, stopping=False), table2(200)
 
     def total(work, part, kind):
-        return sum(one.total for one in work if (one.part, one.kind) == (part, kind))
+        return sum(steps.total for steps in work if (steps.part, steps.kind) == (part, kind))
 
     images = sum(batch * steps for batch, steps in gans)
     assert total(whole, "bank", "gan") == images * (cost.dcgan + 2 * cost.degan)
@@ -144,6 +144,6 @@ def test_table_2_is_the_sum_of_its_runs():
 
 def test_less_is_left_where_trials_stop_and_where_images_are_used_again():
     whole, stopped, again = (
-        sum(one.total for one in work) for work in (table2(400, stopping=False), table2(400), table2(400, 0.25))
+        sum(steps.total for steps in work) for work in (table2(400, stopping=False), table2(400), table2(400, 0.25))
     )
     assert again < stopped < whole

@@ -93,8 +93,8 @@ class Seen(Rungs):
 
 def test_a_grid_without_probes_costs_its_seconds_and_ends_at_its_best():
     ended = replay(in_random_order(TABLE, 0), GRID, None)
-    assert sorted(one.point for one in ended) == sorted(GRID)
-    assert {one.state for one in ended} == {State.COMPLETE}
+    assert sorted(trial.point for trial in ended) == sorted(GRID)
+    assert {trial.state for trial in ended} == {State.COMPLETE}
     assert ended[-1].spent == pytest.approx(whole(TABLE)) == pytest.approx((TABLE["seconds"] - 4).sum())
     assert chosen(TABLE, ended, "score")[-1] == pytest.approx(100 * TABLE["oracle_accuracy"].max())
 
@@ -106,10 +106,15 @@ def test_two_slots_share_the_work():
     jobs = [new_job("search", n, "a", config) for n, config in enumerate(weights)]
     ended = replay(GivenJobs(jobs), told, None)
     # 4 and 1 begin; 2 follows 1 at 1 and ends at 3; 6 follows at 3 and ends at 9, alone from 4 on.
-    assert [(one.point[1], one.clock, one.spent) for one in ended] == [(1, 1, 2), (2, 3, 6), (0, 4, 8), (3, 9, 13)]
+    assert [(trial.point[1], trial.clock, trial.spent) for trial in ended] == [
+        (1, 1, 2),
+        (2, 3, 6),
+        (0, 4, 8),
+        (3, 9, 13),
+    ]
     assert replay(GivenJobs(jobs), told, None, slots=1)[-1].clock == 13
-    assert [one.point[1] for one in replay(GivenJobs(jobs), told, None, budget=6)] == [1, 2]
-    assert [one.point[1] for one in replay(GivenJobs(jobs), told, None, until=(0.0, 2.0))] == [1, 2]
+    assert [trial.point[1] for trial in replay(GivenJobs(jobs), told, None, time_budget=6)] == [1, 2]
+    assert [trial.point[1] for trial in replay(GivenJobs(jobs), told, None, until=(0.0, 2.0))] == [1, 2]
 
 
 SECONDS = list(enumerate((4.0, 1.0, 2.0, 6.0)))
@@ -134,7 +139,7 @@ def test_the_rungs_are_told_of_scores_in_the_order_of_the_clock_and_stop_trials(
     known = {rung["score"] for rungs in TABLE["rungs"] for rung in rungs}
     assert set(asked.values()) <= known
     stopped = [reason for *_, reason in rungs.asked if reason]
-    assert len(stopped) == sum(one.state is State.PRUNED for one in ended) > 0
+    assert len(stopped) == sum(trial.state is State.PRUNED for trial in ended) > 0
     assert len(rungs.scores["grid", 80]) == len(TABLE)
     again = Rungs(2)
     assert [again.record("grid", budget, score, trial) for trial, budget, score, _ in rungs.asked] == [
@@ -164,13 +169,13 @@ def test_the_search_is_the_packages_own_on_the_grid(sampler):
 def test_no_search_takes_more_than_the_grid_and_regret_is_against_its_choice(name):
     arm = ARMS[name]
     jobs = in_random_order(TABLE, 1) if arm.sampler == "grid" else search(TABLE, arm.sampler, arm.first, 1)
-    ended = replay(jobs, TOLD if arm.stops else GRID, Rungs(2) if arm.stops else None, budget=whole(TABLE) / 3)
+    ended = replay(jobs, TOLD if arm.stops else GRID, Rungs(2) if arm.stops else None, time_budget=whole(TABLE) / 3)
     assert ended[-1].spent <= whole(TABLE) / 3
-    spent = [one.spent for one in ended]
+    spent = [trial.spent for trial in ended]
     assert spent == sorted(spent)
     accuracy = chosen(TABLE, ended, "score")
     assert accuracy[0] == pytest.approx(100 * TABLE["oracle_accuracy"].mean())  # none has finished yet
-    best = max(known(one.point) for one in ended if one.state is State.COMPLETE)
+    best = max(known(trial.point) for trial in ended if trial.state is State.COMPLETE)
     assert accuracy[-1] == pytest.approx(100 * best)
 
 
@@ -181,7 +186,7 @@ def known(point, column="oracle_accuracy"):
 def test_to_stop_when_the_best_has_finished_changes_nothing():
     arm, stopping = Arm("", "grid", stops=True), Stopping(0.25, 2)
     whole_runs = [
-        chosen(TABLE, replay(in_random_order(TABLE, seed), TOLD, Rungs(2), budget=whole(TABLE)), "score")
+        chosen(TABLE, replay(in_random_order(TABLE, seed), TOLD, Rungs(2), time_budget=whole(TABLE)), "score")
         for seed in range(5)
     ]
     np.testing.assert_array_equal(searched(arm, TABLE, stopping, 5, "score"), whole_runs)
@@ -191,7 +196,7 @@ def test_a_failed_trial_is_no_choice():
     failed = TABLE.assign(state=["FAIL" if (e, d) == BEST else "COMPLETE" for e, d in GRID])
     failed.loc[failed["state"] == "FAIL", ["score", "oracle_accuracy"]] = np.nan
     ended = replay(in_random_order(failed, 0), timelines(failed, None), None)
-    assert [one.point for one in ended if one.state is State.FAIL] == [BEST]
+    assert [trial.point for trial in ended if trial.state is State.FAIL] == [BEST]
     assert chosen(failed, ended, "score")[-1] == pytest.approx(100 * failed["oracle_accuracy"].max())
 
 

@@ -42,7 +42,7 @@ def asked(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr("degan_search.search.sweep.sweep", lambda *given: calls.append(given))
     monkeypatch.setattr("degan_search.search.resume.resume", lambda *given: calls.append(given))
-    monkeypatch.setattr("degan_search.search.finals.finals", lambda *given: calls.append(given))
+    monkeypatch.setattr("degan_search.search.finals.finals.finals", lambda *given: calls.append(given))
     return calls
 
 

@@ -13,11 +13,11 @@ import yaml
 
 from degan_search import ledger
 from degan_search.ledger.columns import Phase, State, config_of
-from degan_search.search.space import cell as spaces
 from degan_search.search.space import file as space_file
+from degan_search.search.space.cell import cells
 from degan_search.system import device
-from degan_search.trial import outcome as outcomes
 from degan_search.trial.inputs import inputs_key, prepare
+from degan_search.trial.outcome import files
 from degan_search.trial.trial import run as run_trial
 
 MAIN = "from degan_search.cli.main import main; main()"
@@ -123,29 +123,29 @@ def write_space(folder, changes=(), name="tiny"):
 
 def rows(run):
     """Return the visible ledger files by name, each with a hash of its bytes."""
-    files = (run / "ledger").glob("[!.]*.parquet")
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    parquet = (run / "ledger").glob("[!.]*.parquet")
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in parquet}
 
 
 def still(before, run):
-    """Return the rows now; what was a finished trial's row is there, unchanged."""
+    """Check that the rows of before are there, unchanged; return the rows of now."""
     now = rows(run)
     assert before.items() <= now.items()
     return now
 
 
 def check(run, failed=()):
-    """Check a finished run: budget met, one final row a trial, nothing left over; `failed`: trials that may fail."""
+    """Check a finished run: all trials ran, one row each, nothing left over; `failed` are trials that may fail."""
     space = space_file.load(str(run / "space.yaml"))
-    cells = spaces.cells(space)
+    all_cells = cells(space)
     frame = ledger.load(run)
     search, final = (frame[frame["phase"] == phase] for phase in Phase)
     assert len(frame) == frame["trial_id"].nunique() == len(list((run / "ledger").glob("[!.]*.parquet")))
-    assert search.groupby("cell").size().to_dict() == {cell.label: cell.trials() for cell in cells if cell.trials()}
+    assert search.groupby("cell").size().to_dict() == {cell.label: cell.trials() for cell in all_cells if cell.trials()}
     assert not frame.duplicated(["phase", "cell", "config_hash"]).any()
     if space.finals:
         assert set(zip(final["cell"], final["config_seed"], strict=True)) == {
-            (cell.label, seed) for cell in cells for seed in space.finals.seeds
+            (cell.label, seed) for cell in all_cells for seed in space.finals.seeds
         }
     assert set(frame.loc[frame["state"] == State.FAIL, "trial_id"]) <= set(failed)
     assert {file.stem for file in (run / "jobs").iterdir()} == set(frame["trial_id"])
@@ -162,7 +162,7 @@ def same_as_uninterrupted(run, frame, most=100):
     """Check that each finished trial has the numbers of the same trial run here, in one go."""
     device.set_up_torch(1)
     cache, known = run.parent / "cache", {}
-    for cell in spaces.cells(space_file.load(str(run / "space.yaml"))):
+    for cell in cells(space_file.load(str(run / "space.yaml"))):
         for config in cell.shared():  # the images to compare on are made with the first one's settings
             if inputs_key(config) not in known:
                 known[inputs_key(config)] = prepare(config, None, cache)
@@ -171,4 +171,4 @@ def same_as_uninterrupted(run, frame, most=100):
         outcome = run_trial(config, known[inputs_key(config)])
         assert outcome.metrics["score"] == row["score"], row["trial_id"]
         saved = (run / "trials" / row["trial_id"] / "student.safetensors").read_bytes()
-        assert outcomes.files(outcome)["student.safetensors"] == saved, row["trial_id"]
+        assert files(outcome)["student.safetensors"] == saved, row["trial_id"]

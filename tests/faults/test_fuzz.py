@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import fuzz
+import fuzz_readers
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from degan_search.system.errors import UserError
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "100000"))
 """Of all readers together, by `make faults`."""
-SHARES = sum(reader.share for reader in fuzz.READERS.values())
+SHARES = sum(reader.share for reader in fuzz_readers.READERS.values())
 QUICK = 30
 """Inputs of each reader in `make test`."""
 
@@ -126,7 +127,7 @@ def test_many_structures(tmp_path_factory, values):
     spaced(values, tmp_path_factory.getbasetemp())
 
 
-@pytest.mark.parametrize("name", fuzz.READERS)
+@pytest.mark.parametrize("name", fuzz_readers.READERS)
 def test_broken_files_are_read_or_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = fuzz.fuzz(name, QUICK, 1, tmp_path)
@@ -134,9 +135,9 @@ def test_broken_files_are_read_or_refused(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", fuzz.READERS)
+@pytest.mark.parametrize("name", fuzz_readers.READERS)
 def test_many_broken_files(name, tmp_path, capsys):
-    inputs = -(-INPUTS * fuzz.READERS[name].share // SHARES)
+    inputs = -(-INPUTS * fuzz_readers.READERS[name].share // SHARES)
     program = [sys.executable, "-W", "ignore", str(Path(fuzz.__file__)), name, str(inputs), "0"]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -155,7 +156,7 @@ def test_what_the_fuzz_is_to_find_would_be_found(tmp_path, monkeypatch):
     import numpy as np
 
     monkeypatch.chdir(tmp_path)
-    content, _ = fuzz.archives(tmp_path)[2]
+    content, _ = fuzz_readers.archives(tmp_path)[2]
     np.load(io.BytesIO(content), allow_pickle=True)["images"]
     with pytest.raises(AssertionError, match="code ran"):
         fuzz.fuzz("npz", 1, 0, tmp_path)

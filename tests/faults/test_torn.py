@@ -54,7 +54,7 @@ def test_rows_are_read_whole_or_refused(made):
                     warnings.simplefilter("always")
                     read = ledger.load(run)
                 if told:
-                    assert [file.name in str(one.message) for one in told] == [True]
+                    assert [file.name in str(warning.message) for warning in told] == [True]
                     assert ledger.broken(run) == [file]
                     assert read.equals(whole[whole["trial_id"] != file.stem.rpartition("-")[0]].reset_index(drop=True))
                     refused += 1

@@ -8,8 +8,7 @@ import pytest
 from made_ledger import Sweep, class_orders
 from PIL import Image
 
-from analysis import finals
-from analysis import regret as choice
+from analysis import finals, regret
 from analysis.statistics import interval
 from analysis.tables.cells import HELD_OUT, MISSING, TEST
 from analysis.tables.incremental import COLUMNS
@@ -244,9 +243,9 @@ def test_choices_and_their_regret_are_made_within_a_class_order(run):
     rows = choose.best(frame, choose.chosen_by(frame))
     assert sorted(rows["config_proxy"]) == ["cifar100/order_1993_next_20", "cifar100/order_1994_next_20"]
     assert (rows["config_gan_lambda_e"] == 2).all()
-    regret = choice.regret(frame)
-    assert set(regret["task"]) == {"incremental"} and regret["proxy"].nunique() == 2
-    assert (regret.loc[regret["criterion"] == "random", "regret"] > 5).all()
+    regrets = regret.regret(frame)
+    assert set(regrets["task"]) == {"incremental"} and regrets["proxy"].nunique() == 2
+    assert (regrets.loc[regrets["criterion"] == "random", "regret"] > 5).all()
 
 
 def test_pairs_are_compared_within_a_class_order_and_a_task(run):

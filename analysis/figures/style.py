@@ -1,4 +1,4 @@
-"""The one look of all figures: colours, marks, panels, and how a figure becomes a file."""
+"""What all figures share: colours, marks, panels, and how a figure becomes a file."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 """Okabe and Ito's palette."""
 MARKERS = "osD^vP"
 FIRST = ("proxy", "dcgan", "degan", "proxy_matched", "true", "true_matched")
-LOOKS = (*FIRST, *(name for name in METHODS if name not in FIRST))
-"""Methods in the order of their looks, so that a method looks the same in every figure."""
+ORDER = (*FIRST, *(name for name in METHODS if name not in FIRST))
+"""Methods by the number of their colour and mark, so that a method looks the same in every figure."""
 STRONG, GRAY = "#d55e00", "#8c8c8c"
-"""What is pointed at, and what stands back."""
+"""The colours of what matters most, and of what is only background."""
 
 DPI = 150
 LIMIT = 300_000
 """Bytes of a PNG, at most."""
 SUFFIXES = (".png", ".svg", ".pdf")
 LOG_SPAN = 20
-"""Largest over smallest value from which an axis is logarithmic."""
+"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
 
 
-def method_look(method: str) -> dict[str, Any]:
-    """Return a method's colour and mark as matplotlib's arguments; one that is not listed is a gray cross."""
-    if method not in LOOKS:
+def method_style(method: str) -> dict[str, Any]:
+    """Return a method's colour and mark as matplotlib's arguments; a gray cross for a method not in ORDER."""
+    if method not in ORDER:
         return {"color": GRAY, "marker": "X"}
-    turn, index = divmod(LOOKS.index(method), len(COLOURS))
+    turn, index = divmod(ORDER.index(method), len(COLOURS))
     return {"color": COLOURS[index], "marker": MARKERS[(index + turn) % len(MARKERS)]}
 
 
@@ -86,14 +86,14 @@ def panels(
 
 
 def plain(axes: Axes, grid: str = "y") -> None:
-    """Take away what says nothing: the upper and right frame; a light grid along one axis or `both`."""
+    """Remove the upper and right frame, and draw a light grid along one axis or `both`."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, alpha=0.3, linewidth=0.6)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
 
 
 def name_axes(grid: list[Axes], across: str, up: str) -> None:
-    """Name what the panels share: across below the lowest of each column, up beside the first of each row."""
+    """Name the axes that panels share: `across` below the lowest of each column, `up` beside the first of each row."""
     places = {axes: axes.get_subplotspec() for axes in grid}
     for axes, place in places.items():
         assert place is not None, "panels() makes them"
@@ -103,9 +103,9 @@ def name_axes(grid: list[Axes], across: str, up: str) -> None:
             axes.set_ylabel(up)
 
 
-def mark(label: str, **look: Any) -> Line2D:
-    """Return an entry of a legend: a mark without a line, unless the look asks for one."""
-    return Line2D([], [], label=label, **{"linestyle": "", "color": "black", **look})
+def mark(label: str, **options: Any) -> Line2D:
+    """Return an entry of a legend: a mark, and a line if the options of `Line2D` say so."""
+    return Line2D([], [], label=label, **{"linestyle": "", "color": "black", **options})
 
 
 def legend(figure: Figure, entries: Iterable[Line2D]) -> None:
@@ -118,7 +118,7 @@ def legend(figure: Figure, entries: Iterable[Line2D]) -> None:
 
 
 def short(labels: Iterable[str]) -> dict[str, str]:
-    """Return cells' labels without the parts that all share: `proxy=photos method=degan` becomes `photos`."""
+    """Return cells' labels without the parts that all have: `proxy=photos method=degan` becomes `photos`."""
     labels = list(dict.fromkeys(labels))
     parts = {label: re.split(r" (?=\w[\w.]*=)", label) for label in labels}
     common = set.intersection(*map(set, parts.values())) if len(labels) > 1 else set()
@@ -128,7 +128,7 @@ def short(labels: Iterable[str]) -> dict[str, str]:
 
 
 def spans_decades(values: pd.Series[Any] | np.ndarray) -> bool:
-    """Return whether the positive values span so much that they belong on a logarithmic axis."""
+    """Return whether the positive values span so much that their axis should be logarithmic."""
     positive = np.asarray(values, float)
     positive = positive[positive > 0]
     return bool(len(positive)) and bool(positive.max() / positive.min() >= LOG_SPAN)
