@@ -81,7 +81,7 @@ class Grid:
         begun = time.perf_counter()
         self.teacher = obtain(config.teacher, self.true, cache, device=device)
         figures.add("grid_teacher_seconds", time.perf_counter() - begun)
-        figures.add("grid_teacher_held_out_accuracy", 100 * self.teacher.held_out_accuracy)
+        figures.add("grid_teacher_held_out_accuracy", 100 * self.teacher.holdout_accuracy)
         (loaded,) = load([config], data, cache, device)
         begun = time.perf_counter()
         self.inputs = gather(loaded, cache, device)

@@ -193,7 +193,7 @@ def main() -> None:
     seconds = interleaved(cases, options.repetitions, warm_up=0)
     held_out = torch.from_numpy(true.images[true.held_out]), torch.from_numpy(true.labels[true.held_out])
     figures = report(cases, seconds, held_out)
-    figures.add("trial_teacher_accuracy", 100 * inputs.teacher.held_out_accuracy)
+    figures.add("trial_teacher_accuracy", 100 * inputs.teacher.holdout_accuracy)
     figures.save(options.json)
 
 

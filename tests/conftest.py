@@ -106,7 +106,7 @@ def finished_run(tiny, teacher, store, tmp_path_factory) -> Path:
         ("search-0002", "PRUNED", 0.9, "degan"),
     ):
         about = {"trial_id": trial_id, "attempt": 1, "phase": "search", "state": state, "score": score}
-        ledger.write(run, about | {"teacher_hash": teacher.hash} | config_columns(tiny({"method": method})))
+        ledger.write_row(run, about | {"teacher_hash": teacher.hash} | config_columns(tiny({"method": method})))
         if state == "COMPLETE":
             outcome = Outcome({}, student)
             if method == "degan":

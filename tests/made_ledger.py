@@ -58,7 +58,7 @@ def made_ledger(folder: Path, trials: int = 2000, seed: int = 0) -> Path:
         rows += [_row(Phase.FINAL, number, space, rng) for number in range(finals)]
         for row in rows:
             accuracy = row.pop("accuracy")
-            ledger.write(folder, row)
+            ledger.write_row(folder, row)
             if row["state"] is State.COMPLETE:
                 ledger.write_scores(folder, _scores(row, accuracy, rng))
     pictured = [row for row in rows if row["state"] is State.COMPLETE and row["config_method"] != "proxy"]
@@ -95,7 +95,7 @@ class Sweep:
         self.number += 1
         config = trial_config({"proxy": proxy, "method": method}, dict(settings))
         about = {"trial_id": trial_id, "attempt": 1, "phase": phase, "state": state, "host": "synthetic"}
-        ledger.write(self.folder, about | {"score": score} | columns | config_columns(config))
+        ledger.write_row(self.folder, about | {"score": score} | columns | config_columns(config))
         accuracies = {"oracle_accuracy": oracle, "test_accuracy": test, "cross_soft_agreement": cross_soft_agreement}
         teachers = {"teacher_oracle_accuracy": teacher, "teacher_test_accuracy": test and teacher + 0.01}
         ledger.write_scores(self.folder, {"trial_id": trial_id} | accuracies | teachers | dict(scores))

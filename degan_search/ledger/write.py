@@ -26,7 +26,7 @@ _PLAIN: dict[str, Any] = {
 }
 
 
-def write(folder: Path, row: Mapping[str, Any]) -> Path:
+def write_row(folder: Path, row: Mapping[str, Any]) -> Path:
     """Write a trial attempt into the run's folder and return its file, which is whole once it is visible.
 
     Keys are those of `columns.trial_schema`, absent ones null; schema_version is filled in. A score that is

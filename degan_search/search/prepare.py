@@ -44,7 +44,7 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
         console.print(
             f"{config.proxy}: {len(found.proxy.images):,} images, {len(made[key].bank):,} to compare on; teacher "
             f"{config.teacher.network} on {config.teacher.dataset}, held-out accuracy "
-            f"{found.teacher.held_out_accuracy:.1%}",
+            f"{found.teacher.holdout_accuracy:.1%}",
             highlight=False,
             soft_wrap=True,
         )

@@ -59,7 +59,7 @@ class Teacher:
     classes: int
     channels: int
     hash: str
-    held_out_accuracy: float
+    holdout_accuracy: float
 
     def model(self, device: str = "cpu") -> nn.Module:
         """Return the frozen network on a device, in eval mode."""

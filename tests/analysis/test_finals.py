@@ -107,7 +107,7 @@ class TestCompare:
 
     def test_rows_without_a_newer_setting_are_the_same_configuration(self, tmp_path):
         row = runs([50]).iloc[0].drop(["test_accuracy", "teacher_test_accuracy"]).to_dict() | {"attempt": 1}
-        ledger.write(tmp_path, row)
+        ledger.write_row(tmp_path, row)
         old = row | {"trial_id": "final-0002", "config_json": '{"seed": 2}', "config_seed": 2}
-        ledger.write(tmp_path, old)
+        ledger.write_row(tmp_path, old)
         assert finals.compare(ledger.load(tmp_path)).shape[0] == 1

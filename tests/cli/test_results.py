@@ -19,7 +19,7 @@ class TestTable:
         from degan_search.ledger.columns import config_columns
 
         row = {"trial_id": "search-0000", "attempt": 1, "phase": "search", "state": "COMPLETE", "score": 0.5}
-        ledger.write(tmp_path, row | config_columns(trial_config(TRIAL)))
+        ledger.write_row(tmp_path, row | config_columns(trial_config(TRIAL)))
         ledger.write_scores(tmp_path, {"trial_id": "search-0000", "oracle_accuracy": 0.625, "n_oracle": 40})
         return tmp_path
 

@@ -93,7 +93,7 @@ def test_a_new_row_is_fetched_with_the_next_command(storage, finished_run, tmp_p
     before = trials()
     row = ledger.load(finished_run).iloc[0].dropna().to_dict()
     row = {name: value for name, value in row.items() if name in trial_schema().names} | {"trial_id": "search-0009"}
-    ledger.write(tmp_path / "first" / "digits", row)
+    ledger.write_row(tmp_path / "first" / "digits", row)
     first = Mirror(tmp_path / "first" / "digits", place(storage.at("digits")))
     first.push_all()
     assert first.flush()

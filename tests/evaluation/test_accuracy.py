@@ -43,7 +43,7 @@ def sure_student(network="lenet", width=4, digit=DIGIT):
 def row(run, teacher_hash, trial_id, config, student):
     """Write a finished trial."""
     about = {"trial_id": trial_id, "attempt": 1, "phase": trial_id.split("-")[0], "state": "COMPLETE", "score": 0.5}
-    ledger.write(run, about | {"teacher_hash": teacher_hash} | config_columns(normalised(config)))
+    ledger.write_row(run, about | {"teacher_hash": teacher_hash} | config_columns(normalised(config)))
     outcomes.save(Outcome({}, student), run / "trials" / trial_id)
 
 
@@ -104,7 +104,7 @@ def test_a_final_student_of_new_classes_is_scored_on_both_kinds(learned, store, 
     test = teachers.true_images(config.teacher, None, "test")
     expected = measures.accuracy(predict(teacher.model(), torch.from_numpy(test.images)), torch.from_numpy(test.labels))
     assert found["teacher_test_accuracy"] == pytest.approx(expected)
-    assert found["teacher_oracle_accuracy"] == pytest.approx(teacher.held_out_accuracy)
+    assert found["teacher_oracle_accuracy"] == pytest.approx(teacher.holdout_accuracy)
 
 
 def test_a_search_student_of_new_classes_never_sees_test_images(learned, store, tmp_path, asked):
@@ -133,7 +133,7 @@ def test_a_distilled_student_is_scored_on_the_true_classes(tiny, true, teacher, 
     assert accuracy.evaluate(tmp_path, None, store) == 2
     frame, test = scores(tmp_path), proxies.load("digits", "test")
     assert frame["oracle_accuracy"].to_list() == pytest.approx([share(true.labels[true.held_out], DIGIT)] * 2)
-    assert frame["teacher_oracle_accuracy"].to_list() == pytest.approx([teacher.held_out_accuracy] * 2)
+    assert frame["teacher_oracle_accuracy"].to_list() == pytest.approx([teacher.holdout_accuracy] * 2)
     assert frame.loc["final-0000", "test_accuracy"] == pytest.approx(share(test.labels, DIGIT))
     assert frame.loc["final-0000", "n_test"] == len(test.labels)
     assert np.isnan(frame.loc["search-0000", "test_accuracy"])

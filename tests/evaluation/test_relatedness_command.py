@@ -47,7 +47,7 @@ class TestCommand:
         for number, (proxy, accuracy) in enumerate([("digits", 0.9), ("photos", 0.5), ("noise/uniform", 0.2)]):
             config = tiny({"proxy": proxy, "count": 40, "method": "dcgan", "gan.lambda_d": 0})
             row = {"trial_id": f"t{number}", "attempt": 1, "phase": "search", "state": "COMPLETE", "score": 0.5}
-            ledger.write(tmp_path / "x", {**row, "teacher_hash": teacher.hash, **config_columns(config)})
+            ledger.write_row(tmp_path / "x", {**row, "teacher_hash": teacher.hash, **config_columns(config)})
             ledger.write_scores(tmp_path / "x", {"trial_id": row["trial_id"], "oracle_accuracy": accuracy})
         result = call("relatedness", "--teacher", tmp_path / "x", "--runs", tmp_path / "x")
         assert result.exit_code == 0, (result.output, result.exception)

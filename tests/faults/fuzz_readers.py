@@ -149,11 +149,11 @@ def row() -> dict[str, object]:
 
 
 def rows(folder: Path) -> list[Seed]:
-    return whole(ledger.write(folder / "seed", row()).read_bytes())
+    return whole(ledger.write_row(folder / "seed", row()).read_bytes())
 
 
 def packs(folder: Path) -> list[Seed]:
-    ledger.write(folder, row())
+    ledger.write_row(folder, row())
     with mock.patch.object(pack, "PACK_FROM", 1):
         ledger.load(folder)
     return whole((folder / "packed" / "ledger.parquet").read_bytes())

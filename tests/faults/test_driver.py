@@ -115,7 +115,8 @@ def test_a_signal_in_the_middle_of_a_write_is_finished_first(tmp_path, number):
     write_space(tmp_path)
     run = tmp_path / "runs" / "tiny"
     slow = (
-        "import importlib, os, signal, time\n"
+        "import os, signal, time\n"
+        "from degan_search.ledger import write as ledger_write\n"
         "from degan_search.system import whole_files\n"
         "real = whole_files.write_bytes\n"
         "def write(path, data):\n"
@@ -123,8 +124,7 @@ def test_a_signal_in_the_middle_of_a_write_is_finished_first(tmp_path, number):
         f"        os.kill(os.getpid(), {int(number)})\n"
         "        time.sleep(0.5)\n"
         "    real(path, data)\n"
-        # By its full name: `degan_search.ledger.write` is the function of that name.
-        "importlib.import_module('degan_search.ledger.write').write_bytes = write\n"
+        "ledger_write.write_bytes = write\n"
     )
     driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, main=slow + MAIN)
     assert driver.wait() == 128 + number, driver.text

@@ -26,8 +26,8 @@ from tests.ledger.rows import synthetic
 @pytest.mark.parametrize("kept", [0, 2, 0.5, -1])
 def test_a_broken_file_is_named_and_the_others_load(tmp_path, kept):
     report = {"budget": 1, "score": 0.5, "seconds": 1.0}
-    ledger.write(tmp_path, synthetic("search-0000", reports=[report]))
-    file = ledger.write(tmp_path, synthetic("search-0001"))
+    ledger.write_row(tmp_path, synthetic("search-0000", reports=[report]))
+    file = ledger.write_row(tmp_path, synthetic("search-0001"))
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * kept) if isinstance(kept, float) else kept])
     for read in (ledger.load, ledger.curves):
@@ -38,7 +38,7 @@ def test_a_broken_file_is_named_and_the_others_load(tmp_path, kept):
 
 
 def test_broken_scores_are_named_and_their_trial_has_none(tmp_path):
-    ledger.write(tmp_path, synthetic())
+    ledger.write_row(tmp_path, synthetic())
     file = ledger.write_scores(tmp_path, {"trial_id": "search-0000", "oracle_accuracy": 0.5})
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.warns(BrokenFileWarning, match=r"scores.search-0000\.parquet cannot be read"):
@@ -57,7 +57,7 @@ def test_a_command_tells_a_broken_file_once_and_goes_on(tmp_path):
 
 @pytest.mark.parametrize("text", ["degan_search.sha256 @" + "a" * 64, "no \udcff such file"])
 def test_a_reason_with_odd_text_blocks_nothing(tmp_path, text):
-    ledger.write(tmp_path, synthetic(reason=text))
+    ledger.write_row(tmp_path, synthetic(reason=text))
     assert list(ledger.load(tmp_path).reason) == [visible(text)]
     assert not ledger.broken(tmp_path)
 
@@ -77,7 +77,7 @@ def text_columns(schema, *others):
 def test_whatever_a_text_holds_reads_back_and_blocks_nothing(texts, scores):
     with tempfile.TemporaryDirectory() as name:
         run = Path(name)
-        ledger.write(run, synthetic(**texts))
+        ledger.write_row(run, synthetic(**texts))
         ledger.write_scores(run, {"trial_id": "search-0000", **scores})
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -89,7 +89,7 @@ def test_whatever_a_text_holds_reads_back_and_blocks_nothing(texts, scores):
 
 def test_flipped_bits_are_noticed_before_the_file_is_read(tmp_path, monkeypatch):
     """Pyarrow would crash on some of them."""
-    file = ledger.write(tmp_path, synthetic())
+    file = ledger.write_row(tmp_path, synthetic())
     data = file.read_bytes()
     monkeypatch.setattr(row_file.pq, "ParquetFile", lambda *_, **__: pytest.fail("a broken file is read"))
     seal, end = data.index(row_file.SEAL), len(data)
@@ -100,6 +100,6 @@ def test_flipped_bits_are_noticed_before_the_file_is_read(tmp_path, monkeypatch)
 
 
 def test_unfinished_files_are_passed_over(tmp_path):
-    ledger.write(tmp_path, synthetic())
+    ledger.write_row(tmp_path, synthetic())
     (tmp_path / "ledger" / ".tmp-1-search-0001-1.parquet").write_bytes(b"PAR1")
     assert len(ledger.load(tmp_path)) == 1

@@ -12,13 +12,13 @@ from pathlib import Path
 from degan_search import ledger
 
 folder, moments = Path(sys.argv[1]), random.Random(0)
-ledger.write(folder, {"trial_id": "search-99-0", "attempt": 1, "phase": "search", "state": "COMPLETE"})
+ledger.write_row(folder, {"trial_id": "search-99-0", "attempt": 1, "phase": "search", "state": "COMPLETE"})
 for life in range(40):
     child = os.fork()
     if not child:
         for number in range(10_000):
             row = {"trial_id": f"search-{life:02}-{number}", "attempt": 1, "phase": "search", "state": "COMPLETE"}
-            ledger.write(folder, row)
+            ledger.write_row(folder, row)
     time.sleep(moments.uniform(0.001, 0.15))
     os.kill(child, 9)
     os.waitpid(child, 0)

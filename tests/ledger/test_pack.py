@@ -12,7 +12,7 @@ from tests.ledger.rows import synthetic
 def test_many_rows_are_packed_and_read_as_they_lie(tmp_path, monkeypatch):
     for number in range(6):
         report = {"budget": number, "score": 0.5, "seconds": 1.0}
-        ledger.write(tmp_path, synthetic(f"search-{number:04}", score=number / 8, reports=[report]))
+        ledger.write_row(tmp_path, synthetic(f"search-{number:04}", score=number / 8, reports=[report]))
         ledger.write_scores(tmp_path, {"trial_id": f"search-{number:04}", "oracle_accuracy": number / 16})
     plain, curves = ledger.load(tmp_path), ledger.curves(tmp_path)
     assert not (tmp_path / "packed").exists()
@@ -25,7 +25,7 @@ def test_many_rows_are_packed_and_read_as_they_lie(tmp_path, monkeypatch):
 
     # What has changed, come or gone since is read anew.
     ledger.write_scores(tmp_path, {"trial_id": "search-0002", "oracle_accuracy": 1.0})
-    ledger.write(tmp_path, synthetic("search-0006", score=0.9))
+    ledger.write_row(tmp_path, synthetic("search-0006", score=0.9))
     (tmp_path / "ledger" / "search-0001-1.parquet").unlink()
     frame = ledger.load(tmp_path).set_index("trial_id")
     assert list(frame.index) == [f"search-{number:04}" for number in (0, 2, 3, 4, 5, 6)]

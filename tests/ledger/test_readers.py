@@ -16,8 +16,10 @@ def run(tmp_path_factory, tiny):
     config = config_columns(tiny({"gan.lambda_e": 0.5}))
     about = {"attempt": 1, "phase": "search", "cell": "all", **config}
     report = {"budget": 5, "score": 0.25, "seconds": 1.0}
-    ledger.write(folder, about | {"trial_id": "search-0000", "state": "COMPLETE", "score": 0.5, "reports": [report]})
-    ledger.write(folder, about | {"trial_id": "search-0001", "state": "FAIL", "reason": "diverged"})
+    ledger.write_row(
+        folder, about | {"trial_id": "search-0000", "state": "COMPLETE", "score": 0.5, "reports": [report]}
+    )
+    ledger.write_row(folder, about | {"trial_id": "search-0001", "state": "FAIL", "reason": "diverged"})
     ledger.write_scores(folder, {"trial_id": "search-0000", "oracle_accuracy": 0.75, "n_oracle": 8})
     return folder
 

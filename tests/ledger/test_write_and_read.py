@@ -25,7 +25,7 @@ from tests.ledger.rows import full, plain, synthetic
 def test_every_column_comes_back(tmp_path):
     row = full(trial_schema(), **synthetic(), schema_version=SCHEMA_VERSION)
     scores = full(score_schema(), trial_id="search-0000")
-    file = ledger.write(tmp_path / "x", row)
+    file = ledger.write_row(tmp_path / "x", row)
     ledger.write_scores(tmp_path / "x", scores)
     assert file == tmp_path / "x" / "ledger" / "search-0000-1.parquet"
     expected = {"run": "x"} | {k: v for k, v in row.items() if k != "reports"}
@@ -41,7 +41,7 @@ def test_every_column_comes_back(tmp_path):
 def test_a_configuration_comes_back(tmp_path):
     config = trial_config({"gan.lambda_e": 0.5, "probe.at": [10, 20], "count": 7})
     assert set(config_columns(config)) == {n for n in trial_schema().names if n.startswith("config_")}
-    ledger.write(tmp_path, synthetic(**config_columns(config)))
+    ledger.write_row(tmp_path, synthetic(**config_columns(config)))
     row = ledger.load(tmp_path).iloc[0]
     assert (row.config_gan_lambda_e, row.config_count, row.config_method) == (0.5, 7, "degan")
     assert plain(row.config_probe_at) == [10, 20]
@@ -71,23 +71,23 @@ def test_a_configuration_comes_back(tmp_path):
 )
 def test_a_bad_row_is_refused_and_leaves_nothing(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        ledger.write(tmp_path, synthetic(**changes))
+        ledger.write_row(tmp_path, synthetic(**changes))
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
 def test_an_attempt_is_written_once_and_the_last_counts(tmp_path):
     for attempt in (9, 10):
-        ledger.write(tmp_path, synthetic(attempt=attempt, reason=f"attempt {attempt}", reports=[]))
+        ledger.write_row(tmp_path, synthetic(attempt=attempt, reason=f"attempt {attempt}", reports=[]))
     with pytest.raises(UserError, match="already written"):
-        ledger.write(tmp_path, synthetic(attempt=10, reason="again"))
+        ledger.write_row(tmp_path, synthetic(attempt=10, reason="again"))
     assert list(ledger.load(tmp_path).reason) == ["attempt 10"]
 
 
 def test_curves_are_those_of_the_last_attempt(tmp_path):
     early: Report = {"budget": 1, "score": 0.1, "seconds": 1.0}
-    ledger.write(tmp_path, synthetic(attempt=1, reports=[early, early]))
-    ledger.write(tmp_path, synthetic(attempt=2, reports=[early | {"budget": 2, "stage": "gan"}]))
-    ledger.write(tmp_path, synthetic("search-0001"))
+    ledger.write_row(tmp_path, synthetic(attempt=1, reports=[early, early]))
+    ledger.write_row(tmp_path, synthetic(attempt=2, reports=[early | {"budget": 2, "stage": "gan"}]))
+    ledger.write_row(tmp_path, synthetic("search-0001"))
     points = ledger.curves(tmp_path)
     assert points[["trial_id", "budget", "stage"]].values.tolist() == [["search-0000", 2, "gan"]]
     assert points.d_loss.isna().all()
@@ -95,7 +95,7 @@ def test_curves_are_those_of_the_last_attempt(tmp_path):
 
 def test_accuracies_may_be_replaced_and_are_null_where_absent(tmp_path):
     for trial_id in ("search-0000", "search-0001"):
-        ledger.write(tmp_path, synthetic(trial_id))
+        ledger.write_row(tmp_path, synthetic(trial_id))
     for accuracy in (0.5, 0.6):
         ledger.write_scores(tmp_path, {"trial_id": "search-0001", "oracle_accuracy": accuracy})
     frame = ledger.load(tmp_path)
@@ -107,17 +107,17 @@ def test_accuracies_may_be_replaced_and_are_null_where_absent(tmp_path):
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
 def test_a_score_that_is_not_finite_becomes_null(tmp_path, score):
-    file = ledger.write(tmp_path, synthetic(score=score))
+    file = ledger.write_row(tmp_path, synthetic(score=score))
     assert pq.read_table(file)["score"].null_count == 1
 
 
 def test_several_runs_together(tmp_path):
     for name, accuracy in (("b", 0.5), ("a", 0.25)):
-        ledger.write(tmp_path / name, synthetic(number=None if name == "b" else 3))
+        ledger.write_row(tmp_path / name, synthetic(number=None if name == "b" else 3))
         ledger.write_scores(tmp_path / name, {"trial_id": "search-0000", "oracle_accuracy": accuracy})
     frame = ledger.load([tmp_path / "b", str(tmp_path / "a")])
     assert frame[["run", "oracle_accuracy"]].values.tolist() == [["b", 0.5], ["a", 0.25]]
-    ledger.write(tmp_path / "other" / "a", synthetic())
+    ledger.write_row(tmp_path / "other" / "a", synthetic())
     with pytest.raises(UserError, match="two runs are called 'a'"):
         ledger.load([tmp_path / "a", tmp_path / "other" / "a"])
 
@@ -126,7 +126,7 @@ def test_an_empty_ledger_has_every_column(tmp_path):
     (tmp_path / "x" / "ledger").mkdir(parents=True)
     empty = ledger.load(tmp_path / "x")
     assert len(empty) == len(ledger.curves(tmp_path / "x")) == 0
-    ledger.write(tmp_path / "x", synthetic())
+    ledger.write_row(tmp_path / "x", synthetic())
     assert list(empty.columns) == list(ledger.load(tmp_path / "x").columns)
 
 
@@ -141,11 +141,11 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 
 def test_older_columns_come_as_null_and_newer_schemas_are_refused(tmp_path):
-    file = ledger.write(tmp_path, synthetic(agreement=0.5, score=0.5))
+    file = ledger.write_row(tmp_path, synthetic(agreement=0.5, score=0.5))
     table = pq.read_table(file).drop_columns(["agreement"])
     version = table.schema.get_field_index("schema_version")
     pq.write_table(table.set_column(version, "schema_version", pa.array([0], pa.int32())), file)
-    ledger.write(tmp_path, synthetic("search-0001", agreement=0.75))
+    ledger.write_row(tmp_path, synthetic("search-0001", agreement=0.75))
     frame = ledger.load(tmp_path)
     assert pd.isna(frame.agreement[0])
     assert (frame.score[0], frame.agreement[1]) == (0.5, 0.75)

@@ -213,7 +213,7 @@ class TestGenerate:
     def test_refuses_other_true_images_than_the_trials(self, finished_run, tiny, tmp_path):
         run = shutil.copytree(finished_run, tmp_path / "digits")
         row = {"trial_id": "search-0000", "attempt": 2, "phase": "search", "state": "COMPLETE", "teacher_hash": "0"}
-        ledger.write(run, row | config_columns(tiny()))
+        ledger.write_row(run, row | config_columns(tiny()))
         with pytest.raises(UserError, match="other images"):
             generate(run, "search-0000", Order(1), tmp_path / "a", finished_run.parent)
 

@@ -42,7 +42,7 @@ def test_gives_the_students_logits_for_any_number_of_bytes(network, finished_run
     run = shutil.copytree(finished_run, tmp_path / "digits")
     config: TrialConfig = tiny({"student": {"network": network, "width": 2}})
     about = {"trial_id": "final-0000", "attempt": 1, "phase": "final", "state": "COMPLETE", "score": 1.0}
-    ledger.write(run, about | config_columns(config))
+    ledger.write_row(run, about | config_columns(config))
     student = build_classifier(network, 10, 2, 1)
     outcomes.save(Outcome({}, student), run / "trials" / "final-0000")
     export_student(run, "final-0000", tmp_path / "s.pt2")

@@ -58,7 +58,7 @@ def test_own_teachers_are_accepted(name, tiny, teacher, true, weights, tmp_path)
         torch.jit.trace(weights, torch.zeros(2, 1, 32, 32)).save(str(path))
     mine = teachers.obtain(own(tiny, path, trusted=name in SCRIPTS), true, tmp_path / "cache")
     torch.testing.assert_close(logits(mine, true), logits(teacher, true))
-    assert mine.held_out_accuracy == teacher.held_out_accuracy
+    assert mine.holdout_accuracy == teacher.holdout_accuracy
     assert (mine.classes, mine.channels, mine.suffix) == (10, 1, path.suffix)
     assert not (tmp_path / "cache").exists()  # nothing was trained
     assert not any(weight.requires_grad for weight in mine.model().parameters())
@@ -179,7 +179,7 @@ def test_torchscript_runs_only_if_it_is_trusted(suffix, tiny, true, weights, tmp
         with pytest.raises(UserError, match=r"is TorchScript, a program .* set teacher\.trusted"):
             teachers.obtain(own(tiny, path), true, tmp_path)
     trusted = teachers.obtain(own(tiny, path, trusted=True), true, tmp_path)
-    assert trusted.held_out_accuracy > 0.5
+    assert trusted.holdout_accuracy > 0.5
 
 
 def test_a_ledger_does_not_trust_for_the_user(tiny, true, weights, tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ def test_true_images_that_cannot_serve_are_refused(tiny, change, said):
 
 def test_a_trained_teacher_knows_its_classes(teacher, true):
     held_out = torch.from_numpy(true.images[true.held_out]), torch.from_numpy(true.labels[true.held_out])
-    assert teacher.held_out_accuracy == accuracy(predict(teacher.model(), held_out[0]), held_out[1]) > 0.5
+    assert teacher.holdout_accuracy == accuracy(predict(teacher.model(), held_out[0]), held_out[1]) > 0.5
     assert (teacher.classes, teacher.channels) == (10, 1)
     model = teacher.model()
     assert not any(weight.requires_grad for weight in model.parameters())

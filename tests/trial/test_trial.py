@@ -191,5 +191,5 @@ def test_a_loss_that_is_not_finite_ends_the_trial(method, stage, tiny, prepare):
 
 def test_the_tiny_teacher_and_generator_are_worth_learning_from(teacher, run):
     # So that what the other tests compare is not one class for every image.
-    assert teacher.held_out_accuracy > 0.5
+    assert teacher.holdout_accuracy > 0.5
     assert run().samples.float().std(0).mean() > 1  # nor one image

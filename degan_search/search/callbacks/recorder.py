@@ -201,7 +201,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def _write(self, row: dict[str, Any]) -> None:
         """Write a row; only then may the trial's checkpoints be deleted."""
-        self.rules.on_file(ledger.write(self.folder, row))
+        self.rules.on_file(ledger.write_row(self.folder, row))
         self.rules.on_row(row["trial_id"], row["cause"])
 
     def _write_job(self, job: Job) -> None:

@@ -175,7 +175,7 @@ def result(
         metrics=dict(event.metrics),
         seconds=event.seconds,
         teacher_hash=teacher.hash if teacher else None,
-        teacher_holdout_accuracy=teacher.held_out_accuracy if teacher else None,
+        teacher_holdout_accuracy=teacher.holdout_accuracy if teacher else None,
         device=worker.device,
         precision=precision,
         threads=worker.threads,

@@ -23,7 +23,7 @@ class TestAnyRun:
 
     def test_failed_trials_alone(self, tmp_path, visit):
         for number in range(2):
-            ledger.write(tmp_path, fail(f"search-000{number}"))
+            ledger.write_row(tmp_path, fail(f"search-000{number}"))
         tab = visit(report.write(tmp_path))
         expect(tab.locator("#failed tbody tr")).to_have_count(2)
         expect(tab.locator("#figures")).to_contain_text("Nothing to draw yet")

@@ -94,11 +94,11 @@ class TestPage:
     @pytest.mark.parametrize("csp", [True, False], ids=["policy", "no policy"])
     def test_hostile_text_is_text(self, tmp_path, visit, csp):
         run = tmp_path / "run"
-        ledger.write(run, fail("search-0000", HOSTILE, HOSTILE))
+        ledger.write_row(run, fail("search-0000", HOSTILE, HOSTILE))
         for number in (1, 2):
             done = {"state": "COMPLETE", "score": number / 4, "seconds": 3.0 * number, "reason": HOSTILE}
             curve = [{"budget": 5, "score": 0.1, "seconds": 1.0}, {"budget": 9, "score": number / 4, "seconds": 2.0}]
-            ledger.write(run, fail(f"search-000{number}", proxy=HOSTILE, **done) | {"reports": curve})
+            ledger.write_row(run, fail(f"search-000{number}", proxy=HOSTILE, **done) | {"reports": curve})
         (run / "space.yaml").write_text(f"description: {HOSTILE}")
         (run / "run.json").write_text(json.dumps({"git_commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}))
         importances = pd.DataFrame({"cell": HOSTILE, "parameter": [HOSTILE], "importance": [1.0]})

@@ -89,7 +89,7 @@ class TestWatch:
         expect(tab.locator(".notice")).to_contain_text("No trial has finished yet")
         tab.locator("#filters [name=text]").fill("search-0001")
         for number in range(2):
-            ledger.write(run, fail(f"search-000{number}"))
+            ledger.write_row(run, fail(f"search-000{number}"))
         expect(tab.locator("#count")).to_have_text("1 of 2 trials")
         expect(tab.locator("#filters [name=text]")).to_have_value("search-0001")
         assert ask("/version") != before
@@ -103,7 +103,7 @@ class TestWatch:
 
     def test_a_ledger_that_is_refused_is_told(self, served, tmp_path):
         run, _, ask = served
-        ledger.write(tmp_path / "other", fail("search-0000"))
+        ledger.write_row(tmp_path / "other", fail("search-0000"))
         (run / "ledger").symlink_to(tmp_path / "other" / "ledger")
         status, text = ask("/")
         assert status == 500

@@ -1,7 +1,6 @@
 """What the recorder decides over broken trials: further attempts, rows that wait, the end of a sweep."""
 
 import errno
-import importlib
 import io
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ from ray.tune.experiment.trial import _TrainingRunMetadata
 from rich.console import Console
 
 from degan_search import ledger
+from degan_search.ledger import write
 from degan_search.ledger.columns import Phase
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.run import faults, jobs, tune_dicts
@@ -118,9 +118,7 @@ def test_what_tune_keeps_of_ended_trials_is_let_go(tmp_path):
 
 def test_a_disk_that_takes_no_rows_is_waited_for_then_ends_the_sweep(tmp_path, monkeypatch):
     made, work = recorder(tmp_path)
-    # `ledger.write` is the function; the module of its name is found by import alone.
-    module = importlib.import_module("degan_search.ledger.write")
-    monkeypatch.setattr(module, "write_bytes", lambda path, data: (_ for _ in ()).throw(FULL))
+    monkeypatch.setattr(write, "write_bytes", lambda path, data: (_ for _ in ()).throw(FULL))
     end(made, tune_trial(0), **GOOD)
     assert list(work.outbox.unwritten) == ["search-0000"]
     made.check_sweep()

@@ -9,7 +9,7 @@ def write(folder, trial_id, config, score, accuracy=0.5):
     phase, number = trial_id.split("-")
     about = {"trial_id": trial_id, "attempt": 1, "phase": phase, "number": int(number), "cell": "digits"}
     state = "COMPLETE" if score is not None else "FAIL"
-    ledger.write(folder, about | {"state": state, "score": score} | config_columns(config))
+    ledger.write_row(folder, about | {"state": state, "score": score} | config_columns(config))
     if score is not None:
         scores = {"oracle_half_1": accuracy, "oracle_half_2": accuracy, "oracle_accuracy": accuracy}
         scores |= {"cross_agreement": 0.5} if phase == "search" else {"test_accuracy": accuracy}

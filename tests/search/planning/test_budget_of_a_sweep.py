@@ -79,7 +79,7 @@ class TestResume:
         for number, moment in enumerate(finished):
             one = jobs.new_job(phase, number, "all", TrialConfig())
             about = {"trial_id": one.id, "attempt": 1, "phase": phase} | config_columns(TrialConfig())
-            ledger.write(
+            ledger.write_row(
                 options.folder, about | {"state": "COMPLETE", "finished": pd.Timestamp(moment, unit="s", tz="UTC")}
             )
             jobs.write(options.folder, one)

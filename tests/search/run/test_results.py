@@ -59,7 +59,7 @@ def told(**changes):
     curve.take_unsent()
     curve.add(Event("gan", 2, 9, 2.0, 40))  # measured nothing
     curve.add(event)
-    teacher = SimpleNamespace(hash="abc", held_out_accuracy=0.875)
+    teacher = SimpleNamespace(hash="abc", holdout_accuracy=0.875)
     end = End(State.FAIL, "a reason", Cause.DISK)
     one = results.result(made_jobs(1)[0], event, curve, Worker("cpu", 5, 100.5), teacher, "bfloat16", end)
     return one.model_copy(update=changes)

@@ -206,7 +206,7 @@ def test_importances_find_the_parameter_that_matters(tmp_path):
         config = base.model_copy(update={"gan": base.gan.model_copy(update=weights)})
         row = {"trial_id": f"search-{number:04d}", "attempt": 1, "number": number, "phase": Phase.SEARCH, "cell": cell}
         row |= {"state": "COMPLETE", "score": 1 - abs(weights["lambda_d"] - 20) / 50, **config_columns(config)}
-        ledger.write(tmp_path, row | dict.fromkeys(("started", "finished"), pd.Timestamp("2026-01-01", tz="UTC")))
+        ledger.write_row(tmp_path, row | dict.fromkeys(("started", "finished"), pd.Timestamp("2026-01-01", tz="UTC")))
     found = studies.importances(tmp_path)
     assert list(found.columns) == ["cell", "parameter", "importance", "n"]
     assert set(found["cell"]) == {"proxy=digits"}
