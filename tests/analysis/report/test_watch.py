@@ -110,7 +110,9 @@ class TestWatch:
         assert b"ledger is a link" in text
 
     def test_ends_at_ctrl_c(self, made):
-        program = "from degan_search.cli.main import main; main()"
+        # A shell that starts the tests in the background has them ignore the signal.
+        program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        program += "from degan_search.cli.main import main; main()"
         arguments = [sys.executable, "-c", program, "report", str(made), "--watch"]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as child:
             assert child.stdout.readline().startswith("http://127.0.0.1:")
