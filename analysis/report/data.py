@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.report.samples import Grid
-from degan_search.ledger.columns import METRICS, Report
+from degan_search.ledger.columns import METRICS, REPORT_COLUMNS
 from degan_search.settings.methods import TUNED
 from degan_search.settings.resolve import flatten
 
 POINTS = 40_000
 """About the largest number of points of all curves together; more are thinned, but rung scores stay."""
-CURVES = [name for name in Report.__annotations__ if name not in ("stage", "seconds")]
+CURVES = [name for name in REPORT_COLUMNS if name not in ("stage", "seconds")]
 WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
 """Settings that are left blank for methods without weights."""
 ELSEWHERE = ("method", "proxy", "seed", "probe.at")

@@ -8,8 +8,9 @@ from made_ledger import class_orders, made_ledger
 from playwright.sync_api import expect
 
 from analysis import report
-from analysis.report import page
+from analysis.report import data, page
 from degan_search import ledger
+from degan_search.ledger.columns import REPORT_COLUMNS
 from tests.analysis.report.pages import draw_all, fail
 
 
@@ -74,3 +75,10 @@ class TestAnyRun:
         expect(tab.locator("#count")).to_contain_text("2,040 trials")
         ready = tab.evaluate("document.documentElement.dataset.ready")
         print(f"{len(many[0])} trials: {file.stat().st_size / 1e6:.1f} MB, table ready after {ready} ms")
+
+
+def test_curves_hold_every_column_that_was_recorded(made):
+    _, curves = page.load(made)
+    recorded = {name for name in REPORT_COLUMNS if name not in ("stage", "seconds") and curves[name].notna().any()}
+    held = {name for trial in data.curves(curves)["trials"].values() for name in trial}
+    assert held == recorded > {"budget", "score"}

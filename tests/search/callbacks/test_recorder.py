@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from degan_search.ledger.columns import REPORT_COLUMNS, SCHEMA_VERSION, TRIAL_METRICS, Phase
+from degan_search.ledger.columns import REPORT_COLUMNS, SCHEMA_VERSION, TRIAL_METRICS, Phase, trial_schema
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.run import tune_dicts
 from degan_search.search.run.jobs import new_job
