@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 import search_spaces
 from degan_search import ledger
-from degan_search.data import files, parquet
+from degan_search.data import folders, npz, parquet
 from degan_search.ledger import pack
 from degan_search.ledger.columns import config_columns, config_of
 from degan_search.networks.table import build_classifier
@@ -79,7 +79,7 @@ def image_reader(kind: str, suffix: str, modes: tuple[str, ...], **options: obje
         pictures = [picture(kind, mode, **options) for mode in modes] + animated
         return whole(*pictures) + ([(content, checked_png) for content in pictures] if kind == "PNG" else [])
 
-    return Reader(f"image.{suffix}", lambda path: files.read_folder(path.parent), seeds, 8)
+    return Reader(f"image.{suffix}", lambda path: folders.read_folder(path.parent), seeds, 8)
 
 
 def checked_png(data: bytes) -> bytes:
@@ -223,7 +223,7 @@ READERS = {
     "webp": image_reader("WEBP", "webp", ("RGB", "RGBA")),
     "ppm": image_reader("PPM", "ppm", ("RGB", "L", "1")),
     "parquet": Reader("set.parquet", parquet.read, image_sets, 12),
-    "npz": Reader("set.npz", files.read_npz, archives, 10),
+    "npz": Reader("set.npz", npz.read_npz, archives, 10),
     "yaml": Reader("space.yaml", read_space, space_files, 4, text=True),
     "configuration": Reader(
         "config.json",
