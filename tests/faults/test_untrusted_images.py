@@ -14,7 +14,7 @@ from PIL import Image
 
 from degan_search.data import folders, npz, parquet
 from degan_search.system import untrusted
-from degan_search.system.errors import UserError
+from degan_search.system.errors import NoticeWarning, UserError
 from tests.faults.hostile import ESCAPES, png, refused
 
 
@@ -105,6 +105,30 @@ class TestImages:
         before = pa.default_memory_pool().max_memory()
         assert len(parquet.read(tmp_path / "set.parquet")) == 80
         assert pa.default_memory_pool().max_memory() - before < 20_000_000
+
+    def test_long_labels_in_few_bytes(self, tmp_path, monkeypatch):
+        """A million rows of one text of a megabyte, which the file holds once: a terabyte as text."""
+        rows = pa.array([0], pa.int32()).take(pa.array(np.zeros(1_000_000, np.int32)))
+        labels = pa.DictionaryArray.from_arrays(rows, pa.array(["x" * 10**6]))
+        images = pa.array([b""], pa.binary()).take(rows)
+        pq.write_table(pa.table({"label": labels, "image": images}), tmp_path / "set.parquet")
+        assert (tmp_path / "set.parquet").stat().st_size < 1_000_000
+        monkeypatch.setattr(untrusted, "BATCH_BYTES", 5_000_000)
+        before = pa.default_memory_pool().max_memory()
+        refused(lambda: parquet.read(tmp_path / "set.parquet"), "column label", "holds no class names", "row 0")
+        assert pa.default_memory_pool().max_memory() - before < 200_000_000
+
+    def test_shards_are_counted_together(self, tmp_path, monkeypatch):
+        for number in range(3):
+            pq.write_table(pa.table({"image": pa.array([b"never read"] * 2)}), tmp_path / f"{number}.parquet")
+        monkeypatch.setattr(untrusted, "SET_BYTES", 5 * 3072)
+        refused(lambda: parquet.read(tmp_path), "6 images of 3,072 bytes each; at most 5")
+
+    @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+    def test_what_is_no_file_is_not_opened_to_see_what_it_is(self, folder, make):
+        make(folder / "1")
+        with pytest.warns(NoticeWarning, match=r"1 passed over.*: 1$"):
+            assert len(folders.read_folder(folder)) == 1
 
     def test_an_npz_header_that_claims_much(self, tmp_path):
         header = io.BytesIO()
