@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Int64
-from scipy.optimize import linear_sum_assignment
-from scipy.special import gammaln
-from scipy.stats import binom
 
 from degan_search.system.errors import UserError
 
@@ -36,6 +33,11 @@ def check_class_order(
     Raises:
         UserError: gives both accuracies, the order of the set, and what to do.
     """
+    # Slow to import, and of no use to workers.
+    from scipy.optimize import linear_sum_assignment
+    from scipy.special import gammaln
+    from scipy.stats import binom
+
     count, chance = len(labels), 1 / len(classes)
     right = int((predicted == labels).sum())
     pairs = np.zeros((len(classes), len(classes)), np.int64)
