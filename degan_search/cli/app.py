@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from degan_search.cli import stored
-from degan_search.system.errors import BrokenFileWarning, InterruptedRun, UserError, visible
+from degan_search.system.errors import InterruptedRun, NoticeWarning, UserError, visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +59,7 @@ def shows_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            with _broken_files_shown(), stored.local(kwargs) as given:
+            with _notices_shown(), stored.local(kwargs) as given:
                 return command(*args, **given)
         except (UserError, OSError) as error:
             _complain("error", str(error))
@@ -80,19 +80,19 @@ def _complain(what: str, text: str, colour: str = "red") -> None:
 
 
 @contextmanager
-def _broken_files_shown() -> Iterator[None]:
-    """Show each broken file that was left out as one line on stderr; other warnings stay as they are."""
+def _notices_shown() -> Iterator[None]:
+    """Show each notice, such as of a file that was left out, as one line on stderr; other warnings stay as they are."""
     plain, shown = warnings.showwarning, set[str]()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, BrokenFileWarning):
+        if not issubclass(category, NoticeWarning):
             plain(message, category, *where, **more)
         elif str(message) not in shown:
             shown.add(str(message))
             _complain("warning", str(message), "yellow")
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", BrokenFileWarning)
+        warnings.simplefilter("always", NoticeWarning)
         warnings.showwarning = show
         yield
 

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
 
-from degan_search.data import files, parquet, synthetic
+from degan_search.data import choice, files, folders, npz, parquet, shards, synthetic
+from degan_search.data.choice import Choice
 from degan_search.data.images import ImageSet
 from degan_search.data.synthetic import Split
 from degan_search.system.errors import UserError, close_matches
@@ -68,10 +70,19 @@ class SetEntry:
 
 @dataclass(frozen=True)
 class UserEntry:
-    """One kind of a user's own images: how to load them, and how to count them without decoding any."""
+    """One kind of a user's own images: how to load and how to count them, and what may be chosen behind the path."""
 
-    load: Callable[[Path], ImageSet]
-    count: Callable[[Path], int]
+    load: Callable[[Path, Choice], ImageSet]
+    count: Callable[[Path, Choice], int]
+    choices: tuple[str, ...]
+
+
+class UserSet(NamedTuple):
+    """What a name such as `parquet:PATH?label=kind` says."""
+
+    kind: UserEntry
+    path: Path
+    choice: Choice
 
 
 def data_folder(data_dir: Path | None) -> Path:
@@ -104,15 +115,15 @@ def _public(name: str, class_name: str, classes: tuple[str, ...], train_size: in
     """The entry of a public set: Parquet as on the Hugging Face hub, else torchvision's own files."""
 
     def load(split: Split, folder: Path, wanted: Sequence[str] | None) -> ImageSet:
-        path = folder / name / f"{split}.parquet"
-        if path.is_file():
+        if path := shards.find_split(folder / name, split):
             return parquet.read(path, classes, wanted)
         try:
             return _torchvision(class_name, folder, split)
         except Exception as error:  # not there, or broken in whatever way
             raise UserError(
-                f"{name} was not found: looked for {path.absolute()}, then for torchvision's files in "
-                f"{folder.absolute()}, which could not be downloaded ({error}); set DATA_DIR to where the images lie"
+                f"{name} was not found: looked for {(folder / name).absolute()}/{split}.parquet, then for "
+                f"torchvision's files in {folder.absolute()}, which could not be downloaded ({error}); "
+                "set DATA_DIR to where the images lie"
             ) from error
 
     return SetEntry(classes, train_size, load, from_files=True)
@@ -131,23 +142,22 @@ SETS: dict[str, SetEntry] = {
 }
 # The user's own images, by the word before the colon: folder:PATH, parquet:PATH, npz:PATH.
 USER_SETS: dict[str, UserEntry] = {
-    "folder": UserEntry(files.read_folder, lambda path: len(files.image_files(path))),
-    "parquet": UserEntry(parquet.read, parquet.rows),
-    "npz": UserEntry(files.read_npz, lambda path: len(files.read_npz(path))),
+    "folder": UserEntry(folders.read_folder, folders.count, ("bits",)),
+    "parquet": UserEntry(
+        lambda path, chosen: parquet.read(path, choice=chosen), parquet.rows, ("image", "label", "bits")
+    ),
+    "npz": UserEntry(npz.read_npz, npz.count, ("image", "label", "bits")),
 }
 
 
-def user_set(name: str) -> tuple[UserEntry, Path] | None:
-    """The kind and the path of a user's own set, as in "folder:PATH", or None if the name is of no such form."""
+def user_set(name: str) -> UserSet | None:
+    """The kind, path and choices of a user's own set, as in "folder:PATH", or None if the name is of no such form."""
     kind, colon, path = name.partition(":")
     if not colon:
         return None
     if kind not in USER_SETS or not path:
         raise UserError(f"cannot read {name!r}; expected " + ", ".join(f"{known}:PATH" for known in USER_SETS))
-    try:
-        return USER_SETS[kind], Path(path).expanduser()
-    except RuntimeError as error:  # ~NAME of an unknown user
-        raise UserError(f"cannot read {name!r}: {error}") from None
+    return UserSet(USER_SETS[kind], *choice.parse(kind, path, USER_SETS[kind].choices))
 
 
 def find_set(name: str) -> SetEntry:
@@ -175,7 +185,7 @@ def load_set(name: str, split: Split, data_dir: Path | None = None, classes: Seq
     if own := user_set(name):
         if split != "train":
             raise UserError(f"{name} has a train split alone, as all images of a user's own do")
-        loaded = own[0].load(own[1])
+        loaded = own.kind.load(own.path, own.choice)
         if not len(loaded):
             raise UserError(f"{name} has no images")
     else:
@@ -187,7 +197,7 @@ def load_set(name: str, split: Split, data_dir: Path | None = None, classes: Seq
 def train_size(name: str, data_dir: Path | None = None) -> int:
     """The number of training images of a whole set, without decoding any."""
     if own := user_set(name):
-        return own[0].count(own[1])
+        return own.kind.count(own.path, own.choice)
     entry = find_set(name)
-    path = data_folder(data_dir) / name / "train.parquet"
-    return parquet.rows(path) if entry.from_files and path.is_file() else entry.train_size
+    path = shards.find_split(data_folder(data_dir) / name, "train") if entry.from_files else None
+    return parquet.rows(path) if path else entry.train_size

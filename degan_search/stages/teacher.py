@@ -26,6 +26,7 @@ from degan_search.networks.layers import draw_from
 from degan_search.networks.table import build_classifier, channels
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TeacherConfig
+from degan_search.stages.class_order import check_class_order
 from degan_search.stages.teacher_file import OWN_SUFFIXES, read_network, trust
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
@@ -105,7 +106,7 @@ def obtain(
     trains, here or on another machine.
 
     Raises:
-        UserError: a file of the user's own that does not fit; a teacher that diverges.
+        UserError: a file of the user's own that does not fit or has another order of classes; a teacher that diverges.
     """
     digest = hashlib.sha256(true.images.tobytes() + true.labels.tobytes()).hexdigest()[:16]
     if config.path is not None:
@@ -265,6 +266,11 @@ def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
         )
     if not outputs.isfinite().all():
         raise UserError(f"teacher.path {config.path!r} gives outputs that are not finite")
-    held_out = _held_out_accuracy(model, true, "cpu")
+    images, labels = _held_out(true, "cpu")
+    logits = predict(model, images)
+    check_class_order(
+        f"teacher.path {config.path!r}", config.dataset, logits.argmax(1).numpy(), labels.numpy(), true.classes
+    )
+    held_out = accuracy(logits, labels)
     key = stable_hash(_about(config), digest, hashlib.sha256(data).hexdigest())
     return Teacher(config, data, path.suffix, len(true.classes), channels(config.network), key, held_out)

@@ -34,7 +34,11 @@ class UserError(ValueError):
         super().__init__(message if len(message) <= LONGEST else f"{message[:LONGEST]} ... (cut)")
 
 
-class BrokenFileWarning(UserWarning):
+class NoticeWarning(UserWarning):
+    """Something about the user's own input that is no error and that the user should know; shown as one line."""
+
+
+class BrokenFileWarning(NoticeWarning):
     """A file that cannot be read and was left out; the message names it and says what is wrong."""
 
 

@@ -83,8 +83,11 @@ class TestRun:
             refused("run", file, "--storage", "store", "--set", f"proxy={proxy}", says=[says])
             assert nothing_in(tmp_path / "trial")
         (pictures / "broken.png").unlink()
+        (pictures / "notes.txt").write_text("no image")
         result = call("run", file, "--storage", "store", "--set", "proxy=folder:pictures")
         assert result.exit_code == 0, result.output
+        assert result.stderr.count("warning: ") == result.stderr.count("1 passed over") == 1
+        assert "notes.txt" in result.stderr
 
     @pytest.mark.parametrize(
         ("text", "says"),

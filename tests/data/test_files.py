@@ -208,7 +208,7 @@ def test_parquet_without_names_or_labels(tmp_path):
         ({"blobs": []}, "no images"),
         ({"blobs": [b"text"]}, "row 0"),
         ({"blobs": [None]}, "row 0"),
-        ({"blobs": [encoded((1, 2, 3))], "labels": ["red"]}, "expected integers in label"),
+        ({"blobs": [encoded((1, 2, 3))], "labels": [0.5]}, "expected integers or text in label"),
         ({"blobs": [encoded((1, 2, 3))], "labels": [2], "names": ["a", "b"]}, r"labels outside 0\.\.1"),
         ({"blobs": [encoded((1, 2, 3))] * 2, "labels": [0, None]}, "labels outside"),
     ],

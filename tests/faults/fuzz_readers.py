@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 import search_spaces
 from degan_search import ledger
-from degan_search.data import files, parquet
+from degan_search.data import folders, npz, parquet
 from degan_search.ledger import pack
 from degan_search.ledger.columns import config_columns, config_of
 from degan_search.networks.table import build_classifier
@@ -68,7 +68,12 @@ class Reader:
 def picture(kind: str, mode: str = "RGB", size: tuple[int, int] = (13, 9), **options: object) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(pixels, "RGBA").convert(mode).save(stream, kind, **options)
+    deep = mode == "I;16"
+    image = Image.fromarray(pixels[:, :, 0] * np.uint16(257)) if deep else Image.fromarray(pixels, "RGBA").convert(mode)
+    if kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6  # to be turned upright
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -79,7 +84,7 @@ def image_reader(kind: str, suffix: str, modes: tuple[str, ...], **options: obje
         pictures = [picture(kind, mode, **options) for mode in modes] + animated
         return whole(*pictures) + ([(content, checked_png) for content in pictures] if kind == "PNG" else [])
 
-    return Reader(f"image.{suffix}", lambda path: files.read_folder(path.parent), seeds, 8)
+    return Reader(f"image.{suffix}", lambda path: folders.read_folder(path.parent), seeds, 8)
 
 
 def checked_png(data: bytes) -> bytes:
@@ -120,7 +125,10 @@ def image_sets(folder: Path) -> list[Seed]:
         stream = io.BytesIO()
         pq.write_table(table, stream, **options)
         made.append(stream.getvalue())
-    return whole(*made)
+    stream = io.BytesIO()
+    text, bare = pa.array(["a", "b"] * 3), pa.array([picture("PNG")] * 6, pa.large_binary())
+    pq.write_table(pa.table({"label": text, "image": bare}), stream)
+    return whole(*made, stream.getvalue())
 
 
 def archives(folder: Path) -> list[Seed]:
@@ -133,10 +141,14 @@ def archives(folder: Path) -> list[Seed]:
     stream = io.BytesIO()
     np.savez(stream, images=np.array([Bomb()]))
     made.append(stream.getvalue())
+    stream = io.BytesIO()
+    deep = {"train_images": images[:, 0].astype(np.uint16) * 257, "train_labels": np.arange(4)[:, None]}
+    np.savez(stream, **deep, classes=np.array(["a", "b", "c", "d"]))
+    made.append(stream.getvalue())
     parts = [
         (name, unpacked(content))
         for content in made
-        for name in ("images.npy", "labels.npy")
+        for name in ("images.npy", "labels.npy", "train_images.npy", "train_labels.npy", "classes.npy")
         if name in unpacked(content)
     ]
     return whole(*made) + [(others.pop(name), archive(name, others)) for name, others in parts]
@@ -215,15 +227,15 @@ def read_space(path: Path) -> None:
 
 
 READERS = {
-    "png": image_reader("PNG", "png", ("RGB", "RGBA", "L", "P", "1")),
+    "png": image_reader("PNG", "png", ("RGB", "RGBA", "L", "P", "1", "I;16")),
     "jpeg": image_reader("JPEG", "jpg", ("RGB", "L", "CMYK")),
     "gif": image_reader("GIF", "gif", ("P", "L")),
     "bmp": image_reader("BMP", "bmp", ("RGB", "P", "1", "RGBA")),
-    "tiff": image_reader("TIFF", "tif", ("RGB", "L", "CMYK", "F", "I;16")[:4], compression="tiff_lzw"),
+    "tiff": image_reader("TIFF", "tif", ("RGB", "L", "CMYK", "F", "I;16"), compression="tiff_lzw"),
     "webp": image_reader("WEBP", "webp", ("RGB", "RGBA")),
-    "ppm": image_reader("PPM", "ppm", ("RGB", "L", "1")),
+    "ppm": image_reader("PPM", "ppm", ("RGB", "L", "1", "I;16")),
     "parquet": Reader("set.parquet", parquet.read, image_sets, 12),
-    "npz": Reader("set.npz", files.read_npz, archives, 10),
+    "npz": Reader("set.npz", npz.read_npz, archives, 10),
     "yaml": Reader("space.yaml", read_space, space_files, 4, text=True),
     "configuration": Reader(
         "config.json",
