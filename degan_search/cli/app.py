@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from degan_search.cli import stored
-from degan_search.system.errors import BrokenFileWarning, InterruptedRun, UserError, visible
+from degan_search.system.errors import BrokenFileWarning, InterruptedRun, NoticeWarning, UserError, visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,11 +81,11 @@ def _complain(what: str, text: str, colour: str = "red") -> None:
 
 @contextmanager
 def _broken_files_shown() -> Iterator[None]:
-    """Show each broken file that was left out as one line on stderr; other warnings stay as they are."""
+    """Show each broken file left out, and each notice, as one line on stderr; other warnings stay as they are."""
     plain, shown = warnings.showwarning, set[str]()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, BrokenFileWarning):
+        if not issubclass(category, BrokenFileWarning | NoticeWarning):
             plain(message, category, *where, **more)
         elif str(message) not in shown:
             shown.add(str(message))
@@ -93,6 +93,7 @@ def _broken_files_shown() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", BrokenFileWarning)
+        warnings.simplefilter("always", NoticeWarning)
         warnings.showwarning = show
         yield
 
