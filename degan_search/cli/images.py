@@ -156,6 +156,7 @@ def _teacher(place: Path) -> TeacherConfig:
 def _trials(runs: list[Path], teacher: TeacherConfig) -> pd.DataFrame:
     """Return the trials of runs that have this teacher."""
     from degan_search import ledger
+    from degan_search.evaluation.accuracy import check_files
     from degan_search.ledger.columns import config_of
     from degan_search.stages.teacher_file import recorded
 
@@ -164,6 +165,8 @@ def _trials(runs: list[Path], teacher: TeacherConfig) -> pd.DataFrame:
     trials = frame[same]
     if trials.empty:
         raise UserError(f"no trial of --runs {', '.join(map(str, runs))} has the teacher of --teacher")
+    for run in runs:
+        check_files(run, ledger.load(run))
     return trials
 
 

@@ -145,7 +145,7 @@ def user_set(name: str) -> tuple[UserEntry, Path] | None:
     if kind not in USER_SETS or not path:
         raise UserError(f"cannot read {name!r}; expected " + ", ".join(f"{known}:PATH" for known in USER_SETS))
     try:
-        return USER_SETS[kind], Path(path).expanduser()
+        return USER_SETS[kind], Path(path).expanduser().absolute()
     except RuntimeError as error:  # ~NAME of an unknown user
         raise UserError(f"cannot read {name!r}: {error}") from None
 

@@ -24,6 +24,7 @@ from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import draw_from
 from degan_search.networks.own import Outputs, as_logits, outputs_of
 from degan_search.networks.table import build_classifier, channels
+from degan_search.settings.paths import whole
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TeacherConfig
 from degan_search.stages.teacher_file import named, read_network, trust
@@ -246,7 +247,7 @@ def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float
 
 def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
     """Return the user's own teacher; `digest` is the hash of the true images."""
-    path, what = Path(str(config.path)), named(config)
+    path, what = Path(whole(str(config.path))), named(config)
     data = untrusted.read(path, what, untrusted.MODEL_BYTES)
     if config.trusted:
         trust(config)

@@ -6,12 +6,12 @@ import argparse
 import io
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from degan_search.networks.table import build_classifier
+from degan_search.settings.paths import whole
 from degan_search.settings.trial import TeacherConfig
 from degan_search.stages.checkpoint_state import describe, find_state, misfit, nearest
 from degan_search.system import seeds, untrusted
@@ -97,7 +97,7 @@ def read_network(
 
 def named(config: TeacherConfig) -> str:
     """Return what messages call the user's file: with its whole path."""
-    return f"teacher.path {str(Path(str(config.path)).absolute())!r}"
+    return f"teacher.path {whole(str(config.path))!r}"
 
 
 def _is_safetensors(data: bytes, suffix: str) -> bool:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from degan_search import ledger
 from degan_search.cli import stored
 from degan_search.cli.main import app
+from degan_search.cli.options import stored_in
 from degan_search.ledger.columns import trial_schema
 from degan_search.storage import Mirror, filesystems, layout, place, working_copy
 
@@ -154,3 +155,13 @@ class TestRefused:
         assert result.exit_code == 1
         assert "4 files, such as table.csv, are not in s3://bucket/" in result.stderr
         assert "access is denied" in result.stderr
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert stored_in("~/runs") == {"storage": tmp_path / "runs"}
+    assert stored_in("runs") == {"storage": Path("runs")}
+    with stored.local({"storage": Path("~/runs"), "runs": [Path("~/a"), Path("b")], "out": None}) as given:
+        assert given == {"storage": tmp_path / "runs", "runs": [tmp_path / "a", Path("b")], "out": None}
+    said = call("resume", "~/runs/none")
+    assert f"no run at {tmp_path}/runs/none" in " ".join(said.output.split())
