@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
 from degan_search import ledger
+from degan_search.cli.main import app
 from degan_search.evaluation import accuracy
 from degan_search.evaluation.accuracy import evaluate
 from degan_search.ledger.columns import config_columns
@@ -130,6 +132,17 @@ def test_images_of_another_teacher_are_refused_but_the_proxy_is_not_needed(finis
     name = other_teacher(own)
     with pytest.raises(UserError, match=f"{name}: the content is not what {finished} was begun with"):
         generate(finished, "search-0000", Order(5, "npz"), tmp_path / "b.npz")
+
+
+def test_relatedness_refuses_what_changed(finished, own):
+    name = other_image(own)
+    told = CliRunner().invoke(app, ["relatedness", "--teacher", str(finished), "--runs", str(finished)])
+    assert told.exit_code == 2
+    assert f"{name}: the content is not what {finished} was begun with" in " ".join(told.output.split())
+    name = other_teacher(own)
+    told = CliRunner().invoke(app, ["relatedness", "--teacher", str(finished), "--proxy", "digits"])
+    assert told.exit_code == 2
+    assert f"{name}: the content is not what {finished} was begun with" in " ".join(told.output.split())
 
 
 def test_unchanged_files_are_measured(finished, store):
