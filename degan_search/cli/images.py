@@ -144,18 +144,22 @@ def _teacher(place: Path) -> TeacherConfig:
     from degan_search import ledger
     from degan_search.ledger.columns import config_of
     from degan_search.stages.teacher_file import recorded
+    from degan_search.trial import named_files
 
     if not place.is_dir():
         return read_trial(place, []).teacher
     frame = ledger.load(place)
     if frame.empty:
         raise UserError(f"--teacher {str(place)!r} has no trial yet that would print_line its teacher")
-    return recorded(config_of(frame.iloc[0]).teacher)
+    config = recorded(config_of(frame.iloc[0]).teacher)
+    named_files.check(place, [config.path], [config.dataset])
+    return config
 
 
 def _trials(runs: list[Path], teacher: TeacherConfig) -> pd.DataFrame:
     """Return the trials of runs that have this teacher."""
     from degan_search import ledger
+    from degan_search.evaluation.accuracy import check_files
     from degan_search.ledger.columns import config_of
     from degan_search.stages.teacher_file import recorded
 
@@ -164,6 +168,8 @@ def _trials(runs: list[Path], teacher: TeacherConfig) -> pd.DataFrame:
     trials = frame[same]
     if trials.empty:
         raise UserError(f"no trial of --runs {', '.join(map(str, runs))} has the teacher of --teacher")
+    for run in runs:
+        check_files(run, ledger.load(run))
     return trials
 
 

@@ -217,7 +217,9 @@ def run_options(without: Sequence[str] = (), resuming: bool = False) -> Callable
 def stored_in(storage: str) -> dict[str, Any]:
     """Return the fields of `Options` that say where runs are kept; for an object store also its working copy."""
     if "://" not in storage:
-        return {"storage": Path(storage)}
+        from degan_search.settings.paths import whole
+
+        return {"storage": Path(whole(storage)) if storage.startswith("~") else Path(storage)}
     from degan_search.storage import working_copy
 
     return {"storage": working_copy(storage), "remote": storage}

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from degan_search.settings.paths import whole
 from degan_search.storage import LocalPlace, Mirror, RemotePlace, place, split_run, working_copy
 from degan_search.storage.places import SCHEMES
 from degan_search.system.errors import IncompleteError, UserError
@@ -65,6 +66,8 @@ def local(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             return [fetched(item) for item in value]
         if isinstance(value, Path) and str(value).partition(":/")[0] in SCHEMES and ":/" in str(value):
             raise UserError(f"{value} is in a store: a folder or file on this machine is needed here")
+        if isinstance(value, Path):
+            return Path(whole(str(value))) if str(value).startswith("~") else value
         return _fetched(value, mirrors) if isinstance(value, Stored) else value
 
     try:

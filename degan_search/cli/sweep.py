@@ -63,6 +63,7 @@ def resume(
     """
     from degan_search.search.resume import resume as run_resume
     from degan_search.search.run.options import Options
+    from degan_search.settings.paths import whole
 
     if "://" in run:
         from degan_search.storage import split_run
@@ -70,7 +71,8 @@ def resume(
         parent, name = split_run(run)
         where = Options(**stored_in(parent), name=name)
     else:
-        where = Options(storage=Path(run).resolve().parent, name=Path(run).resolve().name)
+        folder = Path(whole(run)).resolve()
+        where = Options(storage=folder.parent, name=folder.name)
     changes = given.settings() | ({"data_dir": data_dir.absolute()} if data_dir else {})
     run_resume(where, console, changes, trials, space, allow_changed, retry_failed, conclude)
 

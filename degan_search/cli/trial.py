@@ -63,7 +63,7 @@ def incremental(
     weights = {f"gan.{name}": value for name, value in GanConfig() if f"gan.{name}" in by_method[method].varies()}
     named = {"teacher.dataset": old, "proxy": new}
     resolved = trial_config(settings, named, weights, merge({}, *map(change, set_ or [])))
-    _run_here(resolved, out, storage, data_dir, threads)
+    _run_here(_with_whole_paths(resolved), out, storage, data_dir, threads)
 
 
 def _run_here(config: TrialConfig, out: Path, storage: Path, data_dir: Path | None, threads: int) -> None:
@@ -99,7 +99,14 @@ def read_trial(file: Path, changes: list[str]) -> TrialConfig:
     settings = yaml_text.read(file, what) or {}
     if not isinstance(settings, dict):
         raise UserError(f"{what} must hold key: value settings, not {type(settings).__name__}")
-    return trial_config(settings, merge({}, *map(change, changes)))
+    return _with_whole_paths(trial_config(settings, merge({}, *map(change, changes))))
+
+
+def _with_whole_paths(config: TrialConfig) -> TrialConfig:
+    from degan_search.settings.paths import with_whole_paths
+    from degan_search.settings.resolve import trial_config
+
+    return trial_config(with_whole_paths(config.model_dump(mode="json")))
 
 
 def change(text: str) -> dict[str, Any]:

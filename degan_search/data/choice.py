@@ -28,7 +28,7 @@ PLAIN = Choice()
 
 
 def parse(kind: str, text: str, known: tuple[str, ...]) -> tuple[Path, Choice]:
-    """Return the path, with ~ expanded, and the choice of `PATH?image=a&label=b&bits=12`.
+    """Return the whole path, with ~ expanded, and the choice of `PATH?image=a&label=b&bits=12`.
 
     A file whose own name has such an end is taken as it is.
 
@@ -41,11 +41,11 @@ def parse(kind: str, text: str, known: tuple[str, ...]) -> tuple[Path, Choice]:
         UserError: an unknown or repeated word, a depth that is none of BITS, or ~NAME of an unknown user.
     """
     try:
-        whole = Path(text).expanduser()
+        whole = Path(text).expanduser().absolute()
         found = re.fullmatch(r"(.+?)\?(\w+=[^?]*)", text, re.DOTALL)
         if not found or os.path.lexists(whole):  # not Path.exists, which raises for some names
             return whole, PLAIN
-        path = Path(found[1]).expanduser()
+        path = Path(found[1]).expanduser().absolute()
     except RuntimeError as error:
         raise UserError(f"cannot read '{kind}:{text}': {error}") from None
     given: dict[str, str] = {}

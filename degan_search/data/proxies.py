@@ -152,6 +152,12 @@ def check(name: str) -> None:
         train_size(base)
 
 
+def own_base(name: str) -> str | None:
+    """The user's own set that a name means, without classes in brackets; None for the sets of this project."""
+    base, _ = _parse(name)
+    return base if user_set(base) else None
+
+
 def share(name: str) -> float:
     """The share of its set that a proxy is, by number of classes; 1 for a user's own, whose classes go unread."""
     base, classes = _parse(name)

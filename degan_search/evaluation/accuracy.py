@@ -24,6 +24,7 @@ from degan_search.settings.trial import TeacherConfig, TrialConfig
 from degan_search.stages import teacher as teachers
 from degan_search.stages import teacher_file
 from degan_search.training.measures import predict
+from degan_search.trial import named_files
 from degan_search.trial.images import Proxy, banked, load_proxy
 
 COMPARED_WITHIN = ["config_task", "config_teacher_dataset", "teacher_hash", "config_proxy", "config_count"]
@@ -45,10 +46,12 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
         cache: folder of trained teachers.
 
     Raises:
-        UserError: a network's file is missing or broken.
+        UserError: a network's file is missing or broken, or a file that the run names has changed.
     """
     frame = ledger.load(run)
     done = frame[frame["state"] == State.COMPLETE]
+    if done["oracle_half_1"].isna().any() or done["cross_agreement"].isna().any():
+        check_files(run, done)
     panels = _Panels(data_dir, cache)
     scores: dict[str, dict[str, Any]] = {}
     for _, row in done[done["oracle_half_1"].isna()].iterrows():
@@ -64,6 +67,16 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
         before = {str(name): value for name, value in known.loc[trial_id].items() if pd.notna(value)}
         ledger.write_scores(run, _row(trial_id, before | measured))
     return len(scores)
+
+
+def check_files(run: Path, trials: pd.DataFrame) -> None:
+    """Refuse a teacher's file, or a user's own images, that are not those with which these trials of a run ran.
+
+    Raises:
+        UserError: names what has changed.
+    """
+    sets = [*trials["config_teacher_dataset"].dropna().unique(), *trials["config_proxy"].dropna().unique()]
+    named_files.check(run, trials["config_teacher_path"].dropna().unique(), sets)
 
 
 def _row(trial_id: str, scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from degan_search.data import proxies as proxy_sets
 from degan_search.data.images import ImageSet, normalise, to_input
 from degan_search.networks import table
 from degan_search.networks.batch_statistics import statistics_distance
+from degan_search.networks.own import scripted
 from degan_search.settings.criteria import Direction
 from degan_search.settings.trial import TeacherConfig
 from degan_search.stages import teacher as teachers
@@ -238,8 +239,7 @@ def relatedness(
 def view_of(model: nn.Module, plain: nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> View:
     """Return what the measures see of images: `model` is the teacher, `plain` the random network."""
     on_device = torch.from_numpy(images).to(next(plain.parameters()).device)
-    scripted = isinstance(model, torch.jit.ScriptModule)
-    linear = [] if scripted else [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    linear = [] if scripted(model) else [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     inputs: list[Tensor] = []
     hooks = [layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0])) for layer in linear[-1:]]
     try:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from degan_search.networks.own import scripted
 from degan_search.system.errors import UserError
 
 CHUNK = 512
@@ -21,7 +22,7 @@ Sums = dict[nn.Module, Float[Tensor, "3 c"]]
 
 def norms(model: nn.Module) -> list[Any]:
     """Return the BatchNorm layers of a model; none for TorchScript, whose layers cannot be inspected."""
-    if isinstance(model, torch.jit.ScriptModule):
+    if scripted(model):
         return []
     return [layer for layer in model.modules() if isinstance(layer, NORMS)]
 

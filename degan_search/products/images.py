@@ -25,6 +25,7 @@ from degan_search.system.device import choose_device, set_up_torch
 from degan_search.system.errors import UserError
 from degan_search.training.loop import Progress
 from degan_search.training.measures import predict
+from degan_search.trial import named_files
 
 CHUNK = 512
 """Images drawn at a time, whatever the count: 1,000 images are the first of 2,000 with the same seed."""
@@ -93,7 +94,7 @@ def generate(
     config = config_of(row)
     set_up_torch(threads)
     device = choose_device()
-    teacher, classes = _teacher(row, storage or run.resolve().parent, data_dir, device, show)
+    teacher, classes = _teacher(run, row, storage or run.resolve().parent, data_dir, device, show)
     generator = networks.load_generator(run, str(row["trial_id"]), config, teacher.channels)
     wanted = _wanted(order, len(classes))
     counts, drawn = np.zeros(len(classes), np.int64), 0
@@ -115,10 +116,11 @@ def generate(
 
 
 def _teacher(
-    row: pd.Series, storage: Path, data_dir: Path | None, device: str, show: Show
+    run: Path, row: pd.Series, storage: Path, data_dir: Path | None, device: str, show: Show
 ) -> tuple[teachers.Teacher, tuple[str, ...]]:
     """Return the trial's teacher and its class names; a teacher that is not in the cache is trained again."""
     config = teacher_file.recorded(config_of(row).teacher)
+    named_files.check(run, [config.path], [config.dataset])
     show(f"true images {config.dataset}", 0, None)
     true = teachers.true_images(config, data_dir)
 

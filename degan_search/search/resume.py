@@ -17,12 +17,14 @@ from degan_search.search.open_run import check_slots, open_run
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run import jobs
 from degan_search.search.run.options import Options, loaded
+from degan_search.search.space.cell import shared_configs
 from degan_search.search.space.check import check_budget
 from degan_search.search.space.schema import Space
 from degan_search.search.sweep import Conclude, carry_out
 from degan_search.system import provenance
 from degan_search.system.errors import UserError
 from degan_search.system.whole_files import remove_torn
+from degan_search.trial import named_files
 
 
 def resume(
@@ -47,12 +49,12 @@ def resume(
         changes: options in place of those that the run was begun with.
         trials: of each cell in all; more than the run was begun with.
         file: a space to go on with; the run's own by default.
-        allow_changed: accept a space that differs from the one that the run was begun with.
+        allow_changed: accept a space, or files that it names, other than those that the run was begun with.
         retry_failed: run trials again that a fault ended, but not those that diverged.
         conclude: as `sweep` takes it.
 
     Raises:
-        UserError: no run there, another process writing it, a changed space, or as `sweep`.
+        UserError: no run there, another process writing it, a changed space or file, or as `sweep`.
         IncompleteError: as `sweep`.
         InterruptedRun: Ctrl-C or SIGTERM.
     """
@@ -67,6 +69,12 @@ def resume(
                 f"the space is not the one that {where.folder} was begun with: {'; '.join(found.changed)}. "
                 "With --allow-changed the run goes on with the new one"
             )
+        files = named_files.fingerprints(shared_configs(found.space))
+        if (other := named_files.differences(named_files.recorded(where.folder), files)) and not allow_changed:
+            raise UserError(
+                f"{', '.join(other)}: the content is not what {where.folder} was begun with; put it back. "
+                "With --allow-changed the run goes on with the new one"
+            )
         planned = found.options.get("budget") is not None  # then the budget chose the number of trials, not the space
         space = _with_trials(found.space, trials, planned)
         fixed = {"storage": where.storage, "name": where.name, "remote": where.remote}
@@ -79,7 +87,7 @@ def resume(
             console.print(f"{broken} could not be read and is set aside", highlight=False, soft_wrap=True)
         options = with_time_budget(options, "budget" in changes, trials)
         trackers = [tracking(options.track, where.folder, console)] if options.track else []
-        run_folder.start(space, options)
+        run_folder.start(space, options, files)
         done = len(ledger.load(where.folder))
         console.print(f"Going on with {where.folder}: {done} trials have ended", highlight=False, soft_wrap=True)
         carry_out(space, replace(run, options=options, trackers=trackers), conclude, retry_failed)

@@ -24,7 +24,7 @@ from degan_search.search.remaining import remaining_finals, remaining_search
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run import keep
 from degan_search.search.run.options import Options
-from degan_search.search.space.cell import cells
+from degan_search.search.space.cell import cells, shared_configs
 from degan_search.search.space.check import check_budget
 from degan_search.search.space.schema import Space
 from degan_search.search.suggest.asha import CellAsha
@@ -32,6 +32,7 @@ from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.workers.cluster import ray_cluster
 from degan_search.system.device import choose_device, set_up_torch
 from degan_search.system.errors import IncompleteError, UserError
+from degan_search.trial import named_files
 
 Conclude = Callable[[Run, float], None]
 """Writes tables and a page once the trials have ended, before the run is closed and sent to its store. Takes the run,
@@ -47,16 +48,18 @@ def sweep(space: Space, options: Options, console: Console, conclude: Conclude |
         InterruptedRun: Ctrl-C or SIGTERM.
     """
     run_folder.check_name(options)
+    space = run_folder.with_whole_paths(space)
     check_slots(options)
     if options.budget is not None:
         check_budget(space)
         options = replace(options, budget_begun=time.time())
     trackers = [tracking(options.track, options.folder, console)] if options.track else []
     run_folder.check_writable(options.storage, f"--storage {str(options.storage)!r}")
+    files = named_files.fingerprints(shared_configs(space))
     with open_run(options, console, trackers=trackers) as run:
         run_folder.check_new(options.folder)
         run.copy.check_new()
-        run_folder.start(space, options)
+        run_folder.start(space, options, files)
         try:
             carry_out(space, run, conclude)
         except UserError:
@@ -86,7 +89,7 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
             cost.set_slots(concurrent_trials(options, search, ray.cluster_resources()))
             if budget:
                 budget.check(time.monotonic())
-            inputs = prepare([config for cell in all_cells for config in cell.shared()], options, console)
+            inputs = prepare(shared_configs(space), options, console)
             references = {key: ray.put(value) for key, value in inputs.items()}
             if budget:
                 console.print(budget.plan(time.monotonic()), highlight=False, soft_wrap=True)

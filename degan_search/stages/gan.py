@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from degan_search.networks.batch_statistics import distances, gathered_statistics
 from degan_search.networks.dcgan import build_discriminator, build_generator
+from degan_search.networks.own import scripted
 from degan_search.settings.gan_losses import GAN_LOSSES
 from degan_search.settings.trial import DistillConfig, GanConfig
 from degan_search.system import device
@@ -106,7 +107,7 @@ class Gan:
 
         It cannot with TorchScript, nor with a rival, as its dropout draws random numbers within the step.
         """
-        if self.rival or isinstance(self.teacher, torch.jit.ScriptModule):
+        if self.rival or scripted(self.teacher):
             return self.step
         return accelerated(self.step, [*self.networks().values(), *self.optimisers().values()], accelerate)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import draw_from
+from degan_search.networks.own import scripted
 from degan_search.settings.methods import Rule
 from degan_search.settings.trial import IncrementalConfig
 from degan_search.stages.recall import Recall
@@ -273,7 +274,7 @@ def _fixed(student: nn.Module, old: int, rows: nn.Linear) -> Loss:
 
 
 def _last_name(model: nn.Module) -> str:
-    if isinstance(model, torch.jit.ScriptModule):
+    if scripted(model):
         raise UserError("a TorchScript network cannot learn new classes; give a state dict of a known network.")
     names = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     if not names:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,13 +22,15 @@ from degan_search.data.images import split, to_input
 from degan_search.data.synthetic import Split
 from degan_search.networks.frozen import freeze
 from degan_search.networks.layers import draw_from
+from degan_search.networks.own import Outputs, as_logits, outputs_of
 from degan_search.networks.table import build_classifier, channels
+from degan_search.settings.paths import whole
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TeacherConfig
 from degan_search.stages.class_order import check_class_order
-from degan_search.stages.teacher_file import OWN_SUFFIXES, read_network, trust
+from degan_search.stages.teacher_file import named, read_network, trust
 from degan_search.system import untrusted
-from degan_search.system.errors import UserError
+from degan_search.system.errors import UserError, notice
 from degan_search.system.weights_file import tensors_bytes
 from degan_search.system.whole_files import write_bytes
 from degan_search.training.batches import LabelledBatches
@@ -61,10 +62,13 @@ class Teacher:
     channels: int
     hash: str
     holdout_accuracy: float
+    outputs: Outputs = "logits"
+    """What the network gives; `model` gives logits always."""
 
     def model(self, device: str = "cpu") -> nn.Module:
         """Return the frozen network on a device, in eval mode."""
-        return freeze(read_network(self.config, self.data, self.suffix, self.classes)).to(device)
+        network = freeze(read_network(self.config, self.data, self.suffix, self.classes, device))
+        return as_logits(network, self.outputs).to(device)
 
 
 def true_images(config: TeacherConfig, data_dir: Path | None, part: Split = "train") -> TrueImages:
@@ -244,33 +248,32 @@ def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float
 
 def _own(config: TeacherConfig, true: TrueImages, digest: str) -> Teacher:
     """Return the user's own teacher; `digest` is the hash of the true images."""
-    path = Path(str(config.path))
-    if path.suffix not in OWN_SUFFIXES or not os.path.lexists(path):
-        raise UserError(f"teacher.path {config.path!r} must be a file ending in {', '.join(OWN_SUFFIXES)}")
-    data = untrusted.read(path, f"teacher.path {config.path!r}", untrusted.MODEL_BYTES)
+    path, what = Path(whole(str(config.path))), named(config)
+    data = untrusted.read(path, what, untrusted.MODEL_BYTES)
     if config.trusted:
         trust(config)
-    model = freeze(read_network(config, data, path.suffix, len(true.classes)))
+    network = freeze(read_network(config, data, path.suffix, len(true.classes), note=notice))
     sample = torch.from_numpy(true.images[true.held_out[:8]])
     try:
-        outputs = predict(model, sample)
+        outputs = predict(as_logits(network, "logits"), sample)
     except Exception as error:
         raise UserError(
-            f"teacher.path {config.path!r} does not take images of shape {tuple(sample.shape[1:])}: "
+            f"{what} does not take images of shape {tuple(sample.shape[1:])}: "
             f"{(str(error) or repr(error)).splitlines()[0]}"
         ) from None
     if outputs.shape != (len(sample), len(true.classes)):
         raise UserError(
-            f"teacher.path {config.path!r} gives {outputs.shape[-1]} outputs, "
-            f"but {config.dataset!r} has {len(true.classes)} classes"
+            f"{what} gives {outputs.shape[-1]} outputs, but {config.dataset!r} has {len(true.classes)} classes"
         )
-    if not outputs.isfinite().all():
-        raise UserError(f"teacher.path {config.path!r} gives outputs that are not finite")
+    kind = outputs_of(outputs)
+    model = as_logits(network, kind)
     images, labels = _held_out(true, "cpu")
     logits = predict(model, images)
-    check_class_order(
-        f"teacher.path {config.path!r}", config.dataset, logits.argmax(1).numpy(), labels.numpy(), true.classes
-    )
-    held_out = accuracy(logits, labels)
-    key = stable_hash(_about(config), digest, hashlib.sha256(data).hexdigest())
-    return Teacher(config, data, path.suffix, len(true.classes), channels(config.network), key, held_out)
+    if not logits.isfinite().all():
+        raise UserError(f"{what} gives outputs that are not finite")
+    if kind != "logits":
+        notice(f"{what} gives {kind.replace('_', '-')}, not logits: logits are made of them")
+    check_class_order(what, config.dataset, logits.argmax(1).numpy(), labels.numpy(), true.classes)
+    key = stable_hash(_about(config), digest, hashlib.sha256(data).hexdigest(), *([] if kind == "logits" else [kind]))
+    holdout = accuracy(logits, labels)
+    return Teacher(config, data, path.suffix, len(true.classes), channels(config.network), key, holdout, kind)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from degan_search.networks.table import CLASSIFIERS, build_classifier
+from degan_search.networks.table import build_classifier
+from degan_search.settings.paths import whole
 from degan_search.settings.trial import TeacherConfig
+from degan_search.stages.checkpoint_state import describe, find_state, misfit, nearest
 from degan_search.system import seeds, untrusted
 from degan_search.system.errors import UserError
 from degan_search.system.weights_file import read_tensors
-
-OWN_SUFFIXES = (".safetensors", ".pt", ".pth")
-"""A state dict, or TorchScript if it is trusted. Not torch.export: its loader unpickles constants and loads native
-code."""
 
 TRUST = "DEGAN_SEARCH_TRUSTED"
 _TRUSTED: set[str | None] = set()
@@ -39,41 +39,72 @@ def recorded(config: TeacherConfig) -> TeacherConfig:
     return config.model_copy(update={"trusted": False})
 
 
-def read_network(config: TeacherConfig, data: bytes, suffix: str, classes: int) -> nn.Module:
+def read_network(
+    config: TeacherConfig,
+    data: bytes,
+    suffix: str,
+    classes: int,
+    device: str = "cpu",
+    note: Callable[[str], None] = lambda text: None,
+) -> nn.Module:
     """Return the network that a file's bytes hold; no pickled code is run, and no TorchScript that is not trusted.
+
+    What the file is, its content says; the suffix decides only where that is broken.
+
+    Args:
+        config: the network, and whether TorchScript is trusted.
+        data: safetensors, TorchScript, or what torch.save wrote: a state dict, or a checkpoint with one in it.
+        suffix: of the file's name.
+        classes: how many outputs a built-in network has.
+        device: where TorchScript is loaded to; its constants cannot be moved. Other networks are on the CPU.
+        note: is told what the user should know.
 
     Raises:
         UserError: the bytes are broken, not trusted, or do not fit the settings.
     """
-    what = f"teacher.path {config.path!r}" if config.path else "the teacher in the cache"
-    if suffix == ".safetensors":
-        state = read_tensors(data, what)
+    what = named(config) if config.path else "the teacher in the cache"
+    if _is_safetensors(data, suffix):
+        loaded: object = read_tensors(data, what)
     elif _is_script(data, what):
-        return _script(config, data, what)
+        return _script(config, data, what, device)
     else:
-        state = _state(data, what)
+        loaded = _loaded(data, what)
     with seeds.seeded(
         config.seed, "teacher", "weights"
     ):  # the weights are replaced, but torch's global generator must not advance
         model = build_classifier(config.network, classes, config.width)
-    misfit = (
-        f"{what} does not fit network {config.network!r} with {classes} classes "
-        f"and width {config.width or CLASSIFIERS[config.network].width}"
-    )
+    expected = model.state_dict()
+    found = find_state(loaded, expected, what)
+    state = found.state
+    where = f"{what} at {found.place!r}" if found.place else what
+    why_not = f"{where} does not fit {describe(config, classes)}"
+    if fault := misfit(state, expected):
+        raise UserError(f"{why_not}: {fault}; {nearest(state)}")
+    for name, value in state.items():
+        if value.is_floating_point() != expected[name].is_floating_point():
+            raise UserError(f"{why_not}: {name} is {value.dtype}, not {expected[name].dtype}")
     try:
-        expected = model.state_dict()
-        for name in expected.keys() & state.keys():
-            if state[name].is_floating_point() != expected[name].is_floating_point():
-                raise UserError(f"{misfit}: {name} is {state[name].dtype}, not {expected[name].dtype}")
         model.load_state_dict(state)
-    except UserError:
-        raise
     except Exception as error:  # such as a kind of tensor that cannot be copied
-        raise UserError(f"{misfit}: {(str(error) or repr(error)).splitlines()[-1].strip()}") from None
+        raise UserError(f"{why_not}: {(str(error) or repr(error)).splitlines()[-1].strip()}") from None
     for name, value in model.state_dict().items():
         if not value.isfinite().all():
-            raise UserError(f"{what} holds values in {name} that are not finite")
+            raise UserError(f"{where} holds values in {name} that are not finite")
+    if found.note:
+        note(found.note)
     return model
+
+
+def named(config: TeacherConfig) -> str:
+    """Return what messages call the user's file: with its whole path."""
+    return f"teacher.path {whole(str(config.path))!r}"
+
+
+def _is_safetensors(data: bytes, suffix: str) -> bool:
+    """Return whether bytes begin with a safetensors file's length of the header and the header's brace."""
+    if data.startswith(b"PK"):
+        return False
+    return suffix == ".safetensors" or (data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8)
 
 
 def _is_script(data: bytes, what: str) -> bool:
@@ -83,27 +114,29 @@ def _is_script(data: bytes, what: str) -> bool:
         raise UserError(f"{what} is neither TorchScript nor a plain state dict (weights only): {error}") from None
 
 
-def _script(config: TeacherConfig, data: bytes, what: str) -> nn.Module:
+def _script(config: TeacherConfig, data: bytes, what: str, device: str) -> nn.Module:
     if not config.trusted:
         raise UserError(
             f"{what} is TorchScript, a program that runs on this machine: set teacher.trusted to true (for a command "
             f"that reads a run, {TRUST}=1) if you know who made it, or give a state dict (.safetensors)"
         )
     try:
-        script: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
+        script: nn.Module = torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise UserError(f"{what} is not whole TorchScript: {str(error).strip().splitlines()[0]}") from None
+    if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in script.parameters()):
+        script.float()  # half precision, say: images are float32
     return script
 
 
-def _state(data: bytes, what: str) -> dict[str, Tensor]:
+def _loaded(data: bytes, what: str) -> object:
     try:
         untrusted.check_state(data, what)
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a file made to do harm can make the reader raise anything
         why = error if isinstance(error, UserError) else "it is broken"
-        raise UserError(f"{what} is neither TorchScript nor a plain state dict (weights only): {why}") from None
-    plain = isinstance(state, dict) and all(isinstance(n, str) and isinstance(v, Tensor) for n, v in state.items())
-    if not plain:
-        raise UserError(f"{what} holds no plain state dict, tensors by name")
-    return dict(state)  # an OrderedDict may carry further attributes
+        raise UserError(
+            f"{what} is neither TorchScript nor a plain state dict (weights only): {why}; write one by "
+            "torch.save(model.state_dict(), FILE)"
+        ) from None

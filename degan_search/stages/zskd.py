@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from degan_search.data.images import denormalise
 from degan_search.networks.frozen import freeze
+from degan_search.networks.own import scripted
 from degan_search.settings.trial import ZskdConfig
 from degan_search.system import seeds
 from degan_search.system.errors import UserError
@@ -36,7 +37,7 @@ def class_similarity(teacher: nn.Module) -> Float[Tensor, "k k"]:
     Raises:
         UserError: a TorchScript teacher, or one without nn.Linear.
     """
-    if isinstance(teacher, torch.jit.ScriptModule):
+    if scripted(teacher):
         raise UserError(
             "method 'zskd' cannot look into a TorchScript teacher, as it needs the weights of its last linear layer; "
             "give the teacher as a state dict (.safetensors or .pt)"

@@ -7,3 +7,5 @@ CACHE = "cache"
 
 LEDGER = "ledger"
 SCORES = "scores"
+ABOUT = "run.json"
+"""File in a run with what it was begun with."""

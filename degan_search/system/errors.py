@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable
 
 LISTED = 40
@@ -69,3 +70,8 @@ def close_matches(word: str, known: Iterable[str]) -> str:
         return f"did you mean {' or '.join(near)}?"
     listed = ", ".join(known[:LISTED]) + (", ..." if len(known) > LISTED else "")
     return (f"did you mean {' or '.join(near)}? " if near else "") + f"known: {listed}"
+
+
+def notice(text: str) -> None:
+    """Tell the user; the command line shows each text once, as a line."""
+    warnings.warn(text, NoticeWarning, stacklevel=2)

@@ -40,8 +40,14 @@ PLAIN_STATE = {
         f"torch {kind}Storage"
         for kind in ["Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"]
     ),
+    # What checkpoints hold beside the weights: a scheduler's milestones, a script's arguments.
+    "collections Counter",
+    "argparse Namespace",
+    "torch Size",
+    "torch device",
+    *(f"torch {kind}" for kind in ["float64", "float32", "float16", "bfloat16", "int64"]),
 }
-"""The names that a pickled state dict of dense tensors imports.
+"""The names that a pickled state dict of dense tensors imports, or a checkpoint with one in it.
 
 torch allows more, such as `bytearray`, with which a small file could take much memory.
 """

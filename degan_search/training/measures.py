@@ -11,6 +11,7 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
 
 from degan_search.data.images import normalise
+from degan_search.networks.own import device_of
 from degan_search.settings.criteria import Criterion
 from degan_search.system.errors import UserError
 from degan_search.training.losses import diversity_loss, entropy_loss
@@ -27,7 +28,7 @@ def predict(model: nn.Module, images: UInt8[Tensor, "n c h w"], batch_size: int 
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be 1 or more.")
-    device = next(model.parameters()).device
+    device = device_of(model)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

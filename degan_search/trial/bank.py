@@ -76,7 +76,7 @@ def obtain(
     proxy: Images,
     held_out: Images,
     set_images: int,
-    teacher: nn.Module,
+    teacher: Callable[[str], nn.Module],
     key: str,
     cache: Path,
     device: str = "cpu",
@@ -90,7 +90,7 @@ def obtain(
         proxy: every proxy image, on which the generators train, as a trial's does.
         held_out: the part of the proxy on which no student trains.
         set_images: images of the proxy's set before class filtering.
-        teacher: frozen.
+        teacher: makes the frozen network on a device; TorchScript itself could not be sent to another process.
         key: hash of the teacher and of the proxy's images.
         cache: folder of finished banks; a lock makes a second maker wait for the first.
         device: where the generators train.
@@ -120,7 +120,7 @@ def _generate(
     index: int,
     proxy: Images,
     set_images: int,
-    teacher: nn.Module,
+    make_teacher: Callable[[str], nn.Module],
     device: str,
 ) -> Images:
     """Train a generator with the weights at `index` of `config.generators`; returns its images, none if it fails."""
@@ -131,6 +131,7 @@ def _generate(
     images = torch.from_numpy(proxy).to(device)
     seed = seeds.stream_seed(config.seed, "bank", index)
     context = Context(seed, device, precision_of("auto", device), acceleration_of("graphs", device))
+    teacher = make_teacher(device)
     networks = gan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), context)
     training = GanTraining(networks, images, set_images, context)
     try:

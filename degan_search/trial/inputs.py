@@ -155,7 +155,7 @@ def gather(loaded: Loaded, cache: Path, device: str = "cpu", run_all: banks.RunA
         proxy.images,
         proxy.images[banked(config, proxy)],
         proxy.set_images,
-        teacher.model(device),
+        teacher.model,
         stable_hash(teacher.hash, digest),
         cache,
         device,

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from degan_search import ledger
 from degan_search.cli import stored
 from degan_search.cli.main import app
+from degan_search.cli.options import stored_in
+from degan_search.cli.trial import read_trial
 from degan_search.ledger.columns import trial_schema
 from degan_search.storage import Mirror, filesystems, layout, place, working_copy
 
@@ -154,3 +156,21 @@ class TestRefused:
         assert result.exit_code == 1
         assert "4 files, such as table.csv, are not in s3://bucket/" in result.stderr
         assert "access is denied" in result.stderr
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert stored_in("~/runs") == {"storage": tmp_path / "runs"}
+    assert stored_in("runs") == {"storage": Path("runs")}
+    with stored.local({"storage": Path("~/runs"), "runs": [Path("~/a"), Path("b")], "out": None}) as given:
+        assert given == {"storage": tmp_path / "runs", "runs": [tmp_path / "a", Path("b")], "out": None}
+    said = call("resume", "~/runs/none")
+    assert f"no run at {tmp_path}/runs/none" in " ".join(said.output.split())
+
+
+def test_the_home_folder_is_meant_by_a_tilde_in_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "trial.yaml").write_text("{teacher: {path: ~/t.pt, dataset: digits, network: lenet}, proxy: digits}")
+    config = read_trial(tmp_path / "trial.yaml", ["proxy=folder:~/photos"])
+    assert config.teacher.path == f"{tmp_path}/me/t.pt"
+    assert config.proxy == f"folder:{tmp_path}/me/photos"

@@ -69,7 +69,7 @@ class TestRun:
             ("count=7", "gan.batch_size"),
             ("count=100000", "100000"),
             ("teacher.path=none.pt", "none.pt"),
-            ("teacher.path=teacher.txt", ".safetensors"),
+            ("teacher.path=teacher.txt", "teacher.txt' cannot be opened"),
         ],
     )
     def test_wrong_settings(self, tmp_path, change, says):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import pickle
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +197,13 @@ def states(folder: Path) -> list[Seed]:
     script = io.BytesIO()
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), script)
     bomb, old = {"0.weight": Bomb()}, {"_use_new_zipfile_serialization": False}
-    archives = [saved(weights()), saved(bomb), saved({"0.weight": bytearray(99)})]
+    beside = {
+        "args": argparse.Namespace(lr=0.1),
+        "milestones": Counter([9]),
+        "optimizer": {"state": {0: torch.ones(2)}},
+    }
+    checkpoint = saved({"state_dict": {f"module.{name}": value for name, value in weights().items()}, **beside})
+    archives = [saved(weights()), saved(bomb), saved({"0.weight": bytearray(99)}), checkpoint]
     parts = [unpacked(content) for content in archives]
     name = "archive/data.pkl"
     pickles = [(others.pop(name), archive(name, others)) for others in parts]

@@ -32,6 +32,7 @@ from degan_search.search.workers.slots import trials_per_process
 from degan_search.settings.resolve import stable_hash
 from degan_search.system import device
 from degan_search.system.errors import IncompleteError
+from degan_search.trial import named_files
 
 
 def finals(request: Request, options: Options, console: Console) -> None:
@@ -51,6 +52,12 @@ def finals(request: Request, options: Options, console: Console) -> None:
     folder = options.folder
     frame = ledger.load(folder)
     lineup = entrants(frame, request)
+    configs = [entrant.config for entrant in lineup]
+    named_files.check(
+        folder,
+        (config.teacher.path for config in configs),
+        [name for config in configs for name in (config.teacher.dataset, config.proxy)],
+    )
     log = Log(folder, request, lineup, frame)
     check_writable(folder, str(folder))
     check_slots(options)
@@ -60,7 +67,7 @@ def finals(request: Request, options: Options, console: Console) -> None:
         open_run(options, console, "degan-search finals") as run,
         ray_cluster(options, console, run.interruption.listen),
     ):
-        inputs = prepare([entrant.config for entrant in lineup], options, console)
+        inputs = prepare(configs, options, console)
         prepared = Prepared({key: ray.put(value) for key, value in inputs.items()})
         log.begin()
         running = lineup

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +20,15 @@ from degan_search.search.run.jobs import JOBS
 from degan_search.search.run.options import Options
 from degan_search.search.space import file as space_file
 from degan_search.search.space import schema
+from degan_search.settings import paths
 from degan_search.settings.resolve import flatten, parse
 from degan_search.storage import layout
-from degan_search.storage.layout import CACHE
+from degan_search.storage.layout import ABOUT, CACHE
 from degan_search.system import provenance
 from degan_search.system.errors import UserError
 from degan_search.system.whole_files import write_bytes
+from degan_search.trial import named_files
 
-ABOUT = "run.json"
 SPACE = "space.yaml"
 LOCK = ".lock"
 WRITER = ".writer.json"
@@ -100,11 +101,12 @@ def check_writable(folder: Path, what: str) -> None:
         raise UserError(f"{what} cannot be written: {error.strerror or error}") from None
 
 
-def start(space: schema.Space, options: Options) -> None:
-    """Write what a run begins or goes on with: `space.yaml`, and `run.json` with options and provenance."""
+def start(space: schema.Space, options: Options, files: Mapping[str, str] | None = None) -> None:
+    """Write what a run begins or goes on with: `space.yaml`, and `run.json` with options, versions, hashes of files."""
     (options.folder / layout.LEDGER).mkdir(exist_ok=True)
     write_bytes(options.folder / SPACE, space_file.dump(space).encode())
-    about = provenance.provenance() | {"options": options.saved(), "space": _plain(space)}
+    about = provenance.provenance() | {"options": options.saved(), "space": plain(space)}
+    about[named_files.FILES] = dict(files or {})
     write_bytes(options.folder / ABOUT, json.dumps(about, indent=1).encode())
 
 
@@ -146,13 +148,15 @@ def begun(folder: Path, file: str | None = None) -> Begun:
         raise UserError(f"{folder / ABOUT} is broken, move it away to go on with default options: {error}") from None
     space = space_file.load(file or str(folder / SPACE))
     before = parse(schema.Space, about["space"], f"space in {folder / ABOUT}") if "space" in about else space
+    if file and differences(before, space):
+        space = with_whole_paths(space)
     versions = {name: about.get(name) for name in ("versions", "git_commit")}
     return Begun(space, about.get("options") or {}, versions, differences(before, space))
 
 
 def differences(before: schema.Space, after: schema.Space) -> list[str]:
     """Return each setting in which two spaces differ, such as `search.trials: 16 before, 24 now`; not descriptions."""
-    old, new = (dict(flatten(_plain(space) | {"description": ""})) for space in (before, after))
+    old, new = (dict(flatten(plain(space) | {"description": ""})) for space in (before, after))
     names = [name for name in (old | new) if old.get(name, ...) != new.get(name, ...)]
     return [f"{name}: {_shown(old, name)} before, {_shown(new, name)} now" for name in names]
 
@@ -170,9 +174,15 @@ def set_aside_broken(folder: Path) -> list[Path]:
     return broken
 
 
-def _plain(space: schema.Space) -> dict[str, Any]:
-    plain: dict[str, Any] = space.model_dump(mode="json", by_alias=True)
-    return plain
+def plain(space: schema.Space) -> dict[str, Any]:
+    """Return a space as `run.json` has it."""
+    values: dict[str, Any] = space.model_dump(mode="json", by_alias=True)
+    return values
+
+
+def with_whole_paths(space: schema.Space) -> schema.Space:
+    """Return a space whose paths mean the same wherever a later command is called."""
+    return parse(schema.Space, paths.with_whole_paths(plain(space)), "space")
 
 
 def _shown(values: dict[str, Any], name: str) -> str:

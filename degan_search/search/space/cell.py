@@ -150,6 +150,11 @@ def cells(space: Space) -> list[Cell]:
     ]
 
 
+def shared_configs(space: Space) -> list[TrialConfig]:
+    """Return a configuration for everything that trials of a space share (`Cell.shared`)."""
+    return [config for cell in cells(space) for config in cell.shared()]
+
+
 def _flat_settings(config: TrialConfig) -> dict[str, Any]:
     return dict(flatten(config.model_dump(mode="json")))
 

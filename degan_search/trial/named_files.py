@@ -1,0 +1,104 @@
+"""Files that a run names but does not hold, known by a hash: a teacher's file, and a user's own images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from io import BufferedReader
+from pathlib import Path
+from typing import cast
+
+from degan_search.data import folders, proxies
+from degan_search.settings.paths import whole
+from degan_search.settings.trial import TrialConfig
+from degan_search.storage.layout import ABOUT
+from degan_search.system import untrusted
+from degan_search.system.errors import UserError
+
+FILES = "files"
+"""Where `run.json` has the hashes."""
+
+
+def fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
+    """Return a hash of the content of each file or folder that trials name, by its name.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    made = list(configs)
+    sets = [name for config in made for name in (config.teacher.dataset, config.proxy)]
+    return _hashes((config.teacher.path for config in made), sets)
+
+
+def differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the names that have another hash now."""
+    return [name for name, digest in now.items() if known.get(name, digest) != digest]
+
+
+def recorded(run: Path) -> dict[str, str]:
+    """Return the hashes that a run was begun with; none for a run of an older version."""
+    try:
+        files = json.loads((run / ABOUT).read_text())[FILES]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return (
+        {name: digest for name, digest in files.items() if isinstance(digest, str)} if isinstance(files, dict) else {}
+    )
+
+
+def check(run: Path, teachers: Iterable[str | None], sets: Iterable[str]) -> None:
+    """Refuse files that are not those that a run was begun with.
+
+    Args:
+        run: the run's folder.
+        teachers: values of `teacher.path`; None for a teacher that is trained.
+        sets: names of images.
+
+    Raises:
+        UserError: names what has changed, or cannot be read.
+    """
+    if (known := recorded(run)) and (changed := differences(known, _hashes(teachers, sets, known))):
+        raise UserError(
+            f"{', '.join(changed)}: the content is not what {run} was begun with; put it back, or begin a new run"
+        )
+
+
+def _hashes(
+    teachers: Iterable[str | None], sets: Iterable[str], only: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in dict.fromkeys(teachers):
+        if path is not None and (only is None or path in only):
+            found[path] = _digest([("", Path(whole(path)))], f"teacher.path {whole(path)!r}")
+    for base in dict.fromkeys(own for name in sets if (own := proxies.own_base(name))):
+        if only is None or base in only:
+            found[base] = _digest(_parts(base), base)
+    return found
+
+
+def _parts(base: str) -> Iterator[tuple[str, Path]]:
+    """Yield each file of a user's own set, with its name in the set."""
+    kind, _, text = base.partition(":")
+    path = Path(whole(text))
+    if kind == "folder":
+        files = folders.find(path).files
+    elif path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    else:  # what follows a file's name chooses from it
+        files = [next((place for place in (path, *path.parents) if place.is_file()), Path(str(path).partition("?")[0]))]
+        path = files[0]
+    for file in files:
+        yield file.relative_to(path).as_posix(), file
+
+
+def _digest(files: Iterable[tuple[str, Path]], what: str) -> str:
+    total = hashlib.sha256()
+    for name, path in files:
+        with untrusted.open_file(path, what if name in ("", ".") else str(path), untrusted.SET_BYTES) as file:
+            total.update(
+                f"{name}\0{hashlib.file_digest(cast(BufferedReader, file), 'sha256').hexdigest()}\n".encode(
+                    errors="surrogateescape"
+                )
+            )
+    return total.hexdigest()

@@ -1,0 +1,185 @@
+"""Files that a run names and does not hold: known by a hash, and refused by every command once they have changed."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from degan_search import ledger
+from degan_search.cli.main import app
+from degan_search.evaluation import accuracy
+from degan_search.evaluation.accuracy import evaluate
+from degan_search.ledger.columns import config_columns
+from degan_search.products.images import Order, generate
+from degan_search.search import resume as resuming
+from degan_search.search import sweep as sweeping
+from degan_search.search.finals.finals import finals
+from degan_search.search.finals.lineup import Request
+from degan_search.search.run import folder as run_folder
+from degan_search.search.run.options import Options
+from degan_search.search.space.schema import Space
+from degan_search.settings.methods import normalised
+from degan_search.system.errors import UserError
+from degan_search.trial import named_files
+
+QUIET = Console(file=io.StringIO())
+
+
+@pytest.fixture
+def own(tmp_path, teacher, monkeypatch):
+    """A folder with the user's own teacher and photographs, in which commands are called."""
+    torch.save(teacher.model().state_dict(), tmp_path / "teacher.pt")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    for index, image in enumerate(pixels):
+        (tmp_path / "photos" / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "photos" / "ab"[index % 2] / f"{index}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def settings(tiny):
+    changes = {"teacher.path": "teacher.pt", "proxy": "folder:photos", "count": None}
+    return tiny(changes).model_dump(mode="json", exclude_none=True)
+
+
+@pytest.fixture
+def begun(own, settings, monkeypatch):
+    """A run that was begun by a sweep whose trials did not run."""
+    monkeypatch.setattr(sweeping, "carry_out", lambda *_: None)
+    monkeypatch.setattr(resuming, "carry_out", lambda *_: None)
+    return sweeping.sweep(Space(trial=settings), Options(own / "runs", "r"), QUIET)
+
+
+@pytest.fixture
+def finished(begun, own, tiny, finished_run):
+    """The same run with a finished trial."""
+    paths = {"teacher.path": f"{own}/teacher.pt", "proxy": f"folder:{own}/photos", "count": None}
+    row = {"trial_id": "search-0000", "attempt": 1, "phase": "search", "number": 0, "cell": "a", "state": "COMPLETE"}
+    ledger.write_row(begun, row | {"score": 0.5} | config_columns(normalised(tiny(paths))))
+    shutil.copytree(finished_run / "trials" / "search-0000", begun / "trials" / "search-0000")
+    return begun
+
+
+def resume(run, **more):
+    return resuming.resume(Options(run.parent, run.name), QUIET, {}, **more)
+
+
+def other_teacher(own):
+    state = torch.load(own / "teacher.pt", weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, own / "teacher.pt")
+    return f"{own}/teacher.pt"
+
+
+def other_image(own):
+    Image.new("RGB", (32, 32)).save(own / "photos" / "a" / "0.png")
+    return f"folder:{own}/photos"
+
+
+def other_class(own):
+    (own / "photos" / "a" / "0.png").rename(own / "photos" / "b" / "0.png")
+    return f"folder:{own}/photos"
+
+
+def test_a_run_knows_its_files_by_whole_paths(begun, own):
+    about = json.loads((begun / "run.json").read_text())
+    assert sorted(about["files"]) == [f"{own}/teacher.pt", f"folder:{own}/photos"]
+    assert about["space"]["trial"]["proxy"] == f"folder:{own}/photos"
+    assert about["space"]["trial"]["teacher"]["path"] == f"{own}/teacher.pt"
+
+
+def test_resume_takes_the_same_files_wherever_it_is_called(begun, own, monkeypatch):
+    other = own / "elsewhere"
+    (other / "photos").mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(other / "photos" / "x.png")
+    monkeypatch.chdir(other)
+    before = (begun / "run.json").read_text()
+    assert resume(begun) == begun
+    assert json.loads((begun / "run.json").read_text())["files"] == json.loads(before)["files"]
+
+
+@pytest.mark.parametrize("change", [other_teacher, other_image, other_class])
+def test_resume_refuses_what_changed_unless_it_is_allowed(change, begun, own):
+    (own / "photos" / "a" / "notes.txt").write_text("no image")
+    resume(begun)
+    name = change(own)
+    with pytest.raises(UserError) as error:
+        resume(begun)
+    assert str(error.value).startswith(f"{name}: the content is not what {begun} was begun with; put it back.")
+    resume(begun, allow_changed=True)
+    resume(begun)  # the new one is the run's now
+
+
+@pytest.mark.parametrize("change", [other_teacher, other_image])
+def test_evaluation_and_finals_refuse_what_changed(change, finished, own, store, monkeypatch):
+    name = change(own)
+    monkeypatch.setattr(accuracy, "_accuracies", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(UserError, match=f"{name}: the content is not what {finished} was begun with"):
+        evaluate(finished, None, store)
+    with pytest.raises(UserError, match=f"{name}: the content is not what {finished} was begun with"):
+        finals(Request(baselines=()), Options(finished.parent, str(finished)), QUIET)
+
+
+def test_images_of_another_teacher_are_refused_but_the_proxy_is_not_needed(finished, own, tmp_path):
+    other_image(own)
+    assert generate(finished, "search-0000", Order(5, "npz"), tmp_path / "a.npz").drawn
+    name = other_teacher(own)
+    with pytest.raises(UserError, match=f"{name}: the content is not what {finished} was begun with"):
+        generate(finished, "search-0000", Order(5, "npz"), tmp_path / "b.npz")
+
+
+def test_relatedness_refuses_what_changed(finished, own):
+    name = other_image(own)
+    told = CliRunner().invoke(app, ["relatedness", "--teacher", str(finished), "--runs", str(finished)])
+    assert told.exit_code == 2
+    assert f"{name}: the content is not what {finished} was begun with" in " ".join(told.output.split())
+    name = other_teacher(own)
+    told = CliRunner().invoke(app, ["relatedness", "--teacher", str(finished), "--proxy", "digits"])
+    assert told.exit_code == 2
+    assert f"{name}: the content is not what {finished} was begun with" in " ".join(told.output.split())
+
+
+def test_unchanged_files_are_measured(finished, store):
+    assert evaluate(finished, None, store) == 1
+
+
+def test_a_run_of_an_older_version_has_no_hashes(begun, own):
+    about = json.loads((begun / "run.json").read_text())
+    del about["files"]
+    (begun / "run.json").write_text(json.dumps(about))
+    other_teacher(own)
+    assert named_files.recorded(begun) == {}
+    resume(begun)
+    assert sorted(named_files.recorded(begun)) == [f"{own}/teacher.pt", f"folder:{own}/photos"]
+
+
+def test_the_space_of_the_first_call_may_be_given_again(begun, own, settings):
+    (own / "space.yaml").write_text(json.dumps({"trial": settings}))
+    resume(begun, file="space.yaml")
+    assert run_folder.begun(begun, "space.yaml").changed == []
+
+
+@pytest.mark.parametrize("name", ["npz:own.npz", "npz:own.npz/[a]"])
+def test_archives_are_known_by_their_content(name, tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hashes = []
+    for fill in (0, 1, 1):
+        np.savez("own.npz", images=np.full((4, 32, 32, 3), fill, np.uint8))
+        (digest,) = named_files.fingerprints([tiny({"proxy": name})]).items()
+        hashes.append(digest)
+    assert hashes[0] != hashes[1] == hashes[2]
+    assert hashes[0][0] == "npz:own.npz"
+
+
+def test_what_is_not_there_is_said_whole(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"teacher.path '{tmp_path}/none.pt' cannot be opened: No such file"):
+        named_files.fingerprints([tiny({"teacher.path": "none.pt"})])
+    with pytest.raises(UserError, match=f"{tmp_path}/photos is not a folder"):
+        named_files.fingerprints([tiny({"proxy": "folder:photos"})])
