@@ -20,7 +20,7 @@ from degan_search.search.run.jobs import JOBS
 from degan_search.search.run.options import Options
 from degan_search.search.space import file as space_file
 from degan_search.search.space import schema
-from degan_search.settings.resolve import flatten, parse
+from degan_search.settings.resolve import flatten
 from degan_search.storage import layout
 from degan_search.storage.layout import CACHE
 from degan_search.system import provenance
@@ -145,7 +145,7 @@ def begun(folder: Path, file: str | None = None) -> Begun:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / ABOUT} is broken, move it away to go on with default options: {error}") from None
     space = space_file.load(file or str(folder / SPACE))
-    before = parse(schema.Space, about["space"], f"space in {folder / ABOUT}") if "space" in about else space
+    before = space_file.parsed(about["space"], f"space in {folder / ABOUT}") if "space" in about else space
     versions = {name: about.get(name) for name in ("versions", "git_commit")}
     return Begun(space, about.get("options") or {}, versions, differences(before, space))
 
