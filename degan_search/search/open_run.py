@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from degan_search.search.run.interrupt import Interruption
 from degan_search.search.run.options import Options
 from degan_search.search.run.remote_copy import Copy
 from degan_search.search.workers.slots import slots
+from degan_search.system import cpus
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def check_slots(options: Options) -> None:
 
 def here() -> dict[str, float]:
     """Return this machine's resources as Ray names them."""
-    return {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+    return {"CPU": cpus.usable(), "GPU": torch.cuda.device_count()}
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from degan_search.search.remaining import remaining_finals, remaining_search
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run import keep
 from degan_search.search.run.options import Options
-from degan_search.search.space.cell import cells
+from degan_search.search.space.cell import cells, fewer_points
 from degan_search.search.space.check import check_budget
 from degan_search.search.space.schema import Space
 from degan_search.search.suggest.asha import CellAsha
@@ -76,6 +76,8 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
     with ExitStack() as stack:
         run.copy.push_all()
         search, rungs = remaining_search(space, all_cells, run, retry_failed)
+        for line in fewer_points(all_cells) if options.budget is None else ():
+            console.print(line, highlight=False, soft_wrap=True)
         if options.budget is not None:
             search.set_trials(0)  # only unfinished trials, until the budget is planned
 

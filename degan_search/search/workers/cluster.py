@@ -16,7 +16,7 @@ from degan_search.search.run.options import Options
 from degan_search.search.workers import ray_patches
 from degan_search.search.workers.connect import check_nodes, connect, watch_head
 from degan_search.search.workers.slots import slots
-from degan_search.system import device
+from degan_search.system import cpus, device
 from degan_search.system.errors import IncompleteError, UserError
 from degan_search.trial.bank import RunAll
 
@@ -50,7 +50,8 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
         connect(options.address, quiet)
     else:
         # "local": on machines of a cluster RAY_ADDRESS is set and would be followed.
-        ray.init(address="local", include_dashboard=False, configure_logging=True, **quiet)
+        count = min(ray_patches.cpus_of_machine(), cpus.usable())
+        ray.init(address="local", num_cpus=count, include_dashboard=False, configure_logging=True, **quiet)
     listen()
     try:
         slots(options, ray.cluster_resources())
