@@ -20,7 +20,7 @@ from tensorboardX.summary import hparams  # type: ignore[import-untyped]
 from degan_search import ledger
 from degan_search.ledger.columns import METRICS, REPORT_COLUMNS
 from degan_search.search.space import file as space_file
-from degan_search.search.space.cell import cells
+from degan_search.search.space.cell import cells, lists
 from degan_search.search.space.schema import Scalar
 from degan_search.search.suggest.studies import studies
 from degan_search.system.errors import UserError
@@ -41,7 +41,7 @@ def to_optuna(run: Path, file: Path) -> list[str]:
     if file.exists():
         raise UserError(f"{file} is already there; choose another --optuna, or move it away")
     found = studies(run)
-    lists = {cell.label: cell.lists() for cell in cells(space_file.load(str(run / "space.yaml")))}
+    by_cell = {cell.label: lists(cell) for cell in cells(space_file.load(str(run / "space.yaml")))}
     if not found:
         raise UserError(f"{run} holds no search trial, so there is no study to export")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,12 +49,12 @@ def to_optuna(run: Path, file: Path) -> list[str]:
     names = {label: f"{run.resolve().name} {label}" for label in found}
     for label, study in found.items():
         copy = optuna.create_study(storage=storage, study_name=names[label], direction=study.direction)
-        copy.add_trials([_with_values(trial, lists[label]) for trial in study.get_trials()])
+        copy.add_trials([_with_values(trial, by_cell[label]) for trial in study.get_trials()])
     return list(names.values())
 
 
-def _with_values(trial: FrozenTrial, lists: Mapping[str, list[Scalar]]) -> FrozenTrial:
-    drawn = {name: values for name, values in lists.items() if name in trial.params}
+def _with_values(trial: FrozenTrial, known: Mapping[str, list[Scalar]]) -> FrozenTrial:
+    drawn = {name: values for name, values in known.items() if name in trial.params}
     trial.params |= {name: values[trial.params[name]] for name, values in drawn.items()}
     trial.distributions |= {name: CategoricalDistribution(values) for name, values in drawn.items()}
     return trial

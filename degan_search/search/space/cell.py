@@ -68,13 +68,6 @@ class Cell:
         """Return the parameters that may vary in this cell, by name."""
         return self._resolve(lambda _, spec: first_value(spec))[1]
 
-    def lists(self) -> dict[str, list[Scalar]]:
-        """Return the parameters that are lists in this cell, under any condition, by name."""
-        found: dict[str, list[Scalar]] = {}
-        for _, varies, _ in itertools.islice(self.branches(self.space.conditions().__contains__), MAX_TRIALS):
-            found |= {name: spec for name, spec in varies.items() if isinstance(spec, list)}
-        return found
-
     def grid(self) -> list[dict[str, Scalar]]:
         """Return every combination of this cell's lists, each with the parameters that its conditions give it.
 
@@ -186,6 +179,14 @@ def cells(space: Space) -> list[Cell]:
         for settings in made
         if settings.get("proxy", first) == first or settings.get("method") not in WITHOUT_PROXY
     ]
+
+
+def lists(cell: Cell) -> dict[str, list[Scalar]]:
+    """Return the parameters that are lists in a cell, under any condition, by name."""
+    found: dict[str, list[Scalar]] = {}
+    for _, varies, _ in itertools.islice(cell.branches(cell.space.conditions().__contains__), MAX_TRIALS):
+        found |= {name: spec for name, spec in varies.items() if isinstance(spec, list)}
+    return found
 
 
 def fewer_points(cells: Iterable[Cell]) -> Iterator[str]:

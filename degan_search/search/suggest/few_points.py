@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from degan_search.search.planning.budget import MOST
 from degan_search.search.space.cell import Cell
 from degan_search.search.space.schema import MAX_TRIALS, Scalar
+
+MOST = 1000
+"""Points of a cell that are counted, at most: no plan has more trials."""
 
 
 class PointCounts:
@@ -22,7 +24,7 @@ class PointCounts:
 
     @cached_property
     def _counts(self) -> dict[str, int]:
-        """Of `MOST` points or more it is enough to know that no plan has as many trials."""
+        """Of `MOST` points or more more are not counted."""
         found = {label: cell.distinct(MOST) for label, cell in self.cells.items()}
         return {label: len(one) if one and len(one) < MOST else MAX_TRIALS for label, one in found.items()}
 
