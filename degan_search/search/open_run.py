@@ -17,6 +17,7 @@ from degan_search.search.run.options import Options
 from degan_search.search.run.remote_copy import Copy
 from degan_search.search.workers.slots import slots
 from degan_search.system import cpus
+from degan_search.system.errors import command
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ def here() -> dict[str, float]:
 def open_run(
     options: Options,
     console: Console,
-    command: str = "degan-search resume",
+    subcommand: str = "resume",
     trackers: Sequence[tune.Callback] = (),
 ) -> Iterator[Run]:
-    """Be the only process that writes the run. Ctrl-C and SIGTERM end it cleanly with a hint: `command` goes on."""
-    interruption = Interruption(f"nothing that ended is lost; go on with: {command} {options.where()}")
+    """Be the only process that writes the run. Ctrl-C and SIGTERM end it cleanly with a hint: `subcommand` goes on."""
+    interruption = Interruption(f"nothing that ended is lost; go on with: {command(subcommand, options.where())}")
     with interruption.handled(), run_folder.writer(options.folder), Copy(options) as copy:
         yield Run(options, console, interruption, copy, trackers)

@@ -116,7 +116,7 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
         name, reason = next(iter(run.faulty.items()))
         raise IncompleteError(
             f"{len(run.faulty)} trials failed by a fault, such as {name} ({reason}); "
-            f"`degan-search resume {run.options.where()} --retry-failed` tries them again"
+            f"`{run.options.resume('--retry-failed')}` tries them again"
         )
 
 

@@ -24,7 +24,7 @@ from degan_search.settings.resolve import flatten
 from degan_search.storage import layout
 from degan_search.storage.layout import CACHE
 from degan_search.system import provenance
-from degan_search.system.errors import UserError
+from degan_search.system.errors import UserError, command
 from degan_search.system.whole_files import write_bytes
 
 ABOUT = "run.json"
@@ -49,7 +49,7 @@ def writer(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         try:
-            who = json.loads(note.read_text())
+            who = json.loads(note.read_text(encoding="utf-8"))
             about = f"process {who['pid']} on {who['host']} since {who['since']}"
         except (OSError, ValueError, KeyError, TypeError):
             about = "another process"
@@ -81,7 +81,7 @@ def check_new(folder: Path) -> None:
         UserError: says what to do.
     """
     if folder.exists() and (not folder.is_dir() or any(not file.name.startswith(".") for file in folder.iterdir())):
-        hint = f"`degan-search resume {folder}` goes on with it; or " if (folder / ABOUT).is_file() else ""
+        hint = f"`{command('resume', folder)}` goes on with it; or " if (folder / ABOUT).is_file() else ""
         raise UserError(f"{folder} is already there; {hint}choose another --name, or move it away")
 
 
@@ -137,7 +137,7 @@ def begun(folder: Path, file: str | None = None) -> Begun:
     if not (folder / layout.LEDGER).is_dir():
         raise UserError(f"{folder} is no run that could go on: it has no folder {layout.LEDGER!r}")
     try:
-        about = json.loads((folder / ABOUT).read_text())
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         if not isinstance(about, dict) or not isinstance(about.get("options") or {}, dict):
             raise ValueError("it holds no settings")
     except FileNotFoundError:

@@ -29,7 +29,8 @@ def load(name: str) -> Space:
         known = shipped()
         if name not in known:
             raise UserError(f"space {name!r} is not shipped; {close_matches(name, known)}; your own file ends in .yaml")
-        values = yaml_text.parse(files("search_spaces").joinpath(f"{name}.yaml").read_text(), f"space {name!r}")
+        text = files("search_spaces").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        values = yaml_text.parse(text, f"space {name!r}")
     space = parsed(values, f"space {name!r}")
     check(space)
     return space

@@ -61,13 +61,13 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
         )
         if options.address:
             check_nodes(None if options.remote else options.folder)
-        with watch_head(f"go on with: degan-search resume {options.where()}"):
+        with watch_head(f"go on with: {options.resume()}"):
             yield
     except RayError as error:
         if isinstance(error, UserError):  # Ray gives an error that our task raised both classes
             raise
         lines = [line for line in str(error).splitlines() if line.strip()]
-        hint = f"go on with: degan-search resume {options.where()}"
+        hint = f"go on with: {options.resume()}"
         raise IncompleteError(f"Ray stopped ({lines[-1] if lines else type(error).__name__}); {hint}") from error
     finally:
         ray.shutdown()
