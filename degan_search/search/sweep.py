@@ -31,7 +31,7 @@ from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.workers.cluster import ray_cluster
 from degan_search.system.device import choose_device, set_up_torch
-from degan_search.system.errors import IncompleteError, UserError
+from degan_search.system.errors import IncompleteError
 
 Conclude = Callable[[Run, float], None]
 """Writes tables and a page once the trials have ended, before the run is closed and sent to its store. Takes the run,
@@ -59,7 +59,7 @@ def sweep(space: Space, options: Options, console: Console, conclude: Conclude |
         run_folder.start(space, options)
         try:
             carry_out(space, run, conclude)
-        except UserError:
+        except Exception:
             run_folder.remove_if_empty(options.folder)
             raise
     return options.folder
