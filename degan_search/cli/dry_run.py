@@ -27,10 +27,12 @@ def describe(
     """
     from degan_search.search.planning import timed_steps
     from degan_search.search.planning.cost_model import duration
+    from degan_search.search.space import check
     from degan_search.search.space import file as space_file
     from degan_search.search.space.cell import cells, fewer_points
     from degan_search.system import cpus
 
+    check.check_numbers(space, data_dir)
     all_cells = cells(space)
     finals = len(space.finals.seeds) if space.finals else 0
     sys.stdout.write(space_file.dump(space))

@@ -25,7 +25,7 @@ from degan_search.search.run import folder as run_folder
 from degan_search.search.run import keep
 from degan_search.search.run.options import Options
 from degan_search.search.space.cell import cells, fewer_points
-from degan_search.search.space.check import check_budget
+from degan_search.search.space.check import check_budget, check_numbers
 from degan_search.search.space.schema import Space
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.cell_searcher import CellSearcher
@@ -48,6 +48,7 @@ def sweep(space: Space, options: Options, console: Console, conclude: Conclude |
     """
     run_folder.check_name(options)
     check_slots(options)
+    check_numbers(space, options.data_dir)
     if options.budget is not None:
         check_budget(space)
         options = replace(options, budget_begun=time.time())

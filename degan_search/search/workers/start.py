@@ -42,8 +42,8 @@ def _check_sockets() -> None:
     length = len(os.fsencode(f"{folder}/{LONGEST_SOCKET}"))
     if folder and length > SOCKET_BYTES:
         raise UserError(
-            f"Ray cannot be started here: it makes sockets in {folder}, whose path is {length - SOCKET_BYTES} bytes too "
-            f"long for that: set {name} to a shorter one, as in {name}=/tmp"
+            f"Ray cannot be started here: it makes sockets in {folder}, whose path is {length - SOCKET_BYTES} bytes "
+            f"too long for that: set {name} to a shorter one, as in {name}=/tmp"
         )
 
 
