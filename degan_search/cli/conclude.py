@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from degan_search.system.errors import command
+
 if TYPE_CHECKING:
     from degan_search.search.open_run import Run
 
@@ -23,12 +25,12 @@ def conclude(run: Run, begun: float) -> None:
 
     folder, console = run.folder, run.console
     tidy = table.table(ledger.load(folder))
-    console.print(table.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
     table.save(tidy, folder)
+    page = report.write(folder, importances=studies.importances(folder))  # all is written before anything is printed
+    console.print(table.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"\nResults: {folder} ({(time.monotonic() - begun) / 60:.1f} min). Table again: degan-search table {folder}",
+        f"\nResults: {folder} ({(time.monotonic() - begun) / 60:.1f} min). Table again: {command('table', folder)}",
         highlight=False,
         soft_wrap=True,
     )
-    page = report.write(folder, importances=studies.importances(folder))
     console.print(f"Everything to look at: {page}", highlight=False, soft_wrap=True)

@@ -25,13 +25,14 @@ def describe(
     Raises:
         UserError: missing data, or a time budget that the sweep would refuse.
     """
-    import os
-
     from degan_search.search.planning import timed_steps
     from degan_search.search.planning.cost_model import duration
+    from degan_search.search.space import check
     from degan_search.search.space import file as space_file
-    from degan_search.search.space.cell import cells
+    from degan_search.search.space.cell import cells, fewer_points
+    from degan_search.system import cpus
 
+    check.check_numbers(space, data_dir)
     all_cells = cells(space)
     finals = len(space.finals.seeds) if space.finals else 0
     sys.stdout.write(space_file.dump(space))
@@ -45,7 +46,8 @@ def describe(
             f"method {example.method}, {networks}; varies {varies}; "
             f"{cell.trials()} search trials, {finals} final runs\n"
         )
-    slots = max_concurrent or max(1, (os.cpu_count() or 1) // cpus_per_trial)
+    sys.stdout.writelines(f"{line}\n" for line in fewer_points(all_cells))
+    slots = max_concurrent or max(1, cpus.usable() // cpus_per_trial)
     search = sum(cell.trials() for cell in all_cells)
     fewest, most = map(duration, timed_steps.sweep_seconds(space, slots, data_dir, "cpu", cpus_per_trial))
     span = fewest if fewest == most else f"{fewest} to {most}, as patience decides,"

@@ -57,6 +57,6 @@ def finals(
         options = given.options(storage=storage or run.resolve().parent, name=str(run.resolve()), data_dir=data_dir)
         run_finals(request, options, console)
     table = compare(ledger.load(run))
-    console.print(render(table), highlight=False, markup=False, soft_wrap=True)
     save(table, run)
+    console.print(render(table), highlight=False, markup=False, soft_wrap=True)
     console.print(f"Written: {run / 'finals.csv'}, {run / 'finals.md'}", highlight=False, soft_wrap=True)

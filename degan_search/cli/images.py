@@ -131,9 +131,9 @@ def relatedness(
         measures = measure(
             config, list(dict.fromkeys(measured)), cache, data_dir, images, true, device.choose_device(), show
         )
-    _print_measures(measures)
     if out:
         write_bytes(out, csv(measures).encode())
+    _print_measures(measures)
     if trials is not None:
         table = correlations(trials, measures, Phase.FINAL if finals else Phase.SEARCH)
         print_line(render(table))
@@ -150,7 +150,7 @@ def _teacher(place: Path) -> TeacherConfig:
         return read_trial(place, []).teacher
     frame = ledger.load(place)
     if frame.empty:
-        raise UserError(f"--teacher {str(place)!r} has no trial yet that would print_line its teacher")
+        raise UserError(f"--teacher {str(place)!r} has no trial yet that would tell its teacher")
     config = recorded(config_of(frame.iloc[0]).teacher)
     named_files.check(place, [config.path], [config.dataset])
     return config

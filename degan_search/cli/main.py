@@ -1,6 +1,6 @@
 """The command line with all its commands, in the order of `--help`."""
 
-from degan_search.cli import finals, images, results, sweep, trial
+from degan_search.cli import finals, images, results, streams, sweep, trial
 from degan_search.cli.app import app
 
 COMMANDS = (
@@ -27,4 +27,5 @@ for _command in COMMANDS:
 
 def main() -> None:
     """Run the command line."""
+    streams.make_lasting()
     app()

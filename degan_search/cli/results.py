@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +21,7 @@ from degan_search.cli.app import (
     print_line,
     shows_errors,
 )
-from degan_search.system.errors import UserError, close_matches, visible
+from degan_search.system.errors import UserError, close_matches, command, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +47,8 @@ def table(
     from degan_search import ledger
 
     tidy = tidy_table(ledger.load(runs), paper)
-    typer.echo(visible(render(tidy, style)), nl=False)  # without the console's wrapping, so that it can be piped
     save(tidy, runs[0])
+    sys.stdout.write(visible(render(tidy, style)))  # without the console's wrapping, so that it can be piped
 
 
 @shows_errors
@@ -118,7 +120,7 @@ def best(
         found = table.astype(object).where(table.notna(), None).to_dict("records")
         for row, config in zip(found, configs, strict=True):
             row["config"] = config.model_dump(mode="json")
-        typer.echo(json.dumps(found, indent=1))
+        sys.stdout.write(f"{json.dumps(found, indent=1)}\n")
         return
     print_line(tabulate(table.to_dict("list"), headers="keys", floatfmt=".4g"))
     if by == criteria.TRUE:
@@ -127,7 +129,7 @@ def best(
         for row, config in zip(table.to_dict("records"), configs, strict=True):
             file = yaml_ / f"{row['run']}-{row['trial']}.yaml"
             _write_settings(file, f"{row['trial']} of {row['run']}, {row['cell']}: {by} {row[by]:.4f}", config)
-            print_line(f"degan-search run {file}")
+            print_line(command("run", file))
 
 
 def _write_settings(file: Path, title: str, config: TrialConfig) -> None:
@@ -143,7 +145,7 @@ def _write_settings(file: Path, title: str, config: TrialConfig) -> None:
     ours = flatten(config.model_dump(mode="json"))
     settings = merge({}, {name: value for name, value in ours if value != paper[name]})
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"# {title}\n" + yaml.safe_dump(settings, sort_keys=False))
+    file.write_text(f"# {title}\n" + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
 @shows_errors
@@ -201,9 +203,10 @@ def export(
 
     if optuna:
         names = to_optuna(run, optuna)
-        print_line(f"{len(names)} studies. Look at them: optuna-dashboard {optuna}")
+        print_line(f"{len(names)} studies. Look at them: optuna-dashboard {shlex.quote(str(optuna))}")
     if tensorboard:
-        print_line(f"{to_tensorboard(run, tensorboard)} trials. Look at them: tensorboard --logdir {tensorboard}")
+        trials, logdir = to_tensorboard(run, tensorboard), shlex.quote(str(tensorboard))
+        print_line(f"{trials} trials. Look at them: tensorboard --logdir {logdir}")
 
 
 @shows_errors

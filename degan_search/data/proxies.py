@@ -172,3 +172,22 @@ def has_test(name: str) -> bool:
 def parent_size(name: str, data_dir: Path | None = None) -> int:
     """Training images of the whole set before class filtering, which the paper's batch of 2,048 is counted in."""
     return train_size(_parse(name)[0], data_dir)
+
+
+def size(name: str, data_dir: Path | None = None) -> int | None:
+    """Training images that a name stands for, without decoding any; None: of some classes it is not known."""
+    base, classes = _parse(name)
+    whole = train_size(base, data_dir)
+    if classes is None:
+        return whole
+    if user_set(base) or not SETS[base].even or whole != SETS[base].train_size:
+        return None
+    return whole * len(classes) // len(SETS[base].classes)
+
+
+def classes_of(name: str) -> tuple[str, ...] | None:
+    """The classes that a name stands for, () of a set without labels; None: a user's own, which go unread."""
+    base, classes = _parse(name)
+    if user_set(base):
+        return None
+    return SETS[base].classes if classes is None else classes

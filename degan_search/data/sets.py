@@ -66,6 +66,8 @@ class SetEntry:
     train_size: int
     load: Loader
     from_files: bool = False
+    even: bool = True
+    """Whether each class has as many training images as every other."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _torchvision(class_name: str, root: Path, split: Split) -> ImageSet:
     return ImageSet(class_name, images, labels, tuple(map(files.plain, getattr(loaded, "classes", DIGIT_CLASSES))))
 
 
-def _public(name: str, class_name: str, classes: tuple[str, ...], train_size: int) -> SetEntry:
+def _public(name: str, class_name: str, classes: tuple[str, ...], train_size: int, even: bool = True) -> SetEntry:
     """The entry of a public set: Parquet as on the Hugging Face hub, else torchvision's own files."""
 
     def load(split: Split, folder: Path, wanted: Sequence[str] | None) -> ImageSet:
@@ -126,19 +128,19 @@ def _public(name: str, class_name: str, classes: tuple[str, ...], train_size: in
                 "set DATA_DIR to where the images lie"
             ) from error
 
-    return SetEntry(classes, train_size, load, from_files=True)
+    return SetEntry(classes, train_size, load, from_files=True, even=even)
 
 
 SETS: dict[str, SetEntry] = {
     "cifar10": _public("cifar10", "CIFAR10", CIFAR10_CLASSES, 50_000),
     "cifar100": _public("cifar100", "CIFAR100", CIFAR100_CLASSES, 50_000),
-    "svhn": _public("svhn", "SVHN", DIGIT_CLASSES, 73_257),
+    "svhn": _public("svhn", "SVHN", DIGIT_CLASSES, 73_257, even=False),
     "fashion_mnist": _public("fashion_mnist", "FashionMNIST", FASHION_MNIST_CLASSES, 60_000),
     "glyphs": SetEntry(synthetic.GLYPH_CLASSES, 36_000, lambda split, _, wanted: synthetic.glyphs(split, wanted)),
     "photos": SetEntry((), 10_000, lambda split, _, __: synthetic.photos(split)),
     "noise/uniform": SetEntry((), 50_000, lambda split, _, __: synthetic.uniform_noise(split)),
     "noise/gaussian": SetEntry((), 50_000, lambda split, _, __: synthetic.gaussian_noise(split)),
-    "digits": SetEntry(DIGIT_CLASSES, 1_437, lambda split, _, __: synthetic.digits(split)),
+    "digits": SetEntry(DIGIT_CLASSES, 1_437, lambda split, _, __: synthetic.digits(split), even=False),
 }
 # The user's own images, by the word before the colon: folder:PATH, parquet:PATH, npz:PATH.
 USER_SETS: dict[str, UserEntry] = {

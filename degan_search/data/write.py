@@ -112,7 +112,7 @@ def _folders(path: Path, classes: tuple[str, ...], about: str) -> Iterator[Add]:
     places = [path / name for name in folder_names(classes)]
     for place in places:
         place.mkdir(parents=True)
-    (path / ABOUT).write_text(about)
+    (path / ABOUT).write_text(about, encoding="utf-8")
     done = 0
 
     def add(images: Images, labels: Labels, soft: np.ndarray) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
+from optuna.distributions import CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 from tensorboardX import SummaryWriter  # type: ignore[import-untyped]  # comes with ray[tune]; torch's needs tensorboard
 from tensorboardX.summary import hparams  # type: ignore[import-untyped]
 
 from degan_search import ledger
 from degan_search.ledger.columns import METRICS, REPORT_COLUMNS
+from degan_search.search.space import file as space_file
+from degan_search.search.space.cell import cells, lists
+from degan_search.search.space.schema import Scalar
 from degan_search.search.suggest.studies import studies
 from degan_search.system.errors import UserError
 
@@ -26,7 +31,8 @@ CURVES = [name for name in REPORT_COLUMNS if name not in ("budget", "seconds", "
 def to_optuna(run: Path, file: Path) -> list[str]:
     """Write the search of a run into a new Optuna journal file, one study a cell; returns the studies' names.
 
-    A study is called `<run> <cell>`. Trials are those of `studies.from_ledger`.
+    A study is called `<run> <cell>`. Trials are those of `studies.from_ledger`, but a parameter that is drawn from a
+    list has the value itself, where a search has its place in the list.
 
     Raises:
         UserError: the file is already there, or the run cannot be read or holds no search trial.
@@ -34,15 +40,24 @@ def to_optuna(run: Path, file: Path) -> list[str]:
     """
     if file.exists():
         raise UserError(f"{file} is already there; choose another --optuna, or move it away")
-    found = {f"{run.resolve().name} {label}": study for label, study in studies(run).items()}
+    found = studies(run)
+    by_cell = {cell.label: lists(cell) for cell in cells(space_file.load(str(run / "space.yaml")))}
     if not found:
         raise UserError(f"{run} holds no search trial, so there is no study to export")
     file.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(file)))
-    for name, study in found.items():
-        copy = optuna.create_study(storage=storage, study_name=name, direction=study.direction)
-        copy.add_trials(study.get_trials(deepcopy=False))
-    return list(found)
+    names = {label: f"{run.resolve().name} {label}" for label in found}
+    for label, study in found.items():
+        copy = optuna.create_study(storage=storage, study_name=names[label], direction=study.direction)
+        copy.add_trials([_with_values(trial, by_cell[label]) for trial in study.get_trials()])
+    return list(names.values())
+
+
+def _with_values(trial: FrozenTrial, known: Mapping[str, list[Scalar]]) -> FrozenTrial:
+    drawn = {name: values for name, values in known.items() if name in trial.params}
+    trial.params |= {name: values[trial.params[name]] for name, values in drawn.items()}
+    trial.distributions |= {name: CategoricalDistribution(values) for name, values in drawn.items()}
+    return trial
 
 
 def to_tensorboard(run: Path, folder: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from degan_search.search.run.interrupt import Interruption
 from degan_search.search.run.options import Options
 from degan_search.search.run.remote_copy import Copy
 from degan_search.search.workers.slots import slots
+from degan_search.system import cpus
+from degan_search.system.errors import command
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,17 @@ def check_slots(options: Options) -> None:
 
 def here() -> dict[str, float]:
     """Return this machine's resources as Ray names them."""
-    return {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+    return {"CPU": cpus.usable(), "GPU": torch.cuda.device_count()}
 
 
 @contextmanager
 def open_run(
     options: Options,
     console: Console,
-    command: str = "degan-search resume",
+    subcommand: str = "resume",
     trackers: Sequence[tune.Callback] = (),
 ) -> Iterator[Run]:
-    """Be the only process that writes the run. Ctrl-C and SIGTERM end it cleanly with a hint: `command` goes on."""
-    interruption = Interruption(f"nothing that ended is lost; go on with: {command} {options.where()}")
+    """Be the only process that writes the run. Ctrl-C and SIGTERM end it cleanly with a hint: `subcommand` goes on."""
+    interruption = Interruption(f"nothing that ended is lost; go on with: {command(subcommand, options.where())}")
     with interruption.handled(), run_folder.writer(options.folder), Copy(options) as copy:
         yield Run(options, console, interruption, copy, trackers)

@@ -65,7 +65,7 @@ def measure_accuracies(run: Run) -> None:
     try:
         run.copy.pull_trials()
     except OSError as error:
-        raise IncompleteError(f"{error}; go on with: degan-search resume {run.options.where()}") from None
+        raise IncompleteError(f"{error}; go on with: {run.options.resume()}") from None
     accuracy.evaluate(run.folder, run.options.data_dir, run.options.storage / CACHE)
 
 
@@ -117,9 +117,7 @@ def run_phase(
                 raise
             except Exception as error:
                 first = (str(error) or repr(error)).splitlines()[0]
-                raise IncompleteError(
-                    f"Ray stopped ({first}); go on with: degan-search resume {options.where()}"
-                ) from error
+                raise IncompleteError(f"Ray stopped ({first}); go on with: {options.resume()}") from error
             finally:
                 unwritten = work.outbox.flush()
                 run.faulty.update(recorder.patience.faulty)
@@ -128,7 +126,7 @@ def run_phase(
     if unwritten or missing:
         raise IncompleteError(
             "; ".join([*unwritten, *([f"{missing} trials left no row"] if missing else [])])
-            + f"; go on with: degan-search resume {options.where()}"
+            + f"; go on with: {options.resume()}"
         )
 
 

@@ -18,7 +18,7 @@ from degan_search.search.run import folder as run_folder
 from degan_search.search.run import jobs
 from degan_search.search.run.options import Options, loaded
 from degan_search.search.space.cell import shared_configs
-from degan_search.search.space.check import check_budget
+from degan_search.search.space.check import check_budget, check_numbers
 from degan_search.search.space.schema import Space
 from degan_search.search.sweep import Conclude, carry_out
 from degan_search.system import provenance
@@ -82,6 +82,7 @@ def resume(
         if "budget" in changes:
             check_budget(space)
         check_slots(options)
+        check_numbers(space, options.data_dir)
         _say_versions(found.versions, console)
         for broken in run_folder.set_aside_broken(where.folder):
             console.print(f"{broken} could not be read and is set aside", highlight=False, soft_wrap=True)

@@ -24,14 +24,14 @@ from degan_search.search.remaining import remaining_finals, remaining_search
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run import keep
 from degan_search.search.run.options import Options
-from degan_search.search.space.cell import cells, shared_configs
-from degan_search.search.space.check import check_budget
+from degan_search.search.space.cell import cells, fewer_points, shared_configs
+from degan_search.search.space.check import check_budget, check_numbers
 from degan_search.search.space.schema import Space
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.workers.cluster import ray_cluster
 from degan_search.system.device import choose_device, set_up_torch
-from degan_search.system.errors import IncompleteError, UserError
+from degan_search.system.errors import IncompleteError
 from degan_search.trial import named_files
 
 Conclude = Callable[[Run, float], None]
@@ -50,6 +50,7 @@ def sweep(space: Space, options: Options, console: Console, conclude: Conclude |
     run_folder.check_name(options)
     space = run_folder.with_whole_paths(space)
     check_slots(options)
+    check_numbers(space, options.data_dir)
     if options.budget is not None:
         check_budget(space)
         options = replace(options, budget_begun=time.time())
@@ -62,7 +63,7 @@ def sweep(space: Space, options: Options, console: Console, conclude: Conclude |
         run_folder.start(space, options, files)
         try:
             carry_out(space, run, conclude)
-        except UserError:
+        except Exception:
             run_folder.remove_if_empty(options.folder)
             raise
     return options.folder
@@ -79,6 +80,8 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
     with ExitStack() as stack:
         run.copy.push_all()
         search, rungs = remaining_search(space, all_cells, run, retry_failed)
+        for line in fewer_points(all_cells) if options.budget is None else ():
+            console.print(line, highlight=False, soft_wrap=True)
         if options.budget is not None:
             search.set_trials(0)  # only unfinished trials, until the budget is planned
 
@@ -117,7 +120,7 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
         name, reason = next(iter(run.faulty.items()))
         raise IncompleteError(
             f"{len(run.faulty)} trials failed by a fault, such as {name} ({reason}); "
-            f"`degan-search resume {run.options.where()} --retry-failed` tries them again"
+            f"`{run.options.resume('--retry-failed')}` tries them again"
         )
 
 

@@ -6,9 +6,11 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from functools import cache
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from degan_search.settings.trial import PROFILES, TrialConfig
 from degan_search.system.errors import UserError
@@ -82,6 +84,39 @@ def parse(model: type[M], values: Any, what: str = "configuration") -> M:
             else:
                 faults.append(f"{place} = {_SHOWN.repr(fault['input'])}: {fault['msg']}")
         raise UserError(f"{what}: " + "; ".join(faults)) from None
+
+
+def setting_names() -> list[str]:
+    """Return the dotted name of each setting of a trial."""
+    return [name for name, _ in flatten(TrialConfig().model_dump(mode="json"))]
+
+
+def setting_value(name: str, value: Any) -> Any:
+    """Return a value of the setting with this dotted name as a trial has it, so 0.1 for "0.1"; other settings aside.
+
+    Raises:
+        KeyError: no such setting.
+        ValueError: the setting cannot have this value; says why.
+    """
+    try:
+        found = _of_setting(name).validate_python(value)
+    except ValidationError as error:
+        raise ValueError("; ".join(fault["msg"] for fault in error.errors())) from None
+    return to_jsonable_python(found)
+
+
+@cache
+def _of_setting(name: str) -> TypeAdapter[Any]:
+    *groups, last = name.split(".")
+    model: type[BaseModel] = TrialConfig
+    for group in groups:
+        inner = model.model_fields[group].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            raise KeyError(name)
+        model = inner
+    field = model.model_fields[last]
+    kind: Any = Annotated[field.annotation, field]  # with its bounds
+    return TypeAdapter(kind)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -131,7 +131,7 @@ def obtain(
             write_bytes(facts, json.dumps(about, indent=1).encode())
         data = untrusted.read(file, str(file), untrusted.MODEL_BYTES)
         try:
-            held_out = float(json.loads(facts.read_text())["held_out_accuracy"])
+            held_out = float(json.loads(facts.read_text(encoding="utf-8"))["held_out_accuracy"])
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{facts} is broken; remove it, and the teacher is trained again") from None
     return Teacher(config, data, ".safetensors", len(true.classes), channels(config.network), key, held_out)

@@ -1,4 +1,4 @@
-"""Binds each process to CPUs that no other process uses."""
+"""The CPUs that a process may use, and binding it to some that no other process uses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ CPU_NAME = "degan-search/cpu"
 """Prefix of the socket's name that reserves a CPU; the CPU's number follows."""
 _taken: list[socket.socket] = []
 """The sockets that reserve this process's CPUs; they stay open for as long as it lives."""
+
+
+def usable() -> int:
+    """Return how many CPUs this process may use: under `taskset`, fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pin(threads: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import warnings
 from collections.abc import Iterable
 
@@ -25,6 +26,11 @@ def visible(text: str) -> str:
     Lone surrogates, as in file names that are not Unicode, are written out too: they cannot be printed.
     """
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def command(*words: object) -> str:
+    """Return this project's command with these words, quoted so that a shell takes it as it is printed."""
+    return shlex.join(["degan-search", *map(str, words)])
 
 
 class UserError(ValueError):

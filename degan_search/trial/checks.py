@@ -50,16 +50,27 @@ def check_size(config: TrialConfig, proxy: Proxy) -> None:
     Raises:
         UserError: says how many there are and how many are needed; or that new classes have no labels.
     """
-    method = METHODS[config.method]
-    if method.generates:
-        lengths.gan_lengths(config.gan, len(proxy.images), proxy.set_images)
+    check_batches(config, len(proxy.images), proxy.set_images, len(proxy.train))
     if config.task == "incremental":
         proxy.labels_of(proxy.train)
-    elif method.source == "proxy":
-        batch = image_batch(config, proxy)
-        if len(proxy.train) < batch:
+
+
+def check_batches(config: TrialConfig, images: int, set_images: int, train: int) -> None:
+    """Refuse a proxy of so many images, of a set of `set_images`, if they are too few for a batch.
+
+    `train` of them are not held out.
+
+    Raises:
+        UserError: says how many there are and how many are needed.
+    """
+    method = METHODS[config.method]
+    if method.generates:
+        lengths.gan_lengths(config.gan, images, set_images)
+    if config.task != "incremental" and method.source == "proxy":
+        batch = image_batch(config, images, set_images)
+        if train < batch:
             raise UserError(
-                f"proxy {config.proxy!r} leaves {len(proxy.train)} images for distillation, "
+                f"proxy {config.proxy!r} leaves {train} images for distillation, "
                 f"fewer than a batch of {batch}; lower distill_images.batch_size"
             )
 

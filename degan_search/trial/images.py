@@ -94,7 +94,7 @@ def oracle_images(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages) 
     return np.concatenate([images, proxy.images[kept]]), np.concatenate([labels, new])
 
 
-def image_batch(config: TrialConfig, proxy: Proxy) -> int:
-    """Return how many proxy images a step of the distillation takes, scaled to the proxy's share of its set."""
+def image_batch(config: TrialConfig, images: int, set_images: int) -> int:
+    """Return how many of a proxy's images a step of the distillation takes, scaled to its share of its set."""
     distilling = distill_config(config)
-    return lengths.scaled_batch(distilling.batch_size, distilling.batch_of, len(proxy.images), proxy.set_images)
+    return lengths.scaled_batch(distilling.batch_size, distilling.batch_of, images, set_images)

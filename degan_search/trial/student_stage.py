@@ -72,7 +72,9 @@ def _source(trial: TrialContext, generator: nn.Module | None, made: Tensor | Non
             real = max(1, round(config.mix_proxy * config.batch_size))
             source = MixedSource(source, _proxy_source(trial, real, config), config.mix_proxy)
     elif trial.method.source == "proxy":
-        source = _proxy_source(trial, image_batch(trial.config, trial.inputs.proxy), config)
+        source = _proxy_source(
+            trial, image_batch(trial.config, len(trial.inputs.proxy.images), trial.inputs.proxy.set_images), config
+        )
     else:
         (train, held_out), logits = _images(trial, made)
         source = ImageSource(train, held_out, trial.teacher, min(config.batch_size, len(train)), config, logits)

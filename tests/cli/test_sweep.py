@@ -26,10 +26,23 @@ class TestDryRun:
         assert not any(tmp_path.iterdir())
 
     def test_needs_no_data(self, tmp_path):
-        space = {"trial": {**TRIAL, "proxy": "cifar100/related_90"}, "parameters": {"gan.lambda_d": [0, 5]}}
+        space = {"trial": {**TRIAL, "proxy": "cifar100/related_90"}, "parameters": {"gan.lambda_d": {"range": [0, 5]}}}
         result = call("sweep", write(tmp_path, space), "--dry-run", "--data-dir", tmp_path / "none")
         assert result.exit_code == 0, result.output
         assert "16 search trials and 0 final runs" in result.stdout
+
+    def test_refuses_what_the_sweep_would(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("degan_search.search.sweep.ray_cluster", None)
+        for name, values, says in (
+            ("count", [60, 5000], "count = 5000: cifar100/background_6 has 3,000 images"),
+            ("teacher.count", [300, 2000], "teacher.count = 2000: digits has 1,437 images"),
+            ("gan.batch_size", [8, 64], "fewer than gan.batch_size = 64"),
+        ):
+            trial = {**TRIAL, "proxy": "cifar100/background_6", "gan": {**TRIAL["gan"], "batch_of": "used"}}
+            file = write(tmp_path, {"trial": trial, "parameters": {name: values}})
+            refused("sweep", file, "--dry-run", says=["cell all", says])
+            refused("sweep", file, says=["cell all", says])
+            assert nothing_in(tmp_path / "runs")
 
 
 class TestSweep:

@@ -4,11 +4,13 @@ import io
 import json
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from made_ledger import made_ledger
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FixedTrial
 from optuna_dashboard import wsgi
 from ray import tune
 from rich.console import Console
@@ -18,15 +20,20 @@ from typer.testing import CliRunner
 
 from degan_search import ledger
 from degan_search.cli.main import app
-from degan_search.ledger.columns import METRICS
+from degan_search.ledger.columns import METRICS, config_columns
 from degan_search.search import export
 from degan_search.search.callbacks import trackers
 from degan_search.search.run import tune_dicts
 from degan_search.search.run.options import Options
 from degan_search.search.run.results import TrialResult
+from degan_search.search.space import file as space_file
+from degan_search.search.space.cell import cells
+from degan_search.search.space.schema import Space
 from degan_search.search.suggest.studies import studies
 from degan_search.search.sweep import sweep
 from degan_search.system.errors import UserError
+
+PROXIES = ("noise/uniform", "digits")
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +117,28 @@ class TestOptuna:
                     assert [one["step"] for one in trial["intermediate_values"]] == [100, 200]
                 seen += 1
         assert seen == len(search) == 32
+
+    def test_parameters_that_are_lists_show_values(self, tmp_path):
+        lists = {"gan.lambda_d": [5.0, 50.0], "gan.width": [8, 4], "method": ["degan", "dcgan"], "proxy": list(PROXIES)}
+        cell = cells(Space(parameters=lists))[0]
+        drawn = []
+        for number in range(6):
+            config = cell.configure(FixedTrial(dict.fromkeys(lists, number % 2)))
+            about = {"cell": cell.label, "phase": "search", "trial_id": f"search-{number:04d}", "number": number}
+            about |= {"attempt": 1, "state": "COMPLETE", "score": 0.5, "teacher_hash": "0" * 16}
+            about |= {"started": pd.Timestamp("2026-01-01", tz="UTC"), "finished": pd.Timestamp("2026-01-01", tz="UTC")}
+            ledger.write_row(tmp_path / "run", about | config_columns(config))
+            drawn.append(config)
+        (tmp_path / "run" / "space.yaml").write_text(space_file.dump(cell.space))
+        (name,) = export.to_optuna(tmp_path / "run", tmp_path / "journal")
+        storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal")))
+        trials = optuna.load_study(study_name=name, storage=storage).trials
+        assert [trial.params["proxy"] for trial in trials] == [*PROXIES] * 3
+        for trial, config in zip(trials, drawn, strict=True):
+            assert trial.params["method"] == config.method
+            assert trial.params["gan.width"] == config.gan.width
+            # `dcgan` uses no weight, so its rows do not say which was drawn.
+            assert trial.params.get("gan.lambda_d", 0) == config.gan.lambda_d
 
     def test_it_overwrites_nothing(self, file, run):
         before = file.read_bytes()

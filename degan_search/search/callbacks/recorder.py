@@ -160,7 +160,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the row of a trial whose worker is gone, unless it is tried again."""
         # `trial.get_error` looks where Tune copies this file to later.
-        text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
         self.ended.append(trial)
         for job in self._running_jobs(trial):
             self._finish(job, _lost(text, self.attempts.get(job.id), self.rules.time_limit))

@@ -64,7 +64,7 @@ def finals(request: Request, options: Options, console: Console) -> None:
     device.set_up_torch(options.cpus_per_trial)  # as in a trial, so that the teacher is the same
     _announce(lineup, log, console)
     with (
-        open_run(options, console, "degan-search finals") as run,
+        open_run(options, console, "finals") as run,
         ray_cluster(options, console, run.interruption.listen),
     ):
         inputs = prepare(configs, options, console)

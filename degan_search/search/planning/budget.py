@@ -53,8 +53,9 @@ class TimeBudget:
         """
         if not self._begun() and self._most(now, self.until) < self.fewest:
             least = (now - self.begun + self._seconds(self.fewest, now)) / (1 - RESERVE)
+            trials = max(self.search.points.at_most(self.fewest).values())
             raise UserError(
-                f"--budget {duration(self.seconds)} is too short: {self._trials(self.fewest)}{self._finals()} take "
+                f"--budget {duration(self.seconds)} is too short: {self._trials(trials)}{self._finals()} take "
                 f"about {duration(least)}, {self.cost.slots} at a time"
             )
 

@@ -21,11 +21,11 @@ from degan_search.search.run.options import Options
 from degan_search.search.space import file as space_file
 from degan_search.search.space import schema
 from degan_search.settings import paths
-from degan_search.settings.resolve import flatten, parse
+from degan_search.settings.resolve import flatten
 from degan_search.storage import layout
 from degan_search.storage.layout import ABOUT, CACHE
 from degan_search.system import provenance
-from degan_search.system.errors import UserError
+from degan_search.system.errors import UserError, command
 from degan_search.system.whole_files import write_bytes
 from degan_search.trial import named_files
 
@@ -50,7 +50,7 @@ def writer(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         try:
-            who = json.loads(note.read_text())
+            who = json.loads(note.read_text(encoding="utf-8"))
             about = f"process {who['pid']} on {who['host']} since {who['since']}"
         except (OSError, ValueError, KeyError, TypeError):
             about = "another process"
@@ -82,7 +82,7 @@ def check_new(folder: Path) -> None:
         UserError: says what to do.
     """
     if folder.exists() and (not folder.is_dir() or any(not file.name.startswith(".") for file in folder.iterdir())):
-        hint = f"`degan-search resume {folder}` goes on with it; or " if (folder / ABOUT).is_file() else ""
+        hint = f"`{command('resume', folder)}` goes on with it; or " if (folder / ABOUT).is_file() else ""
         raise UserError(f"{folder} is already there; {hint}choose another --name, or move it away")
 
 
@@ -139,7 +139,7 @@ def begun(folder: Path, file: str | None = None) -> Begun:
     if not (folder / layout.LEDGER).is_dir():
         raise UserError(f"{folder} is no run that could go on: it has no folder {layout.LEDGER!r}")
     try:
-        about = json.loads((folder / ABOUT).read_text())
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         if not isinstance(about, dict) or not isinstance(about.get("options") or {}, dict):
             raise ValueError("it holds no settings")
     except FileNotFoundError:
@@ -147,7 +147,7 @@ def begun(folder: Path, file: str | None = None) -> Begun:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / ABOUT} is broken, move it away to go on with default options: {error}") from None
     space = space_file.load(file or str(folder / SPACE))
-    before = parse(schema.Space, about["space"], f"space in {folder / ABOUT}") if "space" in about else space
+    before = space_file.parsed(about["space"], f"space in {folder / ABOUT}") if "space" in about else space
     if file and differences(before, space):
         space = with_whole_paths(space)
     versions = {name: about.get(name) for name in ("versions", "git_commit")}
@@ -182,7 +182,7 @@ def plain(space: schema.Space) -> dict[str, Any]:
 
 def with_whole_paths(space: schema.Space) -> schema.Space:
     """Return a space whose paths mean the same wherever a later command is called."""
-    return parse(schema.Space, paths.with_whole_paths(plain(space)), "space")
+    return space_file.parsed(paths.with_whole_paths(plain(space)), "space")
 
 
 def _shown(values: dict[str, Any], name: str) -> str:

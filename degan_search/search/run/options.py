@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from degan_search.storage import Place, RemotePlace, place
-from degan_search.system.errors import UserError
+from degan_search.system.errors import UserError, command
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class Options:
         found = place(self.remote).at(self.name)
         assert isinstance(found, RemotePlace)
         return found.uri if "@" not in found.uri else found.address
+
+    def resume(self, *options: str) -> str:
+        """Return the command that goes on with the run, as it can be pasted into a shell."""
+        return command("resume", self.where(), *options)
 
     def saved(self) -> dict[str, Any]:
         """Return plain values for `run.json`."""

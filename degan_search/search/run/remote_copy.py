@@ -16,7 +16,7 @@ from typing import Self
 from degan_search.search.run.options import Options
 from degan_search.storage import Mirror, RemotePlace, place
 from degan_search.storage.layout import CACHE
-from degan_search.system.errors import IncompleteError, UserError
+from degan_search.system.errors import IncompleteError, UserError, command
 
 WRITER = ".writer.json"
 """In the store: who writes the run. The lock in the working copy holds on one machine only."""
@@ -74,7 +74,7 @@ class Copy:
         """
         if self.run and self.run.remote.names():
             where = self.run.remote.address
-            raise UserError(f"{where} is already there; `degan-search resume {where}`, or choose another --name")
+            raise UserError(f"{where} is already there; `{command('resume', where)}`, or choose another --name")
 
     def pull(self) -> None:
         """Fetch the files of the run and the cache that are missing here; checkpoints are read from the store."""

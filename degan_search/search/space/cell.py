@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 
 from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Scalar, Space, first_value, suggest
-from degan_search.settings.methods import WITHOUT_PROXY, normalised
-from degan_search.settings.resolve import flatten, merge, trial_config
+from degan_search.settings.methods import METHODS, UNTUNED, WITHOUT_PROXY, normalised
+from degan_search.settings.resolve import flatten, merge, stable_hash, trial_config
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
+
+
+def _listed(spec: Parameter) -> Sequence[Scalar]:
+    """Return a list's values, or the lowest of a range."""
+    return spec if isinstance(spec, list) else [spec.lowest]
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,34 @@ class Cell:
             raise UserError(f"search.sampler grid has more than {MAX_TRIALS:,} combinations")
         return [values for _, _, values in combinations]
 
+    def distinct(self, most: int) -> dict[str, dict[str, Scalar]] | None:
+        """Return the configurations that the search can draw, each by its hash and with a point that gives it.
+
+        At most `most`, which may then not be all. None: a range gives endless ones.
+        """
+        varies, fixed = self.varies(), normalised(self.example())
+        idle = () if "method" in varies or METHODS[fixed.method].tuned else tuple(f"gan.{name}" for name in UNTUNED)
+
+        def values(spec: Parameter) -> Sequence[Scalar]:
+            if isinstance(spec, Range) and spec.int_:
+                return range(spec.int_[0], min(spec.int_[1], spec.int_[0] + most) + 1)
+            return _listed(spec)
+
+        found: dict[str, dict[str, Scalar]] = {}
+        for config, drawn, point in self.branches(lambda name: name not in idle, values):
+            if any(isinstance(spec, Range) and not spec.int_ and name not in idle for name, spec in drawn.items()):
+                return None
+            found.setdefault(stable_hash(config), point)
+            if len(found) >= most:
+                break
+        return found
+
     def branches(
-        self, follows: Callable[[str], bool]
+        self, follows: Callable[[str], bool], values_of: Callable[[Parameter], Sequence[Scalar]] = _listed
     ) -> Iterator[tuple[TrialConfig, dict[str, Parameter], dict[str, Scalar]]]:
         """Yield (configuration, its parameters, their values) for every value of the lists that `follows` names.
 
-        Other parameters are at their first or lowest value.
+        Other parameters are at their first or lowest value. `values_of` may give ranges more values than the lowest.
         """
         waiting: list[dict[str, Scalar]] = [{}]
         while waiting:
@@ -91,7 +118,7 @@ class Cell:
 
             def draw(name: str, spec: Parameter, point: dict[str, Scalar] = point) -> Scalar:
                 if name not in point:
-                    values = spec if isinstance(spec, list) else [spec.lowest]
+                    values = values_of(spec)
                     if follows(name):
                         waiting.extend({**point, name: value} for value in reversed(values[1:]))
                     point[name] = values[0]
@@ -103,7 +130,11 @@ class Cell:
         """Return how many trials the search of this cell runs."""
         if not self.varies():
             return 0 if self.space.finals else 1
-        return len(self.grid()) if self.space.search.sampler == "grid" else self.space.search.trials
+        if self.space.search.sampler == "grid":
+            return len(self.grid())
+        wanted = self.space.search.trials
+        possible = self.distinct(wanted)
+        return wanted if possible is None else len(possible)
 
     def proxies(self) -> list[str]:
         """Return the proxies that trials of this cell may use."""
@@ -153,6 +184,22 @@ def cells(space: Space) -> list[Cell]:
 def shared_configs(space: Space) -> list[TrialConfig]:
     """Return a configuration for everything that trials of a space share (`Cell.shared`)."""
     return [config for cell in cells(space) for config in cell.shared()]
+
+
+def lists(cell: Cell) -> dict[str, list[Scalar]]:
+    """Return the parameters that are lists in a cell, under any condition, by name."""
+    found: dict[str, list[Scalar]] = {}
+    for _, varies, _ in itertools.islice(cell.branches(cell.space.conditions().__contains__), MAX_TRIALS):
+        found |= {name: spec for name, spec in varies.items() if isinstance(spec, list)}
+    return found
+
+
+def fewer_points(cells: Iterable[Cell]) -> Iterator[str]:
+    """Yield a line for each cell that has fewer possible points than the space asks trials of it."""
+    for cell in cells:
+        wanted, runs = cell.space.search.trials, cell.trials()
+        if cell.varies() and cell.space.search.sampler != "grid" and runs < wanted:
+            yield f"{cell.label}: search.trials is {wanted}, but there are only {runs} possible points: {runs} are run"
 
 
 def _flat_settings(config: TrialConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 from degan_search.search.space.cell import Cell, cells
@@ -12,7 +13,10 @@ from degan_search.settings.methods import UNTUNED, normalised
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
-from degan_search.trial import checks
+from degan_search.trial import checks, numbers
+
+NUMBERS = ("proxy", "count", "method", "shots", "teacher.", "gan.batch_", "distill.batch_", "distill_images.batch_")
+"""Beginnings of the names of settings that change how many images are needed, or how many there are."""
 
 
 def check(space: Space) -> None:
@@ -35,6 +39,24 @@ def check(space: Space) -> None:
                 raise UserError("appears twice")
             seen.add(cell.label)
             _check_cell(cell)
+        except UserError as error:
+            raise UserError(f"cell {cell.label}: {error}") from None
+
+
+def check_numbers(space: Space, data_dir: Path | None) -> None:
+    """Refuse a space with more images than its sets have, or fewer than a batch, as far as it shows without loading.
+
+    Raises:
+        UserError: the first fault, with its cell.
+    """
+    conditions = space.conditions()
+    for cell in cells(space):
+        try:
+            for config, varies, _ in itertools.islice(cell.branches(conditions.__contains__), MAX_TRIALS):
+                numbers.check_numbers(config, data_dir)
+                for name, spec in varies.items():
+                    for value in _samples(spec) if name.startswith(NUMBERS) else ():
+                        numbers.check_numbers(trial_config(config.model_dump(mode="json"), {name: value}), data_dir)
         except UserError as error:
             raise UserError(f"cell {cell.label}: {error}") from None
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from degan_search.search.space.check import check
 from degan_search.search.space.schema import Space
+from degan_search.search.space.values import resolved
 from degan_search.settings import yaml_text
 from degan_search.settings.resolve import parse
 from degan_search.system.errors import UserError, close_matches
@@ -27,10 +29,24 @@ def load(name: str) -> Space:
         known = shipped()
         if name not in known:
             raise UserError(f"space {name!r} is not shipped; {close_matches(name, known)}; your own file ends in .yaml")
-        values = yaml_text.parse(files("search_spaces").joinpath(f"{name}.yaml").read_text(), f"space {name!r}")
-    space = parse(Space, values, f"space {name!r}")
+        text = files("search_spaces").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        values = yaml_text.parse(text, f"space {name!r}")
+    space = parsed(values, f"space {name!r}")
     check(space)
     return space
+
+
+def parsed(values: Any, what: str) -> Space:
+    """Return the space of plain values, which is still to be checked; `what` names it in messages.
+
+    Raises:
+        UserError: an unknown key, a range upside down, or as `resolved`.
+    """
+    space = parse(Space, values, what)
+    try:
+        return resolved(space)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
 
 
 def shipped() -> list[str]:

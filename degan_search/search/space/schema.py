@@ -119,6 +119,12 @@ class FinalsConfig(Model):
     by: Literal["score", *CRITERIA] | None = None  # type: ignore[valid-type]
     """What chooses each cell's configuration; None: `choose.chosen_by`."""
 
+    @model_validator(mode="after")
+    def _no_seed_twice(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must not hold one twice, got {self.seeds}")
+        return self
+
 
 class Space(Model):
     """A space file."""

@@ -18,7 +18,8 @@ from degan_search.search.run.jobs import Job, Kind
 from degan_search.search.run.outbox import Outbox
 from degan_search.search.run.results import TrialResult
 from degan_search.search.space.cell import Cell, points
-from degan_search.search.suggest import studies
+from degan_search.search.suggest import few_points, studies
+from degan_search.search.suggest.few_points import PointCounts
 from degan_search.search.suggest.job_queue import Jobs, PerProcess, one_a_process, take_first
 from degan_search.search.suggest.studies import OPTUNA_STATES
 from degan_search.settings.resolve import stable_hash
@@ -97,6 +98,7 @@ class CellSearcher(Jobs):
         self.counts = {label: cell.trials() for label, cell in self.cells.items()}
         """Trials of each cell in all."""
         self.varied = [label for label, cell in self.cells.items() if cell.varies()]
+        self.points = PointCounts({label: self.cells[label] for label in self.varied})
         self.next_cells = deque(self._round_robin(self.counts))
         """The cell of each new trial, in order."""
         self.total = len(self.unfinished) + len(self.next_cells)
@@ -107,9 +109,9 @@ class CellSearcher(Jobs):
         return max(self.counts[label] for label in self.varied)
 
     def set_trials(self, trials: int) -> None:
-        """Give each cell that varies so many trials in all, but not fewer than began."""
+        """Give each cell that varies so many trials in all, but not fewer than began, nor more than have points."""
         self.total -= len(self.next_cells)
-        self.counts |= dict.fromkeys(self.varied, trials)
+        self.counts |= self.points.at_most(trials)
         self.next_cells = deque(self._round_robin(self.counts))
         self.total += len(self.next_cells)
 
@@ -118,7 +120,7 @@ class CellSearcher(Jobs):
         if trials is None:
             labels: Iterable[str] = self.next_cells
         else:
-            labels = self._round_robin(self.counts | dict.fromkeys(self.varied, trials))
+            labels = self._round_robin(self.counts | self.points.at_most(trials))
         new = ((str(Phase.SEARCH), label) for label in labels)
         return [*super().waiting(), *(job.kind for job in self.unfinished), *new]
 
@@ -142,6 +144,12 @@ class CellSearcher(Jobs):
             if (label, stable_hash(config)) not in self.tried:
                 break
             study.tell(trial, state=TrialState.FAIL)  # it would give the same result again
+            trial = study.ask()
+            config = cell.configure(trial)
+        tried = {name for of, name in self.tried if of == label}
+        if stable_hash(config) in tried and (point := few_points.untried(cell, tried)):
+            study.tell(trial, state=TrialState.FAIL)
+            study.enqueue_trial(cell.enqueue(point))
             trial = study.ask()
             config = cell.configure(trial)
         job = jobs.new_job(Phase.SEARCH, self.number, label, config)

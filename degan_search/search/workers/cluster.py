@@ -16,6 +16,7 @@ from degan_search.search.run.options import Options
 from degan_search.search.workers import ray_patches
 from degan_search.search.workers.connect import check_nodes, connect, watch_head
 from degan_search.search.workers.slots import slots
+from degan_search.search.workers.start import start
 from degan_search.system import device
 from degan_search.system.errors import IncompleteError, UserError
 from degan_search.trial.bank import RunAll
@@ -35,7 +36,8 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
     `listen` is called once Ray has begun: Ray's own handler of SIGTERM aborts the process.
 
     Raises:
-        UserError: no cluster answers at the address, or it has no room for a trial, or a machine of it cannot work.
+        UserError: Ray cannot be started here, no cluster answers at the address, or it has no room for a trial, or a
+            machine of it cannot work.
         IncompleteError: Ray broke.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -49,8 +51,7 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
     if options.address:
         connect(options.address, quiet)
     else:
-        # "local": on machines of a cluster RAY_ADDRESS is set and would be followed.
-        ray.init(address="local", include_dashboard=False, configure_logging=True, **quiet)
+        start(quiet)
     listen()
     try:
         slots(options, ray.cluster_resources())
@@ -60,13 +61,13 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
         )
         if options.address:
             check_nodes(None if options.remote else options.folder)
-        with watch_head(f"go on with: degan-search resume {options.where()}"):
+        with watch_head(f"go on with: {options.resume()}"):
             yield
     except RayError as error:
         if isinstance(error, UserError):  # Ray gives an error that our task raised both classes
             raise
         lines = [line for line in str(error).splitlines() if line.strip()]
-        hint = f"go on with: degan-search resume {options.where()}"
+        hint = f"go on with: {options.resume()}"
         raise IncompleteError(f"Ray stopped ({lines[-1] if lines else type(error).__name__}); {hint}") from error
     finally:
         ray.shutdown()

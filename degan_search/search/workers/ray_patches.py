@@ -15,6 +15,7 @@ import ray
 from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.services import find_node_ids
+from ray._private.utils import get_num_cpus
 from ray.actor import ActorHandle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -80,6 +81,14 @@ def is_part_of_cluster() -> bool:
     answer of `ray status` that tells the nodes of this machine.
     """
     return bool(find_node_ids())
+
+
+def cpus_of_machine() -> int:
+    """Return how many CPUs `ray.init` would take: those of the machine, or what a container's quota allows.
+
+    Ray does not ask which CPUs the process may use (`taskset`). Stands in for: an option of `ray.init` for that.
+    """
+    return int(get_num_cpus())
 
 
 def worker_of(trial: Trial) -> ActorHandle | None:

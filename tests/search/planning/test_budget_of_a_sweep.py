@@ -37,7 +37,7 @@ class TestCommand:
         monkeypatch.setattr(timed_steps, "image_seconds", lambda *_: (10.0, 10.0))
 
     def write(self, folder, tiny, **changes):
-        settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": [0, 5]}}
+        settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": {"range": [0, 5]}}}
         file = folder / "mine.yaml"
         file.write_text(yaml.safe_dump({**settings, **changes}))
         return file
@@ -54,9 +54,18 @@ class TestCommand:
         ("changes", "budget", "says"),
         [
             ({}, "30min", "--budget 30 min is too short: 4 trials in one cell take about 1 h 52 min, 1 at a time"),
+            (
+                {"parameters": {"gan.lambda_d": [0, 5]}},
+                "30min",
+                "--budget 30 min is too short: 2 trials in one cell take about 56 min, 1 at a time",
+            ),
             ({}, "0s", "--budget '0s' is no time at all"),
             ({}, "soon", "--budget 'soon' is no time"),
-            ({"search": {"sampler": "grid"}}, "2h", "--budget: search.sampler grid runs every combination"),
+            (
+                {"search": {"sampler": "grid"}, "parameters": {"gan.lambda_d": [0, 5]}},
+                "2h",
+                "--budget: search.sampler grid runs every combination",
+            ),
             ({"parameters": {}}, "2h", "--budget: no cell of the space has parameters"),
         ],
     )

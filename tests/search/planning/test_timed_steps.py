@@ -72,7 +72,7 @@ class TestSteps:
         assert sum(timed_steps.prior(config, None).seconds) == pytest.approx(seconds)
 
     def test_a_dry_run_says_the_sum_of_the_trials(self, tiny, tmp_path):
-        settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": [0, 5]}}
+        settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": {"range": [0, 5]}}}
         settings |= {"search": {"trials": 100}, "finals": {"seeds": [1, 2]}}
         file = tmp_path / "mine.yaml"
         file.write_text(yaml.safe_dump(settings))

@@ -7,6 +7,8 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from degan_search.ledger.columns import State
+from degan_search.search.space.cell import fewer_points
+from degan_search.settings.resolve import stable_hash
 from tests.search.suggest.as_tune import WEIGHTS, end, result, run_all, searcher, suggest, tell
 
 
@@ -149,3 +151,45 @@ def test_no_trial_is_left_running():
     run_all(given)
     states = {trial.state for study in given.studies.values() for trial in study.get_trials()}
     assert states == {TrialState.COMPLETE}
+
+
+FEW = {
+    "lists": ({"gan.lambda_e": [0, 1], "gan.lambda_d": [5]}, 2),
+    "whole numbers": ({"gan.width": {"int": [2, 3]}, "gan.lambda_d": [5, 6]}, 4),
+    "weights without effect": ({"method": ["degan", "dcgan"], "gan.lambda_d": [0, 1, 5]}, 4),
+    "a range without effect": (None, 1),
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_each_of_a_few_possible_points_is_tried_once(name):
+    parameters, points = FEW[name]
+    changes = {"parameters": parameters or WEIGHTS, "cells": {"proxy": ["digits"]}, "search": {"trials": 30}}
+    if parameters is None:
+        changes["cells"]["method"] = ["dcgan"]
+    given = searcher(**changes)
+    assert given.total == points
+    (line,) = fewer_points(given.cells.values())
+    assert f"search.trials is 30, but there are only {points} possible points: {points} are run" in line
+    given.set_trials(20)
+    assert len(given.waiting()) == len(given.waiting(1000)) == points
+    given.set_trials(1)
+    assert given.total == 1
+    given.set_trials(1000)
+    jobs = run_all(given)
+    assert len(jobs) == points
+    assert len({stable_hash(job.config) for job in jobs}) == points
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_last_points_of_a_list_are_found(sampler):
+    parameters = {"gan.lambda_d": [*range(12)], "gan.lambda_e": [0, 1, 2]}
+    given = searcher(parameters=parameters, cells={}, search={"trials": 50, "sampler": sampler})
+    jobs = run_all(given, score=lambda config: -config.gan.lambda_d)
+    assert len(jobs) == len({stable_hash(job.config) for job in jobs}) == 36
+
+
+def test_a_range_has_points_for_any_number_of_trials():
+    given = searcher(search={"trials": 30}, cells={"proxy": ["digits"]})
+    assert given.total == 30
+    assert not list(fewer_points(given.cells.values()))

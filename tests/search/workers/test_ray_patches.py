@@ -3,6 +3,7 @@
 import ast
 import inspect
 import io
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,11 @@ def is_part_of_cluster():
     assert isinstance(ray_patches.find_node_ids(), set)
 
 
+def cpus_of_machine():
+    assert arguments(ray_patches.get_num_cpus) == ["override_docker_cpu_warning", "truncate"]
+    assert 1 <= ray_patches.cpus_of_machine() <= os.cpu_count()
+
+
 def worker_of():
     trial = made_trial(id="a")
     assert ray_patches.worker_of(trial) is None
@@ -103,7 +109,15 @@ def forget():
 
 @pytest.mark.parametrize(
     "patch",
-    [outlive_lost_workers, print_in_one_line, use_token_of_home, is_part_of_cluster, worker_of, forget],
+    [
+        outlive_lost_workers,
+        print_in_one_line,
+        use_token_of_home,
+        is_part_of_cluster,
+        cpus_of_machine,
+        worker_of,
+        forget,
+    ],
     ids=lambda check: check.__name__,
 )
 def test_what_a_patch_needs_is_still_there(patch):
