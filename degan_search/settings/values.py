@@ -15,7 +15,9 @@ def _visible(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(max_length=1000), AfterValidator(_visible)]
+Text = Annotated[str, AfterValidator(_visible)]
+"""A file of settings holds no other text, so that what is written is read back."""
+Name = Annotated[Text, Field(max_length=1000)]
 # With upper bounds, settings from an untrusted file cannot ask for all of a machine's memory.
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Width = Annotated[int, Field(ge=1, le=512)]

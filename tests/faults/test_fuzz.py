@@ -9,7 +9,7 @@ from pathlib import Path
 import fuzz
 import fuzz_readers
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from degan_search.ledger.columns import config_columns, config_of
@@ -107,6 +107,7 @@ def test_settings_give_a_trial_that_reads_back_or_are_refused(values):
     configured(values)
 
 
+@example({"when": [{"if": {"method": "degan"}, "parameters": {"gan.lambda_e": ["\x1f"]}}]})
 @given(SPACES | ANYTHING)
 @AT_EASE
 def test_structures_give_a_space_that_reads_back_or_are_refused(tmp_path_factory, values):

@@ -9,10 +9,10 @@ import optuna
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
 from degan_search.settings.criteria import CRITERIA
-from degan_search.settings.values import Count, Model, Seed
+from degan_search.settings.values import Count, Model, Seed, Text
 from degan_search.system.errors import UserError
 
-Scalar = bool | int | float | str | None
+Scalar = bool | int | float | Text | None
 SHARED = ("proxy", "count", "method", "objective", "teacher.", "bank.")
 """Beginnings of the names of settings on which shared inputs depend; these are made before the first trial starts."""
 MAX_TRIALS = 10_000
