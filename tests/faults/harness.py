@@ -147,7 +147,8 @@ def check(run, failed=()):
         assert set(zip(final["cell"], final["config_seed"], strict=True)) == {
             (cell.label, seed) for cell in all_cells for seed in space.finals.seeds
         }
-    assert set(frame.loc[frame["state"] == State.FAIL, "trial_id"]) <= set(failed)
+    fallen = frame[frame["state"] == State.FAIL].set_index("trial_id")["reason"].to_dict()
+    assert set(fallen) <= set(failed), fallen
     assert {file.stem for file in (run / "jobs").iterdir()} == set(frame["trial_id"])
     for name in frame.loc[frame["state"] == State.COMPLETE, "trial_id"]:
         assert (run / "trials" / name / "student.safetensors").is_file()
