@@ -47,8 +47,9 @@ def table(
     from degan_search import ledger
 
     tidy = tidy_table(ledger.load(runs), paper)
+    text = render(tidy, style)  # an unknown style is refused before anything is written
     save(tidy, runs[0])
-    sys.stdout.write(visible(render(tidy, style)))  # without the console's wrapping, so that it can be piped
+    sys.stdout.write(visible(text))  # without the console's wrapping, so that it can be piped
 
 
 @shows_errors
