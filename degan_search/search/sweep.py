@@ -48,13 +48,13 @@ def sweep(space: Space, options: Options, console: Console, conclude: Conclude |
         InterruptedRun: Ctrl-C or SIGTERM.
     """
     run_folder.check_name(options)
-    space = run_folder.with_whole_paths(space)
     check_slots(options)
-    check_numbers(space, options.data_dir)
     if options.budget is not None:
         check_budget(space)
         options = replace(options, budget_begun=time.time())
     trackers = [tracking(options.track, options.folder, console)] if options.track else []
+    space = run_folder.with_whole_paths(space)
+    check_numbers(space, options.data_dir)
     run_folder.check_writable(options.storage, f"--storage {str(options.storage)!r}")
     files = named_files.fingerprints(shared_configs(space))
     with open_run(options, console, trackers=trackers) as run:

@@ -93,7 +93,6 @@ class TestSettings:
         [
             "a: !!python/object/apply:os.system ['touch ran']",
             "a: !!python/name:os.system",
-            "a: &b [1]\nc: *b",
             "a: &a [*a]",
             '!!int ""',
             "!!timestamp x",
