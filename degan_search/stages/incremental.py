@@ -12,7 +12,6 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from degan_search.networks.frozen import freeze
-from degan_search.networks.layers import draw_from
 from degan_search.networks.own import scripted
 from degan_search.settings.methods import Rule
 from degan_search.settings.trial import IncrementalConfig
@@ -21,6 +20,7 @@ from degan_search.system import seeds
 from degan_search.system.errors import UserError
 from degan_search.training.batches import LabelledBatches
 from degan_search.training.context import Context
+from degan_search.training.fitted_stage import DROPOUT, FittedStage
 from degan_search.training.loop import Fitting, Progress
 from degan_search.training.losses import distillation_loss
 
@@ -55,7 +55,7 @@ def expand(teacher: nn.Module, new: int, seed: int) -> nn.Module:
     return student.to(memory_format=torch.channels_last)
 
 
-class IncrementalLearning:
+class IncrementalLearning(FittedStage):
     """The training of a network of `expand` on new classes; the last weights stay. It ends in eval mode.
 
     Without a recall, rule `all` is cross-entropy over old and new classes (finetuning). With one, it is cross-entropy
@@ -102,12 +102,9 @@ class IncrementalLearning:
             raise UserError(f"rule {rule!r} does not use recalled images; only rule 'all' does.")
         self.student, self.recall = student, recall
         self.aligned = recall is not None and config.scaling == "aligned"
-        self.order_rng = context.generator(STAGE, "images")
-        self.augment_rng = context.generator(STAGE, "augment")
-        self.dropout_rng = context.generator(STAGE, "dropout")
-        changes = self.augment_rng if config.augment else None
-        self.batches = LabelledBatches(images, labels + self.old, config.batch_size, self.order_rng, changes)
-        draw_from(student, self.dropout_rng)
+        order_rng, augment_rng = context.generator(STAGE, "images"), context.generator(STAGE, "augment")
+        changes = augment_rng if config.augment else None
+        batches = LabelledBatches(images, labels + self.old, config.batch_size, order_rng, changes)
         self.rows = _new_rows(student, self.old) if rule == "new_outputs" else None
         if self.rows is not None:
             loss = _fixed(student, self.old, self.rows)
@@ -117,12 +114,11 @@ class IncrementalLearning:
             loss = _finetuning(student) if recall is None else _recalling(student, self.old, recall, config)
         steps_per_epoch = config.steps_per_epoch or -(-len(images) // config.batch_size)
         trained = student if self.rows is None else self.rows
-        self.fitting = Fitting(trained, loss, None, config, steps_per_epoch, STAGE, self.batches.__next__)
-
-    @property
-    def done(self) -> bool:
-        """Whether the last step has been done."""
-        return self.fitting.done
+        fitting = Fitting(trained, loss, None, config, steps_per_epoch, STAGE, batches.__next__)
+        dropout_rng = context.generator(STAGE, "dropout")
+        super().__init__(
+            student, fitting, batches, {"order_rng": order_rng, "augment_rng": augment_rng, DROPOUT: dropout_rng}
+        )
 
     def step(self) -> Progress | None:
         """Train on a batch; returns the progress after an epoch.
@@ -130,41 +126,28 @@ class IncrementalLearning:
         Raises:
             DivergedError: the loss is not finite.
         """
-        progress = self.fitting.step()
+        progress = super().step()
         if self.done:
-            self._finish()
+            self._take_new_rows()
             if self.aligned:
                 align(self.student, self.old)
         return progress
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the training's state, that of the batches and of the recalled images, and the random streams'."""
-        return {
-            "fitting": self.fitting.state_dict(),
-            "batches": self.batches.state_dict(),
-            "recall": None if self.recall is None else self.recall.state_dict(),
-            "order_rng": self.order_rng.get_state(),
-            "augment_rng": self.augment_rng.get_state(),
-            "dropout_rng": self.dropout_rng.get_state(),
-        }
+        """Return the stage's state, and that of the recalled images."""
+        return super().state_dict() | {"recall": None if self.recall is None else self.recall.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self.fitting.load_state_dict(state["fitting"])
-        self.batches.load_state_dict(state["batches"])
+        super().load_state_dict(state)
         if self.recall is not None:
             self.recall.load_state_dict(state["recall"])
-        self.order_rng.set_state(state["order_rng"])
-        self.augment_rng.set_state(state["augment_rng"])
-        self.dropout_rng.set_state(state["dropout_rng"])
-        draw_from(self.student, self.dropout_rng)
         if self.done:
-            self._finish()
+            self._take_new_rows()
 
     @torch.no_grad()
-    def _finish(self) -> None:
-        """Free the student of the stage's random generator, and give it the new rows if they were trained alone."""
-        draw_from(self.student, None)
+    def _take_new_rows(self) -> None:
+        """Give the student its new rows if they were trained alone."""
         if self.rows is not None:
             for kept, learned in zip(_last(self.student).parameters(), self.rows.parameters(), strict=True):
                 kept[self.old :] = learned

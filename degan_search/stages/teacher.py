@@ -21,7 +21,6 @@ from degan_search.data import proxies
 from degan_search.data.images import split, to_input
 from degan_search.data.synthetic import Split
 from degan_search.networks.frozen import freeze
-from degan_search.networks.layers import draw_from
 from degan_search.networks.own import Outputs, as_logits, outputs_of
 from degan_search.networks.table import build_classifier, channels
 from degan_search.settings.paths import whole
@@ -36,6 +35,7 @@ from degan_search.system.whole_files import write_bytes
 from degan_search.training.batches import LabelledBatches
 from degan_search.training.context import Context
 from degan_search.training.cuda_graph import acceleration_of
+from degan_search.training.fitted_stage import DROPOUT, FittedStage
 from degan_search.training.loop import DivergedError, Fitting, Progress, progress_of
 from degan_search.training.measures import accuracy, predict
 
@@ -142,7 +142,7 @@ def _about(config: TeacherConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"trusted"})
 
 
-class TeacherTraining:
+class TeacherTraining(FittedStage):
     """The training of a teacher with `config.loss`; it ends with the weights of the best accuracy on held-out images.
 
     Binary cross-entropy is the mean over images and classes, each class a sigmoid of its own (Rebuffi et al. 2017).
@@ -154,14 +154,11 @@ class TeacherTraining:
         with context.seeded("teacher", "weights"):
             model = build_classifier(config.network, len(true.classes), config.width)
         model.to(device).to(memory_format=torch.channels_last)
-        self.model = model
         images, labels = (torch.from_numpy(part[true.train]).to(device) for part in (true.images, true.labels))
         held_out, held_out_labels = _held_out(true, device)
-        self.order_rng = context.generator("teacher", "images")
-        self.augment_rng = context.generator("teacher", "augment")
-        self.dropout_rng = context.generator("teacher", "dropout")
-        changes = self.augment_rng if config.fit.augment else None
-        self.batches = LabelledBatches(images, labels, config.fit.batch_size, self.order_rng, changes)
+        order_rng, augment_rng = context.generator("teacher", "images"), context.generator("teacher", "augment")
+        changes = augment_rng if config.fit.augment else None
+        batches = LabelledBatches(images, labels, config.fit.batch_size, order_rng, changes)
 
         def loss(batch: Tensor, wanted: Tensor) -> Tensor:
             logits = model(batch)
@@ -169,52 +166,20 @@ class TeacherTraining:
                 return F.cross_entropy(logits, wanted)
             return F.binary_cross_entropy_with_logits(logits, F.one_hot(wanted, logits.shape[1]).to(logits))
 
-        draw_from(model, self.dropout_rng)
-        self.fitting = Fitting(
+        fitting = Fitting(
             model,
             loss,
             lambda: accuracy(predict(model, held_out), held_out_labels),
             config.fit,
             config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size),
             "teacher",
-            self.batches.__next__,
+            batches.__next__,
             context.accelerate,
         )
-
-    @property
-    def done(self) -> bool:
-        """Whether the teacher has its best weights."""
-        return self.fitting.done
-
-    def step(self) -> Progress | None:
-        """Train on a batch; returns the progress after an epoch.
-
-        Raises:
-            DivergedError: the loss is not finite.
-        """
-        progress = self.fitting.step()
-        if self.done:
-            draw_from(self.model, None)
-        return progress
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the training's state, that of the batches, and the random streams'."""
-        return {
-            "fitting": self.fitting.state_dict(),
-            "batches": self.batches.state_dict(),
-            "order_rng": self.order_rng.get_state(),
-            "augment_rng": self.augment_rng.get_state(),
-            "dropout_rng": self.dropout_rng.get_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.fitting.load_state_dict(state["fitting"])
-        self.batches.load_state_dict(state["batches"])
-        self.order_rng.set_state(state["order_rng"])
-        self.augment_rng.set_state(state["augment_rng"])
-        self.dropout_rng.set_state(state["dropout_rng"])
-        draw_from(self.model, None if self.done else self.dropout_rng)
+        dropout_rng = context.generator("teacher", "dropout")
+        super().__init__(
+            model, fitting, batches, {"order_rng": order_rng, "augment_rng": augment_rng, DROPOUT: dropout_rng}
+        )
 
 
 def train(
@@ -232,7 +197,7 @@ def train(
     for progress in progress_of(training):
         if report:
             report(progress)
-    return training.model
+    return training.network
 
 
 def _held_out(true: TrueImages, device: str) -> tuple[Tensor, Tensor]:

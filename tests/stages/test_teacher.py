@@ -133,7 +133,7 @@ def test_training_goes_on_from_any_step(tiny):
         rest.load_state_dict(state)
         assert [rest.step() for _ in left] == left
         assert rest.done
-        assert all(map(torch.equal, rest.model.state_dict().values(), training.model.state_dict().values()))
+        assert all(map(torch.equal, rest.network.state_dict().values(), training.network.state_dict().values()))
 
 
 def test_images_are_augmented_if_asked_from_the_teachers_seed(tiny):
