@@ -64,17 +64,7 @@ def resume(
         run.copy.pull()
         remove_torn(where.folder)
         found = run_folder.begun(where.folder, file)
-        if found.changed and not allow_changed:
-            raise UserError(
-                f"the space is not the one that {where.folder} was begun with: {'; '.join(found.changed)}. "
-                "With --allow-changed the run goes on with the new one"
-            )
-        files = named_files.fingerprints(shared_configs(found.space))
-        if (other := named_files.differences(named_files.recorded(where.folder), files)) and not allow_changed:
-            raise UserError(
-                f"{', '.join(other)}: the content is not what {where.folder} was begun with; put it back. "
-                "With --allow-changed the run goes on with the new one"
-            )
+        files = _unchanged_files(where.folder, found, allow_changed)
         planned = found.options.get("budget") is not None  # then the budget chose the number of trials, not the space
         space = _with_trials(found.space, trials, planned)
         fixed = {"storage": where.storage, "name": where.name, "remote": where.remote}
@@ -93,6 +83,17 @@ def resume(
         console.print(f"Going on with {where.folder}: {done} trials have ended", highlight=False, soft_wrap=True)
         carry_out(space, replace(run, options=options, trackers=trackers), conclude, retry_failed)
     return where.folder
+
+
+def _unchanged_files(folder: Path, found: run_folder.Begun, allow_changed: bool) -> dict[str, str]:
+    """Return the hashes of the files that the space names; unless allowed, refuse a space or a file that has changed."""
+    anyway = "With --allow-changed the run goes on with the new one"
+    if found.changed and not allow_changed:
+        raise UserError(f"the space is not the one that {folder} was begun with: {'; '.join(found.changed)}. {anyway}")
+    files = named_files.fingerprints(shared_configs(found.space))
+    if (other := named_files.differences(named_files.recorded(folder), files)) and not allow_changed:
+        raise UserError(f"{', '.join(other)}: the content is not what {folder} was begun with; put it back. {anyway}")
+    return files
 
 
 def _with_trials(space: Space, trials: int | None, planned: bool) -> Space:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -88,16 +90,25 @@ def check_inputs(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages, t
         _check_norms(config, teacher.model())
     if config.task == "incremental":
         incremental.expand(teacher.model(), 1, 0)
-        if known := sorted(set(true.classes) & set(proxy.classes)):
-            raise UserError(
-                f"{', '.join(known)} of proxy {config.proxy!r} are classes of {config.teacher.dataset!r} already: "
-                "task incremental learns new ones"
-            )
+        check_new_classes(config, proxy.classes, true.classes)
     if method.source == "zskd":
         zskd.class_similarity(teacher.model())
         split(config.zskd.images, config.teacher.holdout, 0)
     if method.source == "few_true":
         split(len(few_of_each(true.labels[true.train], config.shots, 0)), config.teacher.holdout, 0)
+
+
+def check_new_classes(config: TrialConfig, new: Iterable[str], old: Iterable[str]) -> None:
+    """Refuse new classes that the teacher knows already.
+
+    Raises:
+        UserError: names them.
+    """
+    if known := sorted(set(old) & set(new)):
+        raise UserError(
+            f"{', '.join(known)} of proxy {config.proxy!r} are classes of {config.teacher.dataset!r} already: "
+            "task incremental learns new ones"
+        )
 
 
 def _check_norms(config: TrialConfig, teacher: nn.Module) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from degan_search.data import folders, proxies
+from degan_search.data.sets import user_set
 from degan_search.settings.paths import whole
 from degan_search.settings.trial import TrialConfig
 from degan_search.storage.layout import ABOUT
@@ -79,15 +80,16 @@ def _hashes(
 
 def _parts(base: str) -> Iterator[tuple[str, Path]]:
     """Yield each file of a user's own set, with its name in the set."""
-    kind, _, text = base.partition(":")
-    path = Path(whole(text))
-    if kind == "folder":
+    own = user_set(base)
+    assert own is not None, "own_base() gives no other"
+    path = own.path
+    if base.startswith("folder:"):
         files = folders.find(path).files
     elif path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    else:  # what follows a file's name chooses from it
-        files = [next((place for place in (path, *path.parents) if place.is_file()), Path(str(path).partition("?")[0]))]
-        path = files[0]
+    else:  # the split of an archive may follow its name, as in npz:FILE/train
+        path = next((place for place in (path, *path.parents) if place.is_file()), path)
+        files = [path]
     for file in files:
         yield file.relative_to(path).as_posix(), file
 

@@ -9,7 +9,7 @@ from degan_search.data.images import split
 from degan_search.settings.methods import METHODS, normalised
 from degan_search.settings.trial import TeacherConfig, TrialConfig
 from degan_search.system.errors import UserError
-from degan_search.trial.checks import check_batches
+from degan_search.trial.checks import check_batches, check_new_classes
 
 
 def check_numbers(config: TrialConfig, data_dir: Path | None) -> None:
@@ -31,11 +31,7 @@ def check_numbers(config: TrialConfig, data_dir: Path | None) -> None:
         new, old = proxies.classes_of(config.proxy), proxies.classes_of(config.teacher.dataset)
         if new is not None and len(new) < 2:
             raise UserError(f"task incremental learns the classes of proxy {config.proxy!r}: it has {len(new)}")
-        if known := sorted(set(new or ()) & set(old or ())):
-            raise UserError(
-                f"{', '.join(known)} of proxy {config.proxy!r} are classes of {config.teacher.dataset!r} already: "
-                "task incremental learns new ones"
-            )
+        check_new_classes(config, new or (), old or ())
 
 
 def _check_true(config: TrialConfig, data_dir: Path | None) -> None:
