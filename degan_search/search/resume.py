@@ -86,7 +86,7 @@ def resume(
 
 
 def _unchanged_files(folder: Path, found: run_folder.Begun, allow_changed: bool) -> dict[str, str]:
-    """Return the hashes of the files that the space names; unless allowed, refuse a space or a file that has changed."""
+    """Return the hashes of the files that the space names; unless allowed, refuse a space or file that has changed."""
     anyway = "With --allow-changed the run goes on with the new one"
     if found.changed and not allow_changed:
         raise UserError(f"the space is not the one that {folder} was begun with: {'; '.join(found.changed)}. {anyway}")
