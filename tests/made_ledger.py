@@ -10,9 +10,11 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 
@@ -22,6 +24,8 @@ from degan_search import ledger
 from degan_search.ledger.columns import SCORE_METRICS, TRIAL_METRICS, Phase, State, config_columns
 from degan_search.settings.resolve import trial_config
 from degan_search.trial.outcome import sample_grid
+
+Columns = dict[str, Any]
 
 RELATED = {"glyphs/[K-Z]": 0.9, "digits": 0.6, "photos": 0.35, "noise/uniform": 0.05}
 """Proxies, and how good a student each could give."""
@@ -72,38 +76,38 @@ def made_ledger(folder: Path, trials: int = 2000, seed: int = 0) -> Path:
 class Sweep:
     """A run's folder that is filled by hand."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder, self.number = folder, 0
         (folder / "ledger").mkdir(parents=True)
 
     def add(
         self,
-        proxy,
-        method,
-        score=None,
-        oracle=None,
-        test=None,
-        state="COMPLETE",
-        settings=(),
-        teacher=0.8,
-        cross_soft_agreement=None,
-        scores=(),
-        **columns,
-    ):
+        proxy: str,
+        method: str,
+        score: float | None = None,
+        oracle: float | None = None,
+        test: float | None = None,
+        state: str = "COMPLETE",
+        settings: Columns | None = None,
+        teacher: float = 0.8,
+        cross_soft_agreement: float | None = None,
+        scores: Columns | None = None,
+        **columns: Any,
+    ) -> None:
         phase = "search" if test is None else "final"
         trial_id = f"{phase}-{self.number:04}"
         self.number += 1
-        config = trial_config({"proxy": proxy, "method": method}, dict(settings))
+        config = trial_config({"proxy": proxy, "method": method}, settings or {})
         about = {"trial_id": trial_id, "attempt": 1, "phase": phase, "state": state, "host": "synthetic"}
         ledger.write_row(self.folder, about | {"score": score} | columns | config_columns(config))
         accuracies = {"oracle_accuracy": oracle, "test_accuracy": test, "cross_soft_agreement": cross_soft_agreement}
         teachers = {"teacher_oracle_accuracy": teacher, "teacher_test_accuracy": test and teacher + 0.01}
-        ledger.write_scores(self.folder, {"trial_id": trial_id} | accuracies | teachers | dict(scores))
+        ledger.write_scores(self.folder, {"trial_id": trial_id} | accuracies | teachers | (scores or {}))
 
-    def tidy(self, **options):
+    def tidy(self, **options: Any) -> pd.DataFrame:
         return table(ledger.load(self.folder), **options)
 
-    def cell(self, proxy, method, **options):
+    def cell(self, proxy: str, method: str, **options: Any) -> Columns:
         tidy = self.tidy(**options)
         (cell,) = tidy[(tidy.proxy == proxy) & (tidy.method == method)].to_dict("records")
         return cell
@@ -122,7 +126,7 @@ def class_orders(folder: Path) -> Path:
     return folder
 
 
-def _learned(sweep: Sweep, order: int, method: str, accuracy: float, seed: int, weights: dict) -> None:
+def _learned(sweep: Sweep, order: int, method: str, accuracy: float, seed: int, weights: Columns) -> None:
     name = f"cifar100/order_{order}_%s_20"
     settings = {"task": "incremental", "teacher.dataset": name % "first", "teacher.network": "resnet32", "seed": seed}
     steps = STEPS if method in ("dcgan", "degan") else 0
@@ -144,7 +148,7 @@ def _learned(sweep: Sweep, order: int, method: str, accuracy: float, seed: int, 
     )
 
 
-def _row(phase: Phase, number: int, space: dict, rng: np.random.Generator) -> dict:
+def _row(phase: Phase, number: int, space: Columns, rng: np.random.Generator) -> Columns:
     proxies, final = list(RELATED), phase is Phase.FINAL
     if final:
         cell, seed = number % (len(METHODS) * len(proxies)), FINAL_SEEDS[number // (len(METHODS) * len(proxies))]
@@ -208,7 +212,7 @@ def _row(phase: Phase, number: int, space: dict, rng: np.random.Generator) -> di
     }
 
 
-def _weights(index: int, first: list[dict], rng: np.random.Generator) -> tuple[float, float]:
+def _weights(index: int, first: list[Columns], rng: np.random.Generator) -> tuple[float, float]:
     if index < len(first):
         return first[index]["gan.lambda_e"], first[index]["gan.lambda_d"]
     lambda_e, lambda_d = (float(np.exp(rng.uniform(*np.log(bounds)))) for bounds in ((0.01, 10), (0.1, 50)))
@@ -227,8 +231,13 @@ def _accuracy(proxy: str, method: str, weights: tuple[float, float]) -> float:
 
 
 def _curve(
-    steps: int, score: float, seconds: float, weights: tuple[float, float], rungs: tuple, rng: np.random.Generator
-) -> list[dict]:
+    steps: int,
+    score: float,
+    seconds: float,
+    weights: tuple[float, float],
+    rungs: tuple[int, ...],
+    rng: np.random.Generator,
+) -> list[Columns]:
     points = []
     for step in sorted({*range(EVERY, steps + 1, EVERY), *(rung for rung in rungs if rung <= steps)}):
         entropy, diversity = 2 * math.exp(-step / STEPS), 2.2 * (1 - math.exp(-step / 50))
@@ -250,7 +259,7 @@ def _curve(
     return points
 
 
-def _scores(row: dict, accuracy: float, rng: np.random.Generator) -> dict:
+def _scores(row: Columns, accuracy: float, rng: np.random.Generator) -> Columns:
     scores = {name: _near(row["score"], rng) for name in SCORE_METRICS if "accuracy" not in name}
     halves = {"oracle_half_1": _near(accuracy, rng), "oracle_half_2": _near(accuracy, rng)}
     scores |= halves | {"oracle_accuracy": sum(halves.values()) / 2, "teacher_oracle_accuracy": 0.8825}
