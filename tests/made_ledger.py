@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import math
 import sys
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -107,7 +108,7 @@ class Sweep:
     def tidy(self, **options: Any) -> pd.DataFrame:
         return table(ledger.load(self.folder), **options)
 
-    def cell(self, proxy: str, method: str, **options: Any) -> Columns:
+    def cell(self, proxy: str, method: str, **options: Any) -> dict[Hashable, Any]:
         tidy = self.tidy(**options)
         (cell,) = tidy[(tidy.proxy == proxy) & (tidy.method == method)].to_dict("records")
         return cell
