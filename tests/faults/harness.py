@@ -177,7 +177,7 @@ def same_as_uninterrupted(run, frame, most=100):
 
 
 def _inputs(space, config, run):
-    """Return what a trial of this configuration was given: the images to compare on are of the first that shares them."""
+    """Return what a trial was given: the images to compare on are of the first configuration that shares them."""
     device.set_up_torch(1)
     shared = (first for cell in cells(space) for first in cell.shared() if inputs_key(first) == inputs_key(config))
     return prepare(next(shared), None, run.parent / "cache")
