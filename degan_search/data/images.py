@@ -74,15 +74,17 @@ def luma(images: Images) -> Images:
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[:, None]
 
 
-def resize(images: Images, size: int) -> Images:
-    """Images brought to [N, C, size, size], bilinear with antialias."""
+def resize(images: Images, size: tuple[int, int]) -> Images:
+    """Images brought to a height and width, bilinear with antialias; the same array if they have them."""
+    if images.shape[2:] == size:
+        return images
     scaled = torch.nn.functional.interpolate(
-        torch.tensor(images, dtype=torch.float32), (size, size), mode="bilinear", antialias=True
+        torch.tensor(images, dtype=torch.float32), size, mode="bilinear", antialias=True
     )
     return scaled.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def to_input(images: Images, channels: int) -> Images:
+def to_input(images: Images, channels: int, size: tuple[int, int] = (32, 32), fit: str = "crop") -> Images:
     """Images as a network takes them: uint8 [N, channels, 32, 32]; the same array if they are so already.
 
     RGB turns to gray by ITU-R 601 luma, gray to RGB by repeating; resizing is bilinear with antialias.
@@ -101,7 +103,7 @@ def to_input(images: Images, channels: int) -> Images:
         if channels < chunk.shape[1]:
             chunk = luma(chunk)
         if chunk.shape[2:] != (SIZE, SIZE):
-            chunk = resize(chunk, SIZE)
+            chunk = resize(chunk, (SIZE, SIZE))
         result[start : start + CHUNK] = chunk  # broadcasting repeats gray
     return result
 

@@ -125,7 +125,13 @@ def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
 
 
 def load(
-    name: str, split: Split = "train", data_dir: Path | None = None, count: int | None = None, seed: int = 0
+    name: str,
+    split: Split = "train",
+    data_dir: Path | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    size: object = None,
+    fit: str = "crop",
 ) -> ImageSet:
     """One split of the images that a name stands for; with `count`, that many of them, balanced by class.
 

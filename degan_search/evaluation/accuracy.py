@@ -23,6 +23,7 @@ from degan_search.settings.methods import METHODS
 from degan_search.settings.trial import TeacherConfig, TrialConfig
 from degan_search.stages import teacher as teachers
 from degan_search.stages import teacher_file
+from degan_search.stages.true_images import check_images, true_images
 from degan_search.training.measures import predict
 from degan_search.trial import named_files
 from degan_search.trial.images import Proxy, banked, load_proxy
@@ -34,6 +35,7 @@ COMPARED_WITHIN = ["config_task", "config_teacher_dataset", "teacher_hash", "con
 def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
     """Score every finished trial that lacks a score; return how many were scored.
 
+    Without true images and `teacher.check` there are no accuracies.
     Oracle accuracy is that on the held-out 20% of the true training images, and on each half of it. It is
     computed here, apart from the search, so that no searcher can see it. Test accuracy is computed for
     trials of phase `final` only. Students that learned new classes are scored on images of old and new ones, and on
@@ -50,11 +52,14 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
     """
     frame = ledger.load(run)
     done = frame[frame["state"] == State.COMPLETE]
-    if done["oracle_half_1"].isna().any() or done["cross_agreement"].isna().any():
+    unscored = (done["config_teacher_dataset"].notna() & done["oracle_half_1"].isna()) | (
+        done["config_teacher_check"].notna() & done["check_accuracy"].isna()
+    )
+    if unscored.any() or done["cross_agreement"].isna().any():
         check_files(run, done)
     panels = _Panels(data_dir, cache)
     scores: dict[str, dict[str, Any]] = {}
-    for _, row in done[done["oracle_half_1"].isna()].iterrows():
+    for _, row in done[unscored].iterrows():
         scores[str(row["trial_id"])] = _accuracies(run, row, panels)
     # While a search runs, the networks of most finished trials have been removed: those keep their old agreements.
     there = np.array([has_student(run, str(name)) for name in done["trial_id"]], bool) | done["cross_agreement"].isna()
@@ -75,7 +80,8 @@ def check_files(run: Path, trials: pd.DataFrame) -> None:
     Raises:
         UserError: names what has changed.
     """
-    sets = [*trials["config_teacher_dataset"].dropna().unique(), *trials["config_proxy"].dropna().unique()]
+    named = ("config_teacher_dataset", "config_teacher_check", "config_proxy")
+    sets = [name for column in named for name in trials[column].dropna().unique()]
     named_files.check(run, trials["config_teacher_path"].dropna().unique(), sets)
 
 
@@ -91,7 +97,11 @@ def _accuracies(run: Path, row: pd.Series[Any], panels: _Panels) -> dict[str, An
     panel = panels[config.teacher]
     student = load_student(run, str(row["trial_id"]), config, panel.outputs(config))
     scores: dict[str, Any] = {}
-    for name in ("oracle", "test") if row["phase"] == Phase.FINAL and _has_test(config) else ("oracle",):
+    if few := panel.check:
+        right = few.right(student).double()
+        scores |= {"check_accuracy": right.mean().item(), "n_check": len(right)}
+        scores["teacher_check_accuracy"] = panel.teacher_accuracy("check")
+    for name in _kinds(row, config):
         judges = panel.judges(config, name)
         each = [judge.right(student) for judge in judges]
         right = torch.cat(each).double()
@@ -105,10 +115,12 @@ def _accuracies(run: Path, row: pd.Series[Any], panels: _Panels) -> dict[str, An
     return scores
 
 
-def _has_test(config: TrialConfig) -> bool:
-    """Return whether there are test images: a user's own folders have none, and finals then no test accuracy."""
+def _kinds(row: pd.Series[Any], config: TrialConfig) -> tuple[str, ...]:
+    """Return which true images a trial is scored on; a user's own folders have no test images."""
+    if config.teacher.dataset is None:
+        return ()
     learned = [config.teacher.dataset, *([config.proxy] if config.task == "incremental" else [])]
-    return all(map(proxies.has_test, learned))
+    return ("oracle", "test") if row["phase"] == Phase.FINAL and all(map(proxies.has_test, learned)) else ("oracle",)
 
 
 def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, across_trials.Scores]:
@@ -123,7 +135,7 @@ def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, a
             across_trials.Competitor(
                 trial_id,
                 load_student(run, trial_id, config, panel.outputs(config)),
-                load_generator(run, trial_id, config, proxy.images.shape[1]) if has_generator else None,
+                load_generator(run, trial_id, config) if has_generator else None,
                 config.gan.latent,
                 config.seed,
             )
@@ -149,16 +161,18 @@ class _Panel:
 
     def __init__(self, config: TeacherConfig, data_dir: Path | None, cache: Path) -> None:
         self.config, self.data_dir = config, data_dir
-        self.true = teachers.true_images(config, data_dir)
-        self.teacher = teachers.obtain(teacher_file.recorded(config), self.true, cache).model()
+        self.true = true_images(config, data_dir)
+        found = teachers.obtain(teacher_file.recorded(config), self.true, cache)
+        self.classes, self.teacher = found.classes, found.model()
+        few = check_images(config, data_dir, found.class_names)
+        self.check = few and _Judge(few.images, few.labels)
         self.test: _Judge | None = None
         self.accuracies: dict[str, float] = {}
         self.proxies: dict[tuple[str, int | None, Split], Proxy] = {}
 
     def outputs(self, config: TrialConfig) -> int:
         """Return how many classes a trial's student knows."""
-        old = len(self.true.classes)
-        return old + (len(self._proxy(config, "train").classes) if config.task == "incremental" else 0)
+        return self.classes + (len(self._proxy(config, "train").classes) if config.task == "incremental" else 0)
 
     def teacher_accuracy(self, name: str) -> float:
         """Return the teacher's own accuracy on the true images, which is computed once."""
@@ -172,14 +186,18 @@ class _Panel:
         if config.task == "incremental":
             proxy = self._proxy(config, "test" if name == "test" else "train")
             kept = np.arange(len(proxy.images)) if name == "test" else proxy.held_out[len(banked(config, proxy)) :]
-            judges.append(_Judge(proxy.images[kept], len(self.true.classes) + proxy.labels_of(kept)))
+            judges.append(_Judge(proxy.images[kept], self.classes + proxy.labels_of(kept)))
         return judges
 
     def _true(self, name: str) -> _Judge:
+        if name == "check" and self.check:
+            return self.check
+        assert self.true is not None, "without true images nothing is scored on them"
         if name == "oracle":
             return _Judge(self.true.images[self.true.held_out], self.true.labels[self.true.held_out])
         if self.test is None:
-            test = teachers.true_images(self.config, self.data_dir, "test")
+            test = true_images(self.config, self.data_dir, "test")
+            assert test is not None, "a set has both splits"
             self.test = _Judge(test.images, test.labels)
         return self.test
 

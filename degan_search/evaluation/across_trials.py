@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from degan_search.data.images import denormalise
+from degan_search.networks.front import resized
 from degan_search.settings.criteria import Needs, in_ledger
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.system import seeds
@@ -61,7 +62,7 @@ def agreements(
             continue
         source = GeneratorSource(competitor.generator, competitor.latent, teacher)
         made, logits = source.make(OWN_IMAGES, seeds.generator(competitor.seed, "cross", device=str(device)))
-        shown = denormalise(made)
+        shown = denormalise(resized(made, (held_out.shape[2], held_out.shape[3])))
         own[competitor.trial_id] = _scores(Needs.OWN_GENERATOR, (predict(competitor.student, shown), logits))
         images.append(shown[:share])
         owner.append(torch.full((len(images[-1]),), index, device=device))

@@ -11,9 +11,8 @@ from torch import nn
 
 from degan_search import ledger
 from degan_search.ledger.columns import State
-from degan_search.networks import table
 from degan_search.networks.dcgan import build_generator
-from degan_search.networks.table import build_classifier
+from degan_search.networks.takes import generated_size, student_input, teacher_input, untrained
 from degan_search.settings.trial import TrialConfig
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError, close_matches
@@ -61,23 +60,24 @@ def has_student(run: Path, trial_id: str) -> bool:
 
 
 def load_student(run: Path, trial_id: str, config: TrialConfig, classes: int) -> nn.Module:
-    """Return a finished trial's student, in eval mode: images [N, C, 32, 32] in [-1, 1] to logits [N, classes].
+    """Return a finished trial's student, in eval mode: images [N, C, H, W] in [-1, 1] to logits [N, classes].
 
     Raises:
         UserError: its file is missing, broken or another network's.
     """
     student = config.student
-    model = build_classifier(student.network, classes, student.width, table.channels(config.teacher.network))
+    model = untrained(student.network, classes, student.width, student_input(config))
     return _filled(model, _file(run, trial_id, "student"), trial_id)
 
 
-def load_generator(run: Path, trial_id: str, config: TrialConfig, channels: int) -> nn.Module:
-    """Return a finished trial's generator, in eval mode: noise [N, latent] to images [N, channels, 32, 32] in (-1, 1).
+def load_generator(run: Path, trial_id: str, config: TrialConfig) -> nn.Module:
+    """Return a finished trial's generator, in eval mode: noise [N, latent] to images [N, C, size, size] in (-1, 1).
 
     Raises:
         UserError: its file is missing (methods that distil from images have none), broken or another network's.
     """
-    model = build_generator(channels, config.gan.width, config.gan.latent)
+    takes = teacher_input(config.teacher)
+    model = build_generator(takes.channels, config.gan.width, config.gan.latent, generated_size(config.gan, takes))
     return _filled(model, _file(run, trial_id, "generator"), trial_id)
 
 

@@ -26,12 +26,14 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from degan_search.data import proxies as proxy_sets
 from degan_search.data.images import ImageSet, normalise, to_input
-from degan_search.networks import table
 from degan_search.networks.batch_statistics import statistics_distance
+from degan_search.networks.image_input import ImageInput
 from degan_search.networks.own import scripted
+from degan_search.networks.takes import teacher_input
 from degan_search.settings.criteria import Direction
 from degan_search.settings.trial import TeacherConfig
 from degan_search.stages import teacher as teachers
+from degan_search.stages.true_images import true_images
 from degan_search.system import seeds
 from degan_search.system.errors import UserError
 from degan_search.training.measures import coverage, effective_classes, mean_entropy, predict
@@ -214,18 +216,22 @@ def relatedness(
     given = []
     for name, count in proxies:
         tell(f"Loading {name}")
-        given.append(_load(name, count, images, data_dir, table.channels(config.network)))
-    tell(f"Loading {config.dataset}")
-    truth = teachers.true_images(config, data_dir)
+        given.append(_load(name, count, images, data_dir, teacher_input(config)))
+    if config.dataset:
+        tell(f"Loading {config.dataset}")
+    elif true:
+        raise UserError("true images are asked for, and there are none: name them in teacher.dataset")
+    truth = true_images(config, data_dir)
     teacher = teachers.obtain(config, truth, cache, lambda at: tell(f"Training the teacher, step {at.step}"), device)
-    model, plain = teacher.model(device), random_network(teacher.channels).to(device)
-    learned = ImageSet(config.dataset, truth.images, truth.labels, truth.classes).take(truth.train)
+    model, plain = teacher.model(device), random_network(teacher.takes.channels).to(device)
+    learned = truth and ImageSet("true", truth.images, truth.labels, truth.classes).take(truth.train)
     known: dict[int, View] = {}
     rows = []
     for (name, count), loaded in zip(proxies, given, strict=True):
         tell(f"Measuring {name}")
-        view, size = view_of(model, plain, loaded), min(len(loaded), len(learned))
-        if true and size not in known:
+        view = view_of(model, plain, loaded)
+        size = min(len(loaded), len(learned)) if learned else len(loaded)
+        if learned and true and size not in known:
             known[size] = view_of(model, plain, learned.sample(size, seed=0).images)
         values = {
             key: measure.of(view, known.get(size)) for key, measure in MEASURES.items() if true or not measure.true
@@ -252,7 +258,7 @@ def view_of(model: nn.Module, plain: nn.Module, images: UInt8[np.ndarray, "n c h
 
 
 def random_network(channels: int) -> nn.Module:
-    """Return a small convolutional network with fixed random weights: images [N, channels, 32, 32] to [N, 128].
+    """Return a small convolutional network with fixed random weights: images [N, channels, H, W] to [N, 128].
 
     A feature space that is the same for every proxy and every teacher and needs no download. Random networks
     compare sets of images that an ImageNet network was not made for better than that one does (Naeem et al.
@@ -269,13 +275,13 @@ def random_network(channels: int) -> nn.Module:
 
 
 def _load(
-    name: str, count: int | None, most: int, data_dir: Path | None, channels: int
+    name: str, count: int | None, most: int, data_dir: Path | None, takes: ImageInput
 ) -> UInt8[np.ndarray, "n c h w"]:
-    loaded = proxy_sets.load(name, "train", data_dir)
+    loaded = proxy_sets.load(name, "train", data_dir, size=takes.size)
     size = min(most, len(loaded), len(loaded) if count is None else count)
     if size < FEWEST:
         raise UserError(f"proxy {name!r}: {size} images are too few to measure; {FEWEST} are needed")
-    return to_input(loaded.sample(size, seed=0).images, channels)
+    return to_input(loaded.sample(size, seed=0).images, takes.channels, takes.size)
 
 
 def _as_they_are(features: Features) -> nn.Module:

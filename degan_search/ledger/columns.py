@@ -22,7 +22,7 @@ from degan_search.settings.resolve import flatten, parse, stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 class State(StrEnum):
@@ -103,6 +103,7 @@ SCORE_METRICS: dict[str, Direction] = {
     "test_accuracy": "max",
     "teacher_oracle_accuracy": "max",
     "teacher_test_accuracy": "max",
+    "teacher_check_accuracy": "max",
     "old_accuracy": "max",
     "new_accuracy": "max",
 }
@@ -166,6 +167,7 @@ def score_schema() -> pa.Schema:
             *((name, pa.float64()) for name in SCORE_METRICS),
             ("n_oracle", pa.int64()),
             ("n_test", pa.int64()),
+            ("n_check", pa.int64()),
             ("schema_version", pa.int32()),
         ]
     )

@@ -3,7 +3,7 @@
 from torch import nn
 
 
-def build_generator(channels: int, width: int = 64, latent: int = 100) -> nn.Module:
+def build_generator(channels: int, width: int = 64, latent: int = 100, size: int = 32) -> nn.Module:
     """Build the generator: noise [N, latent] or [N, latent, 1, 1] to images [N, channels, 32, 32] in (-1, 1).
 
     `width` is the number of channels before the last layer; the paper's is 64. Weights are drawn from
@@ -22,7 +22,7 @@ def build_generator(channels: int, width: int = 64, latent: int = 100) -> nn.Mod
     return _initialised(nn.Sequential(*layers, last, nn.Tanh()))
 
 
-def build_discriminator(channels: int, width: int = 64) -> nn.Module:
+def build_discriminator(channels: int, width: int = 64, size: int = 32) -> nn.Module:
     """Build the discriminator: images [N, channels, 32, 32] in [-1, 1] to logits [N] of being real.
 
     The paper's sigmoid is part of the losses. `width` is the number of channels after the first layer; the

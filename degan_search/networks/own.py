@@ -1,8 +1,7 @@
-"""Networks of the user's own: what they give is turned to logits, and their device is known."""
+"""Networks of the user's own: whether they can be looked into, and what they give."""
 
 from __future__ import annotations
 
-import itertools
 from typing import Literal
 
 import torch
@@ -14,11 +13,6 @@ SMALLEST = 1e-20
 """Probabilities below count as this one, whose logarithm is finite, and the gradient of it too."""
 ROUNDING = 0.01
 """How far the sum of probabilities in half precision may be from 1."""
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of a network with parameters or buffers."""
-    return next(itertools.chain(model.parameters(), model.buffers())).device
 
 
 def scripted(model: nn.Module) -> bool:
@@ -39,29 +33,3 @@ def outputs_of(outputs: Float[Tensor, "n k"]) -> Outputs:
     if are_shares(values):
         return "probabilities"
     return "log_probabilities" if are_shares(values.exp()) else "logits"
-
-
-class OwnNetwork(nn.Module):
-    """A network whose outputs are turned to logits: images [N, C, H, W] to [N, K].
-
-    The logarithms of probabilities are logits: their softmax gives the probabilities again.
-    """
-
-    def __init__(self, network: nn.Module, outputs: Outputs = "logits") -> None:
-        super().__init__()
-        self.network, self.outputs = network, outputs
-        # A frozen TorchScript module has neither parameters nor buffers that would tell its device.
-        self.register_buffer("place", torch.zeros(()), persistent=False)
-
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        """Return logits."""
-        given: Tensor = self.network(images)
-        if self.outputs == "probabilities":
-            return given.float().clamp_min(SMALLEST).log()
-        return given.clamp_min(torch.tensor(SMALLEST).log().item()) if self.outputs == "log_probabilities" else given
-
-
-def as_logits(network: nn.Module, outputs: Outputs) -> nn.Module:
-    """Return the network itself if it gives logits and its device is known; else one that does."""
-    known = next(itertools.chain(network.parameters(), network.buffers()), None) is not None
-    return network if known and outputs == "logits" else OwnNetwork(network, outputs)

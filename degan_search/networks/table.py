@@ -9,6 +9,7 @@ from functools import partial
 from torch import nn
 
 from degan_search.networks.alexnet import alexnet
+from degan_search.networks.image_input import ImageInput
 from degan_search.networks.inception import inception_v3
 from degan_search.networks.lenet import lenet
 from degan_search.networks.resnet import ZeroPadding, resnet
@@ -40,7 +41,9 @@ CLASSIFIERS: dict[str, Network] = {
 }
 
 
-def build_classifier(name: str, classes: int, width: int | None = None, channels: int | None = None) -> nn.Module:
+def build_classifier(
+    name: str, classes: int, width: int | None = None, channels: int | None = None, size: tuple[int, int] = (32, 32)
+) -> nn.Module:
     """Build the classifier `name` of CLASSIFIERS, at the table's width and channels unless told otherwise.
 
     It takes images [N, channels, 32, 32] in [-1, 1] and gives logits [N, classes]; it is in train mode, and
@@ -56,6 +59,11 @@ def build_classifier(name: str, classes: int, width: int | None = None, channels
         if value < 1:
             raise UserError(f"{what} of classifier {name!r} is {value}; it must be 1 or more.")
     return network.build(classes, channels, width)
+
+
+def default_input(name: str) -> ImageInput:
+    """Return what a network says it takes (stand-in)."""
+    return ImageInput(channels=channels(name))
 
 
 def channels(network: str) -> int:

@@ -19,6 +19,8 @@ from degan_search.ledger.columns import config_of
 from degan_search.networks.frozen import freeze
 from degan_search.stages import teacher as teachers
 from degan_search.stages import teacher_file
+from degan_search.stages.teacher_file import Teacher
+from degan_search.stages.true_images import true_images
 from degan_search.storage.layout import CACHE
 from degan_search.system import seeds
 from degan_search.system.device import choose_device, set_up_torch
@@ -95,7 +97,7 @@ def generate(
     set_up_torch(threads)
     device = choose_device()
     teacher, classes = _teacher(run, row, storage or run.resolve().parent, data_dir, device, show)
-    generator = networks.load_generator(run, str(row["trial_id"]), config, teacher.channels)
+    generator = networks.load_generator(run, str(row["trial_id"]), config)
     wanted = _wanted(order, len(classes))
     counts, drawn = np.zeros(len(classes), np.int64), 0
     about = {"run": run.resolve().name, "trial_id": row["trial_id"], "seed": order.seed, "classes": classes}
@@ -117,23 +119,24 @@ def generate(
 
 def _teacher(
     run: Path, row: pd.Series, storage: Path, data_dir: Path | None, device: str, show: Show
-) -> tuple[teachers.Teacher, tuple[str, ...]]:
+) -> tuple[Teacher, tuple[str, ...]]:
     """Return the trial's teacher and its class names; a teacher that is not in the cache is trained again."""
     config = teacher_file.recorded(config_of(row).teacher)
-    named_files.check(run, [config.path], [config.dataset])
-    show(f"true images {config.dataset}", 0, None)
-    true = teachers.true_images(config, data_dir)
+    named_files.check(run, [config.path], [config.dataset] if config.dataset else [])
+    show(f"true images {config.dataset}" if config.dataset else "the teacher", 0, None)
+    true = true_images(config, data_dir)
 
     def tell(progress: Progress) -> None:
         show("training the teacher, which is not in the cache", progress.step, progress.of)
 
     teacher = teachers.obtain(config, true, storage / CACHE, tell, device)
     if pd.notna(row["teacher_hash"]) and teacher.hash != row["teacher_hash"]:
+        what = f"{config.dataset!r} here holds other images (or teacher.path another teacher)"
         raise UserError(
-            f"{config.dataset!r} here holds other images (or teacher.path another teacher) than when {row['trial_id']} "
-            "ran; name the folder it used with --data-dir"
+            f"{what if config.dataset else 'teacher.path holds another teacher'} than when {row['trial_id']} ran; "
+            "name the folder it used with --data-dir"
         )
-    return teacher, true.classes
+    return teacher, teacher.class_names
 
 
 def _wanted(order: Order, classes: int) -> Int64[np.ndarray, " k"]:

@@ -17,6 +17,7 @@ from degan_search.settings.trial import TeacherConfig
 from degan_search.stages import teacher as teachers
 from degan_search.stages import teacher_file
 from degan_search.stages.image_sources import GeneratorSource
+from degan_search.stages.true_images import true_images
 from degan_search.system import seeds
 from degan_search.system.errors import UserError
 from degan_search.training.measures import predict
@@ -53,21 +54,20 @@ def class_samples(run: Path, trial_id: str, data_dir: Path | None, cache: Path, 
     file = cache / f"{row['teacher_hash']}.safetensors"
     if config.teacher.path is None and not file.is_file():
         raise UserError(f"the teacher of {trial_id} is not kept at {file}: --storage must name the folder of its cache")
-    teacher, class_names = _teacher(config.teacher, data_dir, cache)
+    teacher = _teacher(config.teacher, data_dir, cache)
     if teacher.hash != row["teacher_hash"]:
         raise UserError(f"{config.teacher.dataset!r} holds other images here than when {trial_id} ran: see --data-dir")
     model = teacher.model()
-    generator = networks.load_generator(run, trial_id, config, teacher.channels)
+    generator = networks.load_generator(run, trial_id, config)
     source = GeneratorSource(generator, config.gan.latent, model)
     made = denormalise(source.make(images, seeds.generator(config.seed, "show"))[0])
     proxy = load_proxy(config, data_dir).images
     drawn = proxy[np.random.default_rng(config.seed).permutation(len(proxy))[:images]]
     classes = [predict(model, part).argmax(dim=1).numpy() for part in (made, torch.from_numpy(drawn))]
-    return Samples(made.numpy(), classes[0], drawn, classes[1], class_names)
+    return Samples(made.numpy(), classes[0], drawn, classes[1], teacher.class_names)
 
 
 @lru_cache(maxsize=1)
-def _teacher(config: TeacherConfig, data_dir: Path | None, cache: Path) -> tuple[teachers.Teacher, tuple[str, ...]]:
-    """Return the teacher and its classes; kept, as a run's trials have one."""
-    true = teachers.true_images(config, data_dir)
-    return teachers.obtain(teacher_file.recorded(config), true, cache), true.classes
+def _teacher(config: TeacherConfig, data_dir: Path | None, cache: Path) -> teacher_file.Teacher:
+    """Return the teacher; kept, as a run's trials have one."""
+    return teachers.obtain(teacher_file.recorded(config), true_images(config, data_dir), cache)

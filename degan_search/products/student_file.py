@@ -16,7 +16,7 @@ from degan_search.data.write import check_new, unfinished_path
 from degan_search.evaluation import networks
 from degan_search.ledger.columns import config_of
 from degan_search.networks import table
-from degan_search.stages import teacher as teachers
+from degan_search.stages.true_images import true_images
 from degan_search.system import provenance
 from degan_search.system.errors import UserError
 from degan_search.trial.images import load_proxy
@@ -64,7 +64,8 @@ def export_student(
     check_new(out)
     row = networks.find(run, trial, "student")
     config = config_of(row)
-    classes = teachers.true_images(config.teacher, data_dir).classes
+    true = true_images(config.teacher, data_dir)
+    classes = true.classes if true else ()
     if config.task == "incremental":
         classes += load_proxy(config, data_dir).classes
     student = networks.load_student(run, str(row["trial_id"]), config, len(classes))

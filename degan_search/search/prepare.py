@@ -12,7 +12,7 @@ from degan_search.settings.trial import TrialConfig
 from degan_search.storage.layout import CACHE
 from degan_search.system.device import choose_device
 from degan_search.training.loop import Progress
-from degan_search.trial.inputs import Inputs, gather, inputs_key, load
+from degan_search.trial.inputs import Inputs, Loaded, gather, inputs_key, load
 
 
 def prepare(configs: list[TrialConfig], options: Options, console: Console) -> dict[str, Inputs]:
@@ -42,10 +42,20 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
         with console.status(escape(f"Making the comparison images of {config.proxy} ...")):
             made[key] = gather(found, cache, device, parallel_runner(options))
         console.print(
-            f"{config.proxy}: {len(found.proxy.images):,} images, {len(made[key].bank):,} to compare on; teacher "
-            f"{config.teacher.network} on {config.teacher.dataset}, held-out accuracy "
-            f"{found.teacher.holdout_accuracy:.1%}",
+            f"{config.proxy}: {len(found.proxy.images):,} images, {len(made[key].bank):,} to compare on; "
+            f"{_described(found)}",
             highlight=False,
             soft_wrap=True,
         )
     return made
+
+
+def _described(loaded: Loaded) -> str:
+    """Return a teacher in words."""
+    teacher, height, width = loaded.teacher, *loaded.teacher.takes.size
+    named = f"teacher {loaded.config.teacher.network}, {teacher.classes} classes"
+    if height != 32 or width != 32:
+        named += f", {height}x{width} pixels"
+    if teacher.holdout_accuracy is None:
+        return f"{named}, no true data"
+    return f"{named} on {loaded.config.teacher.dataset}, held-out accuracy {teacher.holdout_accuracy:.1%}"

@@ -27,6 +27,8 @@ class Needs(StrEnum):
     """Images from the generators of all other trials, and held-out proxy images."""
     TRUE_DATA = "true data"
     """Held-out true images and their labels."""
+    CHECK = "check images"
+    """A few labelled images (`teacher.check`)."""
 
 
 @dataclass(frozen=True)
@@ -163,13 +165,24 @@ _TABLE = (
         help="accuracy on the held-out share of the true training images",
         after_search=True,
     ),
+    Criterion(
+        "check_accuracy",
+        "accuracy",
+        "max",
+        Needs.CHECK,
+        column=13,
+        help="accuracy on the few labelled images of teacher.check",
+        after_search=True,
+    ),
 )
 
 CRITERIA: dict[str, Criterion] = {criterion.name: criterion for criterion in _TABLE}
 """By name, in the order in which they are shown."""
 TRUE = "oracle_accuracy"
 """The one criterion that needs true data."""
-DATA_FREE = tuple(name for name in CRITERIA if name != TRUE)
+CHECK = "check_accuracy"
+"""The one criterion that needs a few labelled images."""
+DATA_FREE = tuple(name for name in CRITERIA if name not in (TRUE, CHECK))
 """The criteria that need no true data."""
 
 
@@ -178,7 +191,7 @@ def needing(*needs: Needs) -> tuple[str, ...]:
     return tuple(criterion.name for criterion in _TABLE if criterion.needs in needs)
 
 
-OBJECTIVES = needing(Needs.BANK, Needs.HELD_OUT_PROXY, Needs.TRUE_DATA)
+OBJECTIVES = needing(Needs.BANK, Needs.HELD_OUT_PROXY, Needs.TRUE_DATA, Needs.CHECK)
 """What a search may maximise: measured of any student, as soon as its trial or a probe ends."""
 
 

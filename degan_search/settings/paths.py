@@ -9,7 +9,11 @@ from typing import Any
 from degan_search.system.errors import UserError
 
 FILES = ("teacher.path",)
-SETS = ("teacher.dataset", "proxy")
+NETWORKS = ("teacher.network", "student.network")
+"""Settings that may name a file of the user's own, as net.py:build or net.onnx."""
+CLASSES = ("teacher.classes",)
+"""Settings that may name a text file."""
+SETS = ("teacher.dataset", "teacher.check", "proxy")
 """Settings that may name a user's own images, as in folder:PATH."""
 KINDS = ("folder", "parquet", "npz")
 
@@ -40,9 +44,18 @@ def with_whole_paths(values: Any, name: str = "") -> Any:
         return [with_whole_paths(value, name) for value in values]
     if not isinstance(values, str):
         return values
-    if name.endswith(tuple(f".{setting}" for setting in FILES)):
+    if _is(name, FILES):
         return whole(values)
+    if _is(name, NETWORKS):
+        file, colon, function = values.partition(".py:")
+        return f"{whole(file)}{colon}{function}" if colon else whole(values) if values.endswith(".onnx") else values
+    if _is(name, CLASSES):
+        return values if "\n" in values or values.isdecimal() else whole(values)
     kind, colon, path = values.partition(":")
-    if colon and path and kind in KINDS and name.endswith(tuple(f".{setting}" for setting in SETS)):
+    if colon and path and kind in KINDS and _is(name, SETS):
         return f"{kind}:{whole(path)}"
     return values
+
+
+def _is(name: str, settings: tuple[str, ...]) -> bool:
+    return name.endswith(tuple(f".{setting}" for setting in settings))

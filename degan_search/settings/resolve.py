@@ -46,6 +46,7 @@ def trial_config(*settings: Mapping[str, Any]) -> TrialConfig:
         UserError: an unknown key or a value out of range, named with its place.
     """
     defaults = TrialConfig().model_dump(mode="json")
+    defaults["teacher"]["dataset"] = None  # what it is then, `TeacherConfig` says, by the other settings
     return parse(TrialConfig, merge(defaults, *(_with_profiles(merge({}, layer), defaults) for layer in settings)))
 
 

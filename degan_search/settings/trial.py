@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from degan_search.settings.criteria import OBJECTIVES
+from degan_search.settings.image_input import InputConfig
 from degan_search.settings.values import (
     Batch,
+    ClassNames,
     Count,
     ImageCount,
     Model,
@@ -25,6 +27,10 @@ from degan_search.settings.values import (
     Weight,
     Width,
 )
+
+TRAINED_ON = "cifar10"
+"""True images where neither they nor a teacher's file are named: the paper's."""
+ONNX = ".onnx"
 
 
 class FitConfig(Model):
@@ -87,13 +93,22 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 class TeacherConfig(Model):
-    """The classifier that is given, and the true images it was trained on."""
+    """The classifier that is given, and the true images it was trained on, if they are there."""
 
-    dataset: Name = "cifar10"
+    dataset: Name | None = None
+    """True images, labelled. None: there are none, if the teacher is a file; else it is trained, on `TRAINED_ON`."""
     network: Name = "alexnet"
+    """A name that `networks.table.build_classifier` knows: built in, torchvision/NAME, FILE.py:FUNCTION, FILE.onnx."""
     width: Width | None = None
     path: Name | None = None
-    """A teacher of the user's own: a state dict of `network` (.safetensors, .pt), or TorchScript if it is trusted."""
+    """A teacher of the user's own: a state dict of `network` (.safetensors, .pt), ONNX, or TorchScript if trusted."""
+    input: InputConfig = InputConfig()
+    classes: ClassNames | None = None
+    """Names, a text file with one on each line, or how many there are; None: those of the true images, or as many as
+    the file's network has outputs."""
+    check: Name | None = None
+    """A few labelled images, on which finished students are measured: nothing trains on them, and no search sees them
+    unless `objective` is `check_accuracy`."""
     trusted: bool = False
     """Lets a TorchScript file at `path` run its own program, which can read and write files.
     Only for a file from a source that you trust."""
@@ -104,6 +119,21 @@ class TeacherConfig(Model):
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     """`binary_cross_entropy`: a sigmoid for each class, as iCaRL trains."""
     fit: FitConfig = FitConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        """An ONNX file is network and weights in one; a teacher that is no file is trained on true images."""
+        if not isinstance(values, dict):
+            return values
+        network, path = values.get("network"), values.get("path")
+        if isinstance(network, str) and network.endswith(ONNX) and path is None:
+            values = values | {"path": network}
+        elif isinstance(path, str) and path.endswith(ONNX):
+            values = values | {"network": path}
+        if values.get("dataset") is None and values.get("path") is None:
+            values = values | {"dataset": TRAINED_ON}
+        return values
 
 
 class GanConfig(Model):
@@ -116,6 +146,9 @@ class GanConfig(Model):
     lambda_bn: Weight = 0.0
     """Not the paper's: generated images are drawn to the statistics that the teacher's BatchNorm layers keep."""
     width: Width = 64
+    size: Literal[8, 16, 32, 64, 128, 256] | None = None
+    """Height and width of the images that it makes; None: the largest power of two that the teacher's input holds, at
+    most 128. The networks' own sizes may differ: images are resized on their way to them."""
     latent: Annotated[int, Field(ge=1, le=4096)] = 100
     batch_size: Annotated[int, Field(ge=2, le=2**16)] = 2048
     batch_of: Literal["used", "set"] = "set"
@@ -131,7 +164,10 @@ class StudentConfig(Model):
     """The network that is distilled."""
 
     network: Name = "alexnet_half"
+    """As `teacher.network`, but no file of weights."""
     width: Width | None = None
+    input: InputConfig = InputConfig()
+    """What is not said is as the student's network says, then as the teacher's."""
 
 
 class DistillConfig(FitConfig):
@@ -236,6 +272,9 @@ class TrialConfig(Model):
     """`incremental`: the teacher, of `teacher.dataset`'s classes, learns the proxy's classes as well (Table 3)."""
     method: Name = "degan"
     proxy: Name = "cifar100/related_90"
+    proxy_fit: Literal["crop", "stretch"] = "crop"
+    """How images of another shape become the teacher's: the shorter side is scaled and the middle cropped out, or each
+    side is scaled by itself."""
     count: ImageCount | None = None
     """Proxy images used, drawn class-balanced; None: all."""
     shots: ImageCount = 10
@@ -255,6 +294,6 @@ class TrialConfig(Model):
     zskd: ZskdConfig = ZskdConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     objective: Literal[*OBJECTIVES] = "balanced_soft_agreement"  # type: ignore[valid-type]
-    """What the search maximises. All but `oracle_accuracy` need no true data."""
+    """What the search maximises. All but `oracle_accuracy` and `check_accuracy` need no true data."""
     probe: ProbeConfig = ProbeConfig()
     bank: BankConfig = BankConfig()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from degan_search.system.errors import visible
 
@@ -18,6 +18,31 @@ def _visible(text: str) -> str:
 Text = Annotated[str, AfterValidator(_visible)]
 """A file of settings holds no other text, so that what is written is read back."""
 Name = Annotated[Text, Field(max_length=1000)]
+
+
+def _one_text(value: object) -> object:
+    """Turn a number of classes to text, and a list of names to lines."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list | tuple) and all(isinstance(name, str | int) for name in value):
+        return "\n".join(_visible(str(name)) for name in value)
+    return value
+
+
+def _classes(text: str) -> str:
+    names = text.split("\n")
+    if len(names) > 1:
+        if len(set(names)) < len(names) or not all(name.strip() for name in names):
+            raise ValueError("names of classes must differ, and none be empty")
+        return text
+    if text.isdecimal() and not 2 <= int(text) <= MOST_CLASSES:
+        raise ValueError(f"there must be 2 to {MOST_CLASSES} classes")
+    return _visible(text)
+
+
+MOST_CLASSES = 100_000
+ClassNames = Annotated[str, BeforeValidator(_one_text), AfterValidator(_classes), Field(max_length=2**20)]
+"""Names of classes, one on each line; or a number of classes, or the path of a text file with the names."""
 # With upper bounds, settings from an untrusted file cannot ask for all of a machine's memory.
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Width = Annotated[int, Field(ge=1, le=512)]

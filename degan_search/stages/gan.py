@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -165,7 +166,7 @@ def _nothing(fake: Tensor) -> Tensor:
 
 def build(
     config: GanConfig,
-    channels: int,
+    shape: Sequence[int],
     teacher: nn.Module,
     context: Context,
     adversarial: bool = True,
@@ -175,18 +176,18 @@ def build(
 
     Args:
         config: sizes, rates and weights.
-        channels: of the images, 1 or 3.
+        shape: of the images: channels, then height and width, which are equal.
         teacher: frozen.
         context: the seed of the weights, the precision of the steps, and the device, on which `teacher` and `student`
             lie already.
         adversarial: whether there is a discriminator.
         student: an untrained student and how it is distilled; `lambda_s` needs it.
     """
-    generator = untrained_generator(config, channels, context)
+    generator = untrained_generator(config, shape, context)
     gan = Gan(config, generator, _adam(generator, config), teacher, precision=context.precision)
     if adversarial:
         with context.seeded("gan", "discriminator"):
-            discriminator = build_discriminator(channels, config.width)
+            discriminator = build_discriminator(shape[0], config.width, shape[1])
         gan.discriminator = _placed(discriminator, context)
         gan.adam_d = _adam(gan.discriminator, config)
     if config.lambda_s:
@@ -196,10 +197,10 @@ def build(
     return gan
 
 
-def untrained_generator(config: GanConfig, channels: int, context: Context) -> nn.Module:
+def untrained_generator(config: GanConfig, shape: Sequence[int], context: Context) -> nn.Module:
     """Return the generator as training begins with it, on the device."""
     with context.seeded("gan", "generator"):
-        generator = build_generator(channels, config.width, config.latent)
+        generator = build_generator(shape[0], config.width, config.latent, shape[1])
     return _placed(generator, context)
 
 

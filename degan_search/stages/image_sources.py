@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from degan_search.data.images import augment, normalise
+from degan_search.networks.front import resized
 from degan_search.networks.frozen import freeze
 from degan_search.settings.trial import DistillConfig
 from degan_search.system import device
@@ -210,7 +211,10 @@ class MixedBatches:
         made, made_logits = next(self.generated)
         real, real_logits = next(self.images)
         mixed = max(1, min(len(made) - 1, len(real), round(self.share * len(made))))
-        return torch.cat([made[mixed:], real[:mixed]]), torch.cat([made_logits[mixed:], real_logits[:mixed]])
+        size = real.shape[2], real.shape[3]
+        return torch.cat([resized(made[mixed:], size), real[:mixed]]), torch.cat(
+            [made_logits[mixed:], real_logits[:mixed]]
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generated and of the proxy images."""

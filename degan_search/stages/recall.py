@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from degan_search.networks.front import resized
 from degan_search.stages.image_sources import Batches
 
 Images = Float[Tensor, "n c h w"]
@@ -54,6 +55,7 @@ class RecallFromBatches:
     def __call__(self, new: Images) -> tuple[Images, Float[Tensor, "m old"]]:
         """Return the next batch."""
         images, logits = (part.float() for part in next(self.batches))
+        images = resized(images, (new.shape[2], new.shape[3]))
         mixed = round(self.share * len(new))
         if not mixed:
             return images, logits

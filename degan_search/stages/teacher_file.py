@@ -1,4 +1,4 @@
-"""A teacher's weights from a file, read without trust."""
+"""A teacher as bytes, and its weights from a file, read without trust."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import argparse
 import io
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from degan_search.networks.front import Classifier
+from degan_search.networks.frozen import freeze
+from degan_search.networks.image_input import ImageInput
+from degan_search.networks.own import Outputs
 from degan_search.networks.table import build_classifier
+from degan_search.networks.takes import teacher_input
 from degan_search.settings.paths import whole
 from degan_search.settings.trial import TeacherConfig
 from degan_search.stages.checkpoint_state import describe, find_state, misfit, nearest
@@ -21,6 +28,43 @@ from degan_search.system.weights_file import read_tensors
 TRUST = "DEGAN_SEARCH_TRUSTED"
 _TRUSTED: set[str | None] = set()
 """Files that the user's own settings have called trusted in this process, by path."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher as bytes, so that workers can share it; `model` makes the frozen network."""
+
+    config: TeacherConfig
+    data: bytes
+    suffix: str
+    class_names: tuple[str, ...]
+    hash: str
+    holdout_accuracy: float | None
+    """On held-out true images; None: there are none."""
+    outputs: Outputs = "logits"
+    """What the network gives; `model` gives logits always."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes it knows."""
+        return len(self.class_names)
+
+    @property
+    def takes(self) -> ImageInput:
+        """What the network takes, and the shape in which images are given to it."""
+        return teacher_input(self.config)
+
+    def model(self, device: str = "cpu") -> nn.Module:
+        """Return the frozen network on a device, in eval mode: images in [-1, 1] to logits."""
+        network = freeze(read_network(self.config, self.data, self.suffix, self.classes, device))
+        return Classifier(network, self.takes, self.outputs).to(device)
+
+
+def decisive(config: TeacherConfig) -> dict[str, Any]:
+    """Return the settings that decide what a teacher gives, without those that are left out: they came later."""
+    about = config.model_dump(mode="json", exclude={"trusted", "check", "input", "classes"})
+    given = config.input.model_dump(mode="json", exclude_none=True)
+    return about | ({"input": given} if given else {})
 
 
 def trust(config: TeacherConfig) -> None:
@@ -43,7 +87,7 @@ def read_network(
     config: TeacherConfig,
     data: bytes,
     suffix: str,
-    classes: int,
+    classes: int | None,
     device: str = "cpu",
     note: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
@@ -55,7 +99,7 @@ def read_network(
         config: the network, and whether TorchScript is trusted.
         data: safetensors, TorchScript, or what torch.save wrote: a state dict, or a checkpoint with one in it.
         suffix: of the file's name.
-        classes: how many outputs a built-in network has.
+        classes: how many outputs a network has that is built from its name; None: as many as the file's.
         device: where TorchScript is loaded to; its constants cannot be moved. Other networks are on the CPU.
         note: is told what the user should know.
 
@@ -72,7 +116,10 @@ def read_network(
     with seeds.seeded(
         config.seed, "teacher", "weights"
     ):  # the weights are replaced, but torch's global generator must not advance
-        model = build_classifier(config.network, classes, config.width)
+        takes = teacher_input(config)
+        if classes is None:
+            classes = classes_in(loaded, config, what)
+        model = build_classifier(config.network, classes, config.width, takes.channels, takes.size)
     expected = model.state_dict()
     found = find_state(loaded, expected, what)
     state = found.state

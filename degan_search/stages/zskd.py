@@ -20,8 +20,6 @@ from degan_search.system.errors import UserError
 from degan_search.training.context import Context
 from degan_search.training.loop import DivergedError, Progress
 
-SIZE = 32
-"""Height and width of the images in pixels."""
 FLOOR = 1e-4
 """Added to each concentration, as in the released code: those of a Dirichlet distribution must be above 0."""
 REPORTS = 50
@@ -80,13 +78,13 @@ class ZskdSynthesis:
     for bit.
     """
 
-    def __init__(self, teacher: nn.Module, config: ZskdConfig, channels: int, context: Context) -> None:
+    def __init__(self, teacher: nn.Module, config: ZskdConfig, shape: tuple[int, int, int], context: Context) -> None:
         """Draw the targets.
 
         Args:
-            teacher: takes [n, channels, 32, 32] in [-1, 1] and gives logits; it is copied, and stays as it is.
+            teacher: takes [n, channels, height, width] in [-1, 1] and gives logits; it is copied, and stays as it is.
             config: how many images, and how they are optimised.
-            channels: of the images, 1 or 3.
+            shape: channels, height and width of the images.
             context: the seed, and the device where they are made.
 
         Raises:
@@ -94,13 +92,13 @@ class ZskdSynthesis:
         """
         numbers = np.random.default_rng(seeds.stream_seed(context.seed, "zskd", "targets"))
         wanted = targets(class_similarity(teacher), config, numbers).to(context.device)
-        self.config, self.channels, self.device = config, channels, context.device
+        self.config, self.shape, self.device = config, shape, context.device
         self.noise_rng = context.generator("zskd", "noise")
         self.teacher = freeze(teacher).to(context.device)
         self.batches = torch.split(wanted, config.batch_size)
         self.steps = len(self.batches) * config.iterations
         self.steps_done = 0
-        self.made: list[UInt8[Tensor, "n c 32 32"]] = []
+        self.made: list[UInt8[Tensor, "n c h w"]] = []
         """The batches of images that are ready."""
         self._begin_batch()
 
@@ -110,7 +108,7 @@ class ZskdSynthesis:
         return self.steps_done == self.steps
 
     @property
-    def images(self) -> UInt8[Tensor, "n c 32 32"]:
+    def images(self) -> UInt8[Tensor, "n c h w"]:
         """The images made so far, as bytes on the device, in the order of `targets`."""
         return torch.cat(self.made)
 
@@ -159,7 +157,7 @@ class ZskdSynthesis:
     def _begin_batch(self) -> None:
         """Draw the next batch's first pixels."""
         count = len(self.batches[len(self.made)])
-        noise = torch.rand(count, self.channels, SIZE, SIZE, generator=self.noise_rng, device=self.device)
+        noise = torch.rand(count, *self.shape, generator=self.noise_rng, device=self.device)
         self._optimise((noise * 2 - 1).contiguous(memory_format=torch.channels_last))
 
     def _optimise(self, pixels: Float[Tensor, "n c h w"]) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
 
 from degan_search.data.images import normalise
-from degan_search.networks.own import device_of
+from degan_search.networks.front import device_of
 from degan_search.settings.criteria import Criterion
 from degan_search.system.errors import UserError
 from degan_search.training.losses import diversity_loss, entropy_loss

@@ -14,7 +14,8 @@ from filelock import FileLock
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from degan_search.data.images import denormalise
+from degan_search.data.images import denormalise, resize
+from degan_search.networks.front import resized
 from degan_search.networks.frozen import freeze
 from degan_search.settings import criteria
 from degan_search.settings.criteria import Needs
@@ -77,6 +78,7 @@ def obtain(
     held_out: Images,
     set_images: int,
     teacher: Callable[[str], nn.Module],
+    size: int,
     key: str,
     cache: Path,
     device: str = "cpu",
@@ -91,6 +93,7 @@ def obtain(
         held_out: the part of the proxy on which no student trains.
         set_images: images of the proxy's set before class filtering.
         teacher: makes the frozen network on a device; TorchScript itself could not be sent to another process.
+        size: height and width of generated images; in the bank they have those of the proxy.
         key: hash of the teacher and of the proxy's images.
         cache: folder of finished banks; a lock makes a second maker wait for the first.
         device: where the generators train.
@@ -98,14 +101,14 @@ def obtain(
     """
     gan_config = gan_config.model_copy(update=UNTUNED)  # the same bank, whatever a search tunes
     precision = precision_of("auto", device)
-    file = cache / f"{stable_hash(config, gan_config, key, set_images, precision)}.safetensors"
+    file = cache / f"{stable_hash(config, gan_config, key, set_images, precision, size)}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     kept = held_out[: config.proxy_images]
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
             parts = run_all(
                 [
-                    partial(_generate, gan_config, config, index, proxy, set_images, teacher, device)
+                    partial(_generate, gan_config, config, index, proxy, set_images, teacher, size, device)
                     for index in range(len(config.generators))
                 ]
             )
@@ -121,6 +124,7 @@ def _generate(
     proxy: Images,
     set_images: int,
     make_teacher: Callable[[str], nn.Module],
+    size: int,
     device: str,
 ) -> Images:
     """Train a generator with the weights at `index` of `config.generators`; returns its images, none if it fails."""
@@ -128,11 +132,11 @@ def _generate(
     settings = gan_config.model_copy(
         update={"lambda_e": lambda_e, "lambda_d": lambda_d, "steps": config.steps or gan_config.steps}
     )
-    images = torch.from_numpy(proxy).to(device)
+    images = torch.from_numpy(resize(proxy, (size, size))).to(device)
     seed = seeds.stream_seed(config.seed, "bank", index)
     context = Context(seed, device, precision_of("auto", device), acceleration_of("graphs", device))
     teacher = make_teacher(device)
-    networks = gan.build(settings, images.shape[1], freeze(teacher, fold_norms=True), context)
+    networks = gan.build(settings, images.shape[1:], freeze(teacher, fold_norms=True), context)
     training = GanTraining(networks, images, set_images, context)
     try:
         while not training.done:
@@ -141,4 +145,5 @@ def _generate(
         return np.empty((0, *proxy.shape[1:]), np.uint8)
     source = GeneratorSource(networks.generator, settings.latent, teacher, precision=context.precision)
     made, _ = source.make(config.generated_images, context.generator("bank", "noise"))
-    return denormalise(made).cpu().numpy()
+    height, width = proxy.shape[2:]
+    return denormalise(resized(made, (height, width))).cpu().numpy()

@@ -9,15 +9,15 @@ from torch import nn
 
 from degan_search.data import proxies
 from degan_search.data.images import split
-from degan_search.networks import table
 from degan_search.networks.batch_statistics import norms
-from degan_search.networks.table import build_classifier
+from degan_search.networks.takes import student_input, teacher_input, untrained
 from degan_search.settings import lengths
 from degan_search.settings.criteria import Needs, needing
 from degan_search.settings.methods import METHODS, normalised
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages import incremental, zskd
-from degan_search.stages import teacher as teachers
+from degan_search.stages.teacher_file import Teacher
+from degan_search.stages.true_images import TrueImages
 from degan_search.system.errors import UserError
 from degan_search.trial.images import Proxy, few_of_each, image_batch
 
@@ -37,12 +37,17 @@ def check(config: TrialConfig) -> None:
         raise UserError(f"objective {config.objective!r} needs proxy images in the bank; raise bank.proxy_images")
     if config.task == "incremental" and config.probe.at:
         raise UserError(f"probe.at = {list(config.probe.at)}: task incremental has no rungs, it must be []")
-    proxies.check(config.proxy)
-    proxies.check(config.teacher.dataset)
-    channels = table.channels(config.teacher.network)
+    _check_true(config)
+    for name in (config.proxy, config.teacher.dataset, config.teacher.check):
+        if name is not None:
+            proxies.check(name)
+    if config.student.network.endswith(ONNX):
+        raise UserError(
+            f"student.network {config.student.network!r} holds weights; a student begins without: name {FORMS}"
+        )
     with torch.device("meta"):  # no weights are drawn
-        teacher = build_classifier(config.teacher.network, 2, config.teacher.width)
-        build_classifier(config.student.network, 2, config.student.width, channels)
+        teacher = untrained(config.teacher.network, 2, config.teacher.width, teacher_input(config.teacher))
+        untrained(config.student.network, 2, config.student.width, student_input(config))
     _check_norms(config, teacher)
 
 
@@ -77,7 +82,7 @@ def check_batches(config: TrialConfig, images: int, set_images: int, train: int)
             )
 
 
-def check_inputs(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages, teacher: teachers.Teacher) -> None:
+def check_inputs(config: TrialConfig, proxy: Proxy, true: TrueImages | None, teacher: Teacher) -> None:
     """Refuse what only the loaded images and the teacher show to be wrong.
 
     Raises:
@@ -90,11 +95,11 @@ def check_inputs(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages, t
         _check_norms(config, teacher.model())
     if config.task == "incremental":
         incremental.expand(teacher.model(), 1, 0)
-        check_new_classes(config, proxy.classes, true.classes)
+        check_new_classes(config, proxy.classes, teacher.class_names)
     if method.source == "zskd":
         zskd.class_similarity(teacher.model())
         split(config.zskd.images, config.teacher.holdout, 0)
-    if method.source == "few_true":
+    if true and method.source == "few_true":
         split(len(few_of_each(true.labels[true.train], config.shots, 0)), config.teacher.holdout, 0)
 
 
@@ -109,6 +114,23 @@ def check_new_classes(config: TrialConfig, new: Iterable[str], old: Iterable[str
             f"{', '.join(known)} of proxy {config.proxy!r} are classes of {config.teacher.dataset!r} already: "
             "task incremental learns new ones"
         )
+
+
+def _check_true(config: TrialConfig) -> None:
+    """Refuse what needs labelled images that are not there."""
+    if config.objective == criteria.CHECK and config.teacher.check is None:
+        raise UserError(f"objective {config.objective!r} needs a few labelled images: name them in teacher.check")
+    if config.teacher.dataset is not None:
+        return
+    method = METHODS[config.method]
+    needs = {
+        f"method {config.method!r} distils from true images": method.source in ("true", "few_true"),
+        f"objective {config.objective!r} is measured on true images": config.objective == criteria.TRUE,
+        "task incremental measures the old classes on true images": config.task == "incremental",
+    }
+    for what, wanted in needs.items():
+        if wanted:
+            raise UserError(f"{what}, and there are none: name them in teacher.dataset, or do without")
 
 
 def _check_norms(config: TrialConfig, teacher: nn.Module) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from degan_search.networks.table import build_classifier
+from degan_search.networks.takes import generated_size, student_input, untrained
 from degan_search.settings.methods import METHODS, Method, normalised
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
@@ -55,6 +55,13 @@ class TrialContext:
             _bank(config, inputs, on_device),
         )
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of generated images."""
+        takes = self.inputs.teacher.takes
+        size = generated_size(self.config.gan, takes)
+        return takes.channels, size, size
+
     def about(self) -> dict[str, str]:
         """Return what must be the same where a trial goes on, so that it gives the same bits."""
         return {
@@ -82,15 +89,15 @@ class TrialContext:
         """Return a student on the device, its weights from the random stream of the stage with this name."""
         student, teacher = self.config.student, self.inputs.teacher
         with self.context.seeded(name, "weights"):
-            model = build_classifier(student.network, teacher.classes, student.width, teacher.channels)
+            model = untrained(student.network, teacher.classes, student.width, student_input(self.config))
         model.to(self.context.device).to(memory_format=torch.channels_last)
         return model
 
     def compare(self, student: nn.Module) -> dict[str, float]:
         """Return the bank's measures, and the objective among them as `score`."""
         measures = self.bank.compare(student)
-        if self.inputs.oracle is not None:
-            images, labels = (self.shared.moved(part) for part in self.inputs.oracle)
+        if self.inputs.judged_on is not None:
+            images, labels = (self.shared.moved(part) for part in self.inputs.judged_on)
             return measures | {"score": accuracy(predict(student, images), labels)}
         return measures | {"score": measures[self.config.objective]}
 

@@ -37,7 +37,7 @@ class GanStage:
         self.trial = trial
         self.gan = _untrained(trial)
         self.rungs = trial.config.probe.at
-        proxy, set_images = trial.shared.proxy, trial.inputs.proxy.set_images
+        proxy, set_images = trial.shared.proxy_of(trial.image_shape[1]), trial.inputs.proxy.set_images
         self.training = GanTraining(self.gan, proxy, set_images, trial.context, self.rungs)
         self.reached: GanProgress | None = None
         """The last step that was reported."""
@@ -151,7 +151,7 @@ def _untrained(trial: TrialContext) -> gan.Gan:
         student = trial.untrained_student("rival"), config.distill
     return gan.build(
         config.gan,
-        trial.inputs.teacher.channels,
+        trial.image_shape,
         trial.fast_teacher,
         trial.context,
         trial.method.adversarial,

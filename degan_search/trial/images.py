@@ -11,11 +11,11 @@ from jaxtyping import Int64
 from degan_search.data import proxies
 from degan_search.data.images import split, to_input
 from degan_search.data.synthetic import Split
-from degan_search.networks import table
+from degan_search.networks.takes import teacher_input
 from degan_search.settings import lengths
 from degan_search.settings.lengths import distill_config
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages import teacher as teachers
+from degan_search.stages.true_images import TrueImages
 from degan_search.system import seeds
 from degan_search.system.errors import UserError
 from degan_search.trial import bank as banks
@@ -55,8 +55,9 @@ def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train"
     Raises:
         UserError: they are not there, broken, or fewer than `count`.
     """
-    images = proxies.load(config.proxy, part, data_dir, config.count if part == "train" else None, seed=0)
-    ready = to_input(images.images, table.channels(config.teacher.network))
+    takes, count = teacher_input(config.teacher), config.count if part == "train" else None
+    images = proxies.load(config.proxy, part, data_dir, count, 0, takes.size, config.proxy_fit)
+    ready = to_input(images.images, takes.channels, takes.size, config.proxy_fit)
     set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
     train, held_out = split(len(ready), config.teacher.holdout, seed=0)
     return Proxy(ready, set_images, train, held_out, images.labels, images.classes)
@@ -84,7 +85,7 @@ def few_of_each(labels: Int64[np.ndarray, " n"], shots: int, seed: int) -> Int64
     return np.concatenate([rng.choice(own, shots, replace=False) for own in rows])
 
 
-def oracle_images(config: TrialConfig, proxy: Proxy, true: teachers.TrueImages) -> tuple[banks.Images, np.ndarray]:
+def oracle_images(config: TrialConfig, proxy: Proxy, true: TrueImages) -> tuple[banks.Images, np.ndarray]:
     """Return the held-out true images with their labels; of the task `incremental` also those of the new classes."""
     images, labels = true.images[true.held_out], true.labels[true.held_out]
     if config.task == "distillation":

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from degan_search.networks import table
+from degan_search.networks.takes import generated_size, teacher_input
+from degan_search.settings import criteria
 from degan_search.settings.methods import METHODS
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TeacherConfig, TrialConfig
 from degan_search.stages import teacher as teachers
-from degan_search.stages.teacher import Teacher, TrueImages
+from degan_search.stages.teacher_file import Teacher
+from degan_search.stages.true_images import LabelledImages, TrueImages, check_images, true_images
 from degan_search.training.loop import Progress
 from degan_search.trial import bank as banks
 from degan_search.trial.checks import check, check_inputs, check_size
@@ -43,8 +45,8 @@ class Inputs:
     """True images, for the methods that distil from them."""
     true_labels: np.ndarray | None = None
     """Of `true_train`, for the method that takes some of each class."""
-    oracle: tuple[banks.Images, np.ndarray] | None = None
-    """Held-out true images and labels, for the objective `oracle_accuracy` alone."""
+    judged_on: tuple[banks.Images, np.ndarray] | None = None
+    """Images and labels for the objectives that are accuracies: held-out true ones, or those of `teacher.check`."""
     _on: dict[str, Shared] = field(default_factory=dict, init=False, repr=False)
 
     def on(self, device: str) -> Shared:
@@ -65,8 +67,10 @@ class Loaded:
 
     config: TrialConfig
     proxy: Proxy
-    true: TrueImages
+    true: TrueImages | None
     teacher: Teacher
+    check: LabelledImages | None = None
+    """The few labelled images of `teacher.check`."""
 
 
 def prepare(
@@ -130,8 +134,9 @@ def load(
             proxies[key] = load_proxy(config, data_dir)
         check_size(config, proxies[key])
     wanted = list(dict.fromkeys(config.teacher for config in configs))
-    show(f"Loading {', '.join(dict.fromkeys(teacher.dataset for teacher in wanted))}")
-    true = {teacher: teachers.true_images(teacher, data_dir) for teacher in wanted}
+    if named := [teacher.dataset for teacher in wanted if teacher.dataset]:
+        show(f"Loading {', '.join(dict.fromkeys(named))}")
+    true = {teacher: true_images(teacher, data_dir) for teacher in wanted}
     if len(wanted) == 1 or train is None:
         trained = {config: teachers.obtain(config, images, cache, report, device) for config, images in true.items()}
     else:
@@ -141,7 +146,8 @@ def load(
     for config in configs:
         proxy, images, teacher = proxies[_proxy_key(config)], true[config.teacher], trained[config.teacher]
         check_inputs(config, proxy, images, teacher)
-        loaded.append(Loaded(config, proxy, images, teacher))
+        few = check_images(config.teacher, data_dir, teacher.class_names)
+        loaded.append(Loaded(config, proxy, images, teacher, few))
     return loaded
 
 
@@ -156,6 +162,7 @@ def gather(loaded: Loaded, cache: Path, device: str = "cpu", run_all: banks.RunA
         proxy.images[banked(config, proxy)],
         proxy.set_images,
         teacher.model,
+        generated_size(config.gan, teacher.takes),
         stable_hash(teacher.hash, digest),
         cache,
         device,
@@ -168,11 +175,20 @@ def gather(loaded: Loaded, cache: Path, device: str = "cpu", run_all: banks.RunA
         proxy,
         bank,
         bank_proxy_images,
-        true_train=true.images[true.train] if uses_true else None,
-        true_held_out=true.images[true.held_out] if uses_true else None,
-        true_labels=true.labels[true.train] if source == "few_true" else None,
-        oracle=oracle_images(config, proxy, true) if config.objective == "oracle_accuracy" else None,
+        true_train=true.images[true.train] if true and uses_true else None,
+        true_held_out=true.images[true.held_out] if true and uses_true else None,
+        true_labels=true.labels[true.train] if true and source == "few_true" else None,
+        judged_on=_judged_on(loaded),
     )
+
+
+def _judged_on(loaded: Loaded) -> tuple[banks.Images, np.ndarray] | None:
+    """Return the images and labels that the objective is measured on, if it is an accuracy."""
+    if loaded.config.objective == criteria.TRUE and loaded.true:
+        return oracle_images(loaded.config, loaded.proxy, loaded.true)
+    if loaded.config.objective == criteria.CHECK and loaded.check:
+        return loaded.check.images, loaded.check.labels
+    return None
 
 
 def inputs_key(config: TrialConfig) -> str:
@@ -182,16 +198,18 @@ def inputs_key(config: TrialConfig) -> str:
     """
     source = METHODS[config.method].source
     true = source if source in ("true", "few_true") else None
-    return stable_hash(config.task, config.teacher, config.proxy, config.count, config.bank, true, config.objective)
+    images = config.proxy, config.count, config.proxy_fit, config.gan.size
+    return stable_hash(config.task, config.teacher, *images, config.bank, true, config.objective)
 
 
 def _proxy_key(config: TrialConfig) -> str:
-    """Return what decides a trial's `Proxy`: name, count, the teacher's channels, and the share held out."""
-    return f"{config.proxy} {config.count} {table.channels(config.teacher.network)} {config.teacher.holdout}"
+    """Return what decides a trial's `Proxy`: name, count, the shape of the teacher's input, and the share held out."""
+    shape = teacher_input(config.teacher).shape
+    return f"{config.proxy} {config.proxy_fit} {config.count} {shape} {config.teacher.holdout}"
 
 
 def _side_by_side(
-    true: Mapping[TeacherConfig, TrueImages], cache: Path, device: str, train: Train
+    true: Mapping[TeacherConfig, TrueImages | None], cache: Path, device: str, train: Train
 ) -> dict[TeacherConfig, Teacher]:
     def obtain(config: TeacherConfig) -> Teacher:
         return teachers.obtain(config, true[config], cache, None, device, train)

@@ -28,7 +28,7 @@ def fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
         UserError: one cannot be read.
     """
     made = list(configs)
-    sets = [name for config in made for name in (config.teacher.dataset, config.proxy)]
+    sets = [name for config in made for name in (config.teacher.dataset, config.teacher.check, config.proxy) if name]
     return _hashes((config.teacher.path for config in made), sets)
 
 

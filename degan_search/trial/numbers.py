@@ -28,7 +28,8 @@ def check_numbers(config: TrialConfig, data_dir: Path | None) -> None:
         whole = images if config.count else proxies.parent_size(config.proxy, data_dir)
         check_batches(config, images, whole, len(split(images, config.teacher.holdout, seed=0)[0]))
     if config.task == "incremental":
-        new, old = proxies.classes_of(config.proxy), proxies.classes_of(config.teacher.dataset)
+        new = proxies.classes_of(config.proxy)
+        old = proxies.classes_of(config.teacher.dataset) if config.teacher.dataset else None
         if new is not None and len(new) < 2:
             raise UserError(f"task incremental learns the classes of proxy {config.proxy!r}: it has {len(new)}")
         check_new_classes(config, new or (), old or ())
@@ -36,6 +37,8 @@ def check_numbers(config: TrialConfig, data_dir: Path | None) -> None:
 
 def _check_true(config: TrialConfig, data_dir: Path | None) -> None:
     teacher: TeacherConfig = config.teacher
+    if teacher.dataset is None:
+        return
     classes, size = proxies.classes_of(teacher.dataset), proxies.size(teacher.dataset, data_dir)
     if classes is not None and len(classes) < 2:
         raise UserError(f"teacher.dataset {teacher.dataset!r} must be labelled, with at least two classes")

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from degan_search.data.images import resize
 from degan_search.networks.frozen import freeze
-from degan_search.stages import teacher as teachers
+from degan_search.stages.teacher_file import Teacher
 from degan_search.system.device import settled
 from degan_search.training.measures import predict
 from degan_search.trial import bank as banks
@@ -29,7 +30,7 @@ class Shared:
 
     def __init__(
         self,
-        teacher: teachers.Teacher,
+        teacher: Teacher,
         proxy: Proxy,
         bank: banks.Images,
         true: tuple[banks.Images | None, banks.Images | None],
@@ -37,6 +38,7 @@ class Shared:
     ) -> None:
         self.device = device
         self._teacher, self._proxy, self._bank, self._true = teacher, proxy, bank, true
+        self._resized: dict[int, Tensor] = {}
 
     @cached_property
     def teacher(self) -> nn.Module:
@@ -58,6 +60,14 @@ class Shared:
     def proxy(self) -> Tensor:
         """Every proxy image."""
         return settled(self.moved(self._proxy.images))
+
+    def proxy_of(self, size: int) -> Tensor:
+        """Return every proxy image, brought to a height and width."""
+        if self._proxy.images.shape[2:] == (size, size):
+            return self.proxy
+        if size not in self._resized:
+            self._resized[size] = settled(self.moved(resize(self._proxy.images, (size, size))))
+        return self._resized[size]
 
     @cached_property
     def proxy_logits(self) -> Pair:

@@ -154,8 +154,8 @@ class Trial:
         if name == "gan":
             self.stage = GanStage(common)
         elif name == "zskd":
-            channels = common.inputs.teacher.channels
-            self.stage = ZskdSynthesis(common.teacher, common.config.zskd, channels, common.context)
+            shape = common.inputs.teacher.takes.shape
+            self.stage = ZskdSynthesis(common.teacher, common.config.zskd, shape, common.context)
         else:
             self.stage = student_stage(common, self.generator, self.images)
         return self.stage
@@ -188,6 +188,6 @@ class Trial:
 
     def _loaded_generator(self, state: dict[str, Tensor]) -> nn.Module:
         common = self.common
-        generator = gan.untrained_generator(common.config.gan, common.inputs.teacher.channels, common.context)
+        generator = gan.untrained_generator(common.config.gan, common.image_shape, common.context)
         generator.load_state_dict(state)
         return generator

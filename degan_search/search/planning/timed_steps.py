@@ -15,7 +15,7 @@ from degan_search.data import proxies
 from degan_search.data.images import normalise
 from degan_search.ledger.columns import Phase
 from degan_search.networks.frozen import freeze
-from degan_search.networks.table import CLASSIFIERS, build_classifier
+from degan_search.networks.takes import generated_size, student_input, teacher_input, untrained
 from degan_search.search.planning.cost_model import CostModel
 from degan_search.search.planning.stretches import Prior
 from degan_search.search.run.jobs import Kind
@@ -41,6 +41,8 @@ from degan_search.training.loop import ENDLESS, LR_FACTORS
 from degan_search.training.losses import distillation_loss
 
 SAMPLE_BATCH = 16
+CLASSES = 10
+"""Of networks that are timed: their number hardly counts."""
 REPEATS = 3
 
 
@@ -134,11 +136,14 @@ def image_seconds(
 ) -> tuple[float, float]:
     """Return seconds per image of a GAN step and of a distillation step."""
     set_up_torch(threads)
-    channels = CLASSIFIERS[teacher.network].channels
-    frozen = freeze(build_classifier(teacher.network, 10, teacher.width)).to(device)
-    trained = build_classifier(student.network, 10, student.width, channels).to(device)
-    networks = gan.build(gan_config, channels, frozen, Context(0, device), student=(trained, DistillConfig()))
-    images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, channels, 32, 32), dtype=torch.uint8, device=device))
+    takes = teacher_input(teacher)
+    frozen = freeze(untrained(teacher.network, CLASSES, teacher.width, takes)).to(device)
+    learns = student_input(TrialConfig(teacher=teacher, student=student))
+    trained = untrained(student.network, CLASSES, student.width, learns).to(device)
+    size = generated_size(gan_config, takes)
+    shape = (takes.channels, size, size)
+    networks = gan.build(gan_config, shape, frozen, Context(0, device), student=(trained, DistillConfig()))
+    images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, *shape), dtype=torch.uint8, device=device))
     z = torch.randn(SAMPLE_BATCH, gan_config.latent, 1, 1, device=device)
 
     def distil() -> None:
