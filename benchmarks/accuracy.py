@@ -57,6 +57,7 @@ def main() -> None:
     config = configured(values[0], options.first_seed)
     (loaded,) = load([config], options.data_dir, options.cache, device)
     inputs, true = gather(loaded, options.cache, device), loaded.true
+    assert true is not None, "students are judged on true images"
     judged = torch.from_numpy(true.images[true.held_out]).to(device)
     labels = torch.from_numpy(true.labels[true.held_out]).to(device)
     found: dict[Any, list[float]] = {value: [] for value in values}

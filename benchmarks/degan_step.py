@@ -32,7 +32,7 @@ Change = Callable[[Gan], None]
 def released(config: GanConfig, teacher: nn.Module, images: np.ndarray, whole: bool) -> Callable[[], object]:
     """Return the released procedure's next step; not `whole`: its images alone."""
     order = IndexBatches(len(images), config.batch_size, seeds.generator(0, "images"))
-    gan = build(config, 3, teacher, Context(0))
+    gan = build(config, (3, 32, 32), teacher, Context(0))
     assert gan.discriminator is not None
     generator, discriminator = reference.plain(gan.generator), reference.plain(gan.discriminator)
     batches, noise = reference.real_batches(images, order), seeds.generator(0, "noise")
@@ -54,7 +54,7 @@ def ours(
 ) -> Callable[[], object]:
     """Return our training's next step, after a change of the GAN."""
     context = Context(0, precision=precision)
-    gan = build(config, 3, teacher, context)
+    gan = build(config, (3, 32, 32), teacher, context)
     if change:
         change(gan)
     every = tuple(range(1, 1000))  # each step is reported, so that its time includes computing the losses

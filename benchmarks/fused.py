@@ -79,7 +79,7 @@ class Setting:
         """Return untrained GANs."""
         configs = [self.gan.model_copy(update={"lambda_d": 5.0 + member}) for member in range(members)]
         return {
-            member: build(config, 3, self.teacher, Context(member, self.device, self.precision))
+            member: build(config, (3, 32, 32), self.teacher, Context(member, self.device, self.precision))
             for member, config in enumerate(configs)
         }
 

@@ -28,7 +28,8 @@ from degan_search.evaluation import across_trials
 from degan_search.ledger.columns import State
 from degan_search.settings.resolve import merge, trial_config
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages.teacher import obtain, true_images
+from degan_search.stages.teacher import obtain
+from degan_search.stages.true_images import true_images
 from degan_search.system import provenance
 from degan_search.system.device import choose_device, set_up_torch
 from degan_search.training.measures import predict
@@ -77,11 +78,13 @@ class Grid:
         ]
         self.seeds = (space.get("finals") or {}).get("seeds", ())
         config = trial_config(self.cell)
-        self.true = true_images(config.teacher, data)
+        found = true_images(config.teacher, data)
+        assert found is not None, "a grid is judged on true images"
+        self.true = found
         begun = time.perf_counter()
         self.teacher = obtain(config.teacher, self.true, cache, device=device)
         figures.add("grid_teacher_seconds", time.perf_counter() - begun)
-        figures.add("grid_teacher_held_out_accuracy", 100 * self.teacher.holdout_accuracy)
+        figures.add("grid_teacher_held_out_accuracy", 100 * (self.teacher.holdout_accuracy or 0))
         (loaded,) = load([config], data, cache, device)
         begun = time.perf_counter()
         self.inputs = gather(loaded, cache, device)

@@ -77,7 +77,7 @@ def costs(teacher: str = "alexnet", student: str = "alexnet_half", classes: int 
     frozen = freeze(taught)
     config = GanConfig(width=width, lambda_e=1.0, lambda_d=5.0)
     plain = config.model_copy(update={"lambda_e": 0.0, "lambda_d": 0.0})
-    gans = [build(settings, channels, frozen, Context(0)) for settings in (config, plain)]
+    gans = [build(settings, (channels, 32, 32), frozen, Context(0)) for settings in (config, plain)]
     source = GeneratorSource(gans[0].generator, config.latent, frozen)
     images, z = torch.rand(COUNTED, channels, 32, 32), torch.randn(COUNTED, config.latent, 1, 1)
     steps: list[Callable[[], object]] = [

@@ -101,7 +101,7 @@ def classes(folder: Path, sizes: Sequence[int]) -> Once:
 
     def networks(count: int) -> tuple[Gan, torch.nn.Module, GeneratorSource, Bank]:
         teacher, student = freeze(build_classifier("lenet", count)), build_classifier("lenet_half", count)
-        gan = build(GanConfig(width=16, lambda_e=1.0), 1, teacher, Context(0))
+        gan = build(GanConfig(width=16, lambda_e=1.0), (1, 32, 32), teacher, Context(0))
         source = GeneratorSource(gan.generator, 100, teacher, DistillConfig())
         return gan, student, source, Bank(pictures, predict(teacher, pictures), len(pictures))
 

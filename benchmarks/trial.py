@@ -27,7 +27,7 @@ from degan_search.settings import lengths
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages.gan import build
-from degan_search.stages.teacher import TrueImages
+from degan_search.stages.true_images import TrueImages
 from degan_search.system import device, seeds
 from degan_search.system.errors import UserError
 from degan_search.training.batches import IndexBatches
@@ -87,6 +87,7 @@ def settings(task: str, gan_steps: int) -> TrialConfig:
 def prepared(config: TrialConfig, storage: Path) -> tuple[Inputs, TrueImages]:
     """Return what trials are given, its teacher from the cache or trained now, and the true images."""
     (loaded,) = load([config], None, storage)
+    assert loaded.true is not None, "the teacher is trained"
     return gather(loaded, storage), loaded.true
 
 
@@ -100,7 +101,7 @@ def released(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     """Run the released procedure from the same numbers; return the student, and the seconds of the GAN."""
     begun, seed, images = time.perf_counter(), config.seed, inputs.proxy.images
     teacher = reference.plain(inputs.teacher.model())
-    built = build(config.gan, inputs.teacher.channels, teacher, Context(seed))
+    built = build(config.gan, (inputs.teacher.takes.channels, 32, 32), teacher, Context(seed))
     assert built.discriminator is not None
     gan = reference.Gan(config.gan, reference.plain(built.generator), reference.plain(built.discriminator), teacher)
     size, steps = lengths.gan_lengths(config.gan, len(images), inputs.proxy.set_images)
@@ -113,7 +114,7 @@ def released(config: TrialConfig, inputs: Inputs) -> tuple[nn.Module, float]:
     student_config = config.student
     with seeds.seeded(seed, "student", "weights"):
         student = build_classifier(
-            student_config.network, inputs.teacher.classes, student_config.width, inputs.teacher.channels
+            student_config.network, inputs.teacher.classes, student_config.width, inputs.teacher.takes.channels
         )
 
     def noise(name: str) -> Iterator[Tensor]:
@@ -193,7 +194,7 @@ def main() -> None:
     seconds = interleaved(cases, options.repetitions, warm_up=0)
     held_out = torch.from_numpy(true.images[true.held_out]), torch.from_numpy(true.labels[true.held_out])
     figures = report(cases, seconds, held_out)
-    figures.add("trial_teacher_accuracy", 100 * inputs.teacher.holdout_accuracy)
+    figures.add("trial_teacher_accuracy", 100 * (inputs.teacher.holdout_accuracy or 0))
     figures.save(options.json)
 
 

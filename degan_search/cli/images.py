@@ -152,7 +152,7 @@ def _teacher(place: Path) -> TeacherConfig:
     if frame.empty:
         raise UserError(f"--teacher {str(place)!r} has no trial yet that would tell its teacher")
     config = recorded(config_of(frame.iloc[0]).teacher)
-    named_files.check(place, [config.path], [config.dataset])
+    named_files.check(place, [config.path], [name for name in (config.dataset, config.check) if name])
     return config
 
 

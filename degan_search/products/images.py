@@ -122,7 +122,7 @@ def _teacher(
 ) -> tuple[Teacher, tuple[str, ...]]:
     """Return the trial's teacher and its class names; a teacher that is not in the cache is trained again."""
     config = teacher_file.recorded(config_of(row).teacher)
-    named_files.check(run, [config.path], [config.dataset] if config.dataset else [])
+    named_files.check(run, [config.path], [name for name in (config.dataset, config.check) if name])
     show(f"true images {config.dataset}" if config.dataset else "the teacher", 0, None)
     true = true_images(config, data_dir)
 

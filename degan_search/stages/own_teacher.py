@@ -72,7 +72,7 @@ def own_teacher(config: TeacherConfig, true: TrueImages | None, digest: str | No
     if config.trusted:
         trust(config)
     takes, names = teacher_input(config), true.classes if true else given_classes(config)
-    network = freeze(read_network(config, data, path.suffix, names and len(names), note=notice))
+    network = freeze(read_network(config, data, path.suffix, len(names) if names else None, note=notice))
     sample = _sample(true, takes)
     try:
         outputs = predict(Classifier(network, takes), sample)

@@ -12,9 +12,10 @@ from degan_search.data.images import split
 from degan_search.networks.batch_statistics import norms
 from degan_search.networks.takes import student_input, teacher_input, untrained
 from degan_search.settings import lengths
+from degan_search.settings import criteria
 from degan_search.settings.criteria import Needs, needing
 from degan_search.settings.methods import METHODS, normalised
-from degan_search.settings.trial import TrialConfig
+from degan_search.settings.trial import ONNX, TrialConfig
 from degan_search.stages import incremental, zskd
 from degan_search.stages.teacher_file import Teacher
 from degan_search.stages.true_images import TrueImages
@@ -43,7 +44,8 @@ def check(config: TrialConfig) -> None:
             proxies.check(name)
     if config.student.network.endswith(ONNX):
         raise UserError(
-            f"student.network {config.student.network!r} holds weights; a student begins without: name {FORMS}"
+            f"student.network {config.student.network!r} is a file of weights, and a student begins without any: "
+            "name a network that is built in, torchvision/NAME or FILE.py:FUNCTION"
         )
     with torch.device("meta"):  # no weights are drawn
         teacher = untrained(config.teacher.network, 2, config.teacher.width, teacher_input(config.teacher))

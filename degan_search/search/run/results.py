@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from degan_search.ledger.columns import REPORT_COLUMNS, TRIAL_METRICS, Cause, Report, State
 from degan_search.search.run.jobs import Job
 from degan_search.settings.values import Model
-from degan_search.stages.teacher import Teacher
+from degan_search.stages.teacher_file import Teacher
 from degan_search.system import provenance
 from degan_search.system.errors import UserError, close_matches
 from degan_search.trial.outcome import Event
