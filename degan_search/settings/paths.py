@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from degan_search.networks.names import with_whole_path
 from degan_search.system.errors import UserError
 
 FILES = ("teacher.path",)
@@ -47,8 +48,7 @@ def with_whole_paths(values: Any, name: str = "") -> Any:
     if _is(name, FILES):
         return whole(values)
     if _is(name, NETWORKS):
-        file, colon, function = values.partition(".py:")
-        return f"{whole(file)}{colon}{function}" if colon else whole(values) if values.endswith(".onnx") else values
+        return with_whole_path(values)
     if _is(name, CLASSES):
         return values if "\n" in values or values.isdecimal() else whole(values)
     kind, colon, path = values.partition(":")

@@ -16,11 +16,11 @@ from degan_search.networks.front import Classifier
 from degan_search.networks.frozen import freeze
 from degan_search.networks.image_input import ImageInput
 from degan_search.networks.own import Outputs
-from degan_search.networks.table import build_classifier
+from degan_search.networks.table import build_classifier, has_weights, own_classes
 from degan_search.networks.takes import teacher_input
 from degan_search.settings.paths import whole
 from degan_search.settings.trial import TeacherConfig
-from degan_search.stages.checkpoint_state import describe, find_state, misfit, nearest
+from degan_search.stages.checkpoint_state import describe, find_state, misfit, nearest, state_of_classes
 from degan_search.system import seeds, untrusted
 from degan_search.system.errors import UserError
 from degan_search.system.weights_file import read_tensors
@@ -107,6 +107,8 @@ def read_network(
         UserError: the bytes are broken, not trusted, or do not fit the settings.
     """
     what = named(config) if config.path else "the teacher in the cache"
+    if has_weights(config.network):
+        return build_classifier(config.network, classes or own_classes(config.network) or 1)
     if _is_safetensors(data, suffix):
         loaded: object = read_tensors(data, what)
     elif _is_script(data, what):
@@ -118,7 +120,7 @@ def read_network(
     ):  # the weights are replaced, but torch's global generator must not advance
         takes = teacher_input(config)
         if classes is None:
-            classes = classes_in(loaded, config, what)
+            classes = state_of_classes(loaded, config.network, config.width, channels=takes.channels, size=takes.size)
         model = build_classifier(config.network, classes, config.width, takes.channels, takes.size)
     expected = model.state_dict()
     found = find_state(loaded, expected, what)

@@ -10,12 +10,13 @@ from torch import nn
 from degan_search.data import proxies
 from degan_search.data.images import split
 from degan_search.networks.batch_statistics import norms
+from degan_search.networks.table import check_name, has_weights, is_builtin
 from degan_search.networks.takes import student_input, teacher_input, untrained
 from degan_search.settings import lengths
 from degan_search.settings import criteria
 from degan_search.settings.criteria import Needs, needing
 from degan_search.settings.methods import METHODS, normalised
-from degan_search.settings.trial import ONNX, TrialConfig
+from degan_search.settings.trial import TrialConfig
 from degan_search.stages import incremental, zskd
 from degan_search.stages.teacher_file import Teacher
 from degan_search.stages.true_images import TrueImages
@@ -42,15 +43,19 @@ def check(config: TrialConfig) -> None:
     for name in (config.proxy, config.teacher.dataset, config.teacher.check):
         if name is not None:
             proxies.check(name)
-    if config.student.network.endswith(ONNX):
+    if has_weights(config.student.network):
         raise UserError(
             f"student.network {config.student.network!r} is a file of weights, and a student begins without any: "
             "name a network that is built in, torchvision/NAME or FILE.py:FUNCTION"
         )
-    with torch.device("meta"):  # no weights are drawn
-        teacher = untrained(config.teacher.network, 2, config.teacher.width, teacher_input(config.teacher))
-        untrained(config.student.network, 2, config.student.width, student_input(config))
-    _check_norms(config, teacher)
+    for network, takes in (
+        (config.teacher, teacher_input(config.teacher)),
+        (config.student, student_input(config)),
+    ):
+        check_name(network.network, takes.channels, takes.size, network.width)
+    if is_builtin(config.teacher.network):
+        with torch.device("meta"):  # no weights are drawn
+            _check_norms(config, untrained(config.teacher.network, 2, config.teacher.width, teacher_input(config.teacher)))
 
 
 def check_size(config: TrialConfig, proxy: Proxy) -> None:
