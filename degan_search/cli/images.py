@@ -67,18 +67,41 @@ def generate(
 @shows_errors
 def export_student(
     run: RunWithNetworks,
-    out: Annotated[Path, typer.Option(help="New file ending in .pt2.")],
+    out: Annotated[Path, typer.Option(help="New file ending in .pt2 or .onnx, or new folder.")],
     trial: Trial = None,
     softmax: Annotated[bool, typer.Option(help="Give probabilities in place of logits.")] = False,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="pt2, onnx or folder; by default as --out ends.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a trial's student as a torch.export file that takes bytes, uint8 [N, C, 32, 32], and needs torch alone.
+    """Write a trial's student for other programs: torch.export (.pt2), ONNX (.onnx), or a folder with its weights too.
 
-    Class names and accuracies are inside, in about.json. Loading a .pt2 file of a stranger's may run code.
+    It takes bytes, uint8 [N, C, H, W]. Inside are preprocessing, class names, measures, and a check batch with the
+    outputs expected, for check-student. Loading a .pt2 file of a stranger's may run code.
     """
     from degan_search.products.student_file import export_student as export
 
-    print_line(f"{_trial_text(export(run, trial, out, softmax, data_dir))}: student saved in {out}")
+    print_line(f"{_trial_text(export(run, trial, out, softmax, data_dir, format_))}: student saved in {out}")
+
+
+@shows_errors
+def check_student(
+    student: Annotated[Path, typer.Argument(help="What export-student wrote: a file or folder of your own.")],
+) -> None:
+    """Try an exported student on the check batch that it holds, and say how far its outputs are from those expected.
+
+    Loading a .pt2 file, or a folder with one, may run code: not for a stranger's.
+    """
+    from degan_search.products.student_file import check
+
+    checked = check(student)
+    text = (
+        f"{checked.images} check images, largest difference {checked.difference:.2g} of {checked.allowed:.2g} allowed"
+    )
+    if not checked.passes:
+        raise UserError(f"{student} no longer gives the outputs that it was exported with: {text}")
+    print_line(f"{student}: as exported: {text}")
 
 
 @shows_errors

@@ -19,6 +19,7 @@ COMMANDS = (
     sweep.spaces,
     images.generate,
     images.export_student,
+    images.check_student,
     images.relatedness,
 )
 for _command in COMMANDS:

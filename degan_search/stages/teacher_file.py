@@ -108,7 +108,9 @@ def read_network(
     """
     what = named(config) if config.path else "the teacher in the cache"
     if has_weights(config.network):
-        return build_classifier(config.network, classes or own_classes(config.network) or 1)
+        takes = teacher_input(config)
+        known = classes or own_classes(config.network) or 1
+        return build_classifier(config.network, known, None, takes.channels, takes.size)
     if _is_safetensors(data, suffix):
         loaded: object = read_tensors(data, what)
     elif _is_script(data, what):
