@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ def find(folder: Path) -> Found:
         _check_files(folder, root, files)
     if passed:
         _tell(folder, passed)
-    labels = None if numbers is None else [numbers[path.relative_to(folder).parts[0]] for path in files]
+    depth = len(folder.parts)
+    labels = None if numbers is None else [numbers[path.parts[depth]] for path in files]
     return Found(files, labels, classes)
 
 
@@ -191,7 +193,10 @@ def _is_image(path: Path, root: Path) -> bool:
 
 
 def _check_files(folder: Path, root: Path, files: list[Path]) -> None:
+    inside = {place: place.resolve().is_relative_to(root) for place in {path.parent for path in files}}
     for path in files:
+        if stat.S_ISREG(path.lstat().st_mode) and inside[path.parent]:
+            continue  # without resolving each of very many
         if not path.is_file():
             raise UserError(f"{path} is a folder, pipe, device or broken link; a plain file is needed")
         if not path.resolve().is_relative_to(root):

@@ -136,6 +136,7 @@ def to_input(images: Images, channels: int, size: Size = (SIZE, SIZE), fit: Fit 
     for what, number in (("images have", images.shape[1]), ("network takes", channels)):
         if number not in (1, 3):
             raise UserError(f"the {what} {number} channels; 1 (gray) and 3 (RGB) are possible")
+    size = (size[0], size[1])  # from a list, too
     if images.shape[1:] == (channels, *size):
         return images
     result = np.empty((len(images), channels, *size), np.uint8)

@@ -104,12 +104,15 @@ def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
     bracketed = re.fullmatch(r"(.+)/\[([^\[\]]*)\]", name)
     base, items = (bracketed[1], bracketed[2].split(",")) if bracketed else (name, None)
     own = user_set(base)
-    if not own and base.partition("@")[0] not in SETS:
+    stem, at, _ = base.partition("@")
+    if not own and at and (stem in SUBSETS or "[" in stem):
+        raise UserError(f"cannot read {name!r}: @SIZE stands right behind the name of a set, as in glyphs@64/[A-J]")
+    if not own and stem not in SETS:
         # The many subsets of a kind are not listed unless one of them is meant.
         many = [kind for kind in (_DRAWN, _ORDER) if kind not in base]
         listed = [name for name in (*SETS, *SUBSETS) if not name.startswith(tuple(many))]
         raise UserError(
-            f"no image set or subset {base!r}; {close_matches(base, listed)}; classes can be chosen in "
+            f"no image set or subset {base!r}; {close_matches(stem, listed)}; classes can be chosen in "
             f"brackets, and a size, as in glyphs@64/[A-J]; your own images are "
             f"{', '.join(f'{kind}:PATH' for kind in USER_SETS)}"
         )

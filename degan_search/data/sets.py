@@ -192,7 +192,7 @@ def find_set(name: str) -> SetEntry:
     if entry.at is None:
         sized = ", ".join(f"{known}@64" for known, other in SETS.items() if other.at)
         raise UserError(f"{base} has images of one size, so there is no {name!r}; of any size are {sized}")
-    if not re.fullmatch(r"[1-9]\d{0,3}", size) or int(size) not in SIDES:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", size) or int(size) not in SIDES:
         raise UserError(f"{name!r}: the size behind @ must be a whole number from {SIDES[0]} to {SIDES[-1]}")
     return replace(entry, load=entry.at(int(size)))
 
