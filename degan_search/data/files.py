@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from degan_search.data.depth import Depth
-from degan_search.data.images import Images
+from degan_search.data.images import SIZE, Fit, Images, Size
+from degan_search.data.wanted import check_fits
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow may read a file as, whatever its name: some of its other formats run programs (EPS)."""
-USER_SIZE = 32  # a user's own images may have any size; they are all brought to this one, in RGB
 
 
 @contextmanager
@@ -36,19 +36,31 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def check_count(what: object, count: int, pixels: int = 3 * USER_SIZE**2) -> None:
-    """Raise UserError if `count` images of `pixels` bytes each are more than a set may have in memory."""
-    if count * pixels > untrusted.SET_BYTES:
-        most = untrusted.SET_BYTES // pixels
-        raise UserError(f"{what} has {count:,} images of {pixels:,} bytes each; at most {most:,} such are read")
+def most_images() -> int:
+    """How many images of RGB 32x32 a set may have; of a larger number not even some are drawn."""
+    return untrusted.SET_BYTES // (3 * SIZE**2)
+
+
+def check_count(what: object, count: int) -> None:
+    """Raise UserError if a set has more images than it may have."""
+    if count > most_images():
+        raise UserError(
+            f"{what} has {count:,} images of {3 * SIZE**2:,} bytes each; at most {most_images():,} such are read"
+        )
 
 
 def decode(
-    sources: Iterable[tuple[str, Path | IO[bytes]]], count: int, fit: bool, what: object = "", bits: int | None = None
+    sources: Iterable[tuple[str, Path | IO[bytes]]],
+    count: int,
+    size: Size | None,
+    fit: Fit = "crop",
+    what: object = "",
+    bits: int | None = None,
 ) -> Images:
     """`count` image files, each with the name for an error, as one array [count, C, H, W].
 
-    With `fit` each is cropped about its middle and scaled to 32x32 RGB; without, all must be like the first.
+    With `size` each is brought to this height and width, in RGB: cropped about its middle first to keep its aspect
+    ratio, unless `fit` is "stretch". Without, all must be like the first.
     Of an animation or of several pages the first is taken. Photographs are turned upright as their EXIF data say.
     What has more than 8 bits is scaled by its depth (`Depth`), which is `bits` where it is given; `what` names the set.
 
@@ -58,9 +70,9 @@ def decode(
     """
     images, i, depth = np.empty((0, 0, 0, 0), np.uint8), -1, Depth(bits)
     for i, (name, source) in enumerate(sources):
-        pixels = _pixels(name, source, fit, depth)
+        pixels = _pixels(name, source, size, fit, depth)
         if i == 0:
-            check_count(f"a set with {name}", count, pixels.size)
+            check_fits(f"a set with {name}", count, pixels.shape)
             images = np.empty((count, *pixels.shape), np.uint8)
         if pixels.shape != images.shape[1:]:
             raise UserError(f"{name} has shape {pixels.shape}; the images before it {images.shape[1:]}")
@@ -71,7 +83,7 @@ def decode(
     return images
 
 
-def _pixels(name: str, source: Path | IO[bytes], fit: bool, depth: Depth) -> np.ndarray:
+def _pixels(name: str, source: Path | IO[bytes], size: Size | None, fit: Fit, depth: Depth) -> np.ndarray:
     with ExitStack() as stack:
         if isinstance(source, Path):
             source = stack.enter_context(untrusted.open_file(source, name, untrusted.IMAGE_BYTES))
@@ -88,8 +100,9 @@ def _pixels(name: str, source: Path | IO[bytes], fit: bool, depth: Depth) -> np.
         with suppress(Exception):  # EXIF data can be broken in many ways, and the image be whole
             ImageOps.exif_transpose(opened, in_place=True)
         gray = depth.gray(name, opened, raw) if opened.mode.startswith(("I", "F")) else opened
-        image = gray.convert("L" if gray.mode in ("1", "L") and not fit else "RGB")
+        image = gray.convert("L" if gray.mode in ("1", "L") and not size else "RGB")
         depth.see(image, raw)
-        if fit:
-            image = ImageOps.fit(image, (USER_SIZE, USER_SIZE), Image.Resampling.BILINEAR)
+        if size:
+            scaled = ImageOps.fit if fit == "crop" else Image.Image.resize
+            image = scaled(image, size[::-1], Image.Resampling.BILINEAR)
         return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from degan_search.data.choice import PLAIN, Choice
-from degan_search.data.files import FORMATS, USER_SIZE, check_count, decode, reading
+from degan_search.data.files import FORMATS, check_count, decode, most_images, reading
 from degan_search.data.images import ImageSet
+from degan_search.data.wanted import EVERYTHING, Wanted
 from degan_search.data.write import ABOUT, folder_names
 from degan_search.system import untrusted
 from degan_search.system.errors import NoticeWarning, UserError
@@ -80,21 +82,25 @@ def find(folder: Path) -> Found:
         _check_files(folder, root, files)
     if passed:
         _tell(folder, passed)
-    labels = None if numbers is None else [numbers[path.relative_to(folder).parts[0]] for path in files]
+    depth = len(folder.parts)
+    labels = None if numbers is None else [numbers[path.parts[depth]] for path in files]
     return Found(files, labels, classes)
 
 
-def read_folder(folder: Path, choice: Choice = PLAIN) -> ImageSet:
-    """A user's folder as 32x32 RGB, labelled by subfolder in sorted order, or unlabelled if it has none.
+def read_folder(folder: Path, choice: Choice = PLAIN, wanted: Wanted = EVERYTHING) -> ImageSet:
+    """A user's folder as RGB, 32x32 or of the wanted size, labelled by subfolder in sorted order, or unlabelled.
+
+    Images that are not wanted are not decoded.
 
     Raises:
-        UserError: as `find`, a broken image, or images of an unknown depth.
+        UserError: as `find` and `Wanted.pick`, a broken image, or images of an unknown depth.
     """
     found = find(folder)
-    sources = ((str(path), path) for path in found.files)
-    images = decode(sources, len(found.files), fit=True, what=folder, bits=choice.bits)
     labels = None if found.labels is None else np.array(found.labels, np.int64)
-    return ImageSet(str(folder), images, labels, found.classes)
+    rows, labels, classes = wanted.pick(folder, len(found.files), labels, found.classes, size=wanted.decoded)
+    sources = ((str(found.files[row]), found.files[row]) for row in rows)
+    images = decode(sources, len(rows), wanted.decoded, wanted.fit, folder, choice.bits)
+    return ImageSet(str(folder), images, labels, classes)
 
 
 def count(folder: Path, choice: Choice = PLAIN) -> int:
@@ -149,7 +155,7 @@ def _below(place: Path, inside: _Place, root: Path) -> tuple[str, _Place] | None
 def _look(place: Path, root: Path) -> _Place:
     """Sort what is in a folder; stops at more images than a set may have."""
     found = _Place()
-    most = untrusted.SET_BYTES // (3 * USER_SIZE**2)
+    most = most_images()
     for path in place.iterdir():
         name = path.name.lower()
         if name in SYSTEM or name.startswith("._") or name == ABOUT:
@@ -187,7 +193,10 @@ def _is_image(path: Path, root: Path) -> bool:
 
 
 def _check_files(folder: Path, root: Path, files: list[Path]) -> None:
+    inside = {place: place.resolve().is_relative_to(root) for place in {path.parent for path in files}}
     for path in files:
+        if stat.S_ISREG(path.lstat().st_mode) and inside[path.parent]:
+            continue  # without resolving each of very many
         if not path.is_file():
             raise UserError(f"{path} is a folder, pipe, device or broken link; a plain file is needed")
         if not path.resolve().is_relative_to(root):

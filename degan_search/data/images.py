@@ -1,7 +1,8 @@
 """A set of images in memory, and the conversions that every stage shares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,8 +13,14 @@ from degan_search.system.errors import UserError, close_matches
 
 Images = UInt8[np.ndarray, "n c h w"]
 Labels = Int64[np.ndarray, "n"]
-SIZE = 32  # height and width of every network's images
-CHUNK = 4096  # images converted at a time, so that float copies stay small
+Size = tuple[int, int]
+"""Height and width."""
+SIZE = 32  # height and width where nothing else is said
+SIDES = range(8, 513)
+"""Heights and widths that images may be brought to."""
+Fit = Literal["crop", "stretch"]
+"""How images of another shape are brought to a size: their middle in its aspect ratio, or all of them, distorted."""
+CHUNK = 4096  # images of 32x32 converted at a time, of larger ones as many pixels, so that float copies stay small
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +46,8 @@ class ImageSet:
         Raises:
             UserError: the set has no labels, or none of its classes has one of the names.
         """
-        if self.labels is None:
-            raise UserError(f"{self.name} has no classes, so {', '.join(classes)} cannot be selected from it")
-        for name in classes:
-            if name not in self.classes:
-                raise UserError(f"{self.name} has no class {name!r}; {close_matches(name, self.classes)}")
-        kept = [label for label, name in enumerate(self.classes) if name in classes]
-        rows = np.flatnonzero(np.isin(self.labels, kept))
-        labels = np.searchsorted(kept, self.labels[rows]).astype(np.int64)
-        return ImageSet(self.name, self.images[rows], labels, tuple(self.classes[label] for label in kept))
+        rows, labels, kept = class_rows(self.name, self.labels, self.classes, classes)
+        return ImageSet(self.name, self.images[rows], labels, kept)
 
     def sample(self, count: int, seed: int) -> "ImageSet":
         """`count` images without replacement, as equal in class as the set allows, in the set's order.
@@ -55,17 +55,50 @@ class ImageSet:
         Raises:
             UserError: count is below 1 or above the number of images.
         """
-        if not 1 <= count <= len(self):
-            raise UserError(f"{self.name} has {len(self)} images; count must be 1 to that, not {count}")
-        drawn = np.random.default_rng(seed).permutation(len(self))
-        if self.labels is not None:
-            # Every class's first image, then every class's second, and so on until there are enough.
-            by_class = drawn[np.argsort(self.labels[drawn], kind="stable")]
-            sizes = np.bincount(self.labels)
-            turn = np.empty(len(self), np.int64)
-            turn[by_class] = np.arange(len(self)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            drawn = drawn[np.argsort(turn[drawn], kind="stable")]
-        return self.take(np.sort(drawn[:count]))
+        return self.take(drawn_rows(self.name, len(self), self.labels, count, seed))
+
+
+def class_rows(
+    name: str, labels: Labels | None, known: Sequence[str], wanted: Sequence[str]
+) -> tuple[np.ndarray, Labels, tuple[str, ...]]:
+    """The rows of a set that are of these classes, their labels 0..k-1 in the set's own order, and those classes.
+
+    Raises:
+        UserError: the set has no labels, or none of its classes has one of the names.
+    """
+    if labels is None:
+        raise UserError(f"{name} has no classes, so {', '.join(wanted)} cannot be selected from it")
+    for one in wanted:
+        if one not in known:
+            raise UserError(f"{name} has no class {one!r}; {close_matches(one, known)}")
+    kept = [label for label, one in enumerate(known) if one in wanted]
+    rows = np.flatnonzero(np.isin(labels, kept))
+    return rows, np.searchsorted(kept, labels[rows]).astype(np.int64), tuple(known[label] for label in kept)
+
+
+def drawn_rows(name: str, total: int, labels: Labels | None, count: int, seed: int) -> np.ndarray:
+    """Ascending rows of `count` of `total` images, drawn without replacement, as equal in class as there are any.
+
+    Raises:
+        UserError: count is below 1 or above the number of images.
+    """
+    if not 1 <= count <= total:
+        raise UserError(f"{name} has {total} images; count must be 1 to that, not {count}")
+    drawn = np.random.default_rng(seed).permutation(total)
+    if labels is not None:
+        # Every class's first image, then every class's second, and so on until there are enough.
+        by_class = drawn[np.argsort(labels[drawn], kind="stable")]
+        sizes = np.bincount(labels)
+        turn = np.empty(total, np.int64)
+        turn[by_class] = np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        drawn = drawn[np.argsort(turn[drawn], kind="stable")]
+    return np.sort(drawn[:count])
+
+
+def chunks(count: int, height: int, width: int) -> Iterator[slice]:
+    """Slices of `count` images of this size, each of which may be copied as floats."""
+    step = max(1, CHUNK * SIZE**2 // max(SIZE**2, height * width))
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def luma(images: Images) -> Images:
@@ -74,20 +107,28 @@ def luma(images: Images) -> Images:
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[:, None]
 
 
-def resize(images: Images, size: tuple[int, int]) -> Images:
-    """Images brought to a height and width, bilinear with antialias; the same array if they have them."""
-    if images.shape[2:] == size:
-        return images
+def resize(images: Images, size: Size) -> Images:
+    """Images brought to [N, C, height, width], bilinear with antialias; their aspect ratio may change."""
     scaled = torch.nn.functional.interpolate(
         torch.tensor(images, dtype=torch.float32), size, mode="bilinear", antialias=True
     )
     return scaled.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def to_input(images: Images, channels: int, size: tuple[int, int] = (32, 32), fit: str = "crop") -> Images:
-    """Images as a network takes them: uint8 [N, channels, 32, 32]; the same array if they are so already.
+def _middle(images: Images, size: Size) -> Images:
+    """The largest part about the middle with the aspect ratio of `size`, to a pixel; a view."""
+    height, width = images.shape[2:]
+    rows = min(height, max(1, round(width * size[0] / size[1])))
+    columns = min(width, max(1, round(height * size[1] / size[0])))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return images[:, :, top : top + rows, left : left + columns]
 
-    RGB turns to gray by ITU-R 601 luma, gray to RGB by repeating; resizing is bilinear with antialias.
+
+def to_input(images: Images, channels: int, size: Size = (SIZE, SIZE), fit: Fit = "crop") -> Images:
+    """Images as a network takes them: uint8 [N, channels, height, width]; the same array if they are so already.
+
+    RGB turns to gray by ITU-R 601 luma, gray to RGB by repeating; resizing is bilinear with antialias. Images of
+    another aspect ratio than `size` are first cropped about their middle, unless `fit` is "stretch".
 
     Raises:
         UserError: the images have, or channels asks for, neither 1 nor 3 channels.
@@ -95,16 +136,18 @@ def to_input(images: Images, channels: int, size: tuple[int, int] = (32, 32), fi
     for what, number in (("images have", images.shape[1]), ("network takes", channels)):
         if number not in (1, 3):
             raise UserError(f"the {what} {number} channels; 1 (gray) and 3 (RGB) are possible")
-    if images.shape[1:] == (channels, SIZE, SIZE):
+    size = (size[0], size[1])  # from a list, too
+    if images.shape[1:] == (channels, *size):
         return images
-    result = np.empty((len(images), channels, SIZE, SIZE), np.uint8)
-    for start in range(0, len(images), CHUNK):
-        chunk = images[start : start + CHUNK]
+    result = np.empty((len(images), channels, *size), np.uint8)
+    source = _middle(images, size) if fit == "crop" else images
+    for part in chunks(len(images), max(size[0], source.shape[2]), max(size[1], source.shape[3])):
+        chunk = source[part]
         if channels < chunk.shape[1]:
             chunk = luma(chunk)
-        if chunk.shape[2:] != (SIZE, SIZE):
-            chunk = resize(chunk, (SIZE, SIZE))
-        result[start : start + CHUNK] = chunk  # broadcasting repeats gray
+        if chunk.shape[2:] != size:
+            chunk = resize(chunk, size)
+        result[part] = chunk  # broadcasting repeats gray
     return result
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from degan_search.data.choice import PLAIN, Choice
 from degan_search.data.depth import Depth
 from degan_search.data.files import reading
-from degan_search.data.images import ImageSet, Labels
-from degan_search.system import untrusted
+from degan_search.data.images import SIZE, ImageSet, Labels
+from degan_search.data.wanted import EVERYTHING, Wanted
+from degan_search.system import memory, untrusted
 from degan_search.system.errors import UserError
 
 HEADER = 20_000  # bytes of an array's header at most; NumPy reads 10,000 characters
@@ -26,7 +27,7 @@ CLASSES = 1000
 _LAYOUT = "expected images, and labels if there are any"
 
 
-def read_npz(path: Path, choice: Choice = PLAIN) -> ImageSet:
+def read_npz(path: Path, choice: Choice = PLAIN, wanted: Wanted = EVERYTHING) -> ImageSet:
     """A NumPy archive: `images`, uint8 or uint16 [N, H, W], [N, H, W, C] or [N, C, H, W] with C 1 or 3; `labels`.
 
     Labels are class numbers, [N] or [N, 1]; `classes`, if text, names them. PATH/train, /val and /test are the splits
@@ -49,11 +50,11 @@ def read_npz(path: Path, choice: Choice = PLAIN) -> ImageSet:
             images = archive.images(image, choice.bits)
             labels = None if label is None else archive.labels(label, len(images))
             if labels is None:
-                return ImageSet(str(path), images, None, ())
+                return wanted.of(ImageSet(str(path), images, None, ()))
             highest = max([int(labels.max(initial=0)), *map(archive.highest_label, related)])
             named = archive.class_names()
     classes = named if named and len(named) > highest else tuple(map(str, range(highest + 1)))
-    return ImageSet(str(path), images, labels, classes)
+    return wanted.of(ImageSet(str(path), images, labels, classes))
 
 
 def count(path: Path, choice: Choice = PLAIN) -> int:
@@ -166,6 +167,8 @@ class _Archive:
             raise UserError(
                 f"{name} of {self.path} is {kind} {list(shape)}; at most {untrusted.SET_BYTES:,} bytes are read"
             )
+        if math.prod(shape[1:]) > 3 * SIZE**2 and (free := memory.available()) is not None and size > free:
+            raise UserError(f"{name} of {self.path} is {kind} {list(shape)}; only {free:,} bytes of memory are free")
         with self.file.open(f"{name}.npy") as entry:
             array: np.ndarray = np.lib.format.read_array(entry, allow_pickle=False)
         return array

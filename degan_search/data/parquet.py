@@ -18,6 +18,7 @@ from degan_search.data.columns import choose, is_text
 from degan_search.data.files import check_count, decode, plain, reading
 from degan_search.data.images import ImageSet, Labels
 from degan_search.data.shards import shards
+from degan_search.data.wanted import EVERYTHING, Wanted
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 
@@ -109,14 +110,12 @@ def rows(path: Path, choice: Choice = PLAIN) -> int:
     return sum(part.rows for part in _parts(path, choice))
 
 
-def read(
-    path: Path, known: tuple[str, ...] = (), classes: Sequence[str] | None = None, choice: Choice = PLAIN
-) -> ImageSet:
+def read(path: Path, known: tuple[str, ...] = (), choice: Choice = PLAIN, wanted: Wanted = EVERYTHING) -> ImageSet:
     """Images and labels of a Parquet file, of a folder of shards, or of the shards FOLDER/NAME-*.parquet.
 
-    With the class names `known` it must be labelled with these, and its images keep their size;
-    without, it is a user's own: 32x32 RGB, with labels that are text in sorted order, or numbers named by the metadata
-    key `huggingface`, or "0", "1", .... With `classes`, only the rows of these are decoded.
+    With the class names `known` it must be labelled with these, and its images keep their size; without, it is a
+    user's own: RGB, 32x32 or of the wanted size, with labels that are text in sorted order, or numbers named by the
+    metadata key `huggingface`, or "0", "1", .... Only the rows of wanted images are decoded.
     Of the hub's image column `bytes` alone is read, never the file that `path` names.
 
     Raises:
@@ -126,7 +125,6 @@ def read(
     first, total = parts[0], sum(part.rows for part in parts)
     labels: Labels | None = None
     names: tuple[str, ...] = ()
-    kept = np.ones(total, bool)
     if known and (first.label is None or first.text):
         with _open(first.path) as file:
             there = ", ".join(file.schema_arrow.names)
@@ -137,13 +135,14 @@ def read(
         else:
             labels = np.concatenate([_labels(part) for part in parts])
             names = _class_names(path, first, labels, known)
-        if classes is not None:
-            kept = np.isin(labels, [i for i, name in enumerate(names) if name in classes])
-            labels = labels[kept]
+    size = None if known else wanted.decoded
+    picked = wanted.pick(path, total, labels, names, size=size)
+    kept = np.zeros(total, bool)
+    kept[picked.rows] = True
     starts = np.cumsum([0, *(part.rows for part in parts)])
     blobs = (_blobs(part, kept[start : start + part.rows]) for part, start in zip(parts, starts, strict=False))
-    images = decode(chain.from_iterable(blobs), int(kept.sum()), not known, path, choice.bits)
-    return ImageSet(str(path), images, labels, names)
+    images = decode(chain.from_iterable(blobs), len(picked.rows), size, wanted.fit, path, choice.bits)
+    return ImageSet(str(path), images, picked.labels, picked.classes)
 
 
 def _labels(part: _Part) -> Labels:

@@ -1,23 +1,24 @@
 """Proxy sets by name: a set, a named subset of it, or classes in brackets, as in cifar100/[flowers,trees]."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from degan_search.data.files import plain
-from degan_search.data.images import ImageSet
+from degan_search.data.images import Fit, ImageSet, Size
 from degan_search.data.sets import (
     CIFAR100_CLASSES,
     SETS,
     SUPERCLASSES,
     USER_SETS,
+    find_set,
     load_set,
     train_size,
     user_set,
 )
 from degan_search.data.synthetic import Split
+from degan_search.data.wanted import Wanted
 from degan_search.system.errors import UserError, close_matches
 
 
@@ -103,14 +104,20 @@ def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
     bracketed = re.fullmatch(r"(.+)/\[([^\[\]]*)\]", name)
     base, items = (bracketed[1], bracketed[2].split(",")) if bracketed else (name, None)
     own = user_set(base)
-    if not own and base not in SETS:
+    stem, at, _ = base.partition("@")
+    if not own and at and (stem in SUBSETS or "[" in stem):
+        raise UserError(f"cannot read {name!r}: @SIZE stands right behind the name of a set, as in glyphs@64/[A-J]")
+    if not own and stem not in SETS:
         # The many subsets of a kind are not listed unless one of them is meant.
         many = [kind for kind in (_DRAWN, _ORDER) if kind not in base]
         listed = [name for name in (*SETS, *SUBSETS) if not name.startswith(tuple(many))]
         raise UserError(
-            f"no image set or subset {base!r}; {close_matches(base, listed)}; classes can be chosen in "
-            f"brackets, as in glyphs/[A-J]; your own images are {', '.join(f'{kind}:PATH' for kind in USER_SETS)}"
+            f"no image set or subset {base!r}; {close_matches(stem, listed)}; classes can be chosen in "
+            f"brackets, and a size, as in glyphs@64/[A-J]; your own images are "
+            f"{', '.join(f'{kind}:PATH' for kind in USER_SETS)}"
         )
+    if not own:
+        find_set(base)  # refuses a wrong size
     if items is None:
         return base, None
     items = [item.strip() for item in items if item.strip()]
@@ -118,7 +125,7 @@ def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
         raise UserError(f"{name!r} names no class between its brackets")
     if own:
         return base, tuple(items)
-    known = SETS[base].classes
+    known = find_set(base).classes
     if not known:
         raise UserError(f"{base} has no classes, so none can be chosen from it, as {name!r} asks")
     return base, tuple(dict.fromkeys(found for item in items for found in _classes(item, base, known)))
@@ -130,25 +137,31 @@ def load(
     data_dir: Path | None = None,
     count: int | None = None,
     seed: int = 0,
-    size: object = None,
-    fit: str = "crop",
+    size: Size | None = None,
+    fit: Fit = "crop",
+    channels: int | None = None,
 ) -> ImageSet:
     """One split of the images that a name stands for; with `count`, that many of them, balanced by class.
 
+    Of a user's folder or Parquet file only the images that are asked for are decoded, straight to the size.
+
     Args:
-        name: a set ("cifar10", "noise/uniform", "folder:PATH"), a key of SUBSETS, or classes of a set
-            ("cifar100/[flowers,trees]", "glyphs/[0-9,A]").
+        name: a set ("cifar10", "noise/uniform", "folder:PATH", "photos@96"), a key of SUBSETS, or classes of a set
+            ("cifar100/[flowers,trees]", "glyphs/[0-9,A]", "glyphs@64/[A-J]").
         split: "train" or "test".
         data_dir: where downloaded sets lie; None means the environment variable DATA_DIR, else ./data.
         count: number of images, drawn without replacement; None for all.
         seed: of that draw.
+        size: height and width of the images, 8 to 512 each; None: the set's own, 32x32 for a user's folder or Parquet.
+        fit: for images of another shape: "crop" keeps their aspect ratio and takes the middle, "stretch" takes all.
+        channels: 1 or 3, as a network takes them (`to_input`); None: as they are.
 
     Raises:
-        UserError: unknown names, fewer images than count, files that are missing or cannot be read.
+        UserError: unknown names, fewer images than count, files that are missing or cannot be read, another size or
+            fit, or more images than memory holds.
     """
     base, classes = _parse(name)
-    loaded = replace(load_set(base, split, data_dir, classes), name=name)
-    return loaded if count is None else loaded.sample(count, seed)
+    return load_set(base, split, data_dir, Wanted(classes, count, seed, size, fit, channels, name))
 
 
 def check(name: str) -> None:
@@ -167,7 +180,7 @@ def own_base(name: str) -> str | None:
 def share(name: str) -> float:
     """The share of its set that a proxy is, by number of classes; 1 for a user's own, whose classes go unread."""
     base, classes = _parse(name)
-    return 1.0 if classes is None or user_set(base) else len(classes) / len(SETS[base].classes)
+    return 1.0 if classes is None or user_set(base) else len(classes) / len(find_set(base).classes)
 
 
 def has_test(name: str) -> bool:
@@ -186,9 +199,10 @@ def size(name: str, data_dir: Path | None = None) -> int | None:
     whole = train_size(base, data_dir)
     if classes is None:
         return whole
-    if user_set(base) or not SETS[base].even or whole != SETS[base].train_size:
+    if user_set(base):
         return None
-    return whole * len(classes) // len(SETS[base].classes)
+    entry = find_set(base)
+    return whole * len(classes) // len(entry.classes) if entry.even and whole == entry.train_size else None
 
 
 def classes_of(name: str) -> tuple[str, ...] | None:
@@ -196,4 +210,4 @@ def classes_of(name: str) -> tuple[str, ...] | None:
     base, classes = _parse(name)
     if user_set(base):
         return None
-    return SETS[base].classes if classes is None else classes
+    return find_set(base).classes if classes is None else classes

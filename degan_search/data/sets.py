@@ -1,7 +1,8 @@
 """The table of image sets: one entry is one set, its class names, its size and how it is loaded."""
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,9 @@ from filelock import FileLock
 
 from degan_search.data import choice, files, folders, npz, parquet, shards, synthetic
 from degan_search.data.choice import Choice
-from degan_search.data.images import ImageSet
+from degan_search.data.images import SIDES, SIZE, ImageSet, to_input
 from degan_search.data.synthetic import Split
+from degan_search.data.wanted import EVERYTHING, Wanted
 from degan_search.system.errors import UserError, close_matches
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -55,7 +57,7 @@ SUPERCLASSES = {
 }
 CIFAR100_CLASSES = tuple(sorted(" ".join(SUPERCLASSES.values()).split()))
 
-Loader = Callable[[Split, Path, Sequence[str] | None], ImageSet]
+Loader = Callable[[Split, Path, Wanted], ImageSet]
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,15 @@ class SetEntry:
     from_files: bool = False
     even: bool = True
     """Whether each class has as many training images as every other."""
+    at: Callable[[int], Loader] | None = None
+    """The loader of `NAME@SIZE`: images that are drawn at any height and width; None: they have one size."""
 
 
 @dataclass(frozen=True)
 class UserEntry:
     """One kind of a user's own images: how to load and how to count them, and what may be chosen behind the path."""
 
-    load: Callable[[Path, Choice], ImageSet]
+    load: Callable[[Path, Choice, Wanted], ImageSet]
     count: Callable[[Path, Choice], int]
     choices: tuple[str, ...]
 
@@ -116,19 +120,29 @@ def _torchvision(class_name: str, root: Path, split: Split) -> ImageSet:
 def _public(name: str, class_name: str, classes: tuple[str, ...], train_size: int, even: bool = True) -> SetEntry:
     """The entry of a public set: Parquet as on the Hugging Face hub, else torchvision's own files."""
 
-    def load(split: Split, folder: Path, wanted: Sequence[str] | None) -> ImageSet:
+    def load(split: Split, folder: Path, wanted: Wanted) -> ImageSet:
         if path := shards.find_split(folder / name, split):
-            return parquet.read(path, classes, wanted)
+            return parquet.read(path, classes, wanted=wanted)
         try:
-            return _torchvision(class_name, folder, split)
+            found = _torchvision(class_name, folder, split)
         except Exception as error:  # not there, or broken in whatever way
             raise UserError(
                 f"{name} was not found: looked for {(folder / name).absolute()}/{split}.parquet, then for "
                 f"torchvision's files in {folder.absolute()}, which could not be downloaded ({error}); "
                 "set DATA_DIR to where the images lie"
             ) from error
+        return wanted.of(found)
 
     return SetEntry(classes, train_size, load, from_files=True, even=even)
+
+
+def _drawn(draw: Callable[[Split, Wanted, int], ImageSet], train_size: int, classes: tuple[str, ...] = ()) -> SetEntry:
+    """The entry of a set that is drawn at any size."""
+
+    def at(side: int) -> Loader:
+        return lambda split, _, wanted: draw(split, wanted, side)
+
+    return SetEntry(classes, train_size, at(SIZE), at=at)
 
 
 SETS: dict[str, SetEntry] = {
@@ -136,17 +150,17 @@ SETS: dict[str, SetEntry] = {
     "cifar100": _public("cifar100", "CIFAR100", CIFAR100_CLASSES, 50_000),
     "svhn": _public("svhn", "SVHN", DIGIT_CLASSES, 73_257, even=False),
     "fashion_mnist": _public("fashion_mnist", "FashionMNIST", FASHION_MNIST_CLASSES, 60_000),
-    "glyphs": SetEntry(synthetic.GLYPH_CLASSES, 36_000, lambda split, _, wanted: synthetic.glyphs(split, wanted)),
-    "photos": SetEntry((), 10_000, lambda split, _, __: synthetic.photos(split)),
-    "noise/uniform": SetEntry((), 50_000, lambda split, _, __: synthetic.uniform_noise(split)),
-    "noise/gaussian": SetEntry((), 50_000, lambda split, _, __: synthetic.gaussian_noise(split)),
-    "digits": SetEntry(DIGIT_CLASSES, 1_437, lambda split, _, __: synthetic.digits(split), even=False),
+    "glyphs": _drawn(synthetic.glyphs, 36_000, synthetic.GLYPH_CLASSES),
+    "photos": _drawn(synthetic.photos, 10_000),
+    "noise/uniform": _drawn(synthetic.uniform_noise, 50_000),
+    "noise/gaussian": _drawn(synthetic.gaussian_noise, 50_000),
+    "digits": SetEntry(DIGIT_CLASSES, 1_437, lambda split, _, wanted: synthetic.digits(split, wanted), even=False),
 }
 # The user's own images, by the word before the colon: folder:PATH, parquet:PATH, npz:PATH.
 USER_SETS: dict[str, UserEntry] = {
     "folder": UserEntry(folders.read_folder, folders.count, ("bits",)),
     "parquet": UserEntry(
-        lambda path, chosen: parquet.read(path, choice=chosen), parquet.rows, ("image", "label", "bits")
+        lambda path, chosen, wanted: parquet.read(path, (), chosen, wanted), parquet.rows, ("image", "label", "bits")
     ),
     "npz": UserEntry(npz.read_npz, npz.count, ("image", "label", "bits")),
 }
@@ -163,37 +177,54 @@ def user_set(name: str) -> UserSet | None:
 
 
 def find_set(name: str) -> SetEntry:
-    """The entry of this name; UserError with the known names if there is none."""
-    if name not in SETS:
-        own = ", ".join(f"{kind}:PATH" for kind in USER_SETS)
-        raise UserError(f"no image set {name!r}; {close_matches(name, SETS)}; your own: {own}")
-    return SETS[name]
-
-
-def load_set(name: str, split: Split, data_dir: Path | None = None, classes: Sequence[str] | None = None) -> ImageSet:
-    """One split of one image set by name, whole or with some of its classes, which are relabelled 0..k-1.
-
-    Args:
-        name: a key of SETS, or folder:PATH, parquet:PATH, npz:PATH, which have a train split alone.
-        split: "train" or "test".
-        data_dir: where downloaded sets lie; None means the environment variable DATA_DIR, else ./data.
-        classes: names of classes; images of the others are not even decoded.
+    """The entry of NAME, or of NAME@SIZE if the set can be drawn at any size.
 
     Raises:
-        UserError: unknown name, split or class; files that are missing or cannot be read.
+        UserError: an unknown name, or a size that the set does not have.
+    """
+    base, at, size = name.partition("@")
+    if base not in SETS:
+        own = ", ".join(f"{kind}:PATH" for kind in USER_SETS)
+        raise UserError(f"no image set {name!r}; {close_matches(base, SETS)}; your own: {own}")
+    entry = SETS[base]
+    if not at:
+        return entry
+    if entry.at is None:
+        sized = ", ".join(f"{known}@64" for known, other in SETS.items() if other.at)
+        raise UserError(f"{base} has images of one size, so there is no {name!r}; of any size are {sized}")
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", size) or int(size) not in SIDES:
+        raise UserError(f"{name!r}: the size behind @ must be a whole number from {SIDES[0]} to {SIDES[-1]}")
+    return replace(entry, load=entry.at(int(size)))
+
+
+def load_set(name: str, split: Split, data_dir: Path | None = None, wanted: Wanted = EVERYTHING) -> ImageSet:
+    """One split of one image set by name, whole or what is wanted of it; labels of some classes become 0..k-1.
+
+    Args:
+        name: a key of SETS, with @SIZE behind some, or folder:PATH, parquet:PATH, npz:PATH, which have a train split
+            alone.
+        split: "train" or "test".
+        data_dir: where downloaded sets lie; None means the environment variable DATA_DIR, else ./data.
+        wanted: which images, how large; others are not even decoded, where that can be.
+
+    Raises:
+        UserError: unknown name, split or class; files that are missing or cannot be read; too many for the memory.
     """
     if split not in synthetic.SPLITS:
         raise UserError(f"no split {split!r}; expected one of {', '.join(synthetic.SPLITS)}")
     if own := user_set(name):
         if split != "train":
             raise UserError(f"{name} has a train split alone, as all images of a user's own do")
-        loaded = own.kind.load(own.path, own.choice)
+        loaded = own.kind.load(own.path, own.choice, wanted)
         if not len(loaded):
             raise UserError(f"{name} has no images")
     else:
-        loaded = find_set(name).load(split, data_folder(data_dir), classes)
-    loaded = replace(loaded, name=name)
-    return loaded if classes is None else loaded.select(classes)
+        loaded = find_set(name).load(split, data_folder(data_dir), wanted)
+    images = loaded.images
+    if wanted.size or wanted.channels:
+        height, width = wanted.size or images.shape[2:]
+        images = to_input(images, wanted.channels or images.shape[1], (height, width), wanted.fit)
+    return replace(loaded, name=wanted.name or name, images=images)
 
 
 def train_size(name: str, data_dir: Path | None = None) -> int:

@@ -25,7 +25,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from degan_search.data import proxies as proxy_sets
-from degan_search.data.images import ImageSet, normalise, to_input
+from degan_search.data.images import ImageSet, normalise
 from degan_search.networks.batch_statistics import statistics_distance
 from degan_search.networks.image_input import ImageInput
 from degan_search.networks.own import scripted
@@ -277,11 +277,11 @@ def random_network(channels: int) -> nn.Module:
 def _load(
     name: str, count: int | None, most: int, data_dir: Path | None, takes: ImageInput
 ) -> UInt8[np.ndarray, "n c h w"]:
-    loaded = proxy_sets.load(name, "train", data_dir, size=takes.size)
+    loaded = proxy_sets.load(name, "train", data_dir, size=takes.size, channels=takes.channels)
     size = min(most, len(loaded), len(loaded) if count is None else count)
     if size < FEWEST:
         raise UserError(f"proxy {name!r}: {size} images are too few to measure; {FEWEST} are needed")
-    return to_input(loaded.sample(size, seed=0).images, takes.channels, takes.size)
+    return loaded.sample(size, seed=0).images
 
 
 def _as_they_are(features: Features) -> nn.Module:

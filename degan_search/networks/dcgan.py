@@ -1,17 +1,25 @@
-"""The DCGAN of the paper (Radford et al. 2016, for 32x32 images): generator and discriminator."""
+"""The DCGAN (Radford et al. 2016), as deep as its images are large: generator and discriminator."""
 
 from torch import nn
 
+from degan_search.system.errors import UserError
+
+SIZES = (8, 16, 32, 64, 128, 256)
+"""Heights, which are widths too, of the images of a DCGAN; the paper's is 32."""
+
 
 def build_generator(channels: int, width: int = 64, latent: int = 100, size: int = 32) -> nn.Module:
-    """Build the generator: noise [N, latent] or [N, latent, 1, 1] to images [N, channels, 32, 32] in (-1, 1).
+    """Build the generator: noise [N, latent] or [N, latent, 1, 1] to images [N, channels, size, size] in (-1, 1).
 
     `width` is the number of channels before the last layer; the paper's is 64. Weights are drawn from
     torch's default generator: convolutions N(0, 0.02), BatchNorm scale N(1, 0.02), shift 0.
+
+    Raises:
+        UserError: `size` is none of SIZES.
     """
     layers: list[nn.Module] = [nn.Flatten(), nn.Unflatten(1, (latent, 1, 1))]
     inputs, stride, padding = latent, 1, 0
-    for outputs in (8 * width, 4 * width, 2 * width, width):
+    for outputs in reversed(_widths(width, size)):
         layers += [
             nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False),
             nn.BatchNorm2d(outputs),
@@ -23,17 +31,21 @@ def build_generator(channels: int, width: int = 64, latent: int = 100, size: int
 
 
 def build_discriminator(channels: int, width: int = 64, size: int = 32) -> nn.Module:
-    """Build the discriminator: images [N, channels, 32, 32] in [-1, 1] to logits [N] of being real.
+    """Build the discriminator: images [N, channels, size, size] in [-1, 1] to logits [N] of being real.
 
     The paper's sigmoid is part of the losses. `width` is the number of channels after the first layer; the
     paper's is 64. Weights are drawn as the generator's.
+
+    Raises:
+        UserError: `size` is none of SIZES.
     """
+    first, *widths = _widths(width, size)
     layers: list[nn.Module] = [
-        nn.Conv2d(channels, width, 4, 2, 1, bias=False),
+        nn.Conv2d(channels, first, 4, 2, 1, bias=False),
         nn.LeakyReLU(0.2, inplace=True),
     ]
-    inputs = width
-    for outputs in (2 * width, 4 * width, 8 * width):
+    inputs = first
+    for outputs in widths:
         layers += [
             nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False),
             nn.BatchNorm2d(outputs),
@@ -42,6 +54,13 @@ def build_discriminator(channels: int, width: int = 64, size: int = 32) -> nn.Mo
         inputs = outputs
     last = nn.Conv2d(inputs, 1, 2, stride=2, bias=False)
     return _initialised(nn.Sequential(*layers, last, nn.Flatten(0)))
+
+
+def _widths(width: int, size: int) -> list[int]:
+    """Channels of the layers from the image's side on: each has twice as many as the one before, 8 * width at most."""
+    if size not in SIZES:
+        raise UserError(f"a DCGAN of {size}x{size} images: the size must be one of {', '.join(map(str, SIZES))}")
+    return [min(2**level, 8) * width for level in range(SIZES.index(size) + 2)]
 
 
 def _initialised(model: nn.Sequential) -> nn.Sequential:

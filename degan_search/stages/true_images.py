@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from degan_search.data import proxies
-from degan_search.data.images import split, to_input
+from degan_search.data.images import split
 from degan_search.data.synthetic import Split
 from degan_search.networks.takes import teacher_input
 from degan_search.settings.trial import TeacherConfig
@@ -49,7 +49,7 @@ def true_images(config: TeacherConfig, data_dir: Path | None, part: Split = "tra
     if config.dataset is None:
         return None
     takes, count = teacher_input(config), config.count if part == "train" else None
-    images = proxies.load(config.dataset, part, data_dir, count, config.seed, takes.size)
+    images = proxies.load(config.dataset, part, data_dir, count, config.seed, takes.size, channels=takes.channels)
     if images.labels is None or len(images.classes) < 2:
         raise UserError(f"teacher.dataset {config.dataset!r} must be labelled, with at least two classes")
     train, held_out = split(len(images), config.holdout, config.seed)
@@ -58,8 +58,7 @@ def true_images(config: TeacherConfig, data_dir: Path | None, part: Split = "tra
             f"teacher.dataset {config.dataset!r} leaves {len(train)} training images, "
             f"fewer than teacher.fit.batch_size = {config.fit.batch_size}"
         )
-    ready = to_input(images.images, takes.channels, takes.size)
-    return TrueImages(ready, images.labels, images.classes, train, held_out)
+    return TrueImages(images.images, images.labels, images.classes, train, held_out)
 
 
 def check_images(config: TeacherConfig, data_dir: Path | None, classes: tuple[str, ...]) -> LabelledImages | None:
@@ -77,7 +76,7 @@ def check_images(config: TeacherConfig, data_dir: Path | None, classes: tuple[st
     if config.check is None:
         return None
     takes = teacher_input(config)
-    images = proxies.load(config.check, "train", data_dir, size=takes.size)
+    images = proxies.load(config.check, "train", data_dir, size=takes.size, channels=takes.channels)
     if images.labels is None:
         raise UserError(f"teacher.check {config.check!r} must be labelled: a subfolder for each class")
     labels = images.labels
@@ -89,4 +88,4 @@ def check_images(config: TeacherConfig, data_dir: Path | None, classes: tuple[st
             f"teacher.check {config.check!r} has the class {unknown!r}, which is none of the teacher's "
             f"{len(classes)} ({', '.join(classes[:LISTED])}{', ...' if len(classes) > LISTED else ''})"
         )
-    return LabelledImages(to_input(images.images, takes.channels, takes.size), labels)
+    return LabelledImages(images.images, labels)

@@ -14,7 +14,7 @@ from filelock import FileLock
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from degan_search.data.images import denormalise, resize
+from degan_search.data.images import denormalise, to_input
 from degan_search.networks.front import resized
 from degan_search.networks.frozen import freeze
 from degan_search.settings import criteria
@@ -132,7 +132,7 @@ def _generate(
     settings = gan_config.model_copy(
         update={"lambda_e": lambda_e, "lambda_d": lambda_d, "steps": config.steps or gan_config.steps}
     )
-    images = torch.from_numpy(resize(proxy, (size, size))).to(device)
+    images = torch.from_numpy(to_input(proxy, proxy.shape[1], (size, size), "stretch")).to(device)
     seed = seeds.stream_seed(config.seed, "bank", index)
     context = Context(seed, device, precision_of("auto", device), acceleration_of("graphs", device))
     teacher = make_teacher(device)

@@ -12,8 +12,7 @@ from degan_search.data.images import split
 from degan_search.networks.batch_statistics import norms
 from degan_search.networks.table import check_name, has_weights, is_builtin
 from degan_search.networks.takes import student_input, teacher_input, untrained
-from degan_search.settings import lengths
-from degan_search.settings import criteria
+from degan_search.settings import criteria, lengths
 from degan_search.settings.criteria import Needs, needing
 from degan_search.settings.methods import METHODS, normalised
 from degan_search.settings.trial import TrialConfig
@@ -55,7 +54,9 @@ def check(config: TrialConfig) -> None:
         check_name(network.network, takes.channels, takes.size, network.width)
     if is_builtin(config.teacher.network):
         with torch.device("meta"):  # no weights are drawn
-            _check_norms(config, untrained(config.teacher.network, 2, config.teacher.width, teacher_input(config.teacher)))
+            _check_norms(
+                config, untrained(config.teacher.network, 2, config.teacher.width, teacher_input(config.teacher))
+            )
 
 
 def check_size(config: TrialConfig, proxy: Proxy) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from degan_search.data import proxies
-from degan_search.data.images import split, to_input
+from degan_search.data.images import split
 from degan_search.data.synthetic import Split
 from degan_search.networks.takes import teacher_input
 from degan_search.settings import lengths
@@ -56,8 +56,8 @@ def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train"
         UserError: they are not there, broken, or fewer than `count`.
     """
     takes, count = teacher_input(config.teacher), config.count if part == "train" else None
-    images = proxies.load(config.proxy, part, data_dir, count, 0, takes.size, config.proxy_fit)
-    ready = to_input(images.images, takes.channels, takes.size, config.proxy_fit)
+    images = proxies.load(config.proxy, part, data_dir, count, 0, takes.size, config.proxy_fit, takes.channels)
+    ready = images.images
     set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
     train, held_out = split(len(ready), config.teacher.holdout, seed=0)
     return Proxy(ready, set_images, train, held_out, images.labels, images.classes)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from degan_search.data.images import resize
+from degan_search.data.images import to_input
 from degan_search.networks.frozen import freeze
 from degan_search.stages.teacher_file import Teacher
 from degan_search.system.device import settled
@@ -65,8 +65,9 @@ class Shared:
         """Return every proxy image, brought to a height and width."""
         if self._proxy.images.shape[2:] == (size, size):
             return self.proxy
+        images = self._proxy.images
         if size not in self._resized:
-            self._resized[size] = settled(self.moved(resize(self._proxy.images, (size, size))))
+            self._resized[size] = settled(self.moved(to_input(images, images.shape[1], (size, size), "stretch")))
         return self._resized[size]
 
     @cached_property

@@ -8,6 +8,7 @@ import pytest
 from degan_search.data import synthetic
 from degan_search.data.images import to_input
 from degan_search.data.sets import CIFAR100_CLASSES, SETS, SUPERCLASSES, load_set, train_size
+from degan_search.data.wanted import Wanted
 from degan_search.system.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -33,7 +34,7 @@ def check_contract(name, loaded, classes):
 def test_embedded_sets(name, tmp_path):
     entry = SETS[name]
     classes = entry.classes[-3:] or None  # three are enough
-    train, test, again = (load_set(name, split, tmp_path, classes) for split in ("train", "test", "train"))
+    train, test, again = (load_set(name, split, tmp_path, Wanted(classes)) for split in ("train", "test", "train"))
     check_contract(name, train, classes or ())
     check_contract(name, test, classes or ())
     assert (train.images == again.images).all()
@@ -47,7 +48,7 @@ def test_embedded_sets(name, tmp_path):
 def test_embedded_sizes():
     assert len(load_set("digits", "train")) == SETS["digits"].train_size
     assert synthetic.GLYPHS_PER_CLASS["train"] * len(synthetic.GLYPH_CLASSES) == SETS["glyphs"].train_size
-    assert np.bincount(load_set("glyphs", "test", classes=["A", "7"]).labels).tolist() == [200, 200]
+    assert np.bincount(load_set("glyphs", "test", wanted=Wanted(["A", "7"])).labels).tolist() == [200, 200]
 
 
 def test_noise_statistics():
@@ -73,8 +74,8 @@ def test_every_face_has_every_character(face):
 
 
 def test_a_glyph_does_not_depend_on_the_other_classes():
-    alone = load_set("glyphs", "test", classes=["Q"])
-    beside = load_set("glyphs", "test", classes=["B", "Q"])
+    alone = load_set("glyphs", "test", wanted=Wanted(["Q"]))
+    beside = load_set("glyphs", "test", wanted=Wanted(["B", "Q"]))
     assert (alone.images == beside.images[beside.labels == 1]).all()
 
 
@@ -107,7 +108,7 @@ def test_real_images(name):
     if not (REAL / name).is_dir():
         pytest.skip(f"{REAL / name} is absent")
     classes = SETS[name].classes[3:5]
-    test = load_set(name, "test", REAL, classes)
+    test = load_set(name, "test", REAL, Wanted(classes))
     check_contract(name, test, classes)
     assert np.bincount(test.labels).std() == 0
     assert train_size(name, REAL) == SETS[name].train_size
@@ -137,7 +138,7 @@ def test_torchvisions_own_files(tmp_path):
         sizes = b"".join(size.to_bytes(4, "big") for size in images.shape)
         (raw / f"{part}-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3]) + sizes + images.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 4, 9, 0, 3, 9]))
-    loaded = load_set("fashion_mnist", "test", tmp_path, ["ankle_boot", "dress"])
+    loaded = load_set("fashion_mnist", "test", tmp_path, Wanted(["ankle_boot", "dress"]))
     assert loaded.classes == ("dress", "ankle_boot")
     assert loaded.labels.tolist() == [1, 0, 1]
     assert (loaded.images == images[[0, 2, 3], None]).all()
