@@ -15,7 +15,9 @@ from degan_search.networks.dcgan import build_generator
 from degan_search.networks.table import build_classifier
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages.teacher import Teacher, TrueImages, obtain, true_images
+from degan_search.stages.teacher import obtain
+from degan_search.stages.teacher_file import Teacher
+from degan_search.stages.true_images import TrueImages, true_images
 from degan_search.trial import inputs
 from degan_search.trial.outcome import Outcome, save
 

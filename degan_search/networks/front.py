@@ -24,6 +24,9 @@ class Classifier(nn.Module):
     the network's own, as if it stood alone.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, takes: ImageInput, outputs: Outputs = "logits") -> None:
         super().__init__()
         self.network, self.takes, self.outputs = network, takes, outputs

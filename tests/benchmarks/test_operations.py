@@ -86,7 +86,7 @@ def test_a_step_does_nothing_that_nobody_uses():
 
 
 def test_operations_grow_with_the_batch_alone():
-    gan = build(GanConfig(width=4, lambda_e=1.0), 3, freeze(build_classifier("alexnet", 10, 6)), Context(0))
+    gan = build(GanConfig(width=4, lambda_e=1.0), (3, 32, 32), freeze(build_classifier("alexnet", 10, 6)), Context(0))
     two, six = (
         operations.operations(lambda n=n: gan.step(torch.zeros(n, 3, 32, 32), torch.randn(n, 100, 1, 1)))
         for n in (2, 6)

@@ -14,6 +14,7 @@ from degan_search.ledger.columns import config_columns
 from degan_search.networks.table import build_classifier
 from degan_search.settings.methods import normalised
 from degan_search.stages import teacher as teachers
+from degan_search.stages.true_images import true_images
 from degan_search.training import measures
 from degan_search.training.measures import predict
 from degan_search.trial import outcome as outcomes
@@ -64,7 +65,7 @@ def asked(monkeypatch):
 def learned(tiny, store):
     """The configuration of a trial that learned new digits, and its teacher."""
     config = normalised(tiny(NEW))
-    true = teachers.true_images(config.teacher, None)
+    true = true_images(config.teacher, None)
     return config, true, teachers.obtain(config.teacher, true, store)
 
 
@@ -101,7 +102,7 @@ def test_a_final_student_of_new_classes_is_scored_on_both_kinds(learned, store, 
     found = scores(tmp_path).loc["final-0000"]
     assert found["old_accuracy"] == 0 < found["new_accuracy"] < 0.5
     # The teacher knows the old classes alone.
-    test = teachers.true_images(config.teacher, None, "test")
+    test = true_images(config.teacher, None, "test")
     expected = measures.accuracy(predict(teacher.model(), torch.from_numpy(test.images)), torch.from_numpy(test.labels))
     assert found["teacher_test_accuracy"] == pytest.approx(expected)
     assert found["teacher_oracle_accuracy"] == pytest.approx(teacher.holdout_accuracy)

@@ -14,6 +14,7 @@ from degan_search.evaluation import relatedness
 from degan_search.evaluation.relatedness import DISTANCES, FEWEST, MEASURES, ORDER, random_network, view_of
 from degan_search.networks.table import build_classifier
 from degan_search.stages import teacher as teachers
+from degan_search.stages.true_images import TrueImages
 from degan_search.system import seeds
 from degan_search.system.errors import UserError
 from degan_search.trial.images import load_proxy
@@ -172,7 +173,7 @@ class TestRelatedness:
 
     def test_ranking_sees_no_true_image(self, measure, measured, true, teacher, monkeypatch):
         expected = measured[["count", "images", *BLIND]]
-        blank = teachers.TrueImages(true.images * 0, true.labels * 0, true.classes, true.train, true.held_out)
+        blank = TrueImages(true.images * 0, true.labels * 0, true.classes, true.train, true.held_out)
         monkeypatch.setattr(teachers, "true_images", lambda *_: blank)
         monkeypatch.setattr(teachers, "obtain", lambda *_: teacher)
         pd.testing.assert_frame_equal(measure().set_index("proxy"), expected)

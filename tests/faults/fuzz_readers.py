@@ -34,7 +34,7 @@ from degan_search.search.space.schema import Space
 from degan_search.settings import yaml_text
 from degan_search.settings.resolve import parse
 from degan_search.settings.trial import TeacherConfig, TrialConfig
-from degan_search.stages.teacher import Teacher
+from degan_search.stages.teacher_file import Teacher
 from degan_search.system.errors import BrokenFileWarning, UserError
 from degan_search.training import resumable
 

@@ -150,7 +150,7 @@ class TestGenerate:
     def test_gives_the_images_that_distillation_sees(self, finished_run, teacher, tmp_path):
         generate(finished_run, "search-0000", Order(20, "npz", seed=3), tmp_path / "a.npz")
         row = networks.find(finished_run, "search-0000", "generator")
-        generator = networks.load_generator(finished_run, "search-0000", config_of(row), 1)
+        generator = networks.load_generator(finished_run, "search-0000", config_of(row))
         source = GeneratorSource(generator, 4, teacher.model())
         images, _ = source.make(512, seeds.generator(3, "generate"))
         with np.load(tmp_path / "a.npz") as archive:
@@ -237,4 +237,4 @@ class TestFind:
 
     def test_a_file_of_another_network_says_so(self, finished_run):
         with pytest.raises(UserError, match=r"generator\.safetensors does not fit search-0000"):
-            networks.load_generator(finished_run, "search-0000", trial_config(), 1)
+            networks.load_generator(finished_run, "search-0000", trial_config())

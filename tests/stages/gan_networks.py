@@ -28,7 +28,7 @@ def make_teacher(name="lenet", channels=1):
 
 
 def make_gan(lambda_e, lambda_d, teacher, channels=1, seed=1):
-    gan = build(config(lambda_e, lambda_d), channels, teacher, Context(seed))
+    gan = build(config(lambda_e, lambda_d), (channels, 32, 32), teacher, Context(seed))
     gan.generator[-2].weight.data *= 10  # images with contrast
     return gan
 
@@ -70,7 +70,7 @@ def normed_teacher(dtype=torch.float64):
 
 
 def trained(settings, seed=0, adversarial=True, student=None, teacher=None):
-    gan = build(settings, 1, teacher or freeze(make_teacher()), Context(seed), adversarial, student)
+    gan = build(settings, (1, 32, 32), teacher or freeze(make_teacher()), Context(seed), adversarial, student)
     progress = list(progress_of(GanTraining(gan, proxy_images(), 20, Context(seed))))
     return torch.cat([value.flatten() for value in gan.generator.state_dict().values()]), progress
 

@@ -37,7 +37,7 @@ def extended(teacher, channels=1, adversarial=True, distilling=DISTILLING, dtype
     """A GAN with the losses that are not the paper's, in float64, and a rival that it may need."""
     settings = config(**{"lambda_e": 0.5, "lambda_d": 2.0} | lambdas)
     student = make_student(channels=channels).to(dtype), distilling
-    gan = build(settings, channels, teacher, Context(1), adversarial, student)
+    gan = build(settings, (channels, 32, 32), teacher, Context(1), adversarial, student)
     for model in (gan.generator, gan.discriminator):
         if model:
             model.to(dtype)
@@ -160,7 +160,7 @@ def test_each_network_gets_its_own_gradients_and_the_teacher_none():
 def test_a_student_that_nothing_is_set_against_changes_no_bit():
     states = []
     for student in (None, (make_student(), DISTILLING)):
-        gan = build(config(1.0, 5.0), 1, freeze(make_teacher()), Context(1), True, student)
+        gan = build(config(1.0, 5.0), (1, 32, 32), freeze(make_teacher()), Context(1), True, student)
         assert gan.rival is None
         losses = [gan.step(real, z) for real, z in batches(3, dtype=torch.float32)]
         assert torch.stack(losses)[:, 5:7].isnan().all()
@@ -210,7 +210,7 @@ def test_images_come_nearer_to_the_teachers_statistics():
         lr=0.01,
     )
     proxy = proxy_images().expand(-1, 3, -1, -1).contiguous()
-    gan = build(settings, 3, normed_teacher(torch.float32), Context(0), False)
+    gan = build(settings, (3, 32, 32), normed_teacher(torch.float32), Context(0), False)
     losses = [point.losses["bn_loss"] for point in progress_of(GanTraining(gan, proxy, 20, Context(0)))]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -226,6 +226,6 @@ def test_without_a_discriminator_the_classifier_alone_teaches():
         assert losses["g_loss"] == pytest.approx(losses["entropy"] - 5 * losses["diversity"], rel=1e-5)
     assert not torch.equal(weights, trained(settings)[0])
     # The proxy's images play no part.
-    gan = build(settings, 1, teacher, Context(0), False)
+    gan = build(settings, (1, 32, 32), teacher, Context(0), False)
     list(progress_of(GanTraining(gan, proxy_images().flip(3), 20, Context(0))))
     assert torch.equal(torch.cat([value.flatten() for value in gan.generator.state_dict().values()]), weights)

@@ -23,11 +23,11 @@ from tests.stages.gan_networks import CLASSES, Untouchable, config, make_gan, ma
 @pytest.mark.parametrize("adversarial", [True, False])
 def test_faults_are_found_with_and_without_a_discriminator(adversarial):
     settings = config(1.0, 5.0, batch_of="used", steps=5)
-    gan = build(settings, 1, freeze(make_teacher()), Context(0), adversarial)
+    gan = build(settings, (1, 32, 32), freeze(make_teacher()), Context(0), adversarial)
     nn.init.zeros_(gan.generator[-2].weight)
     with pytest.raises(DivergedError, match="one image only at step 1"):
         list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
-    gan = build(settings, 1, freeze(make_teacher()), Context(0), adversarial)
+    gan = build(settings, (1, 32, 32), freeze(make_teacher()), Context(0), adversarial)
     next(gan.teacher.parameters()).data.fill_(math.nan)
     with pytest.raises(DivergedError, match="not finite at step 1"):
         list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
@@ -35,7 +35,7 @@ def test_faults_are_found_with_and_without_a_discriminator(adversarial):
 
 def test_a_discriminator_that_is_not_finite_is_found_though_none_may_be_there():
     settings = config(1.0, 5.0, batch_of="used", steps=5)
-    gan = build(settings, 1, freeze(make_teacher()), Context(0))
+    gan = build(settings, (1, 32, 32), freeze(make_teacher()), Context(0))
     progress = gan_training.GanProgress(1, 5, dict.fromkeys(GAN_LOSSES, 1.0) | {"d_loss": math.nan}, 1.0)
     gan_training.check(progress, False)
     with pytest.raises(DivergedError, match="discriminator nan"):
@@ -75,13 +75,13 @@ def test_lengths_of_other_settings():
 
 def test_training_reports_at_the_rungs_and_at_the_end():
     settings = config(batch_of="used", steps=200)
-    gan = build(settings, 1, freeze(make_teacher()), Context(0))
+    gan = build(settings, (1, 32, 32), freeze(make_teacher()), Context(0))
     training = GanTraining(gan, proxy_images(), 20, Context(0), report_at=(3, 8, 13))
     some = list(islice(progress_of(training), 7))
     assert [progress.step for progress in some] == [3, 4, 8, 12, 13, 16, 20]  # 2% of 200 is 4
     assert {progress.of for progress in some} == {200}
     settings = config(batch_of="used", steps=5)
-    gan = build(settings, 1, freeze(make_teacher()), Context(0))
+    gan = build(settings, (1, 32, 32), freeze(make_teacher()), Context(0))
     all_of_it = list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
     assert [progress.step for progress in all_of_it] == [1, 2, 3, 4, 5]
     last = all_of_it[-1]
@@ -91,7 +91,7 @@ def test_training_reports_at_the_rungs_and_at_the_end():
 
 def test_a_generator_of_one_image_is_refused():
     settings = config(batch_of="used", steps=5)
-    gan = build(settings, 1, freeze(make_teacher()), Context(0))
+    gan = build(settings, (1, 32, 32), freeze(make_teacher()), Context(0))
     nn.init.zeros_(gan.generator[-2].weight)
     with pytest.raises(DivergedError, match="one image only at step 1"):
         list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
@@ -100,7 +100,7 @@ def test_a_generator_of_one_image_is_refused():
 @pytest.mark.parametrize("network", ["generator", "discriminator", "teacher"])
 def test_losses_that_are_not_finite_are_refused(network):
     settings = config(batch_of="used", steps=5)
-    gan = build(settings, 1, freeze(make_teacher()), Context(0))
+    gan = build(settings, (1, 32, 32), freeze(make_teacher()), Context(0))
     next(getattr(gan, network).parameters()).data.fill_(math.nan)
     with pytest.raises(DivergedError, match="not finite at step 1"):
         list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))

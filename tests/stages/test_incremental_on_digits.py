@@ -9,6 +9,7 @@ from degan_search.networks.frozen import freeze
 from degan_search.settings.trial import TeacherConfig
 from degan_search.stages import teacher as teachers
 from degan_search.stages.incremental import expand
+from degan_search.stages.true_images import true_images
 from degan_search.training.measures import accuracy, predict
 from tests.stages.new_classes import train
 
@@ -19,7 +20,7 @@ def digits():
     config = TeacherConfig(
         dataset="digits/[0-4]", network="lenet", fit={"steps": 200, "batch_size": 32, "lr": 3e-3, "steps_per_epoch": 50}
     )
-    true = teachers.true_images(config, None)
+    true = true_images(config, None)
     new = proxies.load("digits/[5-9]")
     images, labels = torch.from_numpy(to_input(new.images, 1)), torch.from_numpy(new.labels)
     return freeze(teachers.train(config, true)), true, images, labels

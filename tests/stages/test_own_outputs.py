@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from degan_search.networks.own import OwnNetwork, as_logits, device_of, outputs_of, scripted
+from degan_search.networks.front import Classifier, device_of
+from degan_search.networks.image_input import ImageInput
+from degan_search.networks.own import outputs_of, scripted
 from degan_search.networks.table import build_classifier
 from degan_search.stages import teacher as teachers
 from degan_search.system.errors import NoticeWarning
@@ -56,18 +58,18 @@ def test_logits_stay_as_they_are(freeze, network, obtained, true, teacher, recwa
     assert not [told for told in recwarn if told.category is NoticeWarning]
     images = torch.from_numpy(true.images)
     torch.testing.assert_close(predict(mine.model(), images), predict(teacher.model(), images))
-    assert isinstance(mine.model(), OwnNetwork) == freeze  # which has no parameters that tell its device
     assert device_of(mine.model()) == torch.device("cpu")
 
 
 def test_probabilities_of_zero_have_finite_logits_and_gradients():
     given = torch.tensor([[0.0, 1.0], [0.25, 0.75]], requires_grad=True)
-    logits = as_logits(nn.Identity(), "probabilities")(given)
+    takes = ImageInput(1, 2, 1, (0.5,), (0.5,))
+    logits = Classifier(nn.Flatten(), takes, "probabilities")(given[:, None, None])
     assert logits.isfinite().all()
     torch.testing.assert_close(logits.softmax(1), given)
     logits.sum().backward()
     assert given.grad.isfinite().all()
-    logs = as_logits(nn.Identity(), "log_probabilities")(torch.tensor([[-torch.inf, 0.0]]))
+    logs = Classifier(nn.Flatten(), takes, "log_probabilities")(torch.tensor([[-torch.inf, 0.0]])[:, None, None])
     assert logs.isfinite().all()
 
 

@@ -59,7 +59,7 @@ def test_own_teachers_are_accepted(name, tiny, teacher, true, weights, tmp_path)
     mine = teachers.obtain(own(tiny, path, trusted=name in SCRIPTS), true, tmp_path / "cache")
     torch.testing.assert_close(logits(mine, true), logits(teacher, true))
     assert mine.holdout_accuracy == teacher.holdout_accuracy
-    assert (mine.classes, mine.channels, mine.suffix) == (10, 1, path.suffix)
+    assert (mine.classes, mine.takes.channels, mine.suffix) == (10, 1, path.suffix)
     assert not (tmp_path / "cache").exists()  # nothing was trained
     assert not any(weight.requires_grad for weight in mine.model().parameters())
     x = torch.zeros(2, 1, 32, 32, requires_grad=True)
@@ -153,7 +153,7 @@ def misfits():
     yield "zeros.pt", lambda p: p.symlink_to("/dev/zero"), "plain file is needed"
     yield "nowhere.safetensors", lambda p: p.symlink_to(p.parent / "none"), "cannot be opened"
     yield "huge.safetensors", huge, "at most 4,294,967,296 are read"
-    yield "own.onnx", lambda p: p.write_bytes(b"x"), "neither TorchScript nor"
+    yield "own.onnx", lambda p: p.write_bytes(b"x"), "is no ONNX file"
     yield "own.pt2", lambda p: p.write_bytes(b"x"), "neither TorchScript nor"
     yield "own", lambda p: p.write_bytes(b"x"), "neither TorchScript nor"
 

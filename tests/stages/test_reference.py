@@ -68,7 +68,7 @@ def batches():
 
 def gans(teacher, **wrong):
     """The package's GAN and the reference's, of the same weights; `wrong` settings are the reference's alone."""
-    gan = build(CONFIG, 3, freeze(teacher, fold_norms=True), Context(1))
+    gan = build(CONFIG, (3, 32, 32), freeze(teacher, fold_norms=True), Context(1))
     gan.generator[-2].weight.data *= 10  # images with contrast
     networks = [reference.plain(model) for model in (gan.generator, gan.discriminator, teacher)]
     return gan, reference.Gan(CONFIG.model_copy(update=wrong), *networks)

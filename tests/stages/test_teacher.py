@@ -12,6 +12,7 @@ import torch
 from degan_search.data import proxies
 from degan_search.networks.table import build_classifier
 from degan_search.stages import teacher as teachers
+from degan_search.stages.true_images import true_images
 from degan_search.system import seeds
 from degan_search.system.errors import UserError
 from degan_search.training.measures import accuracy, predict
@@ -28,16 +29,16 @@ def short(tiny):
 
 @pytest.fixture(scope="module")
 def short_true(tiny):
-    return teachers.true_images(tiny(SHORT).teacher, None)
+    return true_images(tiny(SHORT).teacher, None)
 
 
 def test_true_images_are_split_and_fit_the_network(tiny):
-    true = teachers.true_images(tiny().teacher, None)
+    true = true_images(tiny().teacher, None)
     assert true.images.shape == (400, 1, 32, 32)
     assert sorted([*true.train, *true.held_out]) == list(range(400))
     assert len(true.held_out) == 80
     assert np.bincount(true.labels).tolist() == [40] * 10
-    colour = teachers.true_images(tiny({"teacher.network": "alexnet"}).teacher, None)
+    colour = true_images(tiny({"teacher.network": "alexnet"}).teacher, None)
     assert colour.images.shape == (400, 3, 32, 32)
 
 
@@ -48,19 +49,19 @@ def test_true_images_are_split_and_fit_the_network(tiny):
         ({"teacher.dataset": "glyphs/[A]"}, "at least two classes"),
         ({"teacher.count": 10}, "leaves 8 training images, fewer than teacher.fit.batch_size = 16"),
         ({"teacher.count": 9999}, "digits has 1437 images"),
-        ({"teacher.network": "lenett"}, "teacher.network 'lenett' is unknown; known: alexnet"),
+        ({"teacher.network": "lenett"}, "unknown classifier 'lenett'; did you mean lenet"),
     ],
 )
 def test_true_images_that_cannot_serve_are_refused(tiny, change, said):
     with pytest.raises(UserError) as error:
-        teachers.true_images(tiny(change).teacher, None)
+        true_images(tiny(change).teacher, None)
     assert said in str(error.value)
 
 
 def test_a_trained_teacher_knows_its_classes(teacher, true):
     held_out = torch.from_numpy(true.images[true.held_out]), torch.from_numpy(true.labels[true.held_out])
     assert teacher.holdout_accuracy == accuracy(predict(teacher.model(), held_out[0]), held_out[1]) > 0.5
-    assert (teacher.classes, teacher.channels) == (10, 1)
+    assert (teacher.classes, teacher.takes.channels) == (10, 1)
     model = teacher.model()
     assert not any(weight.requires_grad for weight in model.parameters())
     assert not any(module.training for module in model.modules())
@@ -99,7 +100,7 @@ def first_loss(tiny, **changes):
     """The loss of a teacher's first step, on all of its training images as one batch."""
     step = {"teacher.fit.batch_size": 80, "teacher.fit.steps": 1, "teacher.fit.epochs": 1, "teacher.count": 100}
     config, heard = tiny(step, changes).teacher, []
-    true = teachers.true_images(config, None)
+    true = true_images(config, None)
     teachers.train(config, true, heard.append)
     return heard[0].loss, true, config
 
@@ -122,7 +123,7 @@ def test_either_loss_has_its_value(loss, tiny):
 def test_training_goes_on_from_any_step(tiny):
     fit = {"steps": 8, "steps_per_epoch": 3, "batch_size": 8, "augment": True}
     config = tiny({"teacher": {"network": "alexnet", "width": 2, "count": 40, "fit": fit}}).teacher
-    true = teachers.true_images(config, None)
+    true = true_images(config, None)
     training, reports, states = teachers.TeacherTraining(config, true), [], []
     while not training.done:
         reports.append(training.step())
@@ -167,9 +168,10 @@ from pathlib import Path
 import torch
 from degan_search.settings.trial import TeacherConfig
 from degan_search.stages import teacher as teachers
+from degan_search.stages.true_images import true_images
 torch.set_num_threads(1)
 config = TeacherConfig.model_validate_json(sys.argv[1])
-true = teachers.true_images(config, None)
+true = true_images(config, None)
 here = Path(sys.argv[2])
 (here / f"ready-{sys.argv[3]}").touch()
 while not (here / "go").exists():
@@ -209,8 +211,8 @@ def test_the_test_split_is_never_asked_for(short, short_true, tmp_path, monkeypa
         return real(name, split, *rest, **named)
 
     monkeypatch.setattr(proxies, "load", recording)
-    true = teachers.true_images(short, None)
+    true = true_images(short, None)
     teachers.obtain(short, true, tmp_path)
     assert asked == ["train"]
-    teachers.true_images(short, None, "test")  # the final evaluation's way
+    true_images(short, None, "test")  # the final evaluation's way
     assert asked == ["train", "test"]

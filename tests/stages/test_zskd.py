@@ -40,7 +40,7 @@ def make_teacher(seed=0):
 
 
 def run(teacher, config=SMALL, seed=0):
-    synthesis = zskd.ZskdSynthesis(teacher, config, 1, Context(seed))
+    synthesis = zskd.ZskdSynthesis(teacher, config, (1, 32, 32), Context(seed))
     seen = list(progress_of(synthesis))
     return synthesis.images, seen
 

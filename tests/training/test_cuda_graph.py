@@ -17,7 +17,8 @@ from degan_search.stages.distillation import Distillation
 from degan_search.stages.gan import Rival, build
 from degan_search.stages.gan_training import GanTraining
 from degan_search.stages.image_sources import GeneratorSource
-from degan_search.stages.teacher import train, true_images
+from degan_search.stages.teacher import train
+from degan_search.stages.true_images import true_images
 from degan_search.system import seeds
 from degan_search.training import cuda_graph
 from degan_search.training.context import Context
@@ -33,7 +34,7 @@ def network(seed, build, *arguments):
 
 def make_gan(seed=0):
     config = GanConfig(lambda_e=1.0, lambda_d=5.0, width=2, latent=LATENT, batch_size=BATCH, batch_of="used", steps=7)
-    return build(config, 3, freeze(network(0, build_classifier, "lenet", CLASSES, 2, 3)), Context(seed))
+    return build(config, (3, 32, 32), freeze(network(0, build_classifier, "lenet", CLASSES, 2, 3)), Context(seed))
 
 
 def proxy():

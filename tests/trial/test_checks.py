@@ -32,7 +32,7 @@ def test_new_classes_without_labels_are_refused(method, tiny, prepare):
         ({"proxy": "noise"}, "no image set or subset 'noise'"),
         ({"proxy": "glyphs/[?]"}, "glyphs has no class '?'"),
         ({"teacher.dataset": "mnist"}, "'mnist'"),
-        ({"teacher.network": "vgg"}, "'vgg' is unknown"),
+        ({"teacher.network": "vgg"}, "unknown classifier 'vgg'"),
         ({"student.network": "lenet_hal"}, "unknown classifier 'lenet_hal'"),
         *(
             ({"objective": objective, "bank.proxy_images": 0}, "raise bank.proxy_images")

@@ -37,7 +37,7 @@ def make_gan(member=1, device="cuda", precision="float32", **changes):
     config = GanConfig(lambda_e=lambda_e, lambda_d=lambda_d, **sizes)
     with seeds.seeded(0, "teacher"):
         teacher = freeze(build_classifier("alexnet", 5, 8), fold_norms=True).to(device)
-    gan = build(config, 3, teacher, Context(SEEDS[member], device, precision))
+    gan = build(config, (3, 32, 32), teacher, Context(SEEDS[member], device, precision))
     gan.generator[-2].weight.data *= 10  # images with contrast
     return gan
 

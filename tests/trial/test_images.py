@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from degan_search.stages import teacher as teachers
+from degan_search.stages.true_images import true_images
 from degan_search.system.errors import UserError
 from degan_search.training.measures import accuracy, predict
 from degan_search.trial.images import few_of_each
@@ -28,8 +28,8 @@ def test_few_true_images_are_of_each_class_and_drawn_by_the_seed():
 
 def test_the_oracle_of_new_classes_has_images_of_both_kinds(tiny, prepare):
     config = tiny(NEW, {"method": "finetuning", "objective": "oracle_accuracy"})
-    inputs, old_true = prepare(config), teachers.true_images(config.teacher, None)
-    images, labels = inputs.oracle
+    inputs, old_true = prepare(config), true_images(config.teacher, None)
+    images, labels = inputs.judged_on
     old, new = old_true.held_out, inputs.proxy.held_out[inputs.bank_proxy_images :]
     assert np.array_equal(images, np.concatenate([old_true.images[old], inputs.proxy.images[new]]))
     assert np.array_equal(labels, np.concatenate([old_true.labels[old], 5 + inputs.proxy.labels[new]]))

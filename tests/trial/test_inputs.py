@@ -20,9 +20,9 @@ OBJECTIVES = get_args(TrialConfig.model_fields["objective"].annotation)
 @pytest.mark.parametrize("method", DISTILLING)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_only_the_oracle_gets_labels_and_only_true_methods_true_images(method, objective, tiny, prepare, true):
-    config = tiny({"method": method, "objective": objective})
+    config = tiny({"method": method, "objective": objective, "teacher.check": "glyphs/[0-9]"})
     inputs = prepare(config)
-    assert (inputs.oracle is not None) == (objective == "oracle_accuracy")
+    assert (inputs.judged_on is not None) == (objective in ("oracle_accuracy", "check_accuracy"))
     uses_true = METHODS[method].source in ("true", "few_true")
     assert (inputs.true_labels is not None) == (METHODS[method].source == "few_true")
     assert (inputs.true_train is not None) == (inputs.true_held_out is not None) == uses_true
@@ -34,7 +34,7 @@ def test_only_the_oracle_gets_labels_and_only_true_methods_true_images(method, o
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"teacher.network": "vgg"}, "'vgg' is unknown"),
+        ({"teacher.network": "vgg"}, "unknown classifier 'vgg'"),
         ({"gan.batch_size": 64}, r"the proxy has 60 images, fewer than gan\.batch_size = 64"),
         ({"method": "zskd", "zskd.images": 1}, "of 1 images leaves"),
         ({"gan.lambda_bn": 2}, r"gan\.lambda_bn = 2 needs a teacher with BatchNorm layers"),

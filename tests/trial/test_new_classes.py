@@ -6,6 +6,7 @@ from same_bits import bits
 
 from degan_search.settings.methods import METHODS
 from degan_search.stages import teacher as teachers
+from degan_search.stages.true_images import true_images
 from degan_search.system.weights_file import read_tensors
 from degan_search.training.measures import predict
 from degan_search.trial import student_stage
@@ -19,7 +20,7 @@ NEW = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digit
 
 @pytest.fixture(scope="module")
 def old_true(tiny):
-    return teachers.true_images(tiny(NEW).teacher, None)
+    return true_images(tiny(NEW).teacher, None)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from degan_search.settings.methods import METHODS, normalised
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages import gan
+from degan_search.stages.true_images import check_images
 from degan_search.system.weights_file import read_tensors, tensors_bytes
 from degan_search.training.loop import DivergedError, progress_of
 from degan_search.training.measures import accuracy, predict
@@ -65,9 +66,12 @@ def test_weights_count_only_where_the_method_uses_them(method, tiny):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_the_score_is_the_objective(objective, run, true):
-    outcome = run(objective=objective, method="proxy")
-    if objective == "oracle_accuracy":
+def test_the_score_is_the_objective(objective, run, true, tiny):
+    outcome = run({"teacher.check": "glyphs/[0-9]"}, objective=objective, method="proxy")
+    if objective == "check_accuracy":
+        few = check_images(tiny({"teacher.check": "glyphs/[0-9]"}).teacher, None, true.classes)
+        expected = accuracy(predict(outcome.student, torch.from_numpy(few.images)), torch.from_numpy(few.labels))
+    elif objective == "oracle_accuracy":
         images, labels = (torch.from_numpy(part[true.held_out]) for part in (true.images, true.labels))
         expected = accuracy(predict(outcome.student, images), labels)
     else:
