@@ -193,7 +193,9 @@ def _noise(kind: int, split: Split, wanted: Wanted, side: int, drawn: type, tabl
     images = np.empty((len(rows), *size), np.uint8)
     if side == SIZE:  # one stream for all of them
         rng = np.random.default_rng([kind, SPLITS.index(split)])
-        stream = rng.integers(0, most, (NOISE_COUNTS[split], *size), drawn, endpoint=True)
+        stream: np.ndarray = rng.integers(0, most, (NOISE_COUNTS[split], *size), drawn, endpoint=True)
+        if table is None and len(rows) == len(stream):
+            return stream
         for part in chunks(len(rows), side, side):
             images[part] = stream[rows[part]] if table is None else table[stream[rows[part]]]
         return images
