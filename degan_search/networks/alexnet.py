@@ -1,4 +1,4 @@
-"""AlexNet for 32x32 images: the CIFAR-10 teacher at width 48, its student at width 24."""
+"""AlexNet for small images: the CIFAR-10 teacher at width 48, its student at width 24."""
 
 from torch import nn
 
@@ -8,12 +8,14 @@ from degan_search.networks.layers import Dropout, LocalResponseNorm2
 _CONVOLUTIONS = ((48, 5, 0.0), (128, 5, 1.0), (192, 3, 0.0), (192, 3, 1.0), (128, 3, 1.0))
 _HIDDEN = (512, 256)
 _NORM_EPSILON = 1e-3
+SMALLEST = 15
+"""Pixels of a side, of which three poolings leave one."""
 
 
-def alexnet(classes: int, channels: int, width: int) -> nn.Sequential:
+def alexnet(classes: int, channels: int, width: int, size: tuple[int, int] = (32, 32)) -> nn.Sequential:
     """Build AlexNet, its first convolution having `width` channels and all else in proportion to 48.
 
-    Takes [N, channels, 32, 32] in [-1, 1], gives logits [N, classes]. Weights are drawn from torch's default
+    Takes [N, channels, *size] in [-1, 1], gives logits [N, classes]. Weights are drawn from torch's default
     generator, but biases start at 0 or 1.
     """
 
@@ -34,13 +36,18 @@ def alexnet(classes: int, channels: int, width: int) -> nn.Sequential:
         inputs = outputs
 
     layers.append(nn.Flatten())
-    inputs *= 3 * 3  # what three poolings leave of 32x32
+    for side in size:
+        inputs *= _pooled(_pooled(_pooled(side)))  # of 32 pixels 3
     for full in _HIDDEN:
         outputs = scaled(full)
         layers += [_with_bias(nn.Linear(inputs, outputs), 0.0), nn.ReLU(inplace=True), Dropout(0.5, outputs)]
         layers.append(nn.BatchNorm1d(outputs, eps=_NORM_EPSILON))
         inputs = outputs
     return nn.Sequential(*layers, _with_bias(nn.Linear(inputs, classes), 0.0))
+
+
+def _pooled(side: int) -> int:
+    return (side - 3) // 2 + 1
 
 
 def _with_bias(layer: nn.Conv2d | nn.Linear, value: float) -> nn.Module:

@@ -1,4 +1,4 @@
-"""ResNets for 32x32 images: 18 (the CIFAR-100 student), 34, and 32 layers (the class-incremental network)."""
+"""ResNets for small images: 18 (the CIFAR-100 student), 34, and 32 layers (the class-incremental network)."""
 
 from collections.abc import Callable
 
@@ -30,11 +30,12 @@ def resnet(
     width: int,
     blocks: tuple[int, ...],
     shortcut: Callable[[int, int], nn.Module] = projection,
+    size: tuple[int, int] = (32, 32),
 ) -> nn.Sequential:
     """Build a ResNet of basic blocks: `blocks` in each stage, of `width` channels, twice that, and so on.
 
-    The CIFAR variant: the first convolution is 3x3 with stride 1, without pooling. Takes [N, channels, 32, 32]
-    in [-1, 1], gives logits [N, classes]. Weights are drawn from torch's default generator, those of the
+    The CIFAR variant: the first convolution is 3x3 with stride 1, without pooling. Takes [N, channels, *size]
+    in [-1, 1], of any size, gives logits [N, classes]. Weights are drawn from torch's default generator, those of the
     convolutions from He et al.'s normal distribution.
     """
     from torchvision.models.resnet import BasicBlock  # here, as it is slow to import and mostly not needed

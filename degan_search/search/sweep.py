@@ -30,6 +30,7 @@ from degan_search.search.space.schema import Space
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.workers.cluster import ray_cluster
+from degan_search.search.workers.environment import networks_named
 from degan_search.system.device import choose_device, set_up_torch
 from degan_search.system.errors import IncompleteError
 from degan_search.trial import named_files
@@ -88,7 +89,9 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
         def start() -> tuple[Prepared, TimeBudget | None]:
             """Start Ray and load images; called once there is something to run."""
             cost, budget = predict_costs(space, search, run, begun)
-            stack.enter_context(ray_cluster(options, console, run.interruption.listen))
+            stack.enter_context(
+                ray_cluster(options, console, run.interruption.listen, networks_named(space.model_dump(by_alias=True)))
+            )
             cost.set_slots(concurrent_trials(options, search, ray.cluster_resources()))
             if budget:
                 budget.check(time.monotonic())

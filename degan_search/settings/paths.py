@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from degan_search.networks.names import with_whole_path
 from degan_search.system.errors import UserError
 
 FILES = ("teacher.path",)
 SETS = ("teacher.dataset", "proxy")
 """Settings that may name a user's own images, as in folder:PATH."""
+NETWORKS = (".teacher.network", ".student.network")
+"""Settings that may name a file with a network, as in FILE.py:FUNCTION."""
 KINDS = ("folder", "parquet", "npz")
 
 
@@ -42,6 +45,8 @@ def with_whole_paths(values: Any, name: str = "") -> Any:
         return values
     if name.endswith(tuple(f".{setting}" for setting in FILES)):
         return whole(values)
+    if name.endswith(NETWORKS):
+        return with_whole_path(values)
     kind, colon, path = values.partition(":")
     if colon and path and kind in KINDS and name.endswith(tuple(f".{setting}" for setting in SETS)):
         return f"{kind}:{whole(path)}"

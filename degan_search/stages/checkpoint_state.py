@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from degan_search.networks.table import CLASSIFIERS, build_classifier
+from degan_search.networks.table import CLASSIFIERS, build_classifier, own_classes
 from degan_search.settings.trial import TeacherConfig
 from degan_search.system.errors import UserError
 
@@ -22,6 +23,14 @@ COUNTED = "n_averaged"
 """An entry of `AveragedModel` beside the network's."""
 DEPTH = 3
 """Dictionaries around a state dict at most."""
+USUAL = tuple(
+    f"torchvision/{name}"
+    for name in (
+        *("resnet18", "resnet34", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "vgg16"),
+        *("densenet121", "efficientnet_b0", "shufflenet_v2_x1_0", "squeezenet1_1", "alexnet"),
+    )
+)
+"""Networks of torchvision that a message tries, where a file does not fit."""
 LISTED, LONGEST = 5, 100
 """Names that a message lists at most, and how much of each."""
 
@@ -94,24 +103,56 @@ def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     return "; ".join(f"{kind}: {_listed(names)}" for kind, names in parts if names)
 
 
+def state_of_classes(loaded: object, name: str, width: int | None = None, **images: Any) -> int:
+    """Return how many classes the head has in a loaded file that holds a state dict of this network.
+
+    Args:
+        loaded: what the file holds.
+        name: the network.
+        width: as in `build_classifier`.
+        images: `channels` and `size`, as in `build_classifier`.
+
+    Raises:
+        UserError: the network cannot be built, or no state dict in the file has its head.
+    """
+    if (told := own_classes(name)) is not None:
+        return told
+    wanted, other = (_on_meta(name, classes, width, **images) for classes in (10, 11))
+    found = {classes for _, state in _states(loaded) if (classes := _head(plain_names(state, wanted), wanted, other))}
+    if len(found) != 1:
+        counts = f"heads of {', '.join(map(str, sorted(found)))} classes" if found else "no head of its kind"
+        raise UserError(f"the file has {counts} for network {name!r}: say teacher.classes")
+    return found.pop()
+
+
 def nearest(state: State) -> str:
-    """Return which network of the table has exactly these tensors, with its settings, for people."""
-    for name, network in CLASSIFIERS.items():
-        known = _on_meta(name, 10, None)
+    """Return which network has exactly these tensors, of the table and the usual ones of torchvision, for people."""
+    for name in (*CLASSIFIERS, *USUAL):
+        known, other = _on_meta(name, 10, None), _on_meta(name, 11, None)
         own = plain_names(state, known)
-        first, last = next(iter(known)), [key for key in known if known[key].ndim == 2][-1]
-        if first not in own or last not in own or not own[first].ndim or not own[last].ndim:
+        first, classes = next(iter(known)), _head(own, known, other)
+        if not classes or classes > 10**6 or first not in own or not own[first].ndim:
             continue
-        width = max(1, round(network.width * len(own[first]) / len(known[first])))
-        if width <= 4096 and len(own[last]) <= 10**6 and not misfit(own, _on_meta(name, len(own[last]), width)):
-            return f"it fits teacher.network {name!r} with {len(own[last])} classes and teacher.width {width}"
+        width = None
+        if name in CLASSIFIERS:
+            width = max(1, round(CLASSIFIERS[name].width * len(own[first]) / len(known[first])))
+        if (width or 0) <= 4096 and not misfit(own, _on_meta(name, classes, width)):
+            more = f" and teacher.width {width}" if width else ""
+            return f"it fits teacher.network {name!r} with {classes} classes{more}"
     return "no network of the table has these tensors"
 
 
 def describe(config: TeacherConfig, classes: int) -> str:
     """Return the network of these settings in words."""
-    width = config.width or CLASSIFIERS[config.network].width
-    return f"network {config.network!r} with {classes} classes and width {width}"
+    width = config.width or (CLASSIFIERS[config.network].width if config.network in CLASSIFIERS else None)
+    return f"network {config.network!r} with {classes} classes" + (f" and width {width}" if width else "")
+
+
+def _head(state: Mapping[str, Tensor], wanted: State, other: State) -> int:
+    """Return the classes of a state, from the tensors whose first dimension differs in the two; 0 if not told."""
+    heads = [name for name, value in wanted.items() if value.shape != other[name].shape]
+    found = {len(state[name]) for name in heads if name in state and state[name].ndim == wanted[name].ndim}
+    return found.pop() if heads and len(found) == 1 and all(name in state for name in heads) else 0
 
 
 def _states(loaded: object) -> Iterator[tuple[str, State]]:
@@ -136,9 +177,9 @@ def _rank(place: str) -> int:
     return min((PLACES.index(part) for part in place.split(".") if part in PLACES), default=len(PLACES))
 
 
-def _on_meta(name: str, classes: int, width: int | None) -> State:
-    with torch.device("meta"):  # no weights are drawn
-        return build_classifier(name, classes, width).state_dict()
+def _on_meta(name: str, classes: int, width: int | None, **images: Any) -> State:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # no weights are drawn, save by some users' code
+        return build_classifier(name, classes, width, **images).state_dict()
 
 
 def _shape(value: Tensor) -> str:

@@ -28,6 +28,7 @@ from degan_search.search.run.outbox import Outbox
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.workers.cluster import ray_cluster
+from degan_search.search.workers.environment import networks_named
 from degan_search.search.workers.slots import trials_per_process
 from degan_search.settings.resolve import stable_hash
 from degan_search.system import device
@@ -65,7 +66,7 @@ def finals(request: Request, options: Options, console: Console) -> None:
     _announce(lineup, log, console)
     with (
         open_run(options, console, "finals") as run,
-        ray_cluster(options, console, run.interruption.listen),
+        ray_cluster(options, console, run.interruption.listen, networks_named([one.model_dump() for one in configs])),
     ):
         inputs = prepare(configs, options, console)
         prepared = Prepared({key: ray.put(value) for key, value in inputs.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import ray
@@ -30,10 +30,13 @@ program uses too, and Ray may then take it for lost. `nice degan-search ...` low
 
 
 @contextlib.contextmanager
-def ray_cluster(options: Options, console: Console, listen: Callable[[], None] = lambda: None) -> Iterator[None]:
+def ray_cluster(
+    options: Options, console: Console, listen: Callable[[], None] = lambda: None, networks: Collection[str] = ()
+) -> Iterator[None]:
     """Connect to `--address`, or start Ray here, guarded by its token, and stop it after.
 
     `listen` is called once Ray has begun: Ray's own handler of SIGTERM aborts the process.
+    `networks` are the names of all that trials build: workers get the user's own code of them.
 
     Raises:
         UserError: Ray cannot be started here, no cluster answers at the address, or it has no room for a trial, or a
@@ -49,9 +52,9 @@ def ray_cluster(options: Options, console: Console, listen: Callable[[], None] =
     ray_patches.print_in_one_line(console)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if options.address:
-        connect(options.address, quiet)
+        connect(options.address, quiet, networks)
     else:
-        start(quiet)
+        start(quiet, networks)
     listen()
     try:
         slots(options, ray.cluster_resources())

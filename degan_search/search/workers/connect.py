@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,8 +21,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import degan_search
 from degan_search.search.workers import ray_patches
+from degan_search.search.workers.environment import environment
 from degan_search.system.errors import IncompleteError, UserError
 
 KNOCK_SECONDS, ASK_SECONDS = 5.0, 20.0
@@ -37,8 +37,10 @@ WORKER = "degan_search.search.workers.worker"
 JOIN = "run `ray start --address={address}` here first, or start the sweep on a machine of the cluster"
 
 
-def connect(address: str, options: Mapping[str, Any]) -> None:
+def connect(address: str, options: Mapping[str, Any], networks: Collection[str] = ()) -> None:
     """Connect to a running cluster, `host:port` or `auto`; `options` go to `ray.init`.
+
+    Its workers get the user's own code of these networks.
 
     Raises:
         UserError: why it does not take us, and what to do.
@@ -51,7 +53,10 @@ def connect(address: str, options: Mapping[str, Any]) -> None:
     if not ray_patches.is_part_of_cluster():
         raise UserError(f"this machine is not part of the Ray cluster at {address!r}: {JOIN.format(address=address)}")
     try:
-        ray.init(address=address, runtime_env=_environment(), **options)
+        with environment(networks, cluster=True) as made:
+            ray.init(address=address, runtime_env=made, **options)
+    except UserError:
+        raise
     except (OSError, RuntimeError, ValueError, RayError) as error:
         raise UserError(f"the Ray cluster at {address!r} does not take this process: {_line(error)}") from None
 
@@ -183,14 +188,3 @@ def _line(error: BaseException) -> str:
     if isinstance(error, RayTaskError):
         text = text.splitlines()[-1]
     return " ".join(text.split())
-
-
-def _environment() -> dict[str, Any]:
-    """Return what machines of a cluster get from here: this project's package, and credentials for an object store.
-
-    They may have no copy of the package, or another version; torch and the other libraries must be installed there.
-    """
-    return {
-        "py_modules": [str(Path(str(degan_search.__file__)).parent)],
-        "env_vars": {name: value for name, value in os.environ.items() if name.startswith("AWS_")},
-    }

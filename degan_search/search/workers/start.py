@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from degan_search.search.workers import ray_patches
+from degan_search.search.workers.environment import environment
 from degan_search.system import cpus
 from degan_search.system.errors import UserError
 
@@ -20,8 +21,10 @@ SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 """That the operating system allows for the path of a socket."""
 
 
-def start(options: Mapping[str, Any]) -> None:
+def start(options: Mapping[str, Any], networks: Collection[str] = ()) -> None:
     """Start Ray with as many CPUs as this process may use; `options` go to `ray.init`.
+
+    Its workers get the user's own code of these networks.
 
     Raises:
         UserError: why it does not start, and what to do.
@@ -29,8 +32,12 @@ def start(options: Mapping[str, Any]) -> None:
     _check_sockets()
     count = min(ray_patches.cpus_of_machine(), cpus.usable())
     try:
-        # "local": on machines of a cluster RAY_ADDRESS is set and would be followed.
-        ray.init(address="local", num_cpus=count, include_dashboard=False, configure_logging=True, **options)
+        with environment(networks, cluster=False) as made:
+            given = {"runtime_env": made, **options} if made else options
+            # "local": on machines of a cluster RAY_ADDRESS is set and would be followed.
+            ray.init(address="local", num_cpus=count, include_dashboard=False, configure_logging=True, **given)
+    except UserError:
+        raise
     except (OSError, RuntimeError, ValueError, RayError) as error:
         ray.shutdown()
         raise UserError(f"Ray cannot be started here: {_reason(error)}") from error
