@@ -22,7 +22,7 @@ TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULT
 FOLDERS = ("degan_search/", "analysis/", "search_spaces/", "tests/", "benchmarks/", "docs/", "deploy/", ".ci/")
 ROOT_FILES = re.compile(r"[A-Z]{3,}\.md|pyproject\.toml|constraints\.txt|Makefile")
 OURS = {"degan-search", "make", "python", "pytest"}
-FILES = r"csv|html|json|md|npz|parquet|py|sbatch|toml|yaml"
+FILES = r"csv|html|json|md|npz|parquet|py|sbatch|toml|yaml|onnx"
 LIBRARIES = ("numpy", "torch")
 MODULES = ("", "degan_search.", "analysis.", "analysis.tables.")
 EVERY = pytest.mark.parametrize("document", documents(), ids=name)
