@@ -74,7 +74,10 @@ def source(name: Named) -> Path | None:
         file = Path(where).expanduser().absolute()
         if not file.is_file():
             raise UserError(f"network {name.text!r}: there is no file {str(file)!r}")
-        top, _ = _package(file)
+        top, dotted = _package(file)
+        spec = importlib.util.find_spec(dotted) if top is None and dotted.isidentifier() else None
+        if spec and spec.origin and (spec.origin in ("built-in", "frozen") or _installed(Path(spec.origin))):
+            raise UserError(f"network {name.text!r}: another module is called {dotted!r}; give the file another name")
         return top or file
     with _told(name):
         found = _module(where.partition(".")[0], name)
@@ -127,12 +130,12 @@ def _module(where: str, name: Named) -> ModuleType:
 
 def _file(path: Path, name: Named) -> ModuleType:
     """Import a file under its stem, or under its package's name; where it is not there, the one that Ray brought."""
-    path = path.expanduser().absolute()
-    if not path.is_file():
-        return _brought(path, name)
-    path = path.resolve()
+    given = path.expanduser().absolute()
+    path = given.resolve()
     if path in _FILES:
         return _FILES[path]
+    if not path.is_file():
+        return _brought(given, name)
     top, dotted = _package(path)
     loaded = sys.modules.get(dotted)
     if loaded is not None and _is(loaded, path):

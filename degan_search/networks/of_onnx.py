@@ -32,8 +32,6 @@ def build(name: Named, wanted: Wanted) -> nn.Module:
         UserError: onnx2torch is not installed, the file is broken, has operators that it does not know, or is for
             other images or classes.
     """
-    if name.options:
-        raise UserError(f"network {name.text!r}: an ONNX file takes no options")
     network = _converted(name, _model(name))
     _, taken = _shapes(name)
     for what, given, own in zip(("channels", "height", "width"), (wanted.channels, *wanted.size), taken, strict=True):
@@ -74,6 +72,8 @@ def files(name: Named) -> list[Path]:
 
 def _place(name: Named) -> Path:
     """Return the file; where it is not there, the one that Ray brought."""
+    if name.options:
+        raise UserError(f"network {name.text!r}: an ONNX file takes no options")
     file = Path(name.what).expanduser().absolute()
     brought = (Path(folder) / BROUGHT / file.name for folder in sys.path)
     return file if file.exists() else next((one for one in brought if one.exists()), file)
@@ -132,8 +132,9 @@ def _model(name: Named) -> Any:
 
 
 def _shapes(name: Named) -> tuple[int | None, tuple[int | None, int | None, int | None]]:
+    place = _place(name)
     try:
-        about = _place(name).stat()
+        about = place.stat()
         stamp = (about.st_mtime_ns, about.st_size)
     except (OSError, ValueError):
         stamp = (0, 0)
@@ -184,7 +185,7 @@ def _turned(name: Named, model: Any, any_batch: bool) -> nn.Module:
     import onnx2torch
 
     try:
-        with warnings.catch_warnings(), torch.device("cpu"):
+        with warnings.catch_warnings(), torch.device("cpu"), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # of arrays that cannot be written to
             network: nn.Module = onnx2torch.convert(readable(model, name.text, any_batch)).float()
     except UserError:
@@ -214,7 +215,7 @@ def _tried(name: Named, network: nn.Module, wanted: Wanted) -> int:
     try:
         with torch.enable_grad():
             alone, found = network(images[:1]), network(images)
-            (slope,) = torch.autograd.grad(found.sum(), images, allow_unused=True)
+            slope = torch.autograd.grad(found.sum(), images, allow_unused=True)[0] if found.requires_grad else None
     except Exception as error:
         raise UserError(
             f"network {name.text!r} does not work on 3 images: {one_line(error)}; export it with a dynamic batch"

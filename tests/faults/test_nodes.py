@@ -1,5 +1,6 @@
 """Clusters: machines are lost, ask for a token, lack this project, or do not see the run's folder."""
 
+import os
 import platform
 import re
 import socket
@@ -119,6 +120,47 @@ def test_a_machine_is_lost_of_three_that_ask_for_a_token(tmp_path, cluster):
     driver.until(amid(run, 2))
     workers[0].kill()
     lost_and_done(driver, run)
+
+
+ON_THE_CLUSTER = """
+import sys
+from pathlib import Path
+import ray
+from degan_search.networks.table import build_classifier
+from degan_search.search.workers.connect import check_nodes, connect
+
+address, name = sys.argv[1:]
+connect(address, {"log_to_driver": False}, [name])
+check_nodes(None)
+sent = ray.put(build_classifier(name, 7))
+Path("own_net.py").unlink()
+
+@ray.remote(num_cpus=1)
+def build(sent):
+    return type(sent).__name__, build_classifier(name, 5)[-1].out_features, sys.modules["own_net"].__file__
+
+print("built", *ray.get(build.remote(sent)))
+"""
+
+
+@pytest.mark.faults
+def test_a_machine_without_the_users_network_gets_it(tmp_path, cluster):
+    """Its file is gone once the driver has connected, as on a machine that never had it."""
+    (tmp_path / "own_net.py").write_text(
+        "from torch import nn\nclass Net(nn.Sequential): ...\n"
+        "def build(classes): return Net(nn.Flatten(), nn.Linear(3072, classes))\n"
+    )
+    worker = cluster.add().up()
+    (tmp_path / "program.py").write_text(ON_THE_CLUSTER)
+    done = subprocess.run(
+        [sys.executable, "program.py", cluster.address, f"{tmp_path}/own_net.py:build"],
+        cwd=tmp_path,
+        env={**os.environ, **cluster.environment, "PYTHONPATH": str(Path(degan_search.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert re.search(rf"^built Net 5 {worker.folder}/\S+/own_net\.py$", done.stdout, re.M), done.stdout + done.stderr
 
 
 @pytest.mark.faults

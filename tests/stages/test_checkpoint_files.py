@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from degan_search.networks.table import build_classifier
 from degan_search.stages import teacher as teachers
-from degan_search.stages.checkpoint_state import find_state, plain_names
+from degan_search.stages.checkpoint_state import find_state, nearest, plain_names, state_of_classes
 from degan_search.system.errors import NoticeWarning, UserError
 from degan_search.training.measures import predict
 
@@ -162,3 +162,35 @@ def test_numpy_values_are_refused_with_what_to_do(state, tiny, true, tmp_path):
     torch.save({"state_dict": dict(state), "best": numpy.float64(0.9)}, tmp_path / "mine.pt")
     with pytest.raises(UserError, match=r"write one by torch.save\(model.state_dict\(\), FILE\)"):
         obtained(tmp_path / "mine.pt", tiny, true)
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("lenet", 4),
+        ("resnet32", 4),
+        ("torchvision/mobilenet_v3_small?width_mult=0.1", None),
+        ("timm/test_resnet", None),
+    ],
+)
+def test_the_head_tells_the_classes(name, width):
+    state = build_classifier(name, 7, width).state_dict()
+    for loaded in (state, {"state_dict": put("module.", state), "epoch": 3}):
+        assert state_of_classes(loaded, name, width) == 7
+
+
+def test_a_file_without_a_head_says_that_classes_are_missing():
+    state = build_classifier("lenet", 7, 4).state_dict()
+    for loaded, said in (
+        ({key: value for key, value in state.items() if key != "11.bias"}, "no head of its kind"),
+        ({"a": state, "b": build_classifier("lenet", 9, 4).state_dict()}, "heads of 7, 9 classes"),
+    ):
+        with pytest.raises(UserError, match=said):
+            state_of_classes(loaded, "lenet", 4)
+
+
+@pytest.mark.parametrize("name", ["torchvision/shufflenet_v2_x1_0", "torchvision/squeezenet1_1"])
+def test_the_nearest_network_may_be_torchvisions(name):
+    assert nearest(put("module.", build_classifier(name, 7).state_dict())) == (
+        f"it fits teacher.network {name!r} with 7 classes"
+    )

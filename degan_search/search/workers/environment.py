@@ -80,6 +80,4 @@ def _onnx_files(networks: Iterable[str], folder: Path) -> Path | None:
 
 def _add(by_name: dict[str, Path], name: str, path: Path, text: str) -> None:
     if (other := by_name.setdefault(name, path)) != path:
-        raise UserError(
-            f"network {text!r}: workers also get {str(other)!r} under the name {name!r}; rename one of them"
-        )
+        raise UserError(f"network {text!r}: workers also get {str(other)!r} by the name {name!r}; rename one of them")
