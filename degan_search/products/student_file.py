@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from degan_search.data.write import check_new, unfinished_path
 from degan_search.evaluation import networks
 from degan_search.ledger.columns import config_of
 from degan_search.networks import table
+from degan_search.settings.trial import TrialConfig
 from degan_search.stages import teacher as teachers
 from degan_search.system import provenance
 from degan_search.system.errors import UserError
@@ -40,6 +42,33 @@ class Student(nn.Module):
         return logits.softmax(dim=1) if self.softmax else logits
 
 
+@dataclass(frozen=True)
+class Found:
+    """A finished trial's student and what belongs to it."""
+
+    row: pd.Series
+    """The trial's, of the ledger."""
+    config: TrialConfig
+    student: nn.Module
+    """As `networks.load_student` returns it."""
+    classes: tuple[str, ...]
+
+
+def find_student(run: Path, trial: str | None, data_dir: Path | None = None) -> Found:
+    """Return a trial's student with its classes; arguments as of `export_student`.
+
+    Raises:
+        UserError: no such trial, one without a student, or true images that are not there.
+    """
+    row = networks.find(run, trial, "student")
+    config = config_of(row)
+    classes = teachers.true_images(config.teacher, data_dir).classes
+    if config.task == "incremental":
+        classes += load_proxy(config, data_dir).classes
+    student = networks.load_student(run, str(row["trial_id"]), config, len(classes))
+    return Found(row, config, student, classes)
+
+
 def export_student(
     run: Path, trial: str | None, out: Path, softmax: bool = False, data_dir: Path | None = None
 ) -> pd.Series:
@@ -62,12 +91,8 @@ def export_student(
     if out.suffix != SUFFIX:
         raise UserError(f"{out} must end in {SUFFIX}, as files of torch.export do")
     check_new(out)
-    row = networks.find(run, trial, "student")
-    config = config_of(row)
-    classes = teachers.true_images(config.teacher, data_dir).classes
-    if config.task == "incremental":
-        classes += load_proxy(config, data_dir).classes
-    student = networks.load_student(run, str(row["trial_id"]), config, len(classes))
+    found = find_student(run, trial, data_dir)
+    row, config, classes = found.row, found.config, found.classes
     shape = (table.channels(config.teacher.network), 32, 32)
     about: dict[str, Any] = {
         "input": f"uint8 [N, {', '.join(map(str, shape))}], pixels 0..255",
@@ -81,7 +106,7 @@ def export_student(
     }
     example = torch.zeros(2, *shape, dtype=torch.uint8)  # one image would fix N to 1
     sizes = {"images": {0: torch.export.Dim("n", min=1)}}
-    program = torch.export.export(Student(student, softmax).eval(), (example,), dynamic_shapes=sizes)
+    program = torch.export.export(Student(found.student, softmax).eval(), (example,), dynamic_shapes=sizes)
     with unfinished_path(out) as unfinished:
         torch.export.save(program, unfinished, extra_files={ABOUT: json.dumps(about, indent=1)})
     return row

@@ -21,7 +21,6 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import degan_search
 from degan_search.search.workers import ray_patches
 from degan_search.system.errors import IncompleteError, UserError
 
@@ -191,6 +190,6 @@ def _environment() -> dict[str, Any]:
     They may have no copy of the package, or another version; torch and the other libraries must be installed there.
     """
     return {
-        "py_modules": [str(Path(str(degan_search.__file__)).parent)],
+        "py_modules": [str(Path(__file__).parents[2])],
         "env_vars": {name: value for name, value in os.environ.items() if name.startswith("AWS_")},
     }
