@@ -114,7 +114,7 @@ def _text(page: Page) -> str:
         rows.add_column(name, justify=_side(name), no_wrap=name not in LONG, overflow="fold")
     for cells in page.shown.itertuples(index=False):
         rows.add_row(*map(Text, cells))
-    console = Console(width=WIDTH, file=io.StringIO(), color_system=None)
+    console = Console(width=WIDTH, file=io.StringIO(), color_system=None, force_jupyter=False)
     with console.capture() as capture:
         console.print(Text(page.caption), "", rows, "", *map(Text, page.notes), sep="\n")
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())

@@ -48,16 +48,18 @@ def sweep(
             end an IncompleteError, which is one, names trials that failed by a fault.
         KeyboardInterrupt: Ctrl-C, or in the main thread SIGTERM.
     """
+    from degan_search.system.console import console_here
+
+    console = console_here(quiet)  # before the imports, of which some speak in a notebook
     from degan_search.api.run import Run, data_folder
     from degan_search.search.space import file as space_file
-    from degan_search.system.console import console_here
     from degan_search.system.device import torch_kept
 
     loaded = space_file.load(space if isinstance(space, Mapping) else os.fspath(space))
     name = name or ("sweep" if isinstance(space, Mapping) else Path(space).stem)
     images, settings = data_folder(data_dir), read_options({**options, "budget": budget})
     with torch_kept():
-        begun = begin(loaded, os.fspath(storage), name, images, settings, console_here(quiet))
+        begun = begin(loaded, os.fspath(storage), name, images, settings, console)
     return Run(_address(begun), data_dir=images)
 
 
@@ -90,12 +92,14 @@ def resume(
         UserError: no run there, another process writing it, a changed space or file, or as `sweep`.
         KeyboardInterrupt: as `sweep`.
     """
-    from degan_search.api.run import Run, data_folder
     from degan_search.system.console import console_here
+
+    console = console_here(quiet)  # as in `sweep`
+    from degan_search.api.run import Run, data_folder
     from degan_search.system.device import torch_kept
 
     file, images = None if space is None else os.fspath(space), data_folder(data_dir)
-    settings, console = read_options({**changes, "budget": budget}), console_here(quiet)
+    settings = read_options({**changes, "budget": budget})
     with torch_kept():
         found = go_on(os.fspath(path), settings, images, console, trials, file, allow_changed, retry_failed)
     return Run(_address(found), data_dir=images)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import io
+import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -97,11 +99,17 @@ class _LiveStatus(Status):
 
 
 def console_here(quiet: bool = False) -> PlainConsole:
-    """Return the console for this process: a notebook's, or one of plain lines; `quiet`: one that prints nothing."""
+    """Return the console for this process: a notebook's, or one of plain lines; `quiet`: one that prints nothing.
+
+    In a notebook tqdm and Ray, once they are imported, ask for a package that nothing here needs: they no longer do.
+    """
+    notebook = PlainConsole().is_jupyter
+    if notebook:
+        warnings.filterwarnings("ignore", "IProgress not found")
+        logging.getLogger("ray.widgets").setLevel(logging.WARNING)
     if quiet:
         return PlainConsole(quiet=True, force_jupyter=False)
-    plain = PlainConsole()
-    return LiveConsole() if plain.is_jupyter else plain
+    return LiveConsole() if notebook else PlainConsole()
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
