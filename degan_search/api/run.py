@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degan_search.api import stored
+from degan_search.api.options import run_at
+from degan_search.settings.paths import whole
 from degan_search.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,20 +46,16 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> None:
-        self.address = os.fspath(path)
-        """As it was given: a folder or an address."""
+        given = os.fspath(path)
+        self.address = given if ":/" in given else whole(given)  # s3:/x is refused, not taken for a folder
+        """A folder, whatever the folder of later calls, or an address."""
         self.data_dir = data_folder(data_dir)
 
     @property
     def path(self) -> Path:
         """The run's folder; of a run in a store its working copy here."""
-        from degan_search.api.options import run_at
-
-        if "://" not in self.address:
-            return Path(self.address)
-        given = run_at(self.address)
-        folder: Path = given["storage"] / given["name"]
-        return folder
+        where = run_at(self.address)
+        return Path(where["storage"]) / str(where["name"])
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -176,7 +174,5 @@ class Run:
 
 def data_folder(given: str | os.PathLike[str] | None) -> Path | None:
     """Return the folder of image sets: the one given, else that of DATA_DIR, as on the command line."""
-    from degan_search.settings.paths import whole
-
     chosen = given if given is not None else os.environ.get("DATA_DIR")
     return Path(whole(os.fspath(chosen))) if chosen else None
