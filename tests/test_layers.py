@@ -60,6 +60,7 @@ def test_no_class_is_long():
 @pytest.mark.parametrize(
     ("module", "unloaded"),
     [
+        ("degan_search", ["torch", "ray", "optuna", "pandas", "numpy", "analysis", "degan_search.api"]),
         ("degan_search.cli.main", ["torch", "ray", "optuna", "pandas", "numpy"]),
         (
             "degan_search.settings.lengths, degan_search.trial.run_here, degan_search.evaluation.accuracy",

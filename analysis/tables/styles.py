@@ -1,7 +1,8 @@
-"""How a table of accuracies reads: its rows as text, Markdown or LaTeX, with a caption and notes."""
+"""How a table of accuracies reads: its rows as text, Markdown, LaTeX or HTML, with a caption and notes."""
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -113,7 +114,7 @@ def _text(page: Page) -> str:
         rows.add_column(name, justify=_side(name), no_wrap=name not in LONG, overflow="fold")
     for cells in page.shown.itertuples(index=False):
         rows.add_row(*map(Text, cells))
-    console = Console(width=WIDTH, file=io.StringIO(), color_system=None)
+    console = Console(width=WIDTH, file=io.StringIO(), color_system=None, force_jupyter=False)
     with console.capture() as capture:
         console.print(Text(page.caption), "", rows, "", *map(Text, page.notes), sep="\n")
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
@@ -134,11 +135,17 @@ def _latex(page: Page) -> str:
     return "\n".join([*parts, r"\end{table}"]).replace("±", r"$\pm$") + "\n"
 
 
+def _html(page: Page) -> str:
+    lines = [f"<p>{html.escape(line)}</p>" for line in (page.caption, *page.notes)]
+    return "\n".join([lines[0], _tabulate(page.shown, "html"), *lines[1:]]) + "\n"
+
+
 STYLES: dict[str, Callable[[Page], str]] = {
     "text": _text,
     "markdown": _markdown,
     "csv": lambda page: csv(page.tidy),
     "latex": _latex,
+    "html": _html,
 }
 
 

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from degan_search.cli import stored
+from degan_search.api import stored
+from degan_search.system.console import PlainConsole
 from degan_search.system.errors import InterruptedRun, NoticeWarning, UserError, visible
 
 app = typer.Typer(
@@ -26,15 +27,7 @@ app = typer.Typer(
 )
 
 
-class PlainConsole(Console):
-    """Prints text as it is: names and reasons may come from somebody else, and rich would read [brackets] as markup."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich does, with control characters written out."""
-        super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
-
-
-console = PlainConsole(soft_wrap=False, markup=False, emoji=False)
+console = PlainConsole()
 
 DataDir = Annotated[
     Path | None,

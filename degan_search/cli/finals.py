@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from degan_search.cli import stored
+from degan_search.api import stored
 from degan_search.cli.app import DataDir, console, shows_errors
 from degan_search.cli.options import Given, run_options
-from degan_search.cli.results import grouping
 from degan_search.cli.trial import change
 
 
@@ -49,6 +48,7 @@ def finals(
     if not compare_only:
         from degan_search.search.finals.finals import finals as run_finals
         from degan_search.search.finals.lineup import Request
+        from degan_search.selection.choose import grouping
 
         names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for text in set_ or [] for key, value in change(text).items()}

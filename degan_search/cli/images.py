@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from degan_search.cli import stored
+from degan_search.api import stored
 from degan_search.cli.app import DataDir, RunWithNetworks, console, print_line, shows_errors
 from degan_search.cli.trial import read_trial
 from degan_search.system.errors import UserError, visible

@@ -35,7 +35,7 @@ def table(
     paper: Annotated[
         str | None, typer.Option(help="Which of the paper's tables to set beside: table1, table2, or table3.")
     ] = None,
-    style: Annotated[str, typer.Option(help="text, markdown, csv (every column) or latex.")] = "text",
+    style: Annotated[str, typer.Option(help="text, markdown, csv (every column), latex or html.")] = "text",
 ) -> None:
     """Print each proxy with each method, ours beside the paper's, and write table.csv, .md, .tex and .png.
 
@@ -69,23 +69,6 @@ def evaluate(
     console.print(f"{scored} trials scored.", highlight=False)
 
 
-PER = {"proxy": (), "method": ("config_method",), "cell": ("cell",)}
-"""What `--per` takes, and the ledger columns it adds to `choose.PROXY`: trials on two proxies never compete."""
-
-
-def grouping(per: str) -> tuple[str, ...]:
-    """Return the ledger columns within whose equal values `--per` chooses.
-
-    Raises:
-        UserError: `per` is not in PER.
-    """
-    from degan_search.selection.choose import PROXY
-
-    if per not in PER:
-        raise UserError(f"--per {per!r} must be one of {', '.join(PER)}")
-    return (*PROXY, *PER[per])
-
-
 @shows_errors
 def best(
     runs: Runs,
@@ -100,27 +83,19 @@ def best(
     """Print the best configurations of a search, each with what it was chosen by."""
     import json
 
-    import pandas as pd
     from tabulate import tabulate
 
     from degan_search import ledger
-    from degan_search.ledger.columns import config_of
     from degan_search.selection import choose
     from degan_search.settings import criteria
+    from degan_search.settings.resolve import trial_config
 
-    columns = list(grouping(per))
     frame = ledger.load(runs)
     by = choose.chosen_by(frame, by)
-    rows = choose.best(frame, by, columns, top)
-    rows = pd.concat([group for _, group in rows.groupby(columns, sort=False, dropna=False)])
-    names = {"run": "run", "trial_id": "trial", "cell": "cell"}
-    names |= {f"config_gan_{name}": name for name in ("lambda_e", "lambda_d")} | {by: by, "score": "score"}
-    table = rows[[*names]].rename(columns=names)
-    configs = [config_of(row) for _, row in rows.iterrows()]
+    rows = choose.best_table(frame, by, per, top)
+    configs, table = rows["config"], rows.drop(columns="config")
     if json_:
-        found = table.astype(object).where(table.notna(), None).to_dict("records")
-        for row, config in zip(found, configs, strict=True):
-            row["config"] = config.model_dump(mode="json")
+        found = rows.astype(object).where(rows.notna(), None).to_dict("records")
         sys.stdout.write(f"{json.dumps(found, indent=1)}\n")
         return
     print_line(tabulate(table.to_dict("list"), headers="keys", floatfmt=".4g"))
@@ -129,7 +104,8 @@ def best(
     if yaml_:
         for row, config in zip(table.to_dict("records"), configs, strict=True):
             file = yaml_ / f"{row['run']}-{row['trial']}.yaml"
-            _write_settings(file, f"{row['trial']} of {row['run']}, {row['cell']}: {by} {row[by]:.4f}", config)
+            title = f"{row['trial']} of {row['run']}, {row['cell']}: {by} {row[by]:.4f}"
+            _write_settings(file, title, trial_config(config))
             print_line(command("run", file))
 
 
@@ -173,22 +149,13 @@ def report(
         if out:
             raise UserError(f"--watch writes no file: leave out --out {out}, or --watch")
         from analysis.report.watch import serve
+        from degan_search.api.conclude import importances_of
 
-        serve(run, port, _importances, lambda url: typer.echo(f"{url} (Ctrl-C ends it)"))
+        serve(run, port, importances_of, lambda url: typer.echo(f"{url} (Ctrl-C ends it)"))
         return
-    from analysis.report import write
+    from degan_search.api.conclude import write_report
 
-    typer.echo(write(run, out, _importances(run)))
-
-
-def _importances(run: Path) -> pd.DataFrame | None:
-    """Return the importances of a run's settings; None where its space file cannot be read."""
-    from degan_search.search.suggest.studies import importances
-
-    try:
-        return importances(run)
-    except UserError:
-        return None
+    typer.echo(write_report(run, out))
 
 
 @shows_errors

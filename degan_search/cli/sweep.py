@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from degan_search.api.sweeps import begin, go_on
 from degan_search.cli.app import DataDir, console, shows_errors
-from degan_search.cli.conclude import conclude
 from degan_search.cli.dry_run import describe
-from degan_search.cli.options import Given, run_options, stored_in
+from degan_search.cli.options import Given, run_options
 
 
 @shows_errors
@@ -37,11 +37,7 @@ def sweep(
     if dry_run:
         describe(loaded, given["max_concurrent"], given["cpus_per_trial"], data_dir, time_budget)
         return
-    from degan_search.search.sweep import sweep as run_sweep
-
-    folder = data_dir and data_dir.absolute()  # `resume` may be called from elsewhere
-    options = given.options(**stored_in(storage), name=name or Path(space).stem, data_dir=folder)
-    run_sweep(loaded, options, console, conclude)
+    begin(loaded, storage, name or Path(space).stem, data_dir, given.settings(), console)
 
 
 @shows_errors
@@ -61,20 +57,7 @@ def resume(
     Finished trials stay; unfinished ones go on from their checkpoints. `space.yaml` in the run's folder may not have
     changed, unless --allow-changed.
     """
-    from degan_search.search.resume import resume as run_resume
-    from degan_search.search.run.options import Options
-    from degan_search.settings.paths import whole
-
-    if "://" in run:
-        from degan_search.storage import split_run
-
-        parent, name = split_run(run)
-        where = Options(**stored_in(parent), name=name)
-    else:
-        folder = Path(whole(run)).resolve()
-        where = Options(storage=folder.parent, name=folder.name)
-    changes = given.settings() | ({"data_dir": data_dir.absolute()} if data_dir else {})
-    run_resume(where, console, changes, trials, space, allow_changed, retry_failed, conclude)
+    go_on(run, given.settings(), data_dir, console, trials, space, allow_changed, retry_failed)
 
 
 @shows_errors

@@ -34,7 +34,7 @@ def load(run: Run | Sequence[Run]) -> pd.DataFrame:
         UserError: no such folder, no ledger in it, two runs of one name, rows of a newer schema than this one, or
             a row that is not what its file's name says.
     """
-    runs = _runs(run)
+    runs = check_runs(run)
     trials = _last(_read(runs, LEDGER, trial_schema(), [n for n in trial_schema().names if n != "reports"]))
     columns = [name for name in score_schema().names if name != "schema_version"]
     scores = _read(runs, SCORES, score_schema(), columns)
@@ -49,7 +49,7 @@ def curves(run: Run | Sequence[Run]) -> pd.DataFrame:
         UserError: as `load`.
     """
     about = ["trial_id", "cell", "phase", "state"]
-    trials = _last(_read(_runs(run), LEDGER, trial_schema(), [*about, "attempt", "reports"])).combine_chunks()
+    trials = _last(_read(check_runs(run), LEDGER, trial_schema(), [*about, "attempt", "reports"])).combine_chunks()
     reports = trials["reports"]
     table = trials.select(["run", *about]).take(pc.list_parent_indices(reports))
     points = pc.list_flatten(reports)
@@ -73,7 +73,12 @@ def broken(run: Path) -> list[Path]:
     return sorted(found)
 
 
-def _runs(run: Run | Sequence[Run]) -> list[Path]:
+def check_runs(run: Run | Sequence[Run]) -> list[Path]:
+    """Return the whole paths of runs.
+
+    Raises:
+        UserError: as `load`, but for what it says of rows.
+    """
     paths = [Path(folder).resolve() for folder in ([run] if isinstance(run, str | Path) else run)]
     if not paths:
         raise UserError("no run given: at least one run's folder is needed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -50,18 +49,6 @@ def parts(text: str) -> Named:
             raise UserError(f"network {text!r}: {option!r} must be OPTION=VALUE, each option once")
         options[key] = _value(value, text)
     return Named(text, what, options)
-
-
-def with_whole_path(name: str) -> str:
-    """Return a name with the whole path of the file in it, FILE.py:FUNCTION or FILE.onnx; others as they are."""
-    what, mark, options = name.partition("?")
-    file, colon, function = what.rpartition(":") if ".py:" in what else (what, "", "")
-    if not file.endswith((".py", ".onnx")):
-        return name
-    try:
-        return f"{Path(file).expanduser().absolute()}{colon}{function}{mark}{options}"
-    except RuntimeError as error:  # ~NAME of an unknown user
-        raise UserError(f"network {name!r}: {error}") from None
 
 
 def _value(text: str, name: str) -> Option:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from degan_search.data.images import Images, to_input
 from degan_search.data.write import check_new, unfinished_path
@@ -69,6 +70,30 @@ def _preprocessing(takes: ImageInput, fit: str) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Found:
+    """A finished trial's student and what belongs to it."""
+
+    row: pd.Series
+    """The trial's, of the ledger."""
+    config: TrialConfig
+    student: nn.Module
+    """As `networks.load_student` returns it."""
+    classes: tuple[str, ...]
+
+
+def find_student(run: Path, trial: str | None, data_dir: Path | None = None) -> Found:
+    """Return a trial's student with its classes; arguments as of `export_student`.
+
+    Raises:
+        UserError: no such trial, one without a student, or true images that are not there.
+    """
+    row = networks.find(run, trial, "student")
+    config = config_of(row)
+    classes = _classes(config, data_dir)
+    return Found(row, config, networks.load_student(run, str(row["trial_id"]), config, len(classes)), classes)
+
+
 def export_student(
     run: Path,
     trial: str | None,
@@ -100,8 +125,9 @@ def export_student(
         raise UserError(f"no format {kind!r}; {close_matches(kind, FORMATS)}")
     FORMATS[kind].check_libraries()
     check_new(out)
-    row = networks.find(run, trial, "student")
-    exported = _exported(run, row, softmax, data_dir)
+    found = find_student(run, trial, data_dir)
+    row = found.row
+    exported = _exported(run, found, softmax, data_dir)
     with unfinished_path(out) as unfinished:
         try:
             FORMATS[kind].write(unfinished, exported)
@@ -140,12 +166,10 @@ def check(path: Path) -> Checked:
     return Checked(len(batch.images), float(np.max(differences)), allowed)
 
 
-def _exported(run: Path, row: pd.Series, softmax: bool, data_dir: Path | None) -> Exported:
+def _exported(run: Path, found: Found, softmax: bool, data_dir: Path | None) -> Exported:
     """Return a trial's student with all that is written of it."""
-    config = config_of(row)
-    takes, classes = student_input(config), _classes(config, data_dir)
-    loaded = networks.load_student(run, str(row["trial_id"]), config, len(classes))
-    student = Student(loaded, softmax).eval()
+    row, config, classes, takes = found.row, found.config, found.classes, student_input(found.config)
+    student = Student(found.student, softmax).eval()
     images, source = _check_images(config, data_dir, takes)
     with torch.no_grad():
         outputs = student(torch.from_numpy(images)).numpy()

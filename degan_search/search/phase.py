@@ -163,6 +163,7 @@ def _tuner(
             callbacks=callbacks,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # Tune's own for notebooks clears the cell's output, even so
         ),
     )
 

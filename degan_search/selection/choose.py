@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from degan_search.ledger.columns import METRICS, Phase, State
+from degan_search.ledger.columns import METRICS, Phase, State, config_of
 from degan_search.settings.criteria import CRITERIA, TRUE
 from degan_search.system.errors import UserError, close_matches
 
@@ -16,6 +16,8 @@ docs/results/2026-11-22-choice-without-data.md."""
 PROXY = ("run", "config_task", "config_teacher_dataset", "config_proxy", "config_count")
 """Columns whose values are equal among the trials that one is chosen from: run, task, true data, proxy, and how many
 images of it. In the task `incremental` the true data are the old classes and the proxy the new ones."""
+PER = {"proxy": (), "method": ("config_method",), "cell": ("cell",)}
+"""What `--per` takes, and the ledger columns it adds to PROXY: trials on two proxies never compete."""
 
 
 def best(
@@ -46,6 +48,40 @@ def best(
     # Stable: of equal trials the first run is taken.
     ordered = done.sort_values(by, ascending=METRICS[by] == "min", kind="stable")
     return ordered.groupby(list(per), sort=False, dropna=False).head(top) if per else ordered.head(top)
+
+
+def grouping(per: str) -> tuple[str, ...]:
+    """Return the ledger columns within whose equal values `--per` chooses.
+
+    Raises:
+        UserError: `per` is not in PER.
+    """
+    if per not in PER:
+        raise UserError(f"--per {per!r} must be one of {', '.join(PER)}")
+    return (*PROXY, *PER[per])
+
+
+def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) -> pd.DataFrame:
+    """Return the best configurations with what they were chosen by, those of a group beside each other.
+
+    The columns are run, trial, cell, lambda_e, lambda_d, `by`, score, and config, a dict of all settings.
+
+    Args:
+        frame: from `ledger.load`.
+        by: as of `best`.
+        per: one of PER.
+        top: as of `best`.
+
+    Raises:
+        UserError: as `best` and `grouping`.
+    """
+    columns = list(grouping(per))
+    rows = best(frame, by, columns, top)
+    rows = pd.concat([group for _, group in rows.groupby(columns, sort=False, dropna=False)])
+    names = {"run": "run", "trial_id": "trial", "cell": "cell"}
+    names |= {f"config_gan_{name}": name for name in ("lambda_e", "lambda_d")} | {by: by, "score": "score"}
+    configs = pd.Series([config_of(row).model_dump(mode="json") for _, row in rows.iterrows()], dtype=object)
+    return rows[[*names]].rename(columns=names).reset_index(drop=True).assign(config=configs)
 
 
 def chosen_by(trials: pd.DataFrame, by: str | None = None) -> str:

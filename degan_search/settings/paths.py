@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from degan_search.networks.names import with_whole_path
 from degan_search.system.errors import UserError
 
 FILES = ("teacher.path",)
@@ -48,7 +47,7 @@ def with_whole_paths(values: Any, name: str = "") -> Any:
     if _is(name, FILES):
         return whole(values)
     if _is(name, NETWORKS):
-        return with_whole_path(values)
+        return _network(values)
     if _is(name, CLASSES):
         return values if "\n" in values or values.isdecimal() else whole(values)
     kind, colon, path = values.partition(":")
@@ -59,3 +58,10 @@ def with_whole_paths(values: Any, name: str = "") -> Any:
 
 def _is(name: str, settings: tuple[str, ...]) -> bool:
     return name.endswith(tuple(f".{setting}" for setting in settings))
+
+
+def _network(name: str) -> str:
+    """Return a network's name with the whole path of the file in it, if there is one."""
+    what, mark, options = name.partition("?")
+    file, colon, function = what.rpartition(":") if ".py:" in what else (what, "", "")
+    return f"{whole(file)}{colon}{function}{mark}{options}" if file.endswith((".py", ".onnx")) else name

@@ -35,6 +35,24 @@ def set_up_torch(threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = False  # `arithmetic` turns it on where a trial asks for it
 
 
+@contextmanager
+def torch_kept() -> Iterator[None]:
+    """Afterwards put back what `set_up_torch` changes: a sweep in somebody's own process leaves torch as it was."""
+    deterministic = torch.utils.deterministic
+    filled, cudnn = deterministic.fill_uninitialized_memory, torch.backends.cudnn  # type: ignore[attr-defined]
+    before = torch.get_num_threads(), cudnn.benchmark, cudnn.allow_tf32
+    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    flushes = bool(torch.tensor([2e-38]).div(4).eq(0))  # torch does not tell; the quotient is a denormal number
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cudnn.benchmark, cudnn.allow_tf32 = before[1:]
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.set_flush_denormal(flushes)
+
+
 def _keep_memory() -> None:
     """Let glibc keep freed memory.
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from degan_search.api.options import RUN_OPTIONS
 from degan_search.cli import finals, sweep
 from degan_search.cli.main import app
-from degan_search.cli.options import RUN_OPTIONS, Given
+from degan_search.cli.options import Given
 from degan_search.search.run.options import Options
 from degan_search.system.errors import UserError
 

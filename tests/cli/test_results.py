@@ -29,7 +29,7 @@ class TestTable:
 
     def test_unknown_options(self, measured):
         refused("table", measured, "--paper", "table3", says=["table3", "table1"])
-        refused("table", measured, "--style", "html", says=["html", "latex"])
+        refused("table", measured, "--style", "rtf", says=["rtf", "latex"])
         assert not list(measured.glob("table.*"))
 
     def test_prints_and_saves(self, measured):

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from degan_search import ledger
-from degan_search.cli import stored
+from degan_search.api import stored
+from degan_search.api.options import stored_in
 from degan_search.cli.main import app
-from degan_search.cli.options import stored_in
 from degan_search.cli.trial import read_trial
 from degan_search.ledger.columns import trial_schema
 from degan_search.storage import Mirror, filesystems, layout, place, working_copy

@@ -8,7 +8,7 @@ import pytest
 from made_ledger import made_ledger
 from rich.console import Console
 
-from degan_search.cli import conclude
+from degan_search.api import conclude
 from degan_search.search.open_run import Run
 from degan_search.search.run.options import Options
 

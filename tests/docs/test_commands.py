@@ -135,6 +135,9 @@ def test_python(document):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("degan_search", "analysis"):
                 for one in node.names:
                     names[one.asname or one.name] = imported(node.module, one.name)
+            elif isinstance(node, ast.Import):
+                ours = [one for one in node.names if one.name == "degan_search"]
+                names |= {one.asname or one.name: importlib.import_module(one.name) for one in ours}
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
                 assert hasattr(names[node.value.id], node.attr), f"{node.value.id} has no {node.attr}"
@@ -174,7 +177,7 @@ def is_in_a_module(word):
     """Return whether a word such as `ledger.load` is a module or what one defines; other libraries are trusted."""
     if word.split(".")[0] in LIBRARIES:
         return True
-    module, _, one = word.rpartition(".")
+    module, _, one = re.sub(r"^ds\.", "degan_search.", word).rpartition(".")
     for parent in MODULES:
         try:
             imported(parent + module, one)

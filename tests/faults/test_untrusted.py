@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 from analysis.tables import styles
 from analysis.tables.table import save, table
 from degan_search import ledger
-from degan_search.cli.app import PlainConsole
 from degan_search.cli.main import app
 from degan_search.evaluation import networks
 from degan_search.settings import yaml_text
 from degan_search.system import untrusted, weights_file
+from degan_search.system.console import PlainConsole
 from degan_search.system.errors import LONGEST, UserError, visible
 from tests.faults.hostile import ESCAPES, refused
 
@@ -79,7 +79,7 @@ class TestRun:
 
     def test_the_console_prints_brackets_and_escapes_as_they_are(self):
         stream = io.StringIO()
-        console = PlainConsole(file=stream, markup=False, emoji=False, force_terminal=True, color_system="truecolor")
+        console = PlainConsole(file=stream, force_terminal=True, color_system="truecolor")
         console.print(ESCAPES, highlight=False)
         assert stream.getvalue() == f"{visible(ESCAPES)}\n"
         assert "[red]x[/red] :smile:" in stream.getvalue()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from degan_search.networks.image_input import NORMALISATIONS, ImageInput, of_size, signed
-from degan_search.networks.names import parts, with_whole_path
+from degan_search.networks.names import parts
 from degan_search.networks.table import (
     CLASSIFIERS,
     KINDS,
@@ -188,11 +188,3 @@ def test_options_are_yaml_scalars():
         **{"x": 1, "y": 0.5, "z": True, "v": None},
         **{"w": "word", "e": 0.001},
     }
-
-
-def test_paths_in_names_become_whole(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert with_whole_path("net.py:build?depth=2") == f"{tmp_path}/net.py:build?depth=2"
-    assert with_whole_path("a.onnx") == f"{tmp_path}/a.onnx"
-    for name in ("lenet", "torchvision/resnet18", "package.module:build", "/whole/net.py:build"):
-        assert with_whole_path(name) == name

@@ -49,3 +49,15 @@ def test_a_trial_without_relative_paths_stays_as_it_is(tiny):
     for changes in ({}, {"teacher.path": "/x/t.pt", "proxy": "folder:/x//photos", "teacher.dataset": "parquet:/x/a"}):
         settings = tiny(changes).model_dump(mode="json")
         assert with_whole_paths(settings) == settings
+
+
+def test_paths_in_names_of_networks_become_whole(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def named(network):
+        return with_whole_paths({"trial": {"teacher": {"network": network}}})["trial"]["teacher"]["network"]
+
+    assert named("net.py:build?depth=2") == f"{tmp_path}/net.py:build?depth=2"
+    assert named("a.onnx") == f"{tmp_path}/a.onnx"
+    for name in ("lenet", "torchvision/resnet18", "package.module:build", "/whole/net.py:build"):
+        assert named(name) == name

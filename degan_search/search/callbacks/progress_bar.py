@@ -1,9 +1,10 @@
-"""The line on the terminal that says how a phase of a sweep stands."""
+"""The line on the terminal, or the table in a notebook, that says how a phase of a sweep stands."""
 
 from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -11,9 +12,42 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from degan_search.ledger.columns import State
+from degan_search.system.console import LiveConsole
 
 SHOW_SECONDS = 5.0
 """Between two texts of the bar while nothing begins or ends."""
+
+
+@dataclass
+class Tally:
+    """How the trials of a cell ended, and the best of them."""
+
+    ended: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
+    score: float = -math.inf
+    trial: str = ""
+
+    def count(self, trial: str, state: State, score: float) -> None:
+        """Count a trial that ended."""
+        self.ended[state] += 1
+        if state is State.COMPLETE and score > self.score:
+            self.score, self.trial = score, trial
+
+    @property
+    def best(self) -> str:
+        """The best score and its trial, for people; "" if no trial has finished."""
+        return f"{self.score:.3f} ({self.trial})" if self.trial else ""
+
+    def row(self, phase: str, cell: str) -> dict[str, object]:
+        """Return a row of a notebook's table."""
+        finished, stopped, failed = (self.ended[state] for state in (State.COMPLETE, State.PRUNED, State.FAIL))
+        return {
+            "phase": phase,
+            "cell": cell,
+            "finished": finished,
+            "stopped early": stopped,
+            "failed": failed,
+            "best score": self.best,
+        }
 
 
 class ProgressBar:
@@ -21,8 +55,8 @@ class ProgressBar:
 
     def __init__(self, title: str, total: int, console: Console) -> None:
         self.title, self.total, self.console = title, total, console
-        self.ended = dict.fromkeys(State, 0)
-        self.best: tuple[float, str] = (-math.inf, "")
+        self.all = Tally()
+        self.cells: dict[str, Tally] = {}
         self.shown = 0.0
         """When, on the monotonic clock, the text was last made."""
         self.bar = Progress(
@@ -48,7 +82,7 @@ class ProgressBar:
     @property
     def done(self) -> int:
         """Trials that ended."""
-        return sum(self.ended.values())
+        return sum(self.all.ended.values())
 
     @property
     def missing(self) -> int:
@@ -60,11 +94,10 @@ class ProgressBar:
         """Whether the text is so old that it should be made again."""
         return time.monotonic() - self.shown >= SHOW_SECONDS
 
-    def count(self, trial: str, state: State, score: float) -> None:
-        """Count a trial that ended."""
-        self.ended[state] += 1
-        if state is State.COMPLETE and score > self.best[0]:
-            self.best = score, trial
+    def count(self, trial: str, cell: str, state: State, score: float) -> None:
+        """Count a trial of a cell that ended."""
+        for tally in (self.all, self.cells.setdefault(cell, Tally())):
+            tally.count(trial, state, score)
 
     def expect(self, total: int, why: str) -> None:
         """Change the number of trials, and print why."""
@@ -74,16 +107,19 @@ class ProgressBar:
     def show(self, running: int, left: str) -> str:
         """Bring the bar up to date and return its text; `left`: the time that the rest takes, for people."""
         self.shown = time.monotonic()
-        best = f", best score {self.best[0]:.3f} ({self.best[1]})" if self.best[1] else ""
-        stopped = f", {self.ended[State.PRUNED]} stopped early" if self.ended[State.PRUNED] else ""
-        failed = f", {self.ended[State.FAIL]} failed" if self.ended[State.FAIL] else ""
+        ended, best = self.all.ended, self.all.best and f", best score {self.all.best}"
+        stopped = f", {ended[State.PRUNED]} stopped early" if ended[State.PRUNED] else ""
+        failed = f", {ended[State.FAIL]} failed" if ended[State.FAIL] else ""
         text = f"{self.title}: {self.done} done, {running} running{stopped}{failed}{best}{left and f', {left}'}"
         self.bar.update(self.task, completed=self.done, total=self.total, description=text)
+        if isinstance(self.console, LiveConsole):
+            rows = [tally.row(self.title, cell) for cell, tally in self.cells.items()]
+            self.console.show(f"{text} [{self.done}/{self.total}]", rows)
         return text
 
     def print_line(self, text: str) -> None:
-        """Print the text as a line of its own, where no terminal shows the bar."""
-        if not self.console.is_terminal:
+        """Print the text as a line of its own, where nothing shows the bar."""
+        if not (self.console.is_terminal or isinstance(self.console, LiveConsole)):
             self.console.print(f"{text} [{self.done}/{self.total}]", highlight=False, soft_wrap=True)
 
     def say(self, text: str, colour: str) -> None:

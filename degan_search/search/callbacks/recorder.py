@@ -190,7 +190,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.cost.end(job.id, end.state, time.monotonic())
         self.jobs.ended(job, end.state, last)
         row = trial_row(job, last, end, self.curves.pop(job.id, []), attempt.clock if attempt else time.time())
-        self.bar.count(job.id, end.state, row["score"])
+        self.bar.count(job.id, job.cell, end.state, row["score"])
         self.outbox.put(job.id, partial(self._write, row))
         self.patience.count(job.id, end.cause, end.reason)
         if end.state is State.FAIL:

@@ -72,8 +72,10 @@ class Options:
         return plain | {"remote": None}  # the address may hold a secret, and whoever resumes gives it anew
 
 
-def loaded(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> Options:
+def loaded(saved: Mapping[str, Any], changes: Mapping[str, Any], what: str = "run.json: options") -> Options:
     """Return the options of `run.json` with changes over them; unknown ones, of another version, are left out.
+
+    `what` names them in messages.
 
     Raises:
         UserError: values of a wrong kind.
@@ -84,4 +86,4 @@ def loaded(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> Options:
         return TypeAdapter(Options).validate_python(values)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise UserError(f"run.json: options: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        raise UserError(f"{what}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None

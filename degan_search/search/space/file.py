@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from pydantic_core import to_jsonable_python
 
 from degan_search.search.space.check import check
 from degan_search.search.space.schema import Space
@@ -16,13 +19,15 @@ from degan_search.settings.resolve import parse
 from degan_search.system.errors import UserError, close_matches
 
 
-def load(name: str) -> Space:
-    """Read a shipped space by name (`demo`) or a user's by path (`my/space.yaml`).
+def load(name: str | Path | Mapping[str, Any]) -> Space:
+    """Read a shipped space by name (`demo`), or a user's by path (`my/space.yaml`) or as what such a file holds.
 
     Raises:
         UserError: no such space, not YAML, an unknown key, a range upside down.
     """
-    path = Path(name)
+    if isinstance(name, Mapping):
+        return _checked(_plain(name), "space")
+    name, path = str(name), Path(name)
     if path.suffix in (".yaml", ".yml"):
         values = yaml_text.read(path, f"space file {name!r}")
     else:
@@ -31,9 +36,7 @@ def load(name: str) -> Space:
             raise UserError(f"space {name!r} is not shipped; {close_matches(name, known)}; your own file ends in .yaml")
         text = files("search_spaces").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         values = yaml_text.parse(text, f"space {name!r}")
-    space = parsed(values, f"space {name!r}")
-    check(space)
-    return space
+    return _checked(values, f"space {name!r}")
 
 
 def parsed(values: Any, what: str) -> Space:
@@ -47,6 +50,32 @@ def parsed(values: Any, what: str) -> Space:
         return resolved(space)
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
+
+
+def _checked(values: Any, what: str) -> Space:
+    space = parsed(values, what)
+    check(space)
+    return space
+
+
+def _plain(values: Mapping[str, Any]) -> Any:
+    """Return a space that Python gave in the values that YAML has.
+
+    Raises:
+        UserError: names the value that is none of these.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, np.generic):
+            return value.item()
+        raise UserError(f"space: {value!r} is of {type(value).__name__}: text, numbers, lists and dicts are needed")
+
+    try:
+        return to_jsonable_python(values, fallback=plain, inf_nan_mode="constants")
+    except ValueError as error:
+        raise UserError(f"space: {error}") from None
 
 
 def shipped() -> list[str]:

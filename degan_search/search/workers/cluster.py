@@ -43,6 +43,8 @@ def ray_cluster(
             machine of it cannot work.
         IncompleteError: Ray broke.
     """
+    if ray.is_initialized():
+        raise UserError("this process is connected to Ray already: call `ray.shutdown()` first, as a sweep starts Ray")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(SNAPSHOT_SECONDS))

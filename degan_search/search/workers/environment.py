@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import degan_search
 from degan_search.networks import of_code, of_onnx, table
 from degan_search.system.errors import UserError
 
@@ -42,7 +41,7 @@ def environment(networks: Iterable[str], cluster: bool) -> Iterator[dict[str, An
             sent.append(files)
         made: dict[str, Any] = {}
         if cluster:
-            sent.insert(0, Path(str(degan_search.__file__)).parent)
+            sent.insert(0, Path(__file__).parents[2])
             made["env_vars"] = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         if sent:
             made["py_modules"] = [str(path) for path in sent]

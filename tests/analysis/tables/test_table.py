@@ -34,8 +34,8 @@ def test_nothing_to_show(sweep, tmp_path):
 
 
 def test_an_unknown_style_or_table_is_refused(sweep):
-    with pytest.raises(UserError, match="style 'html' is unknown; known: text, markdown, csv, latex"):
-        render(sweep.tidy(), "html")
+    with pytest.raises(UserError, match="style 'rtf' is unknown; known: text, markdown, csv, latex, html"):
+        render(sweep.tidy(), "rtf")
     with pytest.raises(UserError, match="table 'table4' is unknown; did you mean"):
         sweep.tidy(paper="table4")
     sweep.add(RELATED, "degan", score=0.5, oracle=0.5)

@@ -97,7 +97,8 @@ def _fetched(stored: Stored, mirrors: list[Mirror]) -> Path:
     assert isinstance(there, RemotePlace)
     there = replace(there, patience=PATIENCE)
     run = Mirror(working_copy(storage) / name, there.at(name))
-    with Console(stderr=True).status(f"Fetching {run.remote.address}"):
+    # In a notebook rich's own display needs a package that may be missing.
+    with Console(stderr=True, force_jupyter=False).status(f"Fetching {run.remote.address}"):
         run.pull(only=stored.wanted)
         if not (run.local / LEDGER).is_dir():
             raise UserError(f"{run.remote.address} is no run: it has no folder {LEDGER!r}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from degan_search.system.errors import command
+from degan_search.system.errors import UserError, command
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from degan_search.search.open_run import Run
 
 
@@ -18,15 +21,13 @@ def conclude(run: Run, begun: float) -> None:
         run: still open, so that what is written also goes to its store.
         begun: when this process began the run, in seconds of `time.monotonic`.
     """
-    from analysis import report
     from analysis.tables import table
     from degan_search import ledger
-    from degan_search.search.suggest import studies
 
     folder, console = run.folder, run.console
     tidy = table.table(ledger.load(folder))
     table.save(tidy, folder)
-    page = report.write(folder, importances=studies.importances(folder))  # all is written before anything is printed
+    page = write_report(folder)  # all is written before anything is printed
     console.print(table.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"\nResults: {folder} ({(time.monotonic() - begun) / 60:.1f} min). Table again: {command('table', folder)}",
@@ -34,3 +35,20 @@ def conclude(run: Run, begun: float) -> None:
         soft_wrap=True,
     )
     console.print(f"Everything to look at: {page}", highlight=False, soft_wrap=True)
+
+
+def write_report(run: Path, out: Path | None = None) -> Path:
+    """Write the report page of a run, finished or not, and return its path; arguments and errors of `report.write`."""
+    from analysis import report
+
+    return report.write(run, out, importances_of(run))
+
+
+def importances_of(run: Path) -> pd.DataFrame | None:
+    """Return the importances of a run's settings; None where its space file cannot be read."""
+    from degan_search.search.suggest.studies import importances
+
+    try:
+        return importances(run)
+    except UserError:
+        return None
