@@ -92,6 +92,7 @@ def read_trial(file: Path, changes: list[str]) -> TrialConfig:
     Raises:
         UserError: no such file, not YAML, an unknown key or a value out of range.
     """
+    from degan_search.networks.named import vouch_for
     from degan_search.settings import yaml_text
     from degan_search.settings.resolve import merge, trial_config
 
@@ -99,7 +100,9 @@ def read_trial(file: Path, changes: list[str]) -> TrialConfig:
     settings = yaml_text.read(file, what) or {}
     if not isinstance(settings, dict):
         raise UserError(f"{what} must hold key: value settings, not {type(settings).__name__}")
-    return _with_whole_paths(trial_config(settings, merge({}, *map(change, changes))))
+    config = _with_whole_paths(trial_config(settings, merge({}, *map(change, changes))))
+    vouch_for(config.model_dump())
+    return config
 
 
 def _with_whole_paths(config: TrialConfig) -> TrialConfig:

@@ -19,6 +19,7 @@ from torch import nn
 
 from degan_search.networks.image_input import ImageInput, of_config, of_size, signed
 from degan_search.networks.names import Named, Wanted, forbid, one_line
+from degan_search.system import trust
 from degan_search.system.errors import UserError, close_matches
 
 _FILES: dict[Path, ModuleType] = {}
@@ -63,6 +64,21 @@ def image_input(name: Named) -> ImageInput:
     return ImageInput()
 
 
+def vouch(name: Named) -> None:
+    """Let the code run: the user's own settings have named it."""
+    trust.vouch(_code(name))
+
+
+def _code(name: Named) -> bytes:
+    """Return what is vouched for: a file's content and the function, or the name of what Python itself finds."""
+    where, _, own = name.what.rpartition(":")
+    try:
+        content = Path(where).expanduser().read_bytes() if where.endswith(".py") else where.encode()
+    except (OSError, RuntimeError, ValueError):  # not there, which is said when it is imported
+        content = b""
+    return content + b"\0" + own.encode(errors="surrogateescape")
+
+
 def source(name: Named) -> Path | None:
     """Return the file or the package's folder that a worker needs to import this code; None if it is installed.
 
@@ -97,6 +113,11 @@ def _function(name: Named) -> Callable[..., Any]:
     where, _, own = name.what.rpartition(":")
     if not where or not all(part.isidentifier() for part in own.split(".")):
         raise UserError(f"network {name.text!r} must be FILE.py:FUNCTION or package.module:FUNCTION")
+    if not trust.vouched(_code(name)):
+        raise UserError(
+            f"network {name.text!r} is code that was named by a run, not by you: set {trust.TRUSTED}=1 if you know who "
+            "wrote it"
+        )
     with _told(name):
         found: Any = _file(Path(where), name) if where.endswith(".py") else _module(where, name)
     for part in own.split("."):

@@ -41,7 +41,7 @@ def to_optuna(run: Path, file: Path) -> list[str]:
     if file.exists():
         raise UserError(f"{file} is already there; choose another --optuna, or move it away")
     found = studies(run)
-    by_cell = {cell.label: lists(cell) for cell in cells(space_file.load(str(run / "space.yaml")))}
+    by_cell = {cell.label: lists(cell) for cell in cells(space_file.of_run(run))}
     if not found:
         raise UserError(f"{run} holds no search trial, so there is no study to export")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from degan_search import ledger
 from degan_search.ledger.columns import Phase
+from degan_search.networks.named import networks_named
 from degan_search.search.callbacks.trackers import tracking
 from degan_search.search.open_run import Run, check_slots, here, open_run
 from degan_search.search.phase import Prepared, concurrent_trials, measure_accuracies, run_phase
@@ -30,7 +31,6 @@ from degan_search.search.space.schema import Space
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.workers.cluster import ray_cluster
-from degan_search.search.workers.environment import networks_named
 from degan_search.system.device import choose_device, set_up_torch
 from degan_search.system.errors import IncompleteError
 from degan_search.trial import named_files

@@ -23,9 +23,9 @@ from degan_search.settings.trial import TeacherConfig
 from degan_search.stages.checkpoint_state import describe, find_state, misfit, nearest, state_of_classes
 from degan_search.system import seeds, untrusted
 from degan_search.system.errors import UserError
+from degan_search.system.trust import TRUSTED
 from degan_search.system.weights_file import read_tensors
 
-TRUST = "DEGAN_SEARCH_TRUSTED"
 _TRUSTED: set[str | None] = set()
 """Files that the user's own settings have called trusted in this process, by path."""
 
@@ -76,9 +76,9 @@ def recorded(config: TeacherConfig) -> TeacherConfig:
     """Return the teacher's settings from a ledger, not trusted unless the user says so outside the ledger.
 
     Whoever made the ledger may have written `trusted` into it. The user says so in settings of their own in this
-    process (`trust`), as in the sweep that made the run, or by the environment variable TRUST = 1.
+    process (`trust`), as in the sweep that made the run, or by the environment variable TRUSTED = 1.
     """
-    if config.path in _TRUSTED or os.environ.get(TRUST) == "1":
+    if config.path in _TRUSTED or os.environ.get(TRUSTED) == "1":
         return config
     return config.model_copy(update={"trusted": False})
 
@@ -169,7 +169,7 @@ def _script(config: TeacherConfig, data: bytes, what: str, device: str) -> nn.Mo
     if not config.trusted:
         raise UserError(
             f"{what} is TorchScript, a program that runs on this machine: set teacher.trusted to true (for a command "
-            f"that reads a run, {TRUST}=1) if you know who made it, or give a state dict (.safetensors)"
+            f"that reads a run, {TRUSTED}=1) if you know who made it, or give a state dict (.safetensors)"
         )
     try:
         script: nn.Module = torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]

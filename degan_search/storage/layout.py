@@ -7,5 +7,7 @@ CACHE = "cache"
 
 LEDGER = "ledger"
 SCORES = "scores"
+SPACE = "space.yaml"
+"""File in a run with its space."""
 ABOUT = "run.json"
 """File in a run with what it was begun with."""

@@ -1,6 +1,7 @@
 """Networks of the user's own code, from files and packages, right and wrong."""
 
 import re
+import shutil
 import sys
 import textwrap
 
@@ -11,7 +12,9 @@ from torch import nn
 from degan_search.networks import of_code
 from degan_search.networks.names import parts
 from degan_search.networks.table import build_classifier, check_name, default_input
+from degan_search.system import trust
 from degan_search.system.errors import UserError
+from degan_search.system.trust import TRUSTED
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -190,3 +193,21 @@ def test_faulty_code_is_refused_in_one_line(tmp_path, text, said):
 def test_names_of_code_that_is_not_there(tmp_path, name, said):
     with pytest.raises(UserError, match=re.escape(said)):
         build_classifier(name.format(tmp_path), 3, channels=3, size=(32, 32))
+
+
+def test_code_runs_only_where_the_user_named_it(tmp_path, monkeypatch):
+    """A run may name any code; what its reader has named before is known by content, wherever it lies."""
+    monkeypatch.delenv(TRUSTED)
+    file = write(tmp_path / "net.py", NET + f"\n    open({str(tmp_path / 'ran')!r}, 'w')")
+    for name in (f"{file}:build", "os:system"):
+        with pytest.raises(UserError, match=f"set {TRUSTED}=1 if you know who wrote it"):
+            build_classifier(name, 3)
+    assert not (tmp_path / "ran").exists()
+    of_code.vouch(parts(f"{file}:build"))
+    moved = shutil.copy(file, tmp_path / "same.py")
+    monkeypatch.setattr(trust, "_VOUCHED", set())  # another process
+    build_classifier(f"{moved}:build", 3)
+    assert (tmp_path / "ran").exists()
+    write(file, NET + "\n    changed = True")
+    with pytest.raises(UserError, match=TRUSTED):
+        build_classifier(f"{file}:build", 3)

@@ -15,6 +15,7 @@ from degan_search.networks.table import build_classifier
 from degan_search.stages import teacher as teachers
 from degan_search.stages import teacher_file
 from degan_search.system.errors import UserError
+from degan_search.system.trust import TRUSTED
 from degan_search.training.measures import predict
 
 pytestmark = pytest.mark.filterwarnings(
@@ -186,9 +187,9 @@ def test_a_ledger_does_not_trust_for_the_user(tiny, true, weights, tmp_path, mon
     config = own(tiny, path, trusted=True)
     with pytest.raises(UserError, match="DEGAN_SEARCH_TRUSTED=1"):
         teachers.obtain(teacher_file.recorded(config), true, tmp_path)
-    monkeypatch.setenv(teacher_file.TRUST, "1")
+    monkeypatch.setenv(TRUSTED, "1")
     assert teacher_file.recorded(config) == config
-    monkeypatch.delenv(teacher_file.TRUST)
+    monkeypatch.delenv(TRUSTED)
     teachers.obtain(config, true, tmp_path)
     assert teacher_file.recorded(config) == config  # as in the sweep that made the ledger
 

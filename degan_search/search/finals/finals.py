@@ -13,6 +13,7 @@ from rich.console import Console
 
 from degan_search import ledger
 from degan_search.ledger.columns import Phase
+from degan_search.networks.named import networks_named
 from degan_search.search.finals.lineup import Entrant, Request, check, entrants
 from degan_search.search.finals.log import Log
 from degan_search.search.finals.rounds import competing, final_scores, rounds, stops
@@ -28,7 +29,6 @@ from degan_search.search.run.outbox import Outbox
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.workers.cluster import ray_cluster
-from degan_search.search.workers.environment import networks_named
 from degan_search.search.workers.slots import trials_per_process
 from degan_search.settings.resolve import stable_hash
 from degan_search.system import device

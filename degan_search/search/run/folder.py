@@ -23,13 +23,12 @@ from degan_search.search.space import schema
 from degan_search.settings import paths
 from degan_search.settings.resolve import flatten
 from degan_search.storage import layout
-from degan_search.storage.layout import ABOUT, CACHE
+from degan_search.storage.layout import ABOUT, CACHE, SPACE
 from degan_search.system import provenance
 from degan_search.system.errors import UserError, command
 from degan_search.system.whole_files import write_bytes
 from degan_search.trial import named_files
 
-SPACE = "space.yaml"
 LOCK = ".lock"
 WRITER = ".writer.json"
 
@@ -146,7 +145,7 @@ def begun(folder: Path, file: str | None = None) -> Begun:
         about = {}
     except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / ABOUT} is broken, move it away to go on with default options: {error}") from None
-    space = space_file.load(file or str(folder / SPACE))
+    space = space_file.load(file or str(folder / SPACE), own=file is not None)
     before = space_file.parsed(about["space"], f"space in {folder / ABOUT}") if "space" in about else space
     if file and differences(before, space):
         space = with_whole_paths(space)

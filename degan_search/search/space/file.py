@@ -11,22 +11,28 @@ import numpy as np
 import yaml
 from pydantic_core import to_jsonable_python
 
+from degan_search.networks.named import vouch_for
 from degan_search.search.space.check import check
 from degan_search.search.space.schema import Space
 from degan_search.search.space.values import resolved
 from degan_search.settings import yaml_text
 from degan_search.settings.resolve import parse
+from degan_search.storage.layout import SPACE
 from degan_search.system.errors import UserError, close_matches
 
 
-def load(name: str | Path | Mapping[str, Any]) -> Space:
+def load(name: str | Path | Mapping[str, Any], own: bool = True) -> Space:
     """Read a shipped space by name (`demo`), or a user's by path (`my/space.yaml`) or as what such a file holds.
+
+    Args:
+        name: as above.
+        own: whether the user names it, and so vouches for the code that it names; not where a run has it.
 
     Raises:
         UserError: no such space, not YAML, an unknown key, a range upside down.
     """
     if isinstance(name, Mapping):
-        return _checked(_plain(name), "space")
+        return _checked(_plain(name), "space", own)
     name, path = str(name), Path(name)
     if path.suffix in (".yaml", ".yml"):
         values = yaml_text.read(path, f"space file {name!r}")
@@ -36,7 +42,17 @@ def load(name: str | Path | Mapping[str, Any]) -> Space:
             raise UserError(f"space {name!r} is not shipped; {close_matches(name, known)}; your own file ends in .yaml")
         text = files("search_spaces").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         values = yaml_text.parse(text, f"space {name!r}")
-    return _checked(values, f"space {name!r}")
+    return _checked(values, f"space {name!r}", own)
+
+
+def of_run(run: Path) -> Space:
+    """Read the space of a run, for its results: what it names need not be there any more.
+
+    Raises:
+        UserError: no whole space file.
+    """
+    what = f"space file {str(run / SPACE)!r}"
+    return parsed(yaml_text.read(run / SPACE, what), what)
 
 
 def parsed(values: Any, what: str) -> Space:
@@ -52,8 +68,10 @@ def parsed(values: Any, what: str) -> Space:
         raise UserError(f"{what}: {error}") from None
 
 
-def _checked(values: Any, what: str) -> Space:
+def _checked(values: Any, what: str, own: bool) -> Space:
     space = parsed(values, what)
+    if own:
+        vouch_for(values)
     check(space)
     return space
 

@@ -64,7 +64,7 @@ def studies(run: Path) -> dict[str, optuna.Study]:
         UserError: no run there, no space.yaml in it, or rows that do not fit it.
     """
     frame, curves = ledger.load(run), ledger.curves(run)
-    made = {cell.label: from_ledger(cell, frame, curves) for cell in cells(space_file.load(str(run / "space.yaml")))}
+    made = {cell.label: from_ledger(cell, frame, curves) for cell in cells(space_file.of_run(run))}
     return {label: study for label, study in made.items() if study.get_trials(deepcopy=False)}
 
 

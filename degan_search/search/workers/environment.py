@@ -5,22 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from degan_search.networks import of_code, of_onnx, table
+from degan_search.system import trust
 from degan_search.system.errors import UserError
-
-
-def networks_named(settings: Any, key: str = "") -> set[str]:
-    """Return every network that plain settings name, nested or dotted, in lists and conditions too."""
-    if isinstance(settings, Mapping):
-        return {name for key, value in settings.items() for name in networks_named(value, str(key))}
-    if isinstance(settings, list | tuple | set):
-        return {name for value in settings for name in networks_named(value, key)}
-    return {settings} if isinstance(settings, str) and key.rpartition(".")[2] == "network" else set()
 
 
 @contextmanager
@@ -45,6 +37,7 @@ def environment(networks: Iterable[str], cluster: bool) -> Iterator[dict[str, An
             made["env_vars"] = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         if sent:
             made["py_modules"] = [str(path) for path in sent]
+            made.setdefault("env_vars", {})[trust.TRUSTED] = "1"  # what workers are given was checked here
         yield made
 
 

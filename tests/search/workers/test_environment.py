@@ -10,7 +10,8 @@ import pytest
 
 import degan_search
 from degan_search.networks import of_onnx
-from degan_search.search.workers.environment import environment, networks_named
+from degan_search.networks.named import networks_named
+from degan_search.search.workers.environment import environment
 from degan_search.system.errors import UserError
 
 NET = """
@@ -24,11 +25,13 @@ ON_A_WORKER = """
 import shutil, sys
 from pathlib import Path
 import ray
+from degan_search.networks.named import vouch_for
 from degan_search.networks.table import build_classifier
 from degan_search.search.workers.start import start
 
 names = sys.argv[1:]
 start({"log_to_driver": False}, names)
+vouch_for([{"network": name} for name in names])
 sent = ray.put(build_classifier(names[0], 7))
 Path("own_net.py").unlink()
 shutil.rmtree("own_nets")
