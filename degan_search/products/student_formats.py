@@ -30,6 +30,8 @@ CHECK = "check.npz"
 """Check images and the outputs expected for them."""
 CHECK_TEXT = f"{CHECK}.base64"
 """The same as text, where a format holds text alone."""
+PREPROCESSING = ("student.scale", "student.shift")
+"""What a program holds beside the network's weights."""
 MODEL, WEIGHTS = "model.pt2", "student.safetensors"
 README = """\
 The student {trial_id} of the run {run}: {input} to {output}. It needs torch alone:
@@ -211,7 +213,8 @@ def _load_folder(path: Path) -> Loaded:
     weights = read_tensors(
         untrusted.read(path / WEIGHTS, str(path / WEIGHTS), untrusted.MODEL_BYTES), str(path / WEIGHTS)
     )
-    inside = {f"student.{name}": value for name, value in weights.items()}
+    inside = {f"student.network.{name}": value for name, value in weights.items()}
+    inside |= {name: value for name, value in module.named_buffers() if name in PREPROCESSING}
 
     def refilled(images: Tensor) -> Tensor:
         outputs: Tensor = functional_call(module, inside, (images,), strict=True)

@@ -57,7 +57,7 @@ class Teacher:
     def model(self, device: str = "cpu") -> nn.Module:
         """Return the frozen network on a device, in eval mode: images in [-1, 1] to logits."""
         network = freeze(read_network(self.config, self.data, self.suffix, self.classes, device))
-        return Classifier(network, self.takes, self.outputs).to(device)
+        return Classifier(network, self.takes, self.outputs).eval().to(device)
 
 
 def decisive(config: TeacherConfig) -> dict[str, Any]:

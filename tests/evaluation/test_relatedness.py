@@ -12,6 +12,7 @@ from torch import nn
 from degan_search.data import proxies as proxy_sets
 from degan_search.evaluation import relatedness
 from degan_search.evaluation.relatedness import DISTANCES, FEWEST, MEASURES, ORDER, random_network, view_of
+from degan_search.networks.image_input import ImageInput
 from degan_search.networks.table import build_classifier
 from degan_search.stages import teacher as teachers
 from degan_search.stages.true_images import TrueImages
@@ -125,7 +126,7 @@ class TestViews:
     @pytest.mark.filterwarnings("ignore:.*torch.jit")
     def test_torchscript_and_no_norms_give_nan(self, true, teacher):
         buffer = io.BytesIO()
-        torch.jit.save(torch.jit.script(teacher.model()), buffer)
+        torch.jit.save(torch.jit.script(teacher.model().network), buffer)
         buffer.seek(0)
         model = torch.jit.load(buffer)
         views = [view_of(model, random_network(1), true.images[start:][:50]) for start in (0, 50)]
@@ -169,12 +170,12 @@ class TestRelatedness:
     def test_images_are_those_of_a_trial_with_this_count(self, tiny):
         config = tiny({"proxy": "digits", "count": 300})
         expected = load_proxy(config, None).images
-        assert (relatedness._load("digits", 300, 5000, None, 1) == expected).all()
+        assert (relatedness._load("digits", 300, 5000, None, ImageInput(channels=1)) == expected).all()
 
     def test_ranking_sees_no_true_image(self, measure, measured, true, teacher, monkeypatch):
         expected = measured[["count", "images", *BLIND]]
         blank = TrueImages(true.images * 0, true.labels * 0, true.classes, true.train, true.held_out)
-        monkeypatch.setattr(teachers, "true_images", lambda *_: blank)
+        monkeypatch.setattr(relatedness, "true_images", lambda *_: blank)
         monkeypatch.setattr(teachers, "obtain", lambda *_: teacher)
         pd.testing.assert_frame_equal(measure().set_index("proxy"), expected)
 
@@ -182,7 +183,9 @@ class TestRelatedness:
         parts, seen = [], []
         real_load, real_view = proxy_sets.load, relatedness.view_of
         monkeypatch.setattr(
-            proxy_sets, "load", lambda name, part, *rest: parts.append(part) or real_load(name, part, *rest)
+            proxy_sets,
+            "load",
+            lambda name, part, *rest, **more: parts.append(part) or real_load(name, part, *rest, **more),
         )
         monkeypatch.setattr(relatedness, "view_of", lambda a, b, images: seen.append(images) or real_view(a, b, images))
         measure([("noise/uniform", None)], true=True)

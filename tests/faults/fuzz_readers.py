@@ -212,7 +212,7 @@ def states(folder: Path) -> list[Seed]:
 
 def read_teacher(path: Path) -> None:
     config = TeacherConfig(dataset="digits", network="lenet", width=2, path=str(path))
-    Teacher(config, path.read_bytes(), path.suffix, 10, 1, "", 0.0).model()
+    Teacher(config, path.read_bytes(), path.suffix, tuple("0123456789"), "", 0.0).model()
 
 
 def trial_states(folder: Path) -> list[Seed]:

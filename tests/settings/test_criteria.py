@@ -8,7 +8,17 @@ from torch import nn
 
 from degan_search.ledger.columns import METRICS, SCORE_METRICS, TRIAL_METRICS
 from degan_search.networks import batch_statistics
-from degan_search.settings.criteria import CRITERIA, DATA_FREE, OBJECTIVES, TRUE, Criterion, Needs, in_ledger, needing
+from degan_search.settings.criteria import (
+    CHECK,
+    CRITERIA,
+    DATA_FREE,
+    OBJECTIVES,
+    TRUE,
+    Criterion,
+    Needs,
+    in_ledger,
+    needing,
+)
 from degan_search.settings.resolve import trial_config
 from degan_search.system.errors import UserError
 from degan_search.training import measures
@@ -41,7 +51,9 @@ def test_names_and_columns_are_each_there_once():
     assert len({criterion.column for criterion in CRITERIA.values()}) == len(CRITERIA)
     assert sorted(needing(*Needs)) == sorted(CRITERIA)
     assert needing(Needs.TRUE_DATA) == (TRUE,)
-    assert tuple(name for name, criterion in CRITERIA.items() if criterion.needs != Needs.TRUE_DATA) == DATA_FREE
+    assert needing(Needs.CHECK) == (CHECK,)
+    labelled = (Needs.TRUE_DATA, Needs.CHECK)
+    assert tuple(name for name, criterion in CRITERIA.items() if criterion.needs not in labelled) == DATA_FREE
 
 
 def test_each_criterion_is_a_column_with_its_direction():

@@ -35,7 +35,7 @@ def test_only_the_last_inputs_are_kept(tiny, prepare, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("freeze", [False, True])
 def test_the_bank_of_a_torchscript_teacher_is_made_by_other_processes(freeze, tiny, teacher, tmp_path):
-    script = torch.jit.script(teacher.model())
+    script = torch.jit.script(teacher.model().network)
     (torch.jit.freeze(script) if freeze else script).save(str(tmp_path / "own.pt"))
     config = tiny({"teacher": {"path": str(tmp_path / "own.pt"), "trusted": True}})
     (loaded,) = load([config], None, tmp_path)
