@@ -49,7 +49,7 @@ GIVEN = {
     "student.input.range": None,
     "student.input.mean": None,
     "student.input.std": None,
-    "gan.size": 64,
+    "gan.size": 256,
 }
 """Values of settings that cannot have any, and of some that exclude each other."""
 STARTED, FINISHED = 1_700_000_000.0, 1_700_000_123.0
