@@ -74,7 +74,7 @@ def another(name, value, number):
 @pytest.fixture(scope="module")
 def told():
     """What a job and its worker tell, all of it different, and the row that it makes."""
-    numbers = count(5)  # above the channels of images
+    numbers = count(301)  # none is a default
     config = {
         name: another(name, value, next(numbers)) for name, value in flatten(TrialConfig().model_dump(mode="json"))
     }
