@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from degan_search.data.images import augment, normalise
 from degan_search.networks.front import resized
 from degan_search.networks.frozen import freeze
+from degan_search.networks.image_input import ImageInput
 from degan_search.settings.trial import DistillConfig
 from degan_search.system import device
 from degan_search.training.batches import IndexBatches
-from degan_search.training.measures import agreement, predict
+from degan_search.training.measures import agreement, chunk_of, predict
 
 CHUNK = 512
 EPOCH = 256
@@ -113,6 +114,7 @@ class GeneratorSource:
     ) -> None:
         self.generator, self.latent, self.teacher = freeze(generator, fold_norms=True), latent, teacher
         self.precision = precision
+        self.at_once = chunk_of(getattr(teacher, "takes", ImageInput()).size)
         self.config = config or DistillConfig()
         self.steps_per_epoch = self.config.steps_per_epoch or EPOCH
 
@@ -124,7 +126,7 @@ class GeneratorSource:
             z = torch.randn(min(CHUNK, count - start), self.latent, 1, 1, generator=rng, device=rng.device)
             with device.arithmetic(self.precision, str(rng.device)):
                 images.append(self.generator(z))
-                logits.append(self.teacher(images[-1]))
+                logits += [self.teacher(part) for part in torch.split(images[-1], self.at_once)]
         return torch.cat(images), torch.cat(logits)
 
     def batches(self, rng: torch.Generator) -> GeneratedBatches:
@@ -136,7 +138,7 @@ class GeneratorSource:
         """Return agreement on freshly generated images."""
         images, logits = self.make(self.config.score_images, rng)
         with device.arithmetic(self.precision, str(rng.device)):
-            return agreement(torch.cat([student(chunk) for chunk in torch.split(images, CHUNK)]), logits)
+            return agreement(torch.cat([student(part) for part in torch.split(images, self.at_once)]), logits)
 
 
 class GeneratedBatches:

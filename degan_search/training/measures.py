@@ -6,6 +6,8 @@ UserError where two arguments do not fit or nothing is given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
@@ -20,12 +22,13 @@ Logits = Float[Tensor, "n k"]
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: UInt8[Tensor, "n c h w"], batch_size: int = 512) -> Logits:
+def predict(model: nn.Module, images: UInt8[Tensor, "n c h w"], batch_size: int | None = None) -> Logits:
     """Logits of `model` in eval mode for bytes `images`, on the model's device, without gradients.
 
     Each module's train or eval mode is put back, and no statistics move: the answer does not depend on the
-    batch size beyond float rounding. Raises UserError for a batch size below 1.
+    batch size (None: `chunk_of`) beyond float rounding. Raises UserError for a batch size below 1.
     """
+    batch_size = chunk_of(images.shape[-2:]) if batch_size is None else batch_size
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be 1 or more.")
     device = device_of(model)
@@ -36,6 +39,11 @@ def predict(model: nn.Module, images: UInt8[Tensor, "n c h w"], batch_size: int 
     finally:
         for module, training in modes:
             module.training = training
+
+
+def chunk_of(size: Sequence[int]) -> int:
+    """Return how many images of a height and width go through a network at a time: as much memory as 512 of 32x32."""
+    return max(16, min(512, 512 * 32 * 32 // (size[0] * size[1])))
 
 
 def accuracy(logits: Logits, labels: Integer[Tensor, " n"]) -> float:

@@ -80,7 +80,7 @@ def test_a_range_is_pixels_between_its_ends(images):
     Classifier(network, takes)(images)
     expected = ((images + 1) * 127.5 - torch.tensor([123.0, 117.0, 104.0]).reshape(3, 1, 1)) / 58
     torch.testing.assert_close(network.images, expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(UserError, match="input.mean has 2 numbers for 3 channels"):
+    with pytest.raises(UserError, match=r"input\.mean has 2 numbers for 3 channels"):
         changed(ImageInput(), InputConfig(mean=(1.0, 2.0)), "input")
 
 
