@@ -19,6 +19,8 @@ PLACES = ("state_dict", "model_state_dict", "model", "net", "network", "teacher"
 """
 WRAPPERS = ("module", "_orig_mod")
 """What `DataParallel`, `AveragedModel` and `torch.compile` put before a network's names, or amid them."""
+COUNTED_BATCHES = "num_batches_tracked"
+"""What BatchNorm counts, and older files do not have."""
 COUNTED = "n_averaged"
 """An entry of `AveragedModel` beside the network's."""
 DEPTH = 3
@@ -47,7 +49,8 @@ class Found:
 def find_state(loaded: object, wanted: Mapping[str, Tensor], what: str) -> Found:
     """Return the state dict that fits a network best, of all that a loaded file holds.
 
-    Names lose a common beginning, and the wrappers' parts, where they then are the network's.
+    Names lose a common beginning, and the wrappers' parts, where they then are the network's. Where no state has the
+    network's names, one with the same tensors in the same order is taken (`in_order`).
 
     Args:
         loaded: what the file holds.
@@ -62,6 +65,9 @@ def find_state(loaded: object, wanted: Mapping[str, Tensor], what: str) -> Found
         keys = f"; it has {_listed(map(str, loaded))}" if isinstance(loaded, Mapping) and loaded else ""
         raise UserError(f"{what} holds no plain state dict, tensors by name{keys}")
     fitting = [one for one in found if not misfit(one.state, wanted)]
+    if not fitting:
+        renamed = [in_order(one, wanted, what) for one in found]
+        fitting = [one for one in renamed if one is not None]
     if not fitting:
         return max(found, key=lambda one: len(one.state.keys() & wanted.keys()))
     best, *others = sorted(fitting, key=lambda one: _rank(one.place))
@@ -89,10 +95,29 @@ def plain_names(state: State, wanted: Mapping[str, Tensor]) -> State:
     return max(whole, key=lambda one: len(one.keys() & wanted.keys()))
 
 
+def in_order(found: Found, wanted: Mapping[str, Tensor], what: str) -> Found | None:
+    """Return the state by the network's names, if it has the same tensors in the same order under others; else None.
+
+    The same: of one shape, and with one last part of the name, such as weight or running_mean.
+    """
+
+    def counted(name: str) -> bool:
+        return name.endswith(COUNTED_BATCHES)
+
+    theirs = {name: value for name, value in found.state.items() if not counted(name)}
+    ours = {name: value for name, value in wanted.items() if not counted(name)}
+    kinds = ([(name.rpartition(".")[2], value.shape) for name, value in state.items()] for state in (theirs, ours))
+    if len(theirs) < 2 or len({str(kind) for kind in kinds}) > 1:
+        return None
+    first, last = next(iter(theirs)), list(theirs)[-1]
+    note = f"{what} has other names than the network ({first} ... {last}): its tensors are taken in their order"
+    return Found(dict(zip(ours, theirs.values(), strict=True)), found.place, note)
+
+
 def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """Return what is missing, unexpected or of another shape, for people; "" if the state fits the network."""
     # BatchNorm of before 2017 counted no batches, and nothing here looks at the count.
-    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    missing = [name for name in wanted if name not in state and not name.endswith(COUNTED_BATCHES)]
     unexpected = [name for name in state if name not in wanted]
     shapes = [
         f"{name} is {_shape(state[name])}, not {_shape(wanted[name])}"

@@ -94,6 +94,21 @@ def test_of_several_that_fit_the_usual_one_is_taken_and_said(state, tiny, true, 
         obtained(tmp_path / "two.pt", tiny, true)
 
 
+def test_the_same_tensors_under_other_names_are_taken_in_their_order_and_said(state, tiny, true, teacher, tmp_path):
+    def renamed(name):
+        return f"part{name.replace('.', '_').rpartition('_')[0]}.{name.rpartition('.')[2]}"
+
+    torch.save({renamed(name): value for name, value in state.items()}, tmp_path / "other.pt")
+    with pytest.warns(NoticeWarning, match=r"has other names than the network \(part0\.weight \.\.\. part\w+\.bias\)"):
+        mine = obtained(tmp_path / "other.pt", tiny, true)
+    images = torch.from_numpy(true.images)
+    assert torch.equal(predict(mine.model(), images), predict(teacher.model(), images))
+    swapped = {renamed(name).replace("weight", "kernel"): value for name, value in state.items()}
+    torch.save(swapped, tmp_path / "kinds.pt")
+    with pytest.raises(UserError, match="does not fit"):
+        obtained(tmp_path / "kinds.pt", tiny, true)
+
+
 def test_of_several_the_one_that_fits_is_taken(state, tiny, true, teacher, tmp_path):
     torch.save({"state_dict": build_classifier("lenet", 7, 3).state_dict(), "teacher": state}, tmp_path / "two.pt")
     assert obtained(tmp_path / "two.pt", tiny, true).holdout_accuracy == teacher.holdout_accuracy
@@ -120,8 +135,8 @@ MISFITS = {
     "missing": (lambda state: {n: v for n, v in state.items() if n != "0.bias"}, "missing: 0.bias; no network"),
     "unexpected": (lambda state: state | {"12.bias": torch.zeros(3)}, "unexpected: 12.bias; no network"),
     "both": (
-        lambda state: {("f." + n if n.startswith("0.") else n): v for n, v in state.items()},
-        "missing: 0.weight, 0.bias; unexpected: f.0.weight, f.0.bias; no network of the table has these tensors",
+        lambda state: {(f"f.{n}_g" if n.startswith("0.") else n): v for n, v in state.items()},
+        "missing: 0.weight, 0.bias; unexpected: f.0.weight_g, f.0.bias_g; no network of the table has these tensors",
     ),
     "wider": (
         lambda _: {"state_dict": put("module.", build_classifier("lenet", 7, 8).state_dict())},
