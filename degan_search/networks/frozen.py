@@ -3,9 +3,10 @@
 import copy
 from itertools import pairwise
 
-import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from degan_search.networks.layers import channels_last
 
 NAMED = (("conv1", "bn1"), ("conv2", "bn2"), ("conv", "bn"))
 """Convolutions of torchvision's `BasicBlock` and `BasicConv2d`, and the norms that follow them."""
@@ -31,7 +32,7 @@ def freeze(model: nn.Module, fold_norms: bool = False) -> nn.Module:
                 _fold_norms(chain)
             elif type(chain).__module__.startswith("torchvision.models."):
                 _fold_named(chain)
-    return frozen.to(memory_format=torch.channels_last)
+    return channels_last(frozen)
 
 
 def _fold_named(block: nn.Module) -> None:

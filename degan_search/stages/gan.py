@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from degan_search.networks.batch_statistics import distances, gathered_statistics
 from degan_search.networks.dcgan import build_discriminator, build_generator
+from degan_search.networks.layers import channels_last
 from degan_search.networks.own import scripted
 from degan_search.settings.gan_losses import GAN_LOSSES
 from degan_search.settings.trial import DistillConfig, GanConfig
@@ -205,7 +206,7 @@ def untrained_generator(config: GanConfig, shape: Sequence[int], context: Contex
 
 
 def _placed(model: nn.Module, context: Context) -> nn.Module:
-    model.to(context.device).to(memory_format=torch.channels_last)
+    channels_last(model.to(context.device))
     return model
 
 

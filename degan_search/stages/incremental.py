@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from degan_search.networks.frozen import freeze
+from degan_search.networks.layers import channels_last
 from degan_search.networks.own import scripted
 from degan_search.settings.methods import Rule
 from degan_search.settings.trial import IncrementalConfig
@@ -52,7 +53,7 @@ def expand(teacher: nn.Module, new: int, seed: int) -> nn.Module:
                 rows[: len(known)] = known
     student = copy.deepcopy(teacher).requires_grad_(True).train()
     _replace_last(student, wide)
-    return student.to(memory_format=torch.channels_last)
+    return channels_last(student)
 
 
 class IncrementalLearning(FittedStage):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor, nn
 
+from degan_search.networks.layers import channels_last
 from degan_search.networks.takes import teacher_input, untrained
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TeacherConfig
@@ -85,7 +86,7 @@ class TeacherTraining(FittedStage):
         context = Context(config.seed, device, accelerate=acceleration_of("graphs", device))
         with context.seeded("teacher", "weights"):
             model = untrained(config.network, len(true.classes), config.width, teacher_input(config))
-        model.to(device).to(memory_format=torch.channels_last)
+        channels_last(model.to(device))
         images, labels = (torch.from_numpy(part[true.train]).to(device) for part in (true.images, true.labels))
         held_out, held_out_labels = _held_out(true, device)
         order_rng, augment_rng = context.generator("teacher", "images"), context.generator("teacher", "augment")

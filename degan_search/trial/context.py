@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from degan_search.networks.layers import channels_last
 from degan_search.networks.takes import generated_size, student_input, untrained
 from degan_search.settings.methods import METHODS, Method, normalised
 from degan_search.settings.resolve import stable_hash
@@ -90,7 +91,7 @@ class TrialContext:
         student, teacher = self.config.student, self.inputs.teacher
         with self.context.seeded(name, "weights"):
             model = untrained(student.network, teacher.classes, student.width, student_input(self.config))
-        model.to(self.context.device).to(memory_format=torch.channels_last)
+        channels_last(model.to(self.context.device))
         return model
 
     def compare(self, student: nn.Module) -> dict[str, float]:

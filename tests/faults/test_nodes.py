@@ -10,9 +10,14 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import torch
 from harness import TRIAL, Driver, check, rows, same_as_uninterrupted, write_space
+from safetensors.torch import save_file
 
 import degan_search
+from degan_search import ledger
+from degan_search.networks.named import vouch_for
+from degan_search.networks.table import build_classifier
 from degan_search.search.workers.connect import connect
 from degan_search.system.errors import UserError
 from tests.faults.nodes import Cluster, free_ports
@@ -226,6 +231,45 @@ class Finder:
             raise ModuleNotFoundError("No module named 'torch'")
 sys.meta_path.insert(0, Finder())
 """
+
+
+NET = """
+from torch import nn
+def build(classes, width=4):
+    layers = [nn.Conv2d(3, width, 3, 2), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(16 * width, classes))
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["code", "onnx"])
+def test_a_sweep_of_own_networks_on_a_machine_without_their_files(kind, tmp_path, cluster):
+    """No true data either: the machine that runs the trials has nothing of the networks' folder."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("a mount namespace of its own is not permitted here")
+    (nets := tmp_path / "nets").mkdir()
+    (nets / "own_net.py").write_text(NET)
+    (tmp_path / "vouch").mkdir()
+    home = cluster.environment | {"XDG_STATE_HOME": str(tmp_path / "vouch")}
+    vouch_for([{"network": f"{nets}/own_net.py:build"}])
+    model = build_classifier(f"{nets}/own_net.py:build", 3).eval()
+    if kind == "onnx":
+        torch.onnx.export(model, (torch.zeros(2, 3, 40, 40),), nets / "teacher.onnx", dynamic_shapes=({0: "n"},))
+        teacher = {"network": f"{nets}/teacher.onnx"}
+    else:
+        save_file(model.state_dict(), nets / "weights.safetensors")
+        teacher = {"network": f"{nets}/own_net.py:build", "path": f"{nets}/weights.safetensors", "input": {"size": 40}}
+    trial = {**TRIAL, "teacher": teacher, "student": {"network": f"{nets}/own_net.py:build?width=2"}}
+    hidden = f'mount -t tmpfs none {nets} && exec "$@"'
+    cluster.add(first=("unshare", "-m", "sh", "-c", hidden, "-")).up()
+    write_space(tmp_path, {"trial": trial})
+    driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, cluster.address, environment=home)
+    assert driver.wait() == 0, driver.text
+    frame = ledger.load(tmp_path / "runs" / "tiny")
+    assert set(frame["state"]) <= {"COMPLETE", "PRUNED"}, frame["reason"].tolist()
+    assert (frame["state"] == "COMPLETE").any()
+    assert frame["oracle_accuracy"].isna().all()
+    assert frame.loc[frame["state"] == "COMPLETE", "balanced_soft_agreement"].between(0, 1).all()
 
 
 @pytest.mark.faults

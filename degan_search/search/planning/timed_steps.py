@@ -15,6 +15,7 @@ from degan_search.data import proxies
 from degan_search.data.images import normalise
 from degan_search.ledger.columns import Phase
 from degan_search.networks.frozen import freeze
+from degan_search.networks.table import own_classes
 from degan_search.networks.takes import generated_size, student_input, teacher_input, untrained
 from degan_search.search.planning.cost_model import CostModel
 from degan_search.search.planning.stretches import Prior
@@ -137,9 +138,10 @@ def image_seconds(
     """Return seconds per image of a GAN step and of a distillation step."""
     set_up_torch(threads)
     takes = teacher_input(teacher)
-    frozen = freeze(untrained(teacher.network, CLASSES, teacher.width, takes)).to(device)
+    classes = own_classes(teacher.network) or CLASSES
+    frozen = freeze(untrained(teacher.network, classes, teacher.width, takes)).to(device)
     learns = student_input(TrialConfig(teacher=teacher, student=student))
-    trained = untrained(student.network, CLASSES, student.width, learns).to(device)
+    trained = untrained(student.network, classes, student.width, learns).to(device)
     size = generated_size(gan_config, takes)
     shape = (takes.channels, size, size)
     networks = gan.build(gan_config, shape, frozen, Context(0, device), student=(trained, DistillConfig()))
