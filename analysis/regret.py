@@ -35,8 +35,13 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
         frame: from `ledger.load`, evaluated.
 
     Raises:
-        UserError: no finished trial with an accuracy.
+        UserError: no finished trial with an accuracy, or trials without true data.
     """
+    if frame["config_teacher_dataset"].isna().all() and len(frame):
+        raise UserError(
+            "what a choice cost shows in accuracies on true images, and this run has none: it needs a labelled set in "
+            "teacher.dataset"
+        )
     done = finished(frame)
     done = done[(done["config_method"] == "degan") & done["oracle_half_1"].notna()]
     if done.empty:

@@ -55,5 +55,6 @@ def _measured(result: TrialResult | None) -> dict[str, Any]:
         return {"score": math.nan}
     metrics = {name: value for name, value in result.metrics.items() if name in TRIAL_METRICS}
     counted = {name: int(result.metrics[name]) for name in INTEGER_METRICS if name in result.metrics}
-    own = ("teacher_hash", "score", "seconds", "teacher_holdout_accuracy", "threads", "device", "precision")
+    own = ("teacher_hash", "score", "class_agreement", "seconds", "teacher_holdout_accuracy", "threads")
+    own += ("device", "precision")
     return {"gan_steps": result.gan_steps, **metrics, **counted, **{name: getattr(result, name) for name in own}}
