@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from analysis.agreement import NO_TRUE_DATA, judged_by
 from analysis.statistics import interval
-from analysis.tables.cells import CHECK, NO_TRUE_DATA, judged_by
+from analysis.tables.cells import CHECK
 from analysis.tables.cells import checked as check_columns
 from analysis.tables.styles import checked, csv, teacher_checked
 from degan_search.ledger.columns import Phase, State, config_of

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from analysis.agreement import without_true_data
 from analysis.statistics import interval
 from degan_search.selection.choose import PROXY, finished
 from degan_search.settings.criteria import CRITERIA, DATA_FREE, TRUE
@@ -37,7 +38,7 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         UserError: no finished trial with an accuracy, or trials without true data.
     """
-    if frame["config_teacher_dataset"].isna().all() and len(frame):
+    if without_true_data(frame):
         raise UserError(
             "what a choice cost shows in accuracies on true images, and this run has none: it needs a labelled set in "
             "teacher.dataset"

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from analysis.agreement import AXIS, BANK, SEARCHED, without_true_data
 from analysis.figures.style import (
-    AGREEMENT,
     GRAY,
     accuracy_name,
     legend,
@@ -24,9 +24,7 @@ from analysis.figures.style import (
     proxy_names,
     spans_decades,
     with_accuracy,
-    without_true_data,
 )
-from analysis.tables.cells import BANK, SEARCHED
 from degan_search.ledger.columns import Phase
 from degan_search.system.errors import UserError, close_matches
 
@@ -74,7 +72,7 @@ def methods_by_proxy(tidy: pd.DataFrame) -> Figure:
     axes.set_xlim(-0.5, max(len(proxies), 1) - 0.5)
     axes.set_ylim(0, 100)
     axes.set_xlabel(across)
-    axes.set_ylabel(AGREEMENT if set(tidy["measured_on"]) & {BANK, SEARCHED} else "student accuracy (%)")
+    axes.set_ylabel(AXIS if set(tidy["measured_on"]) & {BANK, SEARCHED} else "student accuracy (%)")
     plain(axes)
     if methods:
         figure.legend(loc="outside right upper", frameon=False)
@@ -96,8 +94,8 @@ def _by_kind(tidy: pd.DataFrame) -> pd.DataFrame:
 def pareto(frame: pd.DataFrame, cost: str = "seconds") -> Figure:
     """Return accuracy in percent against a trial's compute, a panel for each proxy, with the front as a line.
 
-    Without true data it is the agreement with the teacher. On the front no other trial on that proxy is as accurate at no more cost. Filled and hollow as in
-    `relatedness`.
+    On the front no other trial on that proxy is as accurate at no more cost. Filled and hollow as in
+    `relatedness`. Without true data it is the agreement with the teacher.
 
     Args:
         frame: from `ledger.load`.

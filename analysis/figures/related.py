@@ -25,7 +25,8 @@ def relatedness(frame: pd.DataFrame, measures: pd.DataFrame | None, names: Seque
     """Return accuracy in percent against how related the proxy is: a panel for each measure, a point for each trial.
 
     Filled marks are finals, on the test images; hollow ones the search's trials, on the held-out 20% of the
-    true training images; without true data it is the agreement with the teacher. Methods stand side by side at their proxy's place. Proxies without measures are left out.
+    true training images; without true data both show the agreement with the teacher. Methods stand side by side at
+    their proxy's place. Proxies without measures are left out.
 
     Args:
         frame: from `ledger.load`.

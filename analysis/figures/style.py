@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from analysis.tables.cells import judged_by
+from analysis.agreement import AXIS, judged_by, without_true_data
 from degan_search.ledger.columns import Phase, State
 from degan_search.settings.methods import METHODS
 from degan_search.system.errors import UserError, close_matches
@@ -36,8 +36,6 @@ DPI = 150
 LIMIT = 300_000
 """Bytes of a PNG, at most."""
 SUFFIXES = (".png", ".svg", ".pdf")
-AGREEMENT = "agreement with the teacher (%)"
-"""Name of an axis where there are no true data."""
 LOG_SPAN = 20
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
 
@@ -54,7 +52,7 @@ def with_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the complete trials that have an accuracy, with it in percent in a column `accuracy`.
 
     It is that on the test images for finals, and that on the held-out 20% of the true training images for
-    the search's trials; where no trial has true data, the agreement with the teacher by `cells.judged_by`.
+    the search's trials; where no trial has true data, the agreement with the teacher by `agreement.judged_by`.
 
     Raises:
         UserError: there is none.
@@ -70,14 +68,9 @@ def with_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def without_true_data(frame: pd.DataFrame) -> bool:
-    """Return whether there are trials, and none of them has true data."""
-    return len(frame) > 0 and bool(frame["config_teacher_dataset"].isna().all())
-
-
 def accuracy_name(frame: pd.DataFrame) -> str:
     """Return what the axis of `with_accuracy` is called."""
-    return AGREEMENT if without_true_data(frame) else "student accuracy (%)"
+    return AXIS if without_true_data(frame) else "student accuracy (%)"
 
 
 def proxy_names(frame: pd.DataFrame) -> pd.Series[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.style import without_true_data
+from analysis.agreement import without_true_data
 from analysis.regret import regret
 from analysis.report.tables import TEXT, by_class, regrets, results, text
 from analysis.statistics import wilson

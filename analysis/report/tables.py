@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 
 from analysis import regret
+from analysis.agreement import NO_ACCURACY, SEARCHED, heading
 from analysis.figures.style import short
 from analysis.tables import cells
 from analysis.tables.cells import HELD_OUT, LABELS, MISSING
 from analysis.tables.distillation import NO_PROXY
-from analysis.tables.styles import NO_ACCURACY, checked, result, teacher_checked
+from analysis.tables.styles import checked, result, teacher_checked
 from analysis.tables.table import is_incremental
 
 FORMATS = {"rank_correlation": ".2f", "of_random": ".2f", "lambda_e": ".3g", "lambda_d": ".3g", "hours": ".3g"}
 """Number formats by column; all other columns have one decimal."""
 TEXT = 200_000
 """Largest number of characters of a text that is shown."""
-STUDENT = "Student accuracy"
 KINDS = {"old and new classes": "ours", "old classes": "old", "new classes": "new"}
 """Rows of Table 3 on the page, and the table's columns that they show."""
 
@@ -144,8 +144,7 @@ def _result(cell: dict[Any, Any] | None) -> dict[str, Any]:
 def _notes(ran: pd.DataFrame, learns_classes: bool) -> list[str]:
     over, best = ("runs (class orders x seeds)", "row") if learns_classes else ("seeds", "proxy")
     agreed = not learns_classes and bool(len(ran)) and ran["dataset"].isna().all()
-    said = cells.NO_TRUE_DATA
-    figures = f"{said[0].upper()}{said[1:]} ({cells.judged_by(ran['objective'].iloc[0])})" if agreed else STUDENT
+    figures = heading(ran["objective"].iloc[0]) if agreed else "Student accuracy"
     notes = [
         f"{figures} in %, mean ± sample standard deviation, with the number of {over} in brackets. Below it the "
         f"95% bootstrap interval of the mean, the weights, and the paper's figure. Bold: the best of a {best}."
@@ -153,7 +152,7 @@ def _notes(ran: pd.DataFrame, learns_classes: bool) -> list[str]:
     if agreed:
         notes.append(NO_ACCURACY)
         notes += filter(None, [teacher_checked(ran)])
-    if ran["measured_on"].isin((HELD_OUT, cells.SEARCHED)).any():
+    if ran["measured_on"].isin((HELD_OUT, SEARCHED)).any():
         where = "held-out training images" if learns_classes else "the held-out true training images"
         where = "the comparison images" if agreed else where
         notes.append(f"* The search's best trial, measured on {where}: no final runs yet.")

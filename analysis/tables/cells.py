@@ -9,22 +9,19 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.agreement import BANK, SEARCHED, judged_by
 from analysis.statistics import interval, wilson
 from degan_search.ledger.columns import Phase, State
 from degan_search.selection.choose import best, chosen_by
 from degan_search.settings import criteria
-from degan_search.settings.criteria import Needs
 from degan_search.settings.methods import METHODS, TUNED
 from degan_search.system.errors import UserError
 
 TEST = "test"
 HELD_OUT = "held-out 20%"
-BANK, SEARCHED = "comparison images", "comparison images, search"
-"""What finals, and what the search's trials, are judged on where there are no true data."""
 MISSING = "missing"
 ACCURACY = {TEST: "test_accuracy", HELD_OUT: "oracle_accuracy"}
 WITHOUT_TRUE_DATA = {TEST: BANK, HELD_OUT: SEARCHED}
-NO_TRUE_DATA = "no true data: judged by agreement with the teacher"
 CHECK = ["check", "check_low", "check_high", "n_check", "teacher_check"]
 """Columns of a table: accuracy in percent on the n labelled images of `teacher.check`, its interval, the teacher's."""
 WEIGHTS = ("lambda_e", "lambda_d")
@@ -88,13 +85,6 @@ def measured(runs: pd.DataFrame, measured_on: str) -> dict[str, Any]:
     """Return `accuracy` of a cell's runs, and their teachers' mean on the same images."""
     column = ACCURACY[measured_on]
     return accuracy(runs[column], measured_on) | {"teacher": 100 * runs[f"teacher_{column}"].mean()}
-
-
-def judged_by(objective: str) -> str:
-    """Return the agreement that stands for the accuracy where there are no true data: the objective, if it is one."""
-    criterion = criteria.CRITERIA.get(objective)
-    agrees = criterion is not None and criterion.compares and criterion.needs in (Needs.BANK, Needs.HELD_OUT_PROXY)
-    return objective if agrees else criteria.DATA_FREE[0]
 
 
 def agreed(runs: pd.DataFrame, measured_on: str, objective: str) -> dict[str, Any]:

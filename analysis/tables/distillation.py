@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.agreement import BANK, SEARCHED, heading
 from analysis.tables import cells, styles
-from analysis.tables.cells import ACCURACY, BANK, HELD_OUT, LABELS, ORDER, SEARCHED, TEST, WEIGHTS
+from analysis.tables.cells import ACCURACY, HELD_OUT, LABELS, ORDER, TEST, WEIGHTS
 from degan_search.settings import methods
 from degan_search.settings.methods import METHODS, TUNED
 
@@ -45,8 +46,8 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     A cell with complete final trials shows the mean, sample standard deviation and number of their seeds on
     the test images; any other cell the search's best trial on the held-out share of the true training
     images; `low` and `high` are the 95% bootstrap interval of the mean over seeds, NaN for fewer than two.
-    Without true data (`dataset` is null) the figures are agreement with the teacher, by `cells.judged_by`; `check` is
-    the accuracy on the few labelled images of `teacher.check`, null where there are none, with its Wilson interval.
+    Without true data (`dataset` is null) the figures are agreement with the teacher, by `agreement.judged_by`;
+    `check` is the accuracy on the labelled images of `teacher.check`, null where there are none, with its interval.
     Where several configurations compete, the one with the best (mean) `score` is shown. `chosen_by` says
     whether that choice needs true data; it is null where there is nothing to choose. `teacher` is measured
     on the same images. `paper` is the paper's figure, `difference` ours minus it. Weights are null where the
@@ -100,8 +101,7 @@ def caption(tidy: pd.DataFrame) -> str:
     """Return what a `table`'s figures are, in a sentence."""
     mean, dataset = "mean ± sample standard deviation (seeds)", tidy["dataset"].iloc[0]
     if pd.isna(dataset):
-        criterion, said = cells.judged_by(tidy["objective"].iloc[0]), cells.NO_TRUE_DATA
-        return f"{said[0].upper()}{said[1:]} ({criterion}) in %, {mean}."
+        return f"{heading(tidy['objective'].iloc[0])} in %, {mean}."
     return f"Student accuracy in %, {mean}; true data: {dataset}; teacher: {styles.teachers(tidy, IMAGES)}."
 
 

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
+from analysis.agreement import BANK, NO_ACCURACY, SEARCHED
 from analysis.statistics import wilson
-from analysis.tables.cells import BANK, HELD_OUT, MISSING, SEARCHED, grouped
+from analysis.tables.cells import HELD_OUT, MISSING, grouped
 
 WIDTH = 120
 """Characters in a line of the text table."""
@@ -27,9 +28,6 @@ STARRED = (HELD_OUT, SEARCHED)
 """What the search's trials are measured on."""
 LONG = ("proxy data", "lambdas")
 """Columns whose text may take several lines."""
-
-
-NO_ACCURACY = "Agreement is no accuracy: a student may do as the teacher does on these images and fail on true ones."
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +95,8 @@ def notes(tidy: pd.DataFrame, names: Sequence[str], images: Mapping[str, str], o
     """
     shown = tidy[tidy["measured_on"] != MISSING]
     used = list(shown["measured_on"].unique())
-    where = dict.fromkeys(images[name] for name in used)
-    lines = [f"Measured on {' or '.join(where) or 'nothing yet'}."]
+    places = dict.fromkeys(images[name] for name in used)
+    lines = [f"Measured on {' or '.join(places) or 'nothing yet'}."]
     for name in STARRED:
         if name in used:
             lines.append(f"* Measured on {images[name]}: the search's best trial by its score, no final trials.")

@@ -119,7 +119,9 @@ def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
         None if unknown else wilson(share, int(n))
         for share, n, unknown in zip(table["check_accuracy"], table["n_check"], table["n_check"].isna(), strict=True)
     ]
-    shown = [one and f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] on {one.n} images" for one in shares]
+    shown = [
+        "" if one is None else f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] on {one.n} images" for one in shares
+    ]
     return table.drop(columns="n_check").assign(check_accuracy=shown)
 
 

@@ -29,7 +29,7 @@ def best(
 
     Args:
         frame: from `ledger.load`.
-        by: one of CRITERIA, of which those in LABELLED alone need labelled images, or `score` (what the search maximised).
+        by: one of CRITERIA, or `score` (what the search maximised); those in LABELLED alone need labelled images.
         per: columns that make the groups; () for one group of all.
         top: trials of each group, 1 or more; fewer where a group has fewer.
 
@@ -88,7 +88,7 @@ def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) 
     rows = pd.concat([group for _, group in rows.groupby(columns, sort=False, dropna=False)])
     names = {"run": "run", "trial_id": "trial", "cell": "cell"}
     names |= {f"config_gan_{name}": name for name in ("lambda_e", "lambda_d")} | {by: by, "score": "score"}
-    names |= {name: name for name in ("check_accuracy", "n_check") if rows[name].notna().any()}
+    names |= {name: name for name in ("check_accuracy", "n_check") if name in rows and rows[name].notna().any()}
     configs = pd.Series([config_of(row).model_dump(mode="json") for _, row in rows.iterrows()], dtype=object)
     return rows[[*names]].rename(columns=names).reset_index(drop=True).assign(config=configs)
 

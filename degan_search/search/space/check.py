@@ -104,10 +104,8 @@ def _check_cell(cell: Cell) -> None:
 def _check_trial(space: Space, config: TrialConfig) -> None:
     checks.check(config)
     by = space.finals.by if space.finals else None
-    if by in LABELLED and getattr(config.teacher, LABELLED[by]) is None:
-        raise UserError(
-            f"finals.by {by!r} needs labelled images, and there are none: name them in teacher.{LABELLED[by]}"
-        )
+    if (needed := LABELLED.get(by or "")) and getattr(config.teacher, needed) is None:
+        raise UserError(f"finals.by {by!r} needs labelled images, and there are none: name them in teacher.{needed}")
     if space.finals and config.seed in space.finals.seeds:
         raise UserError(f"finals.seeds must not hold the search's own seed {config.seed}")
 
