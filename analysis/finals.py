@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from analysis.agreement import NO_TRUE_DATA, judged_by
 from analysis.statistics import interval
-from analysis.tables.styles import csv
+from analysis.tables.cells import CHECK
+from analysis.tables.cells import checked as check_columns
+from analysis.tables.styles import checked, csv, teacher_checked
 from degan_search.ledger.columns import Phase, State, config_of
 from degan_search.selection.paired_test import paired
 from degan_search.settings.methods import TUNED
@@ -21,12 +25,15 @@ from degan_search.system.whole_files import write_bytes
 
 COLUMNS = ["dataset", "proxy", "count", "method", "lambda_e", "lambda_d", "gan_steps", "distill_steps"]
 COLUMNS += ["accuracy", "low", "high", "n", "difference", "difference_low", "difference_high", "p", "pairs"]
-COLUMNS += ["score", "teacher", "chosen"]
+COLUMNS += ["score", "teacher", "chosen", "agreement", "judged_by", *CHECK]
+ACCURACY = "test_accuracy"
 NOTES = (
-    "Test accuracy in % with the 95% bootstrap interval over n seeds, which is too narrow where n is small. "
+    "{what} in % with the 95% bootstrap interval over n seeds, which is too narrow where n is small. "
     "Difference: the chosen DeGAN above minus the row's, over the seeds that both have, "
     "with the 95% interval and two-sided p of the paired t-test, not corrected for the number of rows."
 )
+
+WITHOUT_TRUE_DATA = f"{NO_TRUE_DATA[0].upper()}{NO_TRUE_DATA[1:]} ({{by}}), which is no accuracy,"
 
 
 def compare(frame: pd.DataFrame) -> pd.DataFrame:
@@ -38,6 +45,9 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
     the row's, with the interval and two-sided p of the paired t-test and the number of pairs; `low` and `high` are
     the bootstrap interval of the row's own mean. Groups without DeGAN are left out. `gan_steps` and `distill_steps`
     are means of what was run, so a baseline that is not step-matched shows.
+
+    Without true data `accuracy` is null; `agreement` with the teacher stands for it, by the criterion `judged_by`, and
+    the other figures are of that. `check` is the accuracy on the labelled images of `teacher.check`, if there are any.
 
     Args:
         frame: from `ledger.load`, evaluated.
@@ -67,7 +77,7 @@ def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -
             "lambda_e, lambda_d": [_weights(row) for row in table.to_dict("records")],
             "GAN steps": table["gan_steps"].map("{:.0f}".format),
             "distillation steps": table["distill_steps"].map("{:.0f}".format),
-            "test accuracy": [_with_interval(*row) for row in table[["accuracy", "low", "high"]].to_numpy()],
+            **_figures(table),
             "n": table["n"],
             "chosen minus it": [
                 _with_interval(*row)
@@ -83,7 +93,27 @@ def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -
         if not isnan(teacher)
     )
     text = tabulate(shown.to_dict("list"), headers="keys", tablefmt=style, disable_numparse=True)
-    return f"{text}\n\n{NOTES} Teacher: {teachers or 'not measured'}.\n"
+    judged = ", ".join(table["judged_by"].dropna().unique())
+    what = ["Test accuracy"] if table["judged_by"].isna().any() else []
+    what += [WITHOUT_TRUE_DATA.format(by=judged)] if judged else []
+    notes = NOTES.format(what=" or ".join(what)) + (f" Teacher: {teachers or 'not measured'}." if not judged else "")
+    return "\n\n".join([text, *filter(None, [notes, teacher_checked(table)])]) + "\n"
+
+
+def _figures(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the columns of accuracies and agreements as text, without those that hold nothing."""
+    columns = {}
+    if (true := table["judged_by"].isna()).any():
+        columns["test accuracy"] = [_with_interval(*row) for row in _bounded(table.where(true), "accuracy")]
+    if not true.all():
+        columns["agreement"] = [_with_interval(*row) for row in _bounded(table.where(~true), "agreement")]
+    if table["check"].notna().any():
+        columns["accuracy"] = [checked(row) for row in table.to_dict("records")]
+    return columns
+
+
+def _bounded(table: pd.DataFrame, mean: str) -> np.ndarray:
+    return table[[mean, "low", "high"]].to_numpy(dtype=float)
 
 
 def save(table: pd.DataFrame, folder: Path) -> None:
@@ -123,26 +153,35 @@ def _rows(group: pd.DataFrame, configs: pd.Series[Any]) -> list[dict[str, Any]]:
 
 
 def _row(rows: pd.DataFrame) -> dict[str, Any]:
-    first = rows.iloc[0]
-    mean = asdict(interval(100 * rows["test_accuracy"]))
+    first, measure = rows.iloc[0], _measure(rows)
+    mean = asdict(interval(100 * rows[measure]))
     about = {name: first[f"config_{column}"] for name, column in (("proxy", "proxy"), ("method", "method"))}
     about |= {"dataset": first["config_teacher_dataset"], "count": first["config_count"]}
     if about["method"] in TUNED:
         about |= {name: first[f"config_gan_{name}"] for name in ("lambda_e", "lambda_d")}
     about |= {name: rows[name].mean() for name in ("gan_steps", "distill_steps", "score")}
     return about | {
-        "accuracy": mean["mean"],
+        "accuracy": mean["mean"] if measure == ACCURACY else nan,
+        "agreement": nan if measure == ACCURACY else mean["mean"],
+        "judged_by": None if measure == ACCURACY else measure,
         "low": mean["low"],
         "high": mean["high"],
         "n": mean["n"],
         "chosen": False,
         "teacher": 100 * rows["teacher_test_accuracy"].mean(),
+        **check_columns(rows),
     }
+
+
+def _measure(rows: pd.DataFrame) -> str:
+    """Return the column by which these runs are compared: test accuracy, or without true data an agreement."""
+    first = rows.iloc[0]
+    return judged_by(first["config_objective"]) if pd.isna(first["config_teacher_dataset"]) else ACCURACY
 
 
 def _difference(chosen: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
     seeds = chosen.index.intersection(rows.index)
-    test = paired(*(100 * side.loc[seeds, "test_accuracy"] for side in (chosen, rows)))
+    test = paired(*(100 * side.loc[seeds, _measure(side)] for side in (chosen, rows)))
     return {
         "difference": test.difference,
         "difference_low": test.low,

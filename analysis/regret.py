@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from analysis.agreement import without_true_data
 from analysis.statistics import interval
 from degan_search.selection.choose import PROXY, finished
 from degan_search.settings.criteria import CRITERIA, DATA_FREE, TRUE
@@ -35,8 +36,13 @@ def regret(frame: pd.DataFrame) -> pd.DataFrame:
         frame: from `ledger.load`, evaluated.
 
     Raises:
-        UserError: no finished trial with an accuracy.
+        UserError: no finished trial with an accuracy, or trials without true data.
     """
+    if without_true_data(frame):
+        raise UserError(
+            "what a choice cost shows in accuracies on true images, and this run has none: it needs a labelled set in "
+            "teacher.dataset"
+        )
     done = finished(frame)
     done = done[(done["config_method"] == "degan") & done["oracle_half_1"].notna()]
     if done.empty:

@@ -56,6 +56,8 @@ def outcomes(frame: pd.DataFrame, phase: Phase = Phase.SEARCH) -> pd.DataFrame:
     """
     accuracy = ACCURACY[phase]
     done = frame[(frame["phase"] == phase) & (frame["state"] == State.COMPLETE) & frame[accuracy].notna()]
+    if done.empty and frame["config_teacher_dataset"].isna().all():
+        raise UserError("correlations are with accuracies on true images, and these trials have no teacher.dataset")
     if done.empty:
         raise UserError(f"no finished {phase} trial with {accuracy}: there is nothing to correlate with")
     if done["teacher_hash"].nunique() > 1:

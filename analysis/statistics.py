@@ -62,6 +62,12 @@ def interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
     return Interval(float(kept.mean()), float(low), float(high), len(kept), level)
 
 
+def wilson(share: float, n: int, level: float = 0.95) -> Interval:
+    """Return a share of n images with its Wilson score interval (1927): what the share of all such images may be."""
+    low, high = stats.binomtest(round(share * n), n).proportion_ci(level, method="wilson")
+    return Interval(share, float(low), float(high), n, level)
+
+
 def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, seed: int = 0) -> Correlation:
     """Return Spearman's correlation of pairs of finite values, permutations and resamples drawn from `seed`.
 

@@ -90,19 +90,19 @@ class Sweep:
         test: float | None = None,
         state: str = "COMPLETE",
         settings: Columns | None = None,
-        teacher: float = 0.8,
+        teacher: float | None = 0.8,
         cross_soft_agreement: float | None = None,
         scores: Columns | None = None,
         **columns: Any,
     ) -> None:
-        phase = "search" if test is None else "final"
+        phase = columns.pop("phase", "search" if test is None else "final")
         trial_id = f"{phase}-{self.number:04}"
         self.number += 1
         config = trial_config({"proxy": proxy, "method": method}, settings or {})
         about = {"trial_id": trial_id, "attempt": 1, "phase": phase, "state": state, "host": "synthetic"}
         ledger.write_row(self.folder, about | {"score": score} | columns | config_columns(config))
         accuracies = {"oracle_accuracy": oracle, "test_accuracy": test, "cross_soft_agreement": cross_soft_agreement}
-        teachers = {"teacher_oracle_accuracy": teacher, "teacher_test_accuracy": test and teacher + 0.01}
+        teachers = {"teacher_oracle_accuracy": teacher, "teacher_test_accuracy": test and (teacher or 0) + 0.01}
         ledger.write_scores(self.folder, {"trial_id": trial_id} | accuracies | teachers | (scores or {}))
 
     def tidy(self, **options: Any) -> pd.DataFrame:

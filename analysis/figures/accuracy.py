@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from analysis.agreement import AXIS, BANK, SEARCHED, without_true_data
 from analysis.figures.style import (
     GRAY,
+    accuracy_name,
     legend,
     mark,
     method_style,
@@ -32,6 +34,8 @@ NAMED = 8
 
 def methods_by_proxy(tidy: pd.DataFrame) -> Figure:
     """Return each method's accuracy on each proxy: mean, sample standard deviation, and the teacher's as a line.
+
+    Without true data it is the agreement with the teacher.
 
     For Table 3: each method's accuracy over all classes, on the old and on the new ones.
 
@@ -68,7 +72,7 @@ def methods_by_proxy(tidy: pd.DataFrame) -> Figure:
     axes.set_xlim(-0.5, max(len(proxies), 1) - 0.5)
     axes.set_ylim(0, 100)
     axes.set_xlabel(across)
-    axes.set_ylabel("student accuracy (%)")
+    axes.set_ylabel(AXIS if set(tidy["measured_on"]) & {BANK, SEARCHED} else "student accuracy (%)")
     plain(axes)
     if methods:
         figure.legend(loc="outside right upper", frameon=False)
@@ -91,7 +95,7 @@ def pareto(frame: pd.DataFrame, cost: str = "seconds") -> Figure:
     """Return accuracy in percent against a trial's compute, a panel for each proxy, with the front as a line.
 
     On the front no other trial on that proxy is as accurate at no more cost. Filled and hollow as in
-    `relatedness`.
+    `relatedness`. Without true data it is the agreement with the teacher.
 
     Args:
         frame: from `ledger.load`.
@@ -120,7 +124,7 @@ def pareto(frame: pd.DataFrame, cost: str = "seconds") -> Figure:
         if spans_decades(trials[cost]) and (trials[cost] > 0).all():
             axes.set_xscale("log")
         plain(axes, "both")
-    name_axes(grid, costs[cost], "student accuracy (%)")
+    name_axes(grid, costs[cost], accuracy_name(frame))
     explain(figure, methods, trials, [mark("Pareto front", linestyle="-", linewidth=1)])
     return figure
 
@@ -158,8 +162,9 @@ def explain(figure: Figure, methods: Sequence[str], trials: pd.DataFrame, more: 
     """Put the legend of what `points` drew below the panels, and `more` entries after it."""
     entries = [mark(method, **method_style(method)) for method in methods]
     phases = trials["phase"] == Phase.FINAL
+    images = ("comparison images",) * 2 if without_true_data(trials) else ("test images", "held-out images")
     if phases.any():
-        entries.append(mark("final, test images", marker="o", color=GRAY))
+        entries.append(mark(f"final, {images[0]}", marker="o", color=GRAY))
     if not phases.all():
-        entries.append(mark("search, held-out images", marker="o", color=GRAY, markerfacecolor="none"))
+        entries.append(mark(f"search, {images[1]}", marker="o", color=GRAY, markerfacecolor="none"))
     legend(figure, [*entries, *more])

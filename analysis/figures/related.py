@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.accuracy import NAMED, explain, points
-from analysis.figures.style import name_axes, panels, plain, spans_decades, with_accuracy
+from analysis.figures.style import accuracy_name, name_axes, panels, plain, spans_decades, with_accuracy
 from degan_search.system.errors import UserError, close_matches
 
 SIZES = ["count", "images"]
@@ -25,7 +25,8 @@ def relatedness(frame: pd.DataFrame, measures: pd.DataFrame | None, names: Seque
     """Return accuracy in percent against how related the proxy is: a panel for each measure, a point for each trial.
 
     Filled marks are finals, on the test images; hollow ones the search's trials, on the held-out 20% of the
-    true training images. Methods stand side by side at their proxy's place. Proxies without measures are left out.
+    true training images; without true data both show the agreement with the teacher. Methods stand side by side at
+    their proxy's place. Proxies without measures are left out.
 
     Args:
         frame: from `ledger.load`.
@@ -67,7 +68,7 @@ def relatedness(frame: pd.DataFrame, measures: pd.DataFrame | None, names: Seque
             _name(axes, table.set_index("proxy")[name].dropna())
         axes.margins(x=0.12)
         plain(axes)
-    name_axes(grid, "", "student accuracy (%)")
+    name_axes(grid, "", accuracy_name(frame))
     for axes, name in zip(grid, names, strict=True):
         axes.set_xlabel(name.replace("_", " "))
     explain(figure, methods, trials)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from analysis.agreement import AXIS, judged_by, without_true_data
 from degan_search.ledger.columns import Phase, State
 from degan_search.settings.methods import METHODS
 from degan_search.system.errors import UserError, close_matches
@@ -51,23 +52,31 @@ def with_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the complete trials that have an accuracy, with it in percent in a column `accuracy`.
 
     It is that on the test images for finals, and that on the held-out 20% of the true training images for
-    the search's trials.
+    the search's trials; where no trial has true data, the agreement with the teacher by `agreement.judged_by`.
 
     Raises:
         UserError: there is none.
     """
     final = frame["phase"] == Phase.FINAL
-    accuracy = 100 * frame["test_accuracy"].where(final, frame["oracle_accuracy"]).astype(float)
+    if without_true_data(frame):
+        accuracy = 100 * frame[judged_by(str(frame["config_objective"].iloc[0]))].astype(float)
+    else:
+        accuracy = 100 * frame["test_accuracy"].where(final, frame["oracle_accuracy"]).astype(float)
     kept = frame.assign(accuracy=accuracy)[(frame["state"] == State.COMPLETE) & accuracy.notna()]
     if kept.empty:
         raise UserError("no finished trial has an accuracy yet: `degan-search evaluate RUN` fills them in")
     return kept
 
 
+def accuracy_name(frame: pd.DataFrame) -> str:
+    """Return what the axis of `with_accuracy` is called."""
+    return AXIS if without_true_data(frame) else "student accuracy (%)"
+
+
 def proxy_names(frame: pd.DataFrame) -> pd.Series[Any]:
     """Return each trial's proxy, with its true data set before it where there are several."""
-    several = frame["config_teacher_dataset"].nunique() > 1
-    return frame["config_teacher_dataset"] + ": " + frame["config_proxy"] if several else frame["config_proxy"]
+    data = frame["config_teacher_dataset"].fillna("no true data")
+    return data + ": " + frame["config_proxy"] if data.nunique() > 1 else frame["config_proxy"]
 
 
 def panels(

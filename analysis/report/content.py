@@ -11,11 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.agreement import without_true_data
 from analysis.regret import regret
-from analysis.report.tables import TEXT, regrets, results, text
+from analysis.report.tables import TEXT, by_class, regrets, results, text
+from analysis.statistics import wilson
 from analysis.tables.table import table
 from degan_search.ledger.columns import Phase, State
 from degan_search.settings.methods import METHODS
+from degan_search.storage.layout import CLASSES
 from degan_search.system.errors import UserError
 
 COMMANDS = {
@@ -30,6 +33,7 @@ COMMANDS = {
     "report {run} --watch": "This page, refreshed while a sweep runs",
 }
 """Commands that a reader may want next, and what each is for."""
+NONE = "none: judged by agreement with the teacher"
 FAILED = 200
 """Failed trials listed at most."""
 
@@ -45,16 +49,19 @@ def page(run: Path, frame: pd.DataFrame) -> dict[str, Any]:
         "made": bool(about.get("made")),
         "summary": list(_summary(run, frame, about)),
         "results": _or_note(lambda: results(table(frame))) if len(frame) else {"note": "No trials yet."},
+        "classes": by_class(frame, about.get(CLASSES)) if len(frame) else [],
         "regrets": _or_note(lambda: regrets(regret(frame))),
         "failed": [{name: text(row[name]) for name in columns} for row in failed.head(FAILED).to_dict("records")],
         "failures": len(failed),
         "files": {name: _read(run / name) for name in ("space.yaml", "run.json")},
-        "commands": list(_commands(run)),
+        "commands": list(_commands(run, without_true_data(frame))),
     }
 
 
-def _commands(run: Path) -> Iterable[tuple[str, str]]:
+def _commands(run: Path, without: bool) -> Iterable[tuple[str, str]]:
     for command, why in COMMANDS.items():
+        if without and command.startswith("regret"):
+            continue
         yield f"degan-search {command}".format(run=shlex.quote(str(run))), why
 
 
@@ -73,7 +80,7 @@ def _or_note(made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _summary(run: Path, frame: pd.DataFrame, about: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if len(frame):
         learns, network = _learns_classes(frame), f"{_names(frame['config_teacher_network'])}, {_teacher(frame)}"
-        yield "Old classes" if learns else "True data", _names(frame["config_teacher_dataset"])
+        yield "Old classes" if learns else "True data", _names(frame["config_teacher_dataset"]) or NONE
         yield "Network before" if learns else "Teacher", network
         if not learns:
             yield "Student", _names(frame["config_student_network"])
@@ -100,6 +107,13 @@ def _summary(run: Path, frame: pd.DataFrame, about: dict[str, Any]) -> Iterable[
 
 
 def _teacher(frame: pd.DataFrame) -> str:
+    if without_true_data(frame):
+        known = frame.dropna(subset=["teacher_check_accuracy", "n_check"])
+        if known.empty:
+            return "whose accuracy is not known without true data"
+        share = wilson(float(known["teacher_check_accuracy"].iloc[0]), int(known["n_check"].iloc[0]))
+        shown = f"{100 * share.mean:.1f}% [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+        return f"{shown} on the {share.n} labelled images of teacher.check"
     for column, images in (
         ("teacher_test_accuracy", "the test images"),
         ("teacher_oracle_accuracy", "held-out true images"),

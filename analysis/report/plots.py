@@ -70,7 +70,7 @@ def figures(frame: pd.DataFrame, curves: pd.DataFrame, importances: pd.DataFrame
         ),
         (
             "pareto",
-            "Accuracy against time",
+            "Accuracy, or score, against time",
             "Finished trials; the line joins those that no faster trial beats.",
             pareto(frame),
         ),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import regret
+from analysis.agreement import NO_ACCURACY, SEARCHED, heading
+from analysis.figures.style import short
+from analysis.tables import cells
 from analysis.tables.cells import HELD_OUT, LABELS, MISSING
 from analysis.tables.distillation import NO_PROXY
-from analysis.tables.styles import result
+from analysis.tables.styles import checked, result, teacher_checked
 from analysis.tables.table import is_incremental
 
 FORMATS = {"rank_correlation": ".2f", "of_random": ".2f", "lambda_e": ".3g", "lambda_d": ".3g", "hours": ".3g"}
@@ -38,6 +43,40 @@ def results(tidy: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def by_class(frame: pd.DataFrame, names: Any) -> list[dict[str, Any]]:
+    """Return for each teacher a table of its classes by cells: agreement of the cell's chosen configuration, in %.
+
+    It is the mean over the configuration's seeds, blank where the teacher predicts no comparison image as the class.
+
+    Args:
+        frame: from `ledger.load`.
+        names: of the classes by the teacher's hash, as `run.json` has them; classes without a name are numbered.
+    """
+    names, tables = names if isinstance(names, dict) else {}, []
+    for teacher, trials in frame[frame["class_agreement"].notna()].groupby("teacher_hash", sort=False):
+        columns = {}
+        for cell, own in trials.groupby("cell", sort=False):
+            runs = cells.choose(own, str(own["config_objective"].iloc[0])).runs
+            if len(runs):
+                columns[str(cell)] = [np.asarray(seed, float) for seed in runs["class_agreement"]]
+        if not columns:
+            continue
+        means = pd.DataFrame({cell: pd.DataFrame(seeds).mean() for cell, seeds in columns.items()})
+        known = names.get(teacher)
+        called = dict(enumerate(map(str, known))) if isinstance(known, list) else {}
+        labels = short(columns)
+        tables.append(
+            {
+                "heads": [("class", False), *((labels[cell] or cell, True) for cell in columns)],
+                "rows": [
+                    [text(called.get(place, f"class {place}")), *("" if isnan(v) else f"{100 * v:.1f}" for v in row)]
+                    for place, row in enumerate(means.to_numpy(float).tolist())
+                ],
+            }
+        )
+    return tables
+
+
 def regrets(table: pd.DataFrame) -> dict[str, Any]:
     """Return the regret tables, in percent points, as heads and rows."""
     means = regret.mean_regret(table)
@@ -63,10 +102,10 @@ def text(value: Any) -> str:
 
 def _by_proxy(ran: pd.DataFrame, methods: list[str]) -> list[tuple[str, list[dict[str, Any]]]]:
     rows = []
-    for proxy, cells in ran.groupby("proxy", sort=False):
-        cells = cells.set_index("method")
-        best = cells["ours"].idxmax() if cells["ours"].notna().any() else None
-        by_method = cells.to_dict("index")
+    for proxy, own in ran.groupby("proxy", sort=False):
+        own = own.set_index("method")
+        best = own["ours"].idxmax() if own["ours"].notna().any() else None
+        by_method = own.to_dict("index")
         rows.append((str(proxy), [_result(by_method.get(method)) | {"best": method == best} for method in methods]))
     return rows
 
@@ -75,11 +114,11 @@ def _by_kind(ran: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
     rows = []
     for kind, column in KINDS.items():
         best = ran[column].max()
-        cells = []
+        shown_cells = []
         for cell in ran.to_dict("records"):
             shown = {"text": f"{cell[column]:.1f}", "details": []} if pd.notna(cell[column]) else _result(None)
-            cells.append((_result(cell) if column == "ours" else shown) | {"best": cell[column] == best})
-        rows.append((kind, cells))
+            shown_cells.append((_result(cell) if column == "ours" else shown) | {"best": cell[column] == best})
+        rows.append((kind, shown_cells))
     return rows
 
 
@@ -89,6 +128,8 @@ def _result(cell: dict[Any, Any] | None) -> dict[str, Any]:
     details = []
     if pd.notna(cell["low"]):
         details.append(f"{cell['low']:.1f} to {cell['high']:.1f}")
+    if pd.notna(cell.get("check")):
+        details.append(f"accuracy {checked(cell)}")
     if pd.notna(cell["lambda_e"]):
         details.append(f"lambda_e {cell['lambda_e']:.3g}, lambda_d {cell['lambda_d']:.3g}")
     elif pd.notna(cell.get("lambdas")):
@@ -102,12 +143,18 @@ def _result(cell: dict[Any, Any] | None) -> dict[str, Any]:
 
 def _notes(ran: pd.DataFrame, learns_classes: bool) -> list[str]:
     over, best = ("runs (class orders x seeds)", "row") if learns_classes else ("seeds", "proxy")
+    agreed = not learns_classes and bool(len(ran)) and ran["dataset"].isna().all()
+    figures = heading(ran["objective"].iloc[0]) if agreed else "Student accuracy"
     notes = [
-        f"Student accuracy in %, mean ± sample standard deviation, with the number of {over} in brackets. Below it the "
+        f"{figures} in %, mean ± sample standard deviation, with the number of {over} in brackets. Below it the "
         f"95% bootstrap interval of the mean, the weights, and the paper's figure. Bold: the best of a {best}."
     ]
-    if (ran["measured_on"] == HELD_OUT).any():
+    if agreed:
+        notes.append(NO_ACCURACY)
+        notes += filter(None, [teacher_checked(ran)])
+    if ran["measured_on"].isin((HELD_OUT, SEARCHED)).any():
         where = "held-out training images" if learns_classes else "the held-out true training images"
+        where = "the comparison images" if agreed else where
         notes.append(f"* The search's best trial, measured on {where}: no final runs yet.")
     if chosen := ", ".join(name for name in dict.fromkeys(ran["chosen_by"].dropna()) if name != "unknown"):
         notes.append(f"How the weights were chosen: {chosen}.")

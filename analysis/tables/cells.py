@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import pandas as pd
 
-from analysis.statistics import interval
+from analysis.agreement import BANK, SEARCHED, judged_by
+from analysis.statistics import interval, wilson
 from degan_search.ledger.columns import Phase, State
 from degan_search.selection.choose import best, chosen_by
 from degan_search.settings import criteria
@@ -19,6 +21,9 @@ TEST = "test"
 HELD_OUT = "held-out 20%"
 MISSING = "missing"
 ACCURACY = {TEST: "test_accuracy", HELD_OUT: "oracle_accuracy"}
+WITHOUT_TRUE_DATA = {TEST: BANK, HELD_OUT: SEARCHED}
+CHECK = ["check", "check_low", "check_high", "n_check", "teacher_check"]
+"""Columns of a table: accuracy in percent on the n labelled images of `teacher.check`, its interval, the teacher's."""
 WEIGHTS = ("lambda_e", "lambda_d")
 ORDER = ("teacher", "kimura", *METHODS)
 """The order of a table's rows: what only the paper has, then every method; other names follow."""
@@ -82,6 +87,21 @@ def measured(runs: pd.DataFrame, measured_on: str) -> dict[str, Any]:
     return accuracy(runs[column], measured_on) | {"teacher": 100 * runs[f"teacher_{column}"].mean()}
 
 
+def agreed(runs: pd.DataFrame, measured_on: str, objective: str) -> dict[str, Any]:
+    """Return what `measured` does, of the agreement with the teacher in percent; the teacher has none."""
+    return accuracy(runs[judged_by(objective)], WITHOUT_TRUE_DATA[measured_on]) | {"teacher": nan}
+
+
+def checked(runs: pd.DataFrame) -> dict[str, float]:
+    """Return the CHECK columns of a cell's runs: the mean accuracy, with the Wilson interval of as many images."""
+    known = runs.dropna(subset=["check_accuracy", "n_check"])
+    if known.empty:
+        return dict.fromkeys(CHECK, nan)
+    share = wilson(float(known["check_accuracy"].mean()), int(known["n_check"].iloc[0]))
+    teacher = 100 * known["teacher_check_accuracy"].mean()
+    return dict(zip(CHECK, (100 * share.mean, 100 * share.low, 100 * share.high, share.n, teacher), strict=True))
+
+
 def spent(trials: pd.DataFrame) -> dict[str, Any]:
     """Return the hours that all of a cell's trials took, their number, and how many were pruned or failed.
 
@@ -127,7 +147,7 @@ def one_setting(frame: pd.DataFrame, columns: Iterable[str]) -> None:
     for column in columns:
         values = frame[column].drop_duplicates()
         if len(values) > 1:
-            shown = ", ".join(map(str, values))
+            shown = ", ".join("none" if pd.isna(value) else str(value) for value in values)
             raise UserError(f"a table compares one setting, but {column} is {shown}: keep the trials of one")
 
 
@@ -175,4 +195,6 @@ def _chosen_by(chosen: pd.DataFrame, measure: str, objective: str) -> str | None
 
 
 def _needs(measure: str) -> str:
+    if measure == criteria.CHECK:
+        return f"a few labelled images: {measure}"
     return f"oracle: {measure}" if measure == criteria.TRUE else f"data-free: {measure}"

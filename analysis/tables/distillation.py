@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.agreement import BANK, SEARCHED, heading
 from analysis.tables import cells, styles
 from analysis.tables.cells import ACCURACY, HELD_OUT, LABELS, ORDER, TEST, WEIGHTS
 from degan_search.settings import methods
@@ -17,7 +18,7 @@ from degan_search.settings.methods import METHODS, TUNED
 
 COLUMNS = ["proxy", "method", "ours", "std", "n", "low", "high", "measured_on", "paper", "difference"]
 COLUMNS += ["lambda_e", "lambda_d", "extensions", "chosen_by", "hours", "trials", "pruned", "failed"]
-COLUMNS += ["dataset", "teacher", "objective"]
+COLUMNS += ["dataset", "teacher", "objective", *cells.CHECK]
 """The columns of `table`; accuracies are in percent."""
 
 WITHOUT_PROXY = ("teacher", "kimura", *methods.WITHOUT_PROXY)
@@ -36,6 +37,7 @@ PAPER = Path(__file__).parents[1] / "paper"
 PAPER_PROXIES = {"noise": "noise/uniform"}
 PAPER_METHODS = {"true_data": "true"}
 IMAGES = {TEST: "the test images", HELD_OUT: "the held-out 20% of the true training images"}
+IMAGES |= dict.fromkeys((BANK, SEARCHED), "the comparison images")
 
 
 def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
@@ -44,6 +46,8 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     A cell with complete final trials shows the mean, sample standard deviation and number of their seeds on
     the test images; any other cell the search's best trial on the held-out share of the true training
     images; `low` and `high` are the 95% bootstrap interval of the mean over seeds, NaN for fewer than two.
+    Without true data (`dataset` is null) the figures are agreement with the teacher, by `agreement.judged_by`;
+    `check` is the accuracy on the labelled images of `teacher.check`, null where there are none, with its interval.
     Where several configurations compete, the one with the best (mean) `score` is shown. `chosen_by` says
     whether that choice needs true data; it is null where there is nothing to choose. `teacher` is measured
     on the same images. `paper` is the paper's figure, `difference` ours minus it. Weights are null where the
@@ -62,15 +66,15 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
         UserError: trials of more than one true data set, teacher network, student network, proxy size or objective.
     """
     cells.one_setting(frame, SETTING)
-    dataset, objective = (
-        str(frame[name].iloc[0]) if len(frame) else "" for name in ("config_teacher_dataset", "config_objective")
-    )
-    printed = _printed(paper, dataset)
+    first = frame.iloc[0] if len(frame) else {"config_teacher_dataset": "", "config_objective": ""}
+    dataset, objective = first["config_teacher_dataset"], str(first["config_objective"])
+    dataset = None if pd.isna(dataset) else str(dataset)
+    printed = _printed(paper, dataset or "")
     without_proxy = {method: figure for (_, method), figure in printed.items() if method in WITHOUT_PROXY}
     rows = []
     for proxy, method in _cells(frame, printed):
         trials = frame[(frame["config_proxy"] == proxy) & (frame["config_method"] == method)]
-        cell = _cell(trials, method, objective)
+        cell = _cell(trials, method, objective, dataset is None)
         if method == "teacher":
             cell |= _teacher(frame)
         figure = without_proxy.get(method, printed.get((proxy, method), nan))
@@ -85,13 +89,20 @@ def page(tidy: pd.DataFrame) -> styles.Page:
     shown = pd.DataFrame([_row(cell) for cell in rows])
     shown["proxy data"] = shown["proxy data"].mask(shown["proxy data"].duplicated(), "")
     names = [f"{LABELS.get(cell['method'], cell['method'])} on {cell['proxy']}" for cell in rows]
-    caption = f"Student accuracy in %, mean ± sample standard deviation (seeds); true data: {tidy['dataset'].iloc[0]}"
     return styles.Page(
         tidy,
-        f"{caption}; teacher: {styles.teachers(tidy, IMAGES)}.",
+        caption(tidy),
         shown.loc[:, (shown != "").any()],
         styles.notes(tidy, names, IMAGES, "seeds"),
     )
+
+
+def caption(tidy: pd.DataFrame) -> str:
+    """Return what a `table`'s figures are, in a sentence."""
+    mean, dataset = "mean ± sample standard deviation (seeds)", tidy["dataset"].iloc[0]
+    if pd.isna(dataset):
+        return f"{heading(tidy['objective'].iloc[0])} in %, {mean}."
+    return f"Student accuracy in %, {mean}; true data: {dataset}; teacher: {styles.teachers(tidy, IMAGES)}."
 
 
 def _cells(frame: pd.DataFrame, printed: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -106,14 +117,16 @@ def _cells(frame: pd.DataFrame, printed: Iterable[tuple[str, str]]) -> list[tupl
     return [cell for cell in in_order if cell in found]
 
 
-def _cell(trials: pd.DataFrame, method: str, objective: str) -> dict[str, Any]:
-    """Choose a cell's configuration by score and read its accuracy."""
+def _cell(trials: pd.DataFrame, method: str, objective: str, without_true_data: bool) -> dict[str, Any]:
+    """Choose a cell's configuration by score and read its accuracy, or its agreement with the teacher."""
     chosen = cells.choose(trials, objective)
     runs = chosen.runs
     weighted = method in TUNED and len(runs)
     by_steps = method in METHODS and (METHODS[method].generates or METHODS[method].matched)
+    measured_on = chosen.measured_on
     return {
-        **cells.measured(runs, chosen.measured_on),
+        **(cells.agreed(runs, measured_on, objective) if without_true_data else cells.measured(runs, measured_on)),
+        **cells.checked(runs),
         **{name: runs[f"config_gan_{name}"].iloc[0] if weighted else nan for name in WEIGHTS},
         "extensions": cells.extensions(runs, f"config_distill{'' if by_steps else '_images'}_profile"),
         "chosen_by": chosen.chosen_by,
@@ -143,8 +156,9 @@ def _row(cell: Mapping[Any, Any]) -> dict[str, str]:
     return {
         "proxy data": cell["proxy"],
         "method": LABELS.get(cell["method"], cell["method"]),
-        "ours": styles.result(cell),
+        "agreement" if pd.isna(cell["dataset"]) else "ours": styles.result(cell),
         "95% interval": styles.bounds(cell),
+        "accuracy": styles.checked(cell),
         "paper": styles.number(cell, "paper"),
         "diff.": styles.number(cell, "difference", "+.1f"),
         "lambdas": ", ".join(filter(None, (styles.number(cell, name, ".3g") for name in WEIGHTS))),

@@ -17,11 +17,15 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
+from analysis.agreement import BANK, NO_ACCURACY, SEARCHED
+from analysis.statistics import wilson
 from analysis.tables.cells import HELD_OUT, MISSING, grouped
 
 WIDTH = 120
 """Characters in a line of the text table."""
 NUMBERS = ("old", "new", "paper", "diff.", "orders", "trials", "hours")
+STARRED = (HELD_OUT, SEARCHED)
+"""What the search's trials are measured on."""
 LONG = ("proxy data", "lambdas")
 """Columns whose text may take several lines."""
 
@@ -46,7 +50,7 @@ def result(cell: Mapping[Any, Any]) -> str:
     """Return `71.2* ± 0.8 (3)`: mean, whether on held-out images, sample standard deviation, number of runs."""
     if cell["measured_on"] == MISSING:
         return MISSING
-    star = "*" if cell["measured_on"] == HELD_OUT else ""
+    star = "*" if cell["measured_on"] in STARRED else ""
     spread = f" ± {number(cell, 'std', '.1f')}" if number(cell, "std") else ""
     return f"{cell['ours']:.1f}{star}{spread} ({cell['n']})"
 
@@ -54,6 +58,24 @@ def result(cell: Mapping[Any, Any]) -> str:
 def bounds(cell: Mapping[Any, Any]) -> str:
     """Return the 95% interval as text; blank where there is none."""
     return f"[{cell['low']:.1f}, {cell['high']:.1f}]" if number(cell, "low") else ""
+
+
+def checked(cell: Mapping[Any, Any]) -> str:
+    """Return the accuracy on the labelled images of `teacher.check` with its interval; blank where there is none."""
+    return f"{cell['check']:.1f} [{cell['check_low']:.1f}, {cell['check_high']:.1f}]" if number(cell, "check") else ""
+
+
+def teacher_checked(tidy: pd.DataFrame) -> str:
+    """Return what the columns of `checked` are, with the teacher's own accuracy; "" where there are no such images."""
+    known = tidy.dropna(subset=["check", "teacher_check"])
+    if known.empty:
+        return ""
+    of_teacher = wilson(known["teacher_check"].iloc[0] / 100, int(known["n_check"].iloc[0]))
+    shown = f"{100 * of_teacher.mean:.1f} [{100 * of_teacher.low:.1f}, {100 * of_teacher.high:.1f}]"
+    return (
+        f"Accuracy: on the {of_teacher.n} labelled images of teacher.check, in %, with the 95% Wilson interval; "
+        f"the teacher's: {shown}."
+    )
 
 
 def effort(cell: Mapping[Any, Any]) -> dict[str, str]:
@@ -73,9 +95,15 @@ def notes(tidy: pd.DataFrame, names: Sequence[str], images: Mapping[str, str], o
     """
     shown = tidy[tidy["measured_on"] != MISSING]
     used = list(shown["measured_on"].unique())
-    lines = [f"Measured on {' or '.join(map(images.__getitem__, used)) or 'nothing yet'}."]
-    if HELD_OUT in used:
-        lines.append(f"* Measured on {images[HELD_OUT]}: the search's best trial by its score, no final trials.")
+    places = dict.fromkeys(images[name] for name in used)
+    lines = [f"Measured on {' or '.join(places) or 'nothing yet'}."]
+    for name in STARRED:
+        if name in used:
+            lines.append(f"* Measured on {images[name]}: the search's best trial by its score, no final trials.")
+    if BANK in used or SEARCHED in used:
+        lines.append(NO_ACCURACY)
+    if check := teacher_checked(tidy) if "check" in tidy else "":
+        lines.append(check)
     if shown["low"].notna().any():
         lines.append(f"The interval is a bootstrap over {over}: with few {over.split(' ')[0]} it is too narrow.")
     for chosen_by, where in grouped(tidy, "chosen_by", names):

@@ -98,7 +98,7 @@ def best(
         found = rows.astype(object).where(rows.notna(), None).to_dict("records")
         sys.stdout.write(f"{json.dumps(found, indent=1)}\n")
         return
-    print_line(tabulate(table.to_dict("list"), headers="keys", floatfmt=".4g"))
+    print_line(tabulate(_with_interval(table).to_dict("list"), headers="keys", floatfmt=".4g"))
     if by == criteria.TRUE:
         print_line("Chosen with true data: held-out true images and their labels.")
     if yaml_:
@@ -107,6 +107,22 @@ def best(
             title = f"{row['trial']} of {row['run']}, {row['cell']}: {by} {row[by]:.4f}"
             _write_settings(file, title, trial_config(config))
             print_line(command("run", file))
+
+
+def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a `choose.best_table` with the Wilson interval beside the accuracy on few images, if it has that."""
+    from analysis.statistics import wilson
+
+    if "n_check" not in table:
+        return table
+    shares = [
+        None if unknown else wilson(share, int(n))
+        for share, n, unknown in zip(table["check_accuracy"], table["n_check"], table["n_check"].isna(), strict=True)
+    ]
+    shown = [
+        "" if one is None else f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] on {one.n} images" for one in shares
+    ]
+    return table.drop(columns="n_check").assign(check_accuracy=shown)
 
 
 def _write_settings(file: Path, title: str, config: TrialConfig) -> None:

@@ -144,6 +144,7 @@ def trial_schema() -> pa.Schema:
             ("teacher_hash", pa.string()),
             *((_column(name), _arrow(annotation)) for name, annotation in _leaves(TrialConfig)),
             *((name, pa.float64()) for name in TRIAL_METRICS),
+            ("class_agreement", pa.list_(pa.float64())),
             ("gan_steps", pa.int64()),
             ("distill_steps", pa.int64()),
             ("threads", pa.int32()),

@@ -96,6 +96,8 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
             if budget:
                 budget.check(time.monotonic())
             inputs = prepare(shared_configs(space), options, console)
+            teachers = [one.teacher for one in inputs.values()]
+            run_folder.add_class_names(run.folder, {teacher.hash: teacher.class_names for teacher in teachers})
             references = {key: ray.put(value) for key, value in inputs.items()}
             if budget:
                 console.print(budget.plan(time.monotonic()), highlight=False, soft_wrap=True)

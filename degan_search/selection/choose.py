@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import pandas as pd
 
 from degan_search.ledger.columns import METRICS, Phase, State, config_of
-from degan_search.settings.criteria import CRITERIA, TRUE
+from degan_search.settings.criteria import CHECK, CRITERIA, TRUE
 from degan_search.system.errors import UserError, close_matches
 
 DEFAULT = "cross_soft_agreement"
 """What chooses after a search. With few trials to choose from it loses less accuracy than what the search maximises:
 docs/results/2026-11-22-choice-without-data.md."""
+LABELLED = {TRUE: "dataset", CHECK: "check"}
+"""The criteria that need labelled images, and the teacher's setting that names these."""
 PROXY = ("run", "config_task", "config_teacher_dataset", "config_proxy", "config_count")
 """Columns whose values are equal among the trials that one is chosen from: run, task, true data, proxy, and how many
 images of it. In the task `incremental` the true data are the old classes and the proxy the new ones."""
@@ -27,7 +29,7 @@ def best(
 
     Args:
         frame: from `ledger.load`.
-        by: one of CRITERIA, of which `oracle_accuracy` alone needs true data, or `score` (what the search maximised).
+        by: one of CRITERIA, or `score` (what the search maximised); those in LABELLED alone need labelled images.
         per: columns that make the groups; () for one group of all.
         top: trials of each group, 1 or more; fewer where a group has fewer.
 
@@ -44,6 +46,11 @@ def best(
         raise UserError(f"top = {top}: 1 or more is needed")
     done = finished(frame).dropna(subset=by)
     if done.empty:
+        if (setting := LABELLED.get(by)) and frame[f"config_teacher_{setting}"].isna().all() and len(frame):
+            raise UserError(
+                f"{by!r} cannot choose: it needs labelled images in teacher.{setting}, and this run has none; choose "
+                f"by {DEFAULT} or score"
+            )
         raise UserError(f"no finished search trial has a value of {by!r}: there is nothing to choose from")
     # Stable: of equal trials the first run is taken.
     ordered = done.sort_values(by, ascending=METRICS[by] == "min", kind="stable")
@@ -64,7 +71,8 @@ def grouping(per: str) -> tuple[str, ...]:
 def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) -> pd.DataFrame:
     """Return the best configurations with what they were chosen by, those of a group beside each other.
 
-    The columns are run, trial, cell, lambda_e, lambda_d, `by`, score, and config, a dict of all settings.
+    The columns are run, trial, cell, lambda_e, lambda_d, `by`, score, with the images of `teacher.check` also
+    check_accuracy and n_check, and config, a dict of all settings.
 
     Args:
         frame: from `ledger.load`.
@@ -80,6 +88,7 @@ def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) 
     rows = pd.concat([group for _, group in rows.groupby(columns, sort=False, dropna=False)])
     names = {"run": "run", "trial_id": "trial", "cell": "cell"}
     names |= {f"config_gan_{name}": name for name in ("lambda_e", "lambda_d")} | {by: by, "score": "score"}
+    names |= {name: name for name in ("check_accuracy", "n_check") if name in rows and rows[name].notna().any()}
     configs = pd.Series([config_of(row).model_dump(mode="json") for _, row in rows.iterrows()], dtype=object)
     return rows[[*names]].rename(columns=names).reset_index(drop=True).assign(config=configs)
 
@@ -87,11 +96,11 @@ def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) 
 def chosen_by(trials: pd.DataFrame, by: str | None = None) -> str:
     """Return the measure that chooses among finished search trials of one objective.
 
-    It is `by` if given; else `score` where the objective is the oracle's accuracy, as the user asked for true
-    data, or where no trial has DEFAULT; else DEFAULT.
+    It is `by` if given; else `score` where the objective is an accuracy, as the user asked for labelled images, or
+    where no trial has DEFAULT; else DEFAULT.
     """
     done = finished(trials)
-    without = (done["config_objective"] == TRUE).any() or done[DEFAULT].isna().all()
+    without = done["config_objective"].isin((TRUE, CHECK)).any() or done[DEFAULT].isna().all()
     return by or ("score" if without else DEFAULT)
 
 

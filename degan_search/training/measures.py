@@ -65,6 +65,15 @@ def balanced_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
     return _mean(_class_means(agreed.double(), teacher_logits))
 
 
+def class_agreement(student_logits: Logits, teacher_logits: Logits) -> tuple[float | None, ...]:
+    """Agreement in each of the K classes, in [0, 1]; None for a class that the teacher predicts for no image."""
+    _check_pair(student_logits, teacher_logits, student_logits.shape)
+    predicted, classes = teacher_logits.argmax(dim=1), teacher_logits.shape[1]
+    agreed = (student_logits.argmax(dim=1) == predicted).double()
+    right, counts = (predicted.bincount(weights, classes).tolist() for weights in (agreed, None))
+    return tuple(own / count if count else None for own, count in zip(right, counts, strict=True))
+
+
 def soft_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
     """One minus the mean total-variation distance of the two softmax outputs (T = 1), in [0, 1]."""
     _check_pair(student_logits, teacher_logits, student_logits.shape)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import nan
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,10 +33,19 @@ from degan_search.system.whole_files import write_bytes
 from degan_search.training.context import Context
 from degan_search.training.cuda_graph import acceleration_of
 from degan_search.training.loop import DivergedError
-from degan_search.training.measures import measure, predict
+from degan_search.training.measures import class_agreement, measure, predict
 
 Images = UInt8[np.ndarray, "n c h w"]
 RunAll = Callable[[list[Callable[[], Images]]], list[Images]]
+
+
+class Compared(NamedTuple):
+    """What the bank says of a student."""
+
+    measures: dict[str, float]
+    """By criterion."""
+    class_agreement: tuple[float | None, ...]
+    """For each of the teacher's classes; None where it predicts no image of the bank as that class."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Bank:
     proxy_images: int
     """The first so many are held-out proxy images; the others are generated."""
 
-    def compare(self, student: nn.Module) -> dict[str, float]:
+    def compare(self, student: nn.Module) -> Compared:
         """Return how far a student agrees with the teacher, each in 0..1, and how sure and varied its outputs are.
 
         `agreement` counts every image of the bank once, `balanced_agreement` every class that the teacher
@@ -63,7 +73,7 @@ class Bank:
                 found[criterion.name] = measure(criterion, logits, self.logits)
             elif criterion.needs == Needs.HELD_OUT_PROXY:
                 found[criterion.name] = measure(criterion, held_out, teacher) if self.proxy_images else nan
-        return found
+        return Compared(found, class_agreement(logits, self.logits))
 
 
 def one_by_one(tasks: list[Callable[[], Images]]) -> list[Images]:

@@ -94,13 +94,15 @@ class TrialContext:
         channels_last(model.to(self.context.device))
         return model
 
-    def compare(self, student: nn.Module) -> dict[str, float]:
-        """Return the bank's measures, and the objective among them as `score`."""
-        measures = self.bank.compare(student)
+    def compare(self, student: nn.Module) -> banks.Compared:
+        """Return what the bank says of a student, with the objective as `score` among the measures."""
+        measures, by_class = self.bank.compare(student)
         if self.inputs.judged_on is not None:
             images, labels = (self.shared.moved(part) for part in self.inputs.judged_on)
-            return measures | {"score": accuracy(predict(student, images), labels)}
-        return measures | {"score": measures[self.config.objective]}
+            score = accuracy(predict(student, images), labels)
+        else:
+            score = measures[self.config.objective]
+        return banks.Compared(measures | {"score": score}, by_class)
 
 
 def _bank(config: TrialConfig, inputs: Inputs, on_device: Shared) -> banks.Bank:

@@ -78,7 +78,7 @@ class GanStage:
             return self._progress(reached)
         if not self.probe.done:
             return self.probe.step()
-        score = self.trial.compare(self.probe.student)["score"]
+        score = self.trial.compare(self.probe.student).measures["score"]
         self.probe = None
         assert self.reached is not None, "there is a probe at a reported step alone"
         return self._progress(self.reached, score)

@@ -27,6 +27,8 @@ class Event:
     """Steps of the GAN done."""
     metrics: dict[str, float] = field(default_factory=dict)
     """With `score` (higher is better) at a rung and at the end."""
+    class_agreement: tuple[float | None, ...] | None = None
+    """At the end: agreement with the teacher in each class; None in it for a class of which the bank has no image."""
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Outcome:
     student: nn.Module
     generator: nn.Module | None = None
     samples: UInt8[Tensor, "n c h w"] | None = None
+    class_agreement: tuple[float | None, ...] | None = None
+    """As the last event's."""
 
 
 def files(outcome: Outcome) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from degan_search.settings.methods import normalised
 from degan_search.settings.trial import TrialConfig
@@ -48,6 +49,7 @@ def run(
         raise UserError(f"the trial failed: {error}") from None
     outcomes.save(outcome, out)
     metrics = {name: value if math.isfinite(value) else None for name, value in outcome.metrics.items()}
-    about = {"config": config.model_dump(mode="json"), "metrics": metrics, "about": provenance.provenance()}
+    about: dict[str, Any] = {"config": config.model_dump(mode="json"), "metrics": metrics}
+    about |= {"class_agreement": outcome.class_agreement, "about": provenance.provenance()}
     write_bytes(out / "result.json", json.dumps(about, indent=1).encode())
     return metrics

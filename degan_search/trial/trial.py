@@ -176,15 +176,16 @@ class Trial:
         metrics["distill_steps"] = self.stage.fitting.steps
         metrics["distill_seconds"] = self.seconds - metrics.get("gan_seconds", 0.0)
         metrics["gan_steps"] = self.gan_steps
-        metrics |= self.common.compare(student)
+        compared = self.common.compare(student)
+        metrics |= compared.measures
         metrics["seconds"] = self.seconds
-        self._outcome = Outcome(metrics, student)
+        self._outcome = Outcome(metrics, student, class_agreement=compared.class_agreement)
         if self.images is not None:
             self._outcome.samples = self.images[:SAMPLES].cpu()
         if self.generator is not None:
             self._outcome.generator = self.generator.eval()
             self._outcome.samples = samples(self.common, self.generator)
-        return Event("done", 1, 1, self.seconds, self.gan_steps, metrics)
+        return Event("done", 1, 1, self.seconds, self.gan_steps, metrics, compared.class_agreement)
 
     def _loaded_generator(self, state: dict[str, Tensor]) -> nn.Module:
         common = self.common

@@ -11,6 +11,8 @@ from degan_search.ledger.columns import config_columns
 from degan_search.settings.resolve import trial_config
 from degan_search.system.errors import UserError
 
+CHECKED = ("check_accuracy", "n_check", "teacher_check_accuracy")
+
 
 def runs(accuracies, method="degan", weights=(0.0, 5.0), first_seed=1, **changes):
     """Finished final runs, one a seed; the score is half the accuracy, which is in percent."""
@@ -28,6 +30,7 @@ def runs(accuracies, method="degan", weights=(0.0, 5.0), first_seed=1, **changes
             "score": accuracy / 200,
             "test_accuracy": accuracy / 100,
             "teacher_test_accuracy": 0.9,
+            **dict.fromkeys(CHECKED),
             "trial_id": f"final-{seed:04d}",
         }
         for seed, accuracy in enumerate(accuracies, start=first_seed)
@@ -106,7 +109,7 @@ class TestCompare:
             finals.save(table, tmp_path / "none")
 
     def test_rows_without_a_newer_setting_are_the_same_configuration(self, tmp_path):
-        row = runs([50]).iloc[0].drop(["test_accuracy", "teacher_test_accuracy"]).to_dict() | {"attempt": 1}
+        row = runs([50]).iloc[0].drop(["test_accuracy", "teacher_test_accuracy", *CHECKED]).to_dict() | {"attempt": 1}
         ledger.write_row(tmp_path, row)
         old = row | {"trial_id": "final-0002", "config_json": '{"seed": 2}', "config_seed": 2}
         ledger.write_row(tmp_path, old)

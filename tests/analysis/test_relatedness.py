@@ -19,6 +19,7 @@ def trial(proxy="one", method="degan", accuracy=0.5, score=0.5, weights=(0.0, 5.
         "phase": "search",
         "state": "COMPLETE",
         "teacher_hash": "teacher",
+        "config_teacher_dataset": "digits",
         "config_proxy": proxy,
         "config_count": count,
         "config_method": method,

@@ -78,7 +78,7 @@ def test_the_bank_measures_each_criterion_on_its_own_images(proxy_images):
     rng = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(8, 4, generator=rng) for _ in range(2))
     images = torch.zeros(8, 1, 32, 32, dtype=torch.uint8)
-    found = Bank(images, teacher, proxy_images).compare(Fixed(student))
+    found = Bank(images, teacher, proxy_images).compare(Fixed(student)).measures
     assert list(found) == [*(c.name for c in in_ledger(False) if c.needs in (Needs.BANK, Needs.HELD_OUT_PROXY))]
     for name, value in found.items():
         criterion = CRITERIA[name]
@@ -97,4 +97,4 @@ def test_a_criterion_is_one_row(monkeypatch):
     monkeypatch.setattr("degan_search.settings.criteria._TABLE", (*CRITERIA.values(), row))
     student = torch.tensor([[0.0, 0.0], [50.0, -50.0]])
     bank = Bank(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), student, 0)
-    assert bank.compare(Fixed(student))["sure"] == pytest.approx(measures.mean_entropy(student))
+    assert bank.compare(Fixed(student)).measures["sure"] == pytest.approx(measures.mean_entropy(student))

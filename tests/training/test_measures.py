@@ -179,3 +179,8 @@ def test_label_free_criteria_take_any_finite_logits(measure):
         assert math.isfinite(measure(logits)) and measure(logits) >= 0
     with pytest.raises(UserError):
         measure(torch.zeros(0, 4))
+
+
+def test_agreement_by_class_is_none_for_a_class_that_the_teacher_never_predicts():
+    teacher, student = (torch.eye(4)[torch.tensor(classes)] for classes in ([0, 0, 1, 3], [0, 1, 1, 2]))
+    assert measures.class_agreement(student, teacher) == (0.5, 1.0, None, 0.0)

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -117,13 +118,16 @@ def test_the_bank_compares_students_on_the_images_that_each_measure_takes(teache
     images = torch.from_numpy(inputs.bank)
     model = teacher.model()
     bank = banks.Bank(images, predict(model, images), inputs.bank_proxy_images)
-    assert {value for name, value in bank.compare(model).items() if "agreement" in name} == {1.0}
+    assert {value for name, value in bank.compare(model).measures.items() if "agreement" in name} == {1.0}
     with seeds.seeded(3, "student"):
         student = build_classifier("lenet_half", 10, 2)
-    logits, measured = predict(student, images), bank.compare(student)
+    logits, (measured, by_class) = predict(student, images), bank.compare(student)
     assert measured["agreement"] == agreement(logits, bank.logits)
     assert measured["holdout_agreement"] == agreement(logits[:8], bank.logits[:8])
     assert measured["infomax"] == infomax(logits[:8])
     assert measured["snd"] == soft_neighbourhood_density(logits[:8])
     assert measured["mcc"] == class_certainty(logits[:8])
     assert measured["agreement"] < 1
+    known = [share for share in by_class if share is not None]
+    assert len(by_class) == 10 and 0 < len(known) == len(bank.logits.argmax(1).unique())
+    assert sum(known) / len(known) == pytest.approx(measured["balanced_agreement"])

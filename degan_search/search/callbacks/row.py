@@ -13,6 +13,18 @@ from degan_search.search.run.jobs import Job
 from degan_search.search.run.results import INTEGER_METRICS, End, TrialResult
 from degan_search.system import provenance
 
+OWN = (
+    "teacher_hash",
+    "score",
+    "class_agreement",
+    "seconds",
+    "teacher_holdout_accuracy",
+    "threads",
+    "device",
+    "precision",
+)
+"""Columns that have the value of the result's field of this name."""
+
 
 def trial_row(job: Job, result: TrialResult | None, end: End, curve: list[Report], started: float) -> dict[str, Any]:
     """Return a trial's row.
@@ -55,5 +67,4 @@ def _measured(result: TrialResult | None) -> dict[str, Any]:
         return {"score": math.nan}
     metrics = {name: value for name, value in result.metrics.items() if name in TRIAL_METRICS}
     counted = {name: int(result.metrics[name]) for name in INTEGER_METRICS if name in result.metrics}
-    own = ("teacher_hash", "score", "seconds", "teacher_holdout_accuracy", "threads", "device", "precision")
-    return {"gan_steps": result.gan_steps, **metrics, **counted, **{name: getattr(result, name) for name in own}}
+    return {"gan_steps": result.gan_steps, **metrics, **counted, **{name: getattr(result, name) for name in OWN}}

@@ -22,7 +22,7 @@ from degan_search.search.phase import Prepared, measure_accuracies, run_phase
 from degan_search.search.prepare import prepare
 from degan_search.search.remaining import read_jobs
 from degan_search.search.run import jobs as job_files
-from degan_search.search.run.folder import check_writable
+from degan_search.search.run.folder import add_class_names, check_writable
 from degan_search.search.run.jobs import Job
 from degan_search.search.run.options import Options
 from degan_search.search.run.outbox import Outbox
@@ -69,6 +69,7 @@ def finals(request: Request, options: Options, console: Console) -> None:
         ray_cluster(options, console, run.interruption.listen, networks_named([one.model_dump() for one in configs])),
     ):
         inputs = prepare(configs, options, console)
+        add_class_names(run.folder, {one.teacher.hash: one.teacher.class_names for one in inputs.values()})
         prepared = Prepared({key: ray.put(value) for key, value in inputs.items()})
         log.begin()
         running = lineup

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from degan_search.search.space import schema
 from degan_search.settings import paths
 from degan_search.settings.resolve import flatten
 from degan_search.storage import layout
-from degan_search.storage.layout import ABOUT, CACHE, SPACE
+from degan_search.storage.layout import ABOUT, CACHE, CLASSES, SPACE
 from degan_search.system import provenance
 from degan_search.system.errors import UserError, command
 from degan_search.system.whole_files import write_bytes
@@ -106,7 +106,29 @@ def start(space: schema.Space, options: Options, files: Mapping[str, str] | None
     write_bytes(options.folder / SPACE, space_file.dump(space).encode())
     about = provenance.provenance() | {"options": options.saved(), "space": plain(space)}
     about[named_files.FILES] = dict(files or {})
+    about[CLASSES] = _about(options.folder).get(CLASSES, {})  # of a run that goes on
     write_bytes(options.folder / ABOUT, json.dumps(about, indent=1).encode())
+
+
+def add_class_names(folder: Path, names: Mapping[str, Sequence[str]]) -> None:
+    """Add the names of teachers' classes, by the teacher's hash, to `run.json`, if the run has one.
+
+    So whoever reads the run knows them without the teacher or any image.
+    """
+    if about := _about(folder):
+        about[CLASSES] |= {teacher: list(own) for teacher, own in names.items()}
+        write_bytes(folder / ABOUT, json.dumps(about, indent=1).encode())
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Return what `run.json` says; nothing where there is none, or a broken one."""
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(about, dict):
+        return {}
+    return about | {CLASSES: about[CLASSES] if isinstance(about.get(CLASSES), dict) else {}}
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -43,6 +43,8 @@ class TrialResult(Model):
     reports_from: int = 0
     """Where in the whole curve they begin: a trial that goes on from a checkpoint sends some reports again."""
     metrics: dict[str, float] = Field(default_factory=dict)
+    class_agreement: tuple[float | None, ...] | None = None
+    """At the end, as an event's."""
     seconds: float | None = None
     """From the trial's start, with those of earlier attempts that it goes on from."""
     teacher_hash: str | None = None
@@ -173,6 +175,7 @@ def result(
         reports=reports,
         reports_from=first,
         metrics=dict(event.metrics),
+        class_agreement=event.class_agreement,
         seconds=event.seconds,
         teacher_hash=teacher.hash if teacher else None,
         teacher_holdout_accuracy=teacher.holdout_accuracy if teacher else None,

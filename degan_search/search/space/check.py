@@ -9,6 +9,7 @@ from typing import Any
 
 from degan_search.search.space.cell import Cell, cells
 from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Space
+from degan_search.selection.choose import LABELLED
 from degan_search.settings.methods import UNTUNED, normalised
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import TrialConfig
@@ -102,6 +103,9 @@ def _check_cell(cell: Cell) -> None:
 
 def _check_trial(space: Space, config: TrialConfig) -> None:
     checks.check(config)
+    by = space.finals.by if space.finals else None
+    if (needed := LABELLED.get(by or "")) and getattr(config.teacher, needed) is None:
+        raise UserError(f"finals.by {by!r} needs labelled images, and there are none: name them in teacher.{needed}")
     if space.finals and config.seed in space.finals.seeds:
         raise UserError(f"finals.seeds must not hold the search's own seed {config.seed}")
 

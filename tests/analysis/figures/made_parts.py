@@ -15,6 +15,7 @@ TIDY = pd.DataFrame(
         "ours": [60.0, 72.0, 11.0, math.nan],
         "std": [1.0, 2.0, math.nan, math.nan],
         "teacher": [87.0, 87.0, 87.0, math.nan],
+        "measured_on": "test",
     }
 )
 NAMES = ("ant", "bee", "cat")

@@ -40,7 +40,7 @@ class TestMethodsByProxy:
 
     def test_methods_of_one_proxy_do_not_reach_into_the_next(self):
         many = pd.DataFrame([{"proxy": p, "method": m, "ours": 50.0} for p in "ab" for m in METHODS])
-        (axes,) = figures.methods_by_proxy(many.assign(std=math.nan, teacher=87.0)).axes
+        (axes,) = figures.methods_by_proxy(many.assign(std=math.nan, teacher=87.0, measured_on="test")).axes
         places = [line.get_xdata() for line in axes.get_lines() if line.get_marker() in figures.MARKERS]
         assert len(places) == len(METHODS)
         assert all(abs(place[0]) < 0.5 and abs(place[1] - 1) < 0.5 for place in places)

@@ -14,7 +14,7 @@ from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.storage import LocalPlace
 from degan_search.system.errors import UserError
-from degan_search.trial.bank import Bank
+from degan_search.trial.bank import Bank, Compared
 from degan_search.trial.outcome import Event
 
 
@@ -130,8 +130,9 @@ class TestUnknownMetrics:
 
     def test_of_a_trial_it_fails_and_says_so(self, tiny, prepare, tmp_path, monkeypatch):
         config = tiny({"probe.at": []})
-        inputs, compare = prepare(config), Bank.compare
-        monkeypatch.setattr(Bank, "compare", lambda *given: compare(*given) | {"novelty": 1.0})
+        inputs = prepare(config)
+        spoilt = Compared({"novelty": 1.0, "balanced_soft_agreement": 0.5}, ())
+        monkeypatch.setattr(Bank, "compare", lambda *given: spoilt)
         monkeypatch.setattr(worker_module.ray, "get_runtime_context", lambda: SimpleNamespace(get_accelerator_ids=dict))
         monkeypatch.setattr(worker_module, "fetch_inputs", lambda reference: inputs)
         worker = worker_module.DeganTrainable.__new__(worker_module.DeganTrainable)

@@ -1,6 +1,7 @@
 """Space files that are refused, each with a message that says where and why."""
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,3 +127,13 @@ def test_a_parameter_that_the_method_does_not_use_is_refused(tmp_path):
         lambda: read(tmp_path, cells=varied, parameters={"distill.mix_proxy": [0.25, 0.5]}), "method=proxy", "mix_proxy"
     )
     read(tmp_path, cells=varied)  # of the weights a row says that they had no effect
+
+
+@pytest.mark.parametrize(("by", "setting"), [("oracle_accuracy", "dataset"), ("check_accuracy", "check")])
+def test_finals_chosen_by_labelled_images_that_are_not_there(tmp_path, by, setting):
+    trial = {"teacher": {"path": "teacher.pt", "network": "lenet"}, "method": "degan", "proxy": "photos"}
+    space = {"trial": trial, "finals": {"seeds": [1], "by": by}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(space))
+    with pytest.raises(UserError, match=rf"finals\.by '{by}' needs labelled images.*teacher\.{setting}"):
+        space_file.load(str(file))
