@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from degan_search.search.planning.students import Choice
     from degan_search.settings.trial import TeacherConfig
 
+AUTO = "auto"
+"""The student that is offered."""
 COMMON = 4
 """Classes that the table names for each proxy."""
 OFFERED = 5
@@ -42,7 +44,7 @@ def init(
     channels: Annotated[int | None, typer.Option(help="1 for gray, 3 for RGB.")] = None,
     normalise: Annotated[str | None, typer.Option(help="imagenet, unit ([0, 1]) or signed ([-1, 1]).")] = None,
     classes: Annotated[str | None, typer.Option(help="Names a,b,c, a text file with one a line, or a number.")] = None,
-    student: Annotated[str, typer.Option(help="A network, as for --teacher; auto offers one.")] = "auto",
+    student: Annotated[str, typer.Option(help="A network, as for --teacher; auto offers one.")] = AUTO,
     check: Annotated[
         str | None, typer.Option(help="A few labelled images (folder:PATH) to measure on; nothing trains on them.")
     ] = None,
@@ -51,62 +53,79 @@ def init(
     trusted: Annotated[bool, typer.Option("--trusted", help="Lets a TorchScript teacher run its program.")] = False,
     images: Annotated[int, typer.Option(help="Images of each proxy to look at, at most.")] = 2000,
     data_dir: DataDir = None,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time, as you will sweep.")] = None,
 ) -> None:
     """Look at a teacher and its proxies, warn of what looks wrong, and write a space file that fits a time budget.
 
     Nothing is trained, and no true image is read. `degan-search sweep my.yaml` then needs no further word.
     """
-    from degan_search.evaluation.first_look import doubts, look
-    from degan_search.networks.takes import generated_size, teacher_input
-    from degan_search.search.planning import first_space, students
-    from degan_search.search.space import check as checks
-    from degan_search.settings.trial import GanConfig
-    from degan_search.system import cpus, device
+    from degan_search.data import proxies
+    from degan_search.networks.takes import teacher_input
+    from degan_search.search.planning import students
     from degan_search.system.whole_files import write_bytes
 
     if out.suffix not in (".yaml", ".yml"):
         raise UserError(f"--out {str(out)!r} must end in .yaml")
     if out.exists():
         raise UserError(f"--out {str(out)!r} is already there; choose another name, or move it away")
-    wanted_seconds = seconds("--budget", budget)
+    time_budget = seconds("--budget", budget)
     config = _teacher(teacher, weights, size, channels, normalise, classes, check, trusted)
     given = {"teacher": teacher, "weights": weights, "proxy": proxy, "size": size, "channels": channels}
     given |= {"normalise": normalise, "classes": classes, "student": student, "check": check, "budget": budget}
-    if student != "auto":
+    if student != AUTO:
         students.named(student, 2, teacher_input(config))  # before anything is loaded
+    if check:
+        proxies.check(check)
+    found = _looked(config, proxy, images, data_dir)
+    if student == AUTO:
+        chosen, others = students.offered(config, found.teacher.classes, found.parameters, found.script)
+    else:
+        chosen, others = students.named(student, found.teacher.classes, found.teacher.takes), []
+    _say_student(chosen, others, student == AUTO)
+    fitted = _fitted(found, chosen, command(*_typed(given)), time_budget, data_dir)
+    write_bytes(out, fitted.text.encode())
+    _say_plan(fitted, budget, out)
+
+
+def _looked(config: TeacherConfig, names: list[str], images: int, data_dir: Path | None) -> Look:
+    """Look at the teacher and the proxies, and print what there is to see."""
+    from degan_search.evaluation.first_look import doubts, look
+    from degan_search.system import cpus, device
+
     device.set_up_torch(cpus.usable())
     with console.status("Looking") as status:
 
         def show(text: str) -> None:
             status.update(escape(visible(f"{text} ...")))
 
-        found = look(config, proxy, data_dir, images, device.choose_device(), show)
-        classes_known, takes = found.teacher.classes, found.teacher.takes
-        if student == "auto":
-            chosen, others = students.offered(config, classes_known, found.parameters, found.script)
-        else:
-            chosen, others = students.named(student, classes_known, takes), []
-        slots = max_concurrent or cpus.usable()
-        show("Timing a few steps")
-        wanted = first_space.Wanted(
-            config,
-            chosen.student,
-            [(one.proxy, one.images) for one in found.seen],
-            generated_size(GanConfig(), takes),
-            command(*_typed(given)),
-            max(one.seconds for one in found.seen),
-        )
-        fitted = first_space.fitted(wanted, wanted_seconds, slots, data_dir)
-    checks.check(fitted.space)
-    checks.check_numbers(fitted.space, data_dir)
+        found = look(config, names, data_dir, images, device.choose_device(), show)
     _say_teacher(found, config)
     _say_proxies(found)
-    for line in doubts(found, fitted.size.batch):
+    for line in doubts(found):
         console.print(f"[yellow]![/yellow] {escape(line)}.", markup=True, highlight=False, soft_wrap=True)
-    _say_student(chosen, others, student == "auto")
-    write_bytes(out, fitted.text.encode())
-    _say_plan(fitted, budget, slots, out)
+    return found
+
+
+def _fitted(found: Look, chosen: Choice, call: str, time_budget: float, data_dir: Path | None) -> Fitted:
+    """Return a space that fits the time budget, once it has passed the checks of a sweep."""
+    from degan_search.networks.takes import generated_size
+    from degan_search.search.planning import first_space
+    from degan_search.search.space import check as checks
+    from degan_search.settings.trial import GanConfig
+    from degan_search.system import cpus
+
+    wanted = first_space.Wanted(
+        found.teacher.config,
+        chosen.student,
+        [(one.proxy, one.images) for one in found.seen],
+        generated_size(GanConfig(), found.teacher.takes),
+        call,
+        max(one.seconds for one in found.seen),
+    )
+    with console.status("Timing a few steps ..."):
+        fitted = first_space.fitted(wanted, time_budget, cpus.usable(), data_dir)
+    checks.check(fitted.space)
+    checks.check_numbers(fitted.space, data_dir)
+    return fitted
 
 
 def _teacher(
@@ -214,7 +233,7 @@ def _say_student(chosen: Choice, others: list[Choice], offered: bool) -> None:
     print_line(f"Student: {chosen.name}, {chosen.parameters:,} parameters, {why}{f': {more}' if more else ''}.")
 
 
-def _say_plan(fitted: Fitted, budget: str, slots: int, out: Path) -> None:
+def _say_plan(fitted: Fitted, budget: str, out: Path) -> None:
     from degan_search.search.planning.cost_model import duration
     from degan_search.search.space.cell import cells
 
@@ -226,6 +245,6 @@ def _say_plan(fitted: Fitted, budget: str, slots: int, out: Path) -> None:
         f"{out}: {search} search trials and {len(space.finals.seeds) * len(all_cells)} final runs, "
         f"{', '.join(size.methods)} on {len(space.cells['proxy'])} proxies, {size.steps:,} GAN steps at batch "
         f"{size.batch}; "
-        f"about {duration(fitted.seconds)} of --budget {budget}, {slots} trials at a time (from a few timed steps)."
+        f"about {duration(fitted.seconds)} of --budget {budget}, by a few steps timed here."
     )
     print_line(f"Look into it, then: {command('sweep', out)}")

@@ -35,6 +35,8 @@ BYTES, BGR = "range: [0, 255]", "BGR"
 """Two other ways of giving images to a network: pixels as bytes, and blue before red."""
 TRIED = 300
 """Images of each proxy on which other ways of giving them are tried."""
+FEW = 500
+"""Images below which a GAN is likely to repeat them."""
 MEASURED_FILES = 100
 """Files of a folder whose own size is looked at."""
 
@@ -142,11 +144,8 @@ def parameters(model: nn.Module, teacher: Teacher) -> int:
     return sum(weight.numel() for weight in model.parameters()) or len(teacher.data) // 4
 
 
-def doubts(found: Look, batch: int) -> list[str]:
-    """Return what looks wrong, a sentence each: how images are given, what the teacher sees, small or few images.
-
-    `batch`: images that a training step takes.
-    """
+def doubts(found: Look) -> list[str]:
+    """Return what looks wrong, a sentence each: how images are given, what the teacher sees, small or few images."""
     takes, classes = found.teacher.takes, found.teacher.classes
     lines = _doubts_of_ways(found.ways)
     undecided = [one for one in found.seen if one.measures["mean_entropy"] > 0.9 * np.log(classes)]
@@ -167,9 +166,9 @@ def doubts(found: Look, batch: int) -> list[str]:
                 f"{one.proxy}: half of its images are {one.own_side} pixels or less on their shorter side, and are "
                 f"enlarged to the teacher's {takes.height}x{takes.width}"
             )
-        if one.images is not None and one.images < 10 * batch:
+        if one.images is not None and one.images < FEW:
             lines.append(
-                f"{one.proxy}: {one.images} images are few, the GAN takes {batch} at each step; more are better"
+                f"{one.proxy}: {one.images} images are few for a GAN, whose step takes 32 or more; some {FEW} help"
             )
     return lines
 

@@ -52,7 +52,7 @@ def teacher(tmp_path):
 
 def found_ways(config):
     found = look(config, ["photos"], images=200)
-    return {way.name: way for way in found.ways}, doubts(found, 8)
+    return {way.name: way for way in found.ways}, doubts(found)
 
 
 class TestLook:
@@ -125,7 +125,7 @@ class TestDoubts:
             pixels = np.random.default_rng(number).integers(0, 256, (10, 12, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "small" / f"{number}.png")
         name = f"folder:{tmp_path / 'small'}"
-        lines = doubts(look(teacher({}), [name, "photos"]), 32)
+        lines = doubts(look(teacher({}), [name, "photos"]))
         assert any(line.startswith(name) and "10 pixels" in line and "16x16" in line for line in lines)
         assert any(line.startswith(name) and "30 images are few" in line for line in lines)
         assert not any(line.startswith("photos") for line in lines)
