@@ -214,7 +214,9 @@ def _say_proxies(found: Look) -> None:
     console.print(table)
     for one in found.seen:
         most = one.shares.argsort()[::-1][:COMMON]
-        common = ", ".join(f"{found.teacher.class_names[label]} {one.shares[label]:.0%}" for label in most)
+        common = ", ".join(
+            f"{found.teacher.class_names[label]} {one.shares[label]:.0%}" for label in most if one.shares[label]
+        )
         never = int((one.shares == 0).sum())
         seldom = f"; {never} {'class' if never == 1 else 'classes'} never" if never else ""
         print_line(f"{one.proxy}: seen most are {common}{seldom}.")
@@ -239,12 +241,12 @@ def _say_plan(fitted: Fitted, budget: str, out: Path) -> None:
 
     size, space = fitted.size, fitted.space
     assert space.finals
-    all_cells = cells(space)
+    all_cells, number = cells(space), len(space.cells["proxy"])
     search = sum(cell.trials() for cell in all_cells)
+    proxies = f"{number} {'proxy' if number == 1 else 'proxies'}"
     print_line(
         f"{out}: {search} search trials and {len(space.finals.seeds) * len(all_cells)} final runs, "
-        f"{', '.join(size.methods)} on {len(space.cells['proxy'])} proxies, {size.steps:,} GAN steps at batch "
-        f"{size.batch}; "
+        f"{', '.join(size.methods)} on {proxies}, {size.steps:,} GAN steps at batch {size.batch}; "
         f"about {duration(fitted.seconds)} of --budget {budget}, by a few steps timed here."
     )
     print_line(f"Look into it, then: {command('sweep', out)}")
