@@ -59,6 +59,7 @@ def init(
     Nothing is trained, and no true image is read. `degan-search sweep my.yaml` then needs no further word.
     """
     from degan_search.data import proxies
+    from degan_search.networks.named import vouch_for
     from degan_search.networks.takes import teacher_input
     from degan_search.search.planning import students
     from degan_search.system.whole_files import write_bytes
@@ -72,6 +73,7 @@ def init(
     given = {"teacher": teacher, "weights": weights, "proxy": proxy, "size": size, "channels": channels}
     given |= {"normalise": normalise, "classes": classes, "student": student, "check": check, "budget": budget}
     if student != AUTO:
+        vouch_for({"student": {"network": student}})
         students.named(student, 2, teacher_input(config))  # before anything is loaded
     if check:
         proxies.check(check)
@@ -139,10 +141,12 @@ def _teacher(
     trusted: bool,
 ) -> TeacherConfig:
     """Return the settings that the options stand for."""
+    from degan_search.networks.named import vouch_for
     from degan_search.networks.table import has_weights
     from degan_search.settings.resolve import parse
     from degan_search.settings.trial import TeacherConfig
 
+    vouch_for({"teacher": {"network": network}})
     if has_weights(network) and weights:
         raise UserError(f"--teacher {network!r} has weights of its own: leave out --weights {weights}")
     if not has_weights(network) and not weights:

@@ -21,8 +21,8 @@ def config(network, size=32, channels=3, width=None):
         (config("lenet", channels=1), "lenet_half", None),
         (config("lenet", channels=1, width=12), "lenet", 6),
         (config("resnet18"), "resnet18", 32),
-        (config("torchvision/resnet18", 64), "torchvision/mobilenet_v3_small", None),
-        (config("torchvision/mobilenet_v3_small", 64), "torchvision/mobilenet_v3_small?width_mult=0.5", None),
+        (config("torchvision/resnet18", 64), "resnet18", 16),
+        (config("torchvision/mobilenet_v3_small", 64), "resnet18", 16),
         (config("torchvision/resnet18"), "resnet18", 16),
         (config("torchvision/resnet18", 64, 1), "resnet18", 16),
     ],
@@ -33,6 +33,12 @@ def test_is_smaller_than_the_teacher(teacher, network, width):
     assert (chosen.student.network, chosen.student.width) == (network, width)
     assert all(one.parameters < whole for one in (chosen, *others))
     assert chosen.student not in [one.student for one in others]
+
+
+@pytest.mark.parametrize(("size", "taken"), [(48, None), (64, (32, 32)), (224, (64, 64)), ([64, 128], (32, 64))])
+def test_of_a_large_teacher_takes_smaller_images(size, taken):
+    chosen, _ = offered(config("torchvision/resnet18", size), 3, 10_000_000)
+    assert chosen.student.input.size == taken
 
 
 def test_a_script_s_network_says_nothing():
