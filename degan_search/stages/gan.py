@@ -31,6 +31,9 @@ from degan_search.training.losses import (
 )
 
 
+Images2 = Float[Tensor, "2 n c h w"]
+
+
 @dataclass
 class Rival:
     """The student of `lambda_s`: the generator seeks images on which it differs from the teacher.
@@ -88,7 +91,9 @@ class Gan:
         for name, own in self.optimisers().items():
             own.load_state_dict(state[name])
 
-    def step(self, real: Float[Tensor, "n c h w"], z: Float[Tensor, "n latent 1 1"]) -> Tensor:
+    def step(
+        self, real: Float[Tensor, "n c h w"], z: Float[Tensor, "n latent 1 1"], noise: Images2 | None = None
+    ) -> Tensor:
         """Update the discriminator, then the generator, on one batch (equations 2 to 7).
 
         The generator's adversarial loss is the released code's non-saturating form. To save time, no gradients are
@@ -97,12 +102,13 @@ class Gan:
         Args:
             real: proxy images in [-1, 1].
             z: standard normal noise, as many as real images.
+            noise: what is added to the real and the generated images before the discriminator sees them, if anything.
 
         Returns:
             Tensor of 8, detached: `GAN_LOSSES` in their order, then the spread of the generator's images.
         """
         with device.arithmetic(self.precision, str(z.device)):
-            return self._step(real, z)
+            return self._step(real, z, noise)
 
     def accelerated(self, accelerate: Accelerate) -> Step:
         """Return the function that runs `step`, recorded as a CUDA graph if that is asked for and can be.
@@ -113,11 +119,12 @@ class Gan:
             return self.step
         return accelerated(self.step, [*self.networks().values(), *self.optimisers().values()], accelerate)
 
-    def _step(self, real: Tensor, z: Tensor) -> Tensor:
+    def _step(self, real: Tensor, z: Tensor, noise: Tensor | None) -> Tensor:
         fake = self.generator(z)
-        d_loss = self._discriminator_step(real, fake.detach())
+        seen = fake if noise is None else fake + noise[1]
+        d_loss = self._discriminator_step(real if noise is None else real + noise[0], seen.detach())
         others = [model for model in (self.discriminator, self.rival and self.rival.student) if model]
-        losses = self._generator_losses(fake) | {"d_loss": d_loss}
+        losses = self._generator_losses(fake, seen) | {"d_loss": d_loss}
         self.adam_g.zero_grad()
         losses["g_loss"].backward()  # type: ignore[no-untyped-call]
         self.adam_g.step()
@@ -134,12 +141,15 @@ class Gan:
         self.adam_d.step()
         return loss
 
-    def _generator_losses(self, fake: Tensor) -> dict[str, Tensor]:
-        """Return the generator's losses by the names of `GAN_LOSSES`, NaN for those that have no part in training."""
+    def _generator_losses(self, fake: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        """Return the generator's losses by the names of `GAN_LOSSES`, NaN for those that have no part in training.
+
+        `seen` are the images as the discriminator sees them.
+        """
         config, losses = self.config, dict.fromkeys(GAN_LOSSES, _nothing(fake))
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-        fake_logits = None if self.discriminator is None else self.discriminator(fake)
+        fake_logits = None if self.discriminator is None else self.discriminator(seen)
         if not any((config.lambda_e, config.lambda_d, config.lambda_s, config.lambda_bn)) and fake_logits is not None:
             adversarial = generator_loss(fake_logits)  # a plain DCGAN: the classifier need not be run
             return losses | {"g_loss": adversarial, "adversarial": adversarial}

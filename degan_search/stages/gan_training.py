@@ -21,6 +21,8 @@ from degan_search.training.loop import DivergedError
 
 COLLAPSED = 1e-3
 """Spread (see `GanProgress`) below which the generator is taken to make one image only."""
+INSTANCE_NOISE, QUIET_SIZE = 0.3, 32
+"""Deviation of `gan.instance_noise` where it is not said, and the images' size up to which it is 0 then."""
 REPORTS = 50
 """Reports over the whole training, evenly spaced."""
 
@@ -69,6 +71,9 @@ class GanTraining:
         self.order_rng = context.generator("gan", "images")
         self.noise_rng = context.generator("gan", "noise")
         self.dropout_rng = context.generator("gan", "dropout")
+        self.instance_rng = context.generator("gan", "instance noise")
+        given, side = gan.config.instance_noise, max(proxy.shape[2:])
+        self.instance_noise = given if given is not None else INSTANCE_NOISE * (side > QUIET_SIZE)
         self.order = IndexBatches(len(proxy), size, self.order_rng)
         for network in gan.networks().values():
             network.train()
@@ -90,7 +95,8 @@ class GanTraining:
         """
         real = normalise(self.proxy[next(self.order)]).contiguous(memory_format=torch.channels_last)
         size, device = (len(real), self.gan.config.latent, 1, 1), real.device
-        losses = self.run_step(real, torch.randn(size, generator=self.noise_rng, device=device))
+        z = torch.randn(size, generator=self.noise_rng, device=device)
+        losses = self.run_step(real, z, *self._instance_noise(real))
         self.steps_done += 1
         every = max(1, self.steps // REPORTS)
         if self.steps_done % every and not self.done and self.steps_done not in self.report_at:
@@ -99,6 +105,14 @@ class GanTraining:
         progress = GanProgress(self.steps_done, self.steps, dict(zip(GAN_LOSSES, values, strict=True)), spread)
         check(progress, self.gan.discriminator is not None)
         return progress
+
+    def _instance_noise(self, real: Tensor) -> tuple[Tensor, ...]:
+        """Return the noise on the images that the discriminator sees in this step, if there is any."""
+        deviation = self.instance_noise * (1 - self.steps_done / self.steps)
+        if not deviation or self.gan.discriminator is None:
+            return ()
+        noise = torch.randn(2, *real.shape, generator=self.instance_rng, device=real.device)
+        return (noise.mul_(deviation),)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the networks with their optimisers, the count of steps, what is left of the pass, and the streams."""
@@ -109,6 +123,7 @@ class GanTraining:
             "order_rng": self.order_rng.get_state(),
             "noise_rng": self.noise_rng.get_state(),
             "dropout_rng": self.dropout_rng.get_state(),
+            "instance_rng": self.instance_rng.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -119,6 +134,7 @@ class GanTraining:
         self.order_rng.set_state(state["order_rng"])
         self.noise_rng.set_state(state["noise_rng"])
         self.dropout_rng.set_state(state["dropout_rng"])
+        self.instance_rng.set_state(state["instance_rng"])
         self.run_step = self.gan.accelerated(self.accelerate)  # a recording would use the tensors from before loading
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -20,7 +21,7 @@ from degan_search.networks.takes import generated_size, student_input, teacher_i
 from degan_search.search.planning.cost_model import CostModel
 from degan_search.search.planning.stretches import Prior
 from degan_search.search.run.jobs import Kind
-from degan_search.search.space.cell import cells
+from degan_search.search.space.cell import Cell, cells
 from degan_search.search.space.schema import Space
 from degan_search.settings import lengths
 from degan_search.settings.lengths import distill_config
@@ -41,7 +42,8 @@ from degan_search.training.context import Context
 from degan_search.training.loop import ENDLESS, LR_FACTORS
 from degan_search.training.losses import distillation_loss
 
-SAMPLE_BATCH = 16
+SAMPLE_BATCH = 32
+WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
 CLASSES = 10
 """Of networks that are timed: their number hardly counts."""
 REPEATS = 3
@@ -59,9 +61,16 @@ def sweep_seconds(
     totals = [0.0, 0.0]
     for cell in cells(space):
         runs = cell.trials() + (len(space.finals.seeds) if space.finals else 0)
-        for index, seconds in enumerate(trial_seconds(cell.example(), data_dir, device, threads)):
+        for index, seconds in enumerate(trial_seconds(_typical(cell), data_dir, device, threads)):
             totals[index] += runs * seconds / slots
     return totals[0], totals[1]
+
+
+def _typical(cell: Cell) -> TrialConfig:
+    """Return a cell's example with weights above 0 where these vary: without any, a step would not run the teacher."""
+    config = cell.example()
+    weights = {name.removeprefix("gan."): 1.0 for name in cell.varies() if name in WEIGHTS}
+    return config.model_copy(update={"gan": config.gan.model_copy(update=weights)})
 
 
 def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> CostModel:
@@ -69,7 +78,7 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
     priors: dict[Kind, Prior] = {}
     after: list[Kind] = []
     for cell in cells(space):
-        config = cell.example()
+        config = _typical(cell)
         final = config.model_copy(update={"probe": ProbeConfig()})
         priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
         priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
@@ -102,7 +111,7 @@ def _stretches(
         whole = 50_000
     method = METHODS[config.method]
     count = config.count or round(whole * proxies.share(config.proxy))
-    gan_image, distill_image = image_seconds(config.teacher, config.student, config.gan, device, threads)
+    gan_image, distill_image = image_seconds(config.teacher, config.student, timed(config.gan), device, threads)
     rungs: tuple[int, ...] = ()
     before: list[float] = []
     last_seconds = 0.0
@@ -131,14 +140,24 @@ def _steps(config: FitConfig, epoch: int) -> tuple[int, int]:
     return phases * config.patience * epoch, phases * config.epochs * epoch
 
 
+def timed(config: GanConfig) -> GanConfig:
+    """Return a GAN's settings with only what its steps' time depends on, so that equal ones are timed once."""
+    weights = {name: float(value > 0) for name, value in config if name.startswith("lambda_")}
+    return GanConfig(width=config.width, size=config.size, latent=config.latent, **weights)
+
+
 @cache
 def image_seconds(
     teacher: TeacherConfig, student: StudentConfig, gan_config: GanConfig, device: str, threads: int
 ) -> tuple[float, float]:
     """Return seconds per image of a GAN step and of a distillation step."""
     set_up_torch(threads)
+<<<<<<< HEAD
     takes = teacher_input(teacher)
     classes = own_classes(teacher.network) or CLASSES
+=======
+    takes, classes = teacher_input(teacher), own_classes(teacher.network) or CLASSES
+>>>>>>> 43c97f24f38f8a9725a2fa7bbb65e5a0f10d8c58
     frozen = freeze(untrained(teacher.network, classes, teacher.width, takes)).to(device)
     learns = student_input(TrialConfig(teacher=teacher, student=student))
     trained = untrained(student.network, classes, student.width, learns).to(device)
@@ -157,13 +176,13 @@ def image_seconds(
 
 
 def _seconds(act: Callable[[], object], device: str) -> float:
-    act()
-    _wait(device)
-    begun = time.perf_counter()
-    for _ in range(REPEATS):
+    taken = []
+    for _ in range(1 + REPEATS):
+        begun = time.perf_counter()
         act()
-    _wait(device)
-    return (time.perf_counter() - begun) / REPEATS
+        _wait(device)
+        taken.append(time.perf_counter() - begun)
+    return median(taken[1:])  # another program's burst counts little
 
 
 def _wait(device: str) -> None:

@@ -1,0 +1,273 @@
+"""A first space for a teacher without data: a commented file, as large as a time budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from degan_search.search.planning import timed_steps
+from degan_search.search.planning.cost_model import duration
+from degan_search.search.space import file as space_file
+from degan_search.search.space.cell import cells
+from degan_search.search.space.schema import Space
+from degan_search.search.suggest.cell_searcher import CellSearcher
+from degan_search.settings import yaml_text
+from degan_search.settings.trial import StudentConfig, TeacherConfig
+from degan_search.system.errors import UserError
+
+START = 40.0
+"""Seconds that a sweep takes beside its trials: Ray, processes, tables, report."""
+BESIDE = 1.35
+"""What trials side by side, their scores and accuracies take, over the steps timed alone."""
+SHARE = 0.9
+"""Of the time budget that the plan may fill, as steps are timed on a machine that may soon be busier."""
+FEW, MANY = 400, 1200
+"""GAN steps from which on the search is wider."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a sweep is, by the steps of its GANs; the ratios are those of the shipped spaces for 2 cores."""
+
+    steps: int
+
+    @property
+    def batch(self) -> int:
+        """Images of a GAN step."""
+        return 32 if self.steps < MANY else 64
+
+    @property
+    def width(self) -> int:
+        """Of the GAN's networks."""
+        return 16 if self.steps < MANY else 32
+
+    @property
+    def rungs(self) -> list[int]:
+        """GAN steps after which a trial may be stopped."""
+        return [self.steps // 2] if self.steps < 2 * FEW else [self.steps // 4, self.steps // 2]
+
+    @property
+    def probe_steps(self) -> int:
+        """Distillation steps at a rung."""
+        return min(500, self.steps * 3 // 8)
+
+    @property
+    def distill_steps(self) -> int:
+        """Of every student."""
+        return 2 * self.steps
+
+    @property
+    def bank_steps(self) -> int:
+        """GAN steps of each of the bank's generators."""
+        return max(50, self.steps * 3 // 8)
+
+    @property
+    def trials(self) -> int:
+        """Search trials of each cell with weights."""
+        return 4 if self.steps < 200 else 5 if self.steps < FEW else 8 if self.steps < MANY else 16
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the final runs."""
+        return [1, 2] if self.steps < FEW else [1, 2, 3]
+
+    @property
+    def methods(self) -> list[str]:
+        """Of the table."""
+        return ["proxy", "degan"] if self.steps < FEW else ["proxy", "dcgan", "degan"]
+
+    @property
+    def count(self) -> int:
+        """Proxy images at most."""
+        return min(10_000, max(2000, 32 * self.steps))
+
+
+SIZES = tuple(Size(steps) for steps in (100, 150, 200, 250, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 5000))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the space is for: the teacher, the student, and the proxies with their numbers of images, if known."""
+
+    teacher: TeacherConfig
+    student: StudentConfig
+    proxies: Sequence[tuple[str, int | None]]
+    gan_size: int
+    command: str
+    """That was given."""
+    image_seconds: float = 0.0
+    """To load an image."""
+
+    def batch(self, most: int) -> int:
+        """Return a batch of at most so many images that the smallest proxy fills, a fifth of it held out."""
+        known = [count for _, count in self.proxies if count is not None]
+        return min(most, 2 ** (max(2, min(known) * 4 // 5).bit_length() - 1)) if known else most
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A space's text, and how long its sweep should take, in seconds."""
+
+    text: str
+    space: Space
+    size: Size
+    seconds: float
+
+
+def fitted(
+    wanted: Wanted, budget: float, slots: int, data_dir: Path | None = None, device: str = "cpu", threads: int = 1
+) -> Fitted:
+    """Return the largest space whose whole sweep should fit into a time budget on this machine, by timed steps.
+
+    As many trials are expected to stop early as when scores come in random order.
+
+    Args:
+        wanted: what it is for.
+        budget: seconds.
+        slots: trials at a time.
+        data_dir: folder of the image sets.
+        device: where trials run.
+        threads: of each trial.
+
+    Raises:
+        UserError: not even the smallest fits; says what it takes.
+    """
+    found = None
+    for size in SIZES:
+        text = text_of(wanted, size)
+        what = "the space of init"
+        space = space_file.parsed(yaml_text.parse(text, what), what)
+        seconds = _seconds(wanted, size, space, slots, data_dir, device, threads)
+        if seconds > SHARE * budget:
+            if found is None:
+                raise UserError(
+                    f"--budget {duration(budget)} is too short: the smallest sweep of this teacher would take about "
+                    f"{duration(seconds / SHARE)} here; give more, fewer proxies, or a smaller --size"
+                )
+            break
+        found = Fitted(text, space, size, seconds)
+    assert found
+    return found
+
+
+def _seconds(
+    wanted: Wanted, size: Size, space: Space, slots: int, data_dir: Path | None, device: str, threads: int
+) -> float:
+    """Return how long a whole sweep should take: its trials, the bank's generators, and reading images."""
+    cost = timed_steps.cost_model(space, data_dir, device, threads)
+    cost.set_slots(slots)
+    search = CellSearcher(cells(space))
+    trials = cost.left(search.waiting(search.trials), 0.0) + cost.left_after()
+    example = cells(space)[-1].example()
+    gan_image, distill_image = timed_steps.image_seconds(
+        wanted.teacher,
+        wanted.student,
+        timed_steps.timed(example.gan.model_copy(update={"lambda_e": 1.0, "lambda_d": 1.0})),
+        device,
+        threads,
+    )
+    generators = len(example.bank.generators) * gan_image * wanted.batch(size.batch) * size.bank_steps / slots
+    images = sum(min(size.count, count or size.count) for _, count in wanted.proxies)
+    reading = images * (wanted.image_seconds + distill_image / 3)
+    return START + reading + BESIDE * (trials + len(wanted.proxies) * generators)
+
+
+def text_of(wanted: Wanted, size: Size) -> str:
+    """Return the space file: YAML with comments."""
+    teacher = wanted.teacher.model_dump(mode="json", exclude_defaults=True)
+    if wanted.teacher.path == wanted.teacher.network:  # an ONNX file is both
+        teacher.pop("path")
+    if "classes" in teacher and "\n" in teacher["classes"]:
+        teacher["classes"] = teacher["classes"].split("\n")
+    student = wanted.student.model_dump(mode="json", exclude_defaults=True)
+    names = [name for name, _ in wanted.proxies]
+    large = [name for name, count in wanted.proxies if count is None or count > size.count]
+    every = len(large) == len(names)
+    count = f"\n  count: {size.count}  # images of each proxy; more take longer to load" if every else ""
+    some = "".join(_of_one(name, size.count) for name in large) if not every else ""
+    listed = "\n".join(f"    {key}: {_value(value)}{_about(key)}" for key, value in teacher.items())
+    return TEXT.format(
+        command=wanted.command,
+        count=count,
+        teacher=listed,
+        student=_value(student),
+        gan_size=wanted.gan_size,
+        size=size,
+        batch=wanted.batch(size.batch),
+        image_batch=wanted.batch(64),
+        steps=size.distill_steps,
+        score_every=min(200, size.distill_steps // 2),
+        proxies=_value(names),
+        some=some,
+        methods=_value(size.methods),
+    )
+
+
+def _of_one(name: str, count: int) -> str:
+    return (
+        f"\n  - if: {{proxy: {_value([name])[1:-1]}}}"
+        f"\n    trial: {{count: {count}}}  # of its images; more take longer to load"
+    )
+
+
+def _about(key: str) -> str:
+    about = {
+        "network": "what builds the network",
+        "path": "its weights",
+        "classes": "names of classes, a text file, or how many there are",
+        "check": "a few labelled images, to measure on; nothing is trained or chosen by them",
+        "trusted": "lets TorchScript run its program",
+    }.get(key)
+    return f"  # {about}" if about else ""
+
+
+def _value(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+TEXT = """\
+# Made by: {command}
+# Run it with `degan-search sweep THIS_FILE`, from the same folder: paths are as they were given.
+description: A first sweep, of a size that fits the time budget of init.
+trial:{count}
+  teacher:
+{teacher}
+  # The network that is distilled. Any that docs/networks.md names; a smaller input is {{..., input: {{size: 32}}}}.
+  student: {student}
+  # The GAN: more steps and a larger width give better images and take longer.
+  gan: {{size: {gan_size}, width: {size.width}, steps: {size.steps}, batch_size: {batch}, batch_of: used, lr: 0.0005}}
+  # How long students are distilled, from generated images and, for the method `proxy`, from the proxy itself.
+  distill: {{steps: {steps}, steps_per_epoch: {score_every}, score_images: 1024, pool_refresh: 0.25}}
+  distill_images: {{steps: {steps}, steps_per_epoch: {score_every}, batch_size: {image_batch}, batch_of: used}}
+  # After these GAN steps a short distillation gives a first score; the worse half of the trials stops there.
+  probe: {{at: {size.rungs}, steps: {size.probe_steps}}}
+  # The images on which all students are compared with the teacher: held-out proxy images, and those of three GANs.
+  bank: {{steps: {size.bank_steps}}}
+# The table: each proxy with each method has its own search. `proxy` distils from the proxy images themselves, `dcgan`
+# from a GAN without the teacher's losses, `degan` from one with them.
+cells:
+  proxy: {proxies}
+  method: {methods}
+when:{some}
+  - if: {{method: degan}}
+    parameters:  # the weights of the teacher's two losses, which are searched: 0, or between these
+      gan.lambda_e: {{zero_or_log: [0.01, 10]}}
+      gan.lambda_d: {{zero_or_log: [0.1, 50]}}
+# Points that are tried first. The second is the released code's; (1, 5) and (1, 10) did best in our own sweeps.
+first:
+  - {{gan.lambda_e: 0, gan.lambda_d: 0}}
+  - {{gan.lambda_e: 0, gan.lambda_d: 5}}
+  - {{gan.lambda_e: 1, gan.lambda_d: 5}}
+  - {{gan.lambda_e: 1, gan.lambda_d: 10}}
+  - {{gan.lambda_e: 5, gan.lambda_d: 20}}
+search: {{sampler: tpe, trials: {size.trials}}}  # for each proxy; `sweep --budget 2h` chooses the number by the time
+asha: {{reduction_factor: 2}}
+finals: {{seeds: {size.seeds}}}  # the best of each proxy and method is run again with these seeds
+"""
+"""What `text_of` fills in."""

@@ -1,0 +1,70 @@
+"""A first space: a file that loads, says what it is for, and grows with the time budget."""
+
+import pytest
+import yaml
+
+from degan_search.search.planning import first_space, timed_steps
+from degan_search.search.planning.first_space import SIZES, Wanted, fitted, text_of
+from degan_search.search.space import file as space_file
+from degan_search.search.space.cell import cells
+from degan_search.settings.trial import StudentConfig, TeacherConfig
+from degan_search.system.errors import UserError
+
+CALL = "degan-search init --teacher 'net.py:build?{a}'  # x"
+
+
+def wanted(**changes):
+    given = {
+        "teacher": TeacherConfig(network="lenet", width=4, path="w.pt", classes=["a", "b: c", "d"]),
+        "student": StudentConfig(network="lenet_half"),
+        "proxies": [("photos", 10_000), ("glyphs/[K-Z]", 16_000)],
+        "gan_size": 32,
+        "command": CALL,
+    }
+    return Wanted(**given | changes)
+
+
+@pytest.fixture(autouse=True)
+def steps(monkeypatch):
+    """A millisecond for each image of a step."""
+    monkeypatch.setattr(timed_steps, "image_seconds", lambda *given: (0.001, 0.001))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size.steps))
+def test_every_size_is_a_space(size, tmp_path):
+    file = tmp_path / "first.yaml"
+    file.write_text(text_of(wanted(), size))
+    space = space_file.load(file)
+    assert file.read_text().startswith(f"# Made by: {CALL}\n")
+    assert space.trial["teacher"]["classes"] == ["a", "b: c", "d"]
+    for cell in cells(space):
+        config = cell.example()
+        assert config.teacher == wanted().teacher
+        assert config.student == wanted().student
+        assert (config.gan.steps, config.gan.size) == (size.steps, 32)
+        assert (config.count is None) == (size.count >= 10_000 and config.proxy == "photos")
+        assert set(cell.varies()) == ({"gan.lambda_e", "gan.lambda_d"} if config.method == "degan" else set())
+
+
+def test_a_small_proxy_is_taken_whole(tmp_path):
+    text = text_of(wanted(proxies=[("photos", 10_000), ("digits", 1437)]), SIZES[0])
+    counts = {cell.example().proxy: cell.example().count for cell in cells(space_file.parsed(yaml.safe_load(text), ""))}
+    assert counts == {"photos": SIZES[0].count, "digits": None}
+
+
+def test_grows_with_the_budget():
+    budgets = (600, 3600, 10**7)
+    found = [fitted(wanted(), budget, 2) for budget in budgets]
+    assert [one.size.steps for one in found] == sorted({one.size.steps for one in found})
+    assert found[-1].size == SIZES[-1]
+    for one, budget in zip(found, budgets, strict=True):
+        assert first_space.START < one.seconds <= first_space.SHARE * budget
+
+
+def test_more_slots_take_less_time():
+    assert fitted(wanted(), 3600, 8).size.steps > fitted(wanted(), 3600, 1).size.steps
+
+
+def test_refuses_a_budget_too_short_and_says_what_fits():
+    with pytest.raises(UserError, match=r"--budget 60 s is too short: the smallest .* about \d+ min"):
+        fitted(wanted(), 60, 1)
