@@ -30,7 +30,6 @@ from degan_search.training.losses import (
     generator_loss,
 )
 
-
 Images2 = Float[Tensor, "2 n c h w"]
 
 

@@ -152,12 +152,7 @@ def image_seconds(
 ) -> tuple[float, float]:
     """Return seconds per image of a GAN step and of a distillation step."""
     set_up_torch(threads)
-<<<<<<< HEAD
-    takes = teacher_input(teacher)
-    classes = own_classes(teacher.network) or CLASSES
-=======
     takes, classes = teacher_input(teacher), own_classes(teacher.network) or CLASSES
->>>>>>> 43c97f24f38f8a9725a2fa7bbb65e5a0f10d8c58
     frozen = freeze(untrained(teacher.network, classes, teacher.width, takes)).to(device)
     learns = student_input(TrialConfig(teacher=teacher, student=student))
     trained = untrained(student.network, classes, student.width, learns).to(device)
