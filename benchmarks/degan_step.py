@@ -77,7 +77,7 @@ def contiguous(gan: Gan) -> None:
         assert model is not None
         model.to(memory_format=torch.contiguous_format)
     step = gan.step
-    gan.step = lambda real, z: step(real.contiguous(), z)  # type: ignore[method-assign]
+    gan.step = lambda real, z, noise=None: step(real.contiguous(), z, noise)  # type: ignore[method-assign]
 
 
 def plain_adam(gan: Gan) -> None:

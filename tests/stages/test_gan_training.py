@@ -104,3 +104,30 @@ def test_losses_that_are_not_finite_are_refused(network):
     next(getattr(gan, network).parameters()).data.fill_(math.nan)
     with pytest.raises(DivergedError, match="not finite at step 1"):
         list(progress_of(GanTraining(gan, proxy_images(), 20, Context(0))))
+
+
+def test_large_images_are_seen_through_noise_that_falls_to_nothing():
+    """Up to 32x32 pixels the paper's step has no noise; above, the discriminator sees real and generated images noisy."""
+
+    def noises(side, given=None):
+        settings = config(lambda_d=0.0, batch_of="used", steps=4, instance_noise=given)
+        gan = build(settings, (1, side, side), freeze(make_teacher()), Context(0), True)
+        images = torch.zeros(20, 1, side, side, dtype=torch.uint8)
+        training = GanTraining(gan, images, 20, Context(0))
+        seen = []
+        step = training.run_step
+
+        def run_step(real, z, *noise):
+            seen.append([float(one.std()) for one in noise])
+            return step(real, z, *noise)
+
+        training.run_step = run_step
+        while not training.done:
+            training.step()
+        return seen
+
+    assert noises(32) == noises(64, 0.0) == [[]] * 4
+    for side, given, first in ((64, None, gan_training.INSTANCE_NOISE), (32, 0.8, 0.8)):
+        assert [one for (one,) in noises(side, given)] == pytest.approx(
+            [first * (1 - done / 4) for done in range(4)], rel=0.1
+        )
