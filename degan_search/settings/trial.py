@@ -150,9 +150,9 @@ class GanConfig(Model):
     """Height and width of the images that it makes; None: the largest power of two that the teacher's input holds, at
     most 128. The networks' own sizes may differ: images are resized on their way to them."""
     instance_noise: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Not the paper's: deviation of the noise on what the discriminator sees, real and generated images, at the first step
-    (Sønderby et al. 2017); it falls to 0 at the last. None: 0 up to 32x32 pixels; 0.3 above, where without it the
-    discriminator wins at once (docs/results/2026-11-28-gan-size.md)."""
+    """Not the paper's: deviation of the noise on all images that the discriminator sees, at the first step (Sønderby et
+    al. 2017); it falls to 0 at the last. None: 0 up to 32x32 pixels; 0.3 above, where without it the discriminator wins
+    at once (docs/results/2026-11-28-gan-size.md)."""
     latent: Annotated[int, Field(ge=1, le=4096)] = 100
     batch_size: Annotated[int, Field(ge=2, le=2**16)] = 2048
     batch_of: Literal["used", "set"] = "set"

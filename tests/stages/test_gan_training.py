@@ -107,7 +107,7 @@ def test_losses_that_are_not_finite_are_refused(network):
 
 
 def test_large_images_are_seen_through_noise_that_falls_to_nothing():
-    """Up to 32x32 pixels the paper's step has no noise; above, the discriminator sees real and generated images noisy."""
+    """Up to 32x32 pixels the paper's step has no noise."""
 
     def noises(side, given=None):
         settings = config(lambda_d=0.0, batch_of="used", steps=4, instance_noise=given)
