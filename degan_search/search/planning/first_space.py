@@ -25,6 +25,8 @@ BESIDE = 1.35
 """What trials side by side, their scores and accuracies take, over the steps timed alone."""
 SHARE = 0.9
 """Of the time budget that the plan may fill, as steps are timed on a machine that may soon be busier."""
+QUICK = 32
+"""Height and width of generated images in shorter sweeps: larger ones take several times the steps to look like any."""
 FEW, MANY = 400, 1200
 """GAN steps from which on the search is wider."""
 
@@ -195,7 +197,7 @@ def text_of(wanted: Wanted, size: Size) -> str:
         count=count,
         teacher=listed,
         student=_value(student),
-        gan_size=wanted.gan_size,
+        gan_size=min(wanted.gan_size, QUICK) if size.steps < MANY else wanted.gan_size,
         size=size,
         batch=wanted.batch(size.batch),
         image_batch=wanted.batch(64),
@@ -240,7 +242,7 @@ trial:{count}
 {teacher}
   # The network that is distilled. Any that docs/networks.md names; a smaller input is {{..., input: {{size: 32}}}}.
   student: {student}
-  # The GAN: more steps and a larger width give better images and take longer.
+  # The GAN: more steps, a larger width and a larger size give better images and take longer.
   gan: {{size: {gan_size}, width: {size.width}, steps: {size.steps}, batch_size: {batch}, batch_of: used, lr: 0.0005}}
   # How long students are distilled, from generated images and, for the method `proxy`, from the proxy itself.
   distill: {{steps: {steps}, steps_per_epoch: {score_every}, score_images: 1024, pool_refresh: 0.25}}
