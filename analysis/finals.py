@@ -23,7 +23,7 @@ from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
 from degan_search.system.whole_files import write_bytes
 
-COLUMNS = ["dataset", "proxy", "count", "method", "lambda_e", "lambda_d", "gan_steps", "distill_steps"]
+COLUMNS = ["dataset", "proxy", "count", "method", "combined", "lambda_e", "lambda_d", "gan_steps", "distill_steps"]
 COLUMNS += ["accuracy", "low", "high", "n", "difference", "difference_low", "difference_high", "p", "pairs"]
 COLUMNS += ["score", "teacher", "chosen", "agreement", "judged_by", *CHECK]
 ACCURACY = "test_accuracy"
@@ -73,7 +73,9 @@ def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -
     shown = pd.DataFrame(
         {
             "proxy": table["proxy"],
-            "method": table["method"] + table["chosen"].map({True: " (chosen)", False: ""}),
+            "method": table["method"]
+            + table["chosen"].map({True: " (chosen)", False: ""})
+            + table["combined"].map(" ({})".format, na_action="ignore").fillna(""),
             "lambda_e, lambda_d": [_weights(row) for row in table.to_dict("records")],
             "GAN steps": table["gan_steps"].map("{:.0f}".format),
             "distillation steps": table["distill_steps"].map("{:.0f}".format),
@@ -159,6 +161,7 @@ def _row(rows: pd.DataFrame) -> dict[str, Any]:
     about |= {"dataset": first["config_teacher_dataset"], "count": first["config_count"]}
     if about["method"] in TUNED:
         about |= {name: first[f"config_gan_{name}"] for name in ("lambda_e", "lambda_d")}
+    about["combined"] = _combined(config_of(first))
     about |= {name: rows[name].mean() for name in ("gan_steps", "distill_steps", "score")}
     return about | {
         "accuracy": mean["mean"] if measure == ACCURACY else nan,
@@ -177,6 +180,15 @@ def _measure(rows: pd.DataFrame) -> str:
     """Return the column by which these runs are compared: test accuracy, or without true data an agreement."""
     first = rows.iloc[0]
     return judged_by(first["config_objective"]) if pd.isna(first["config_teacher_dataset"]) else ACCURACY
+
+
+def _combined(config: TrialConfig) -> str | None:
+    """Return what tells students of several generators apart, such as `4, balanced`; None for every other method."""
+    if not config.combine.members:
+        return None
+    parts = [str(len(config.combine.members)), *(["balanced"] if config.combine.balance else [])]
+    parts += [f"{config.distill.mix_proxy:.0%} proxy images"] if config.distill.mix_proxy else []
+    return ", ".join(parts)
 
 
 def _difference(chosen: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:

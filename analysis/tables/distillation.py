@@ -122,7 +122,7 @@ def _cell(trials: pd.DataFrame, method: str, objective: str, without_true_data: 
     chosen = cells.choose(trials, objective)
     runs = chosen.runs
     weighted = method in TUNED and len(runs)
-    by_steps = method in METHODS and (METHODS[method].generates or METHODS[method].matched)
+    by_steps = method in METHODS and (METHODS[method].from_generators or METHODS[method].matched)
     measured_on = chosen.measured_on
     return {
         **(cells.agreed(runs, measured_on, objective) if without_true_data else cells.measured(runs, measured_on)),

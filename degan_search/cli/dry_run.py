@@ -30,6 +30,7 @@ def describe(
     from degan_search.search.space import check
     from degan_search.search.space import file as space_file
     from degan_search.search.space.cell import cells, fewer_points
+    from degan_search.search.space.combined import combined_cells, combined_label
     from degan_search.system import cpus
 
     check.check_numbers(space, data_dir)
@@ -46,14 +47,17 @@ def describe(
             f"method {example.method}, {networks}; varies {varies}; "
             f"{cell.trials()} search trials, {finals} final runs\n"
         )
+    combined = combined_cells(space)
+    for cell in combined:
+        sys.stdout.write(f"{combined_label(cell)}: best generators of {cell.label} together; {finals} final runs\n")
     sys.stdout.writelines(f"{line}\n" for line in fewer_points(all_cells))
     slots = max_concurrent or max(1, cpus.usable() // cpus_per_trial)
-    search = sum(cell.trials() for cell in all_cells)
+    search, final = sum(cell.trials() for cell in all_cells), finals * (len(all_cells) + len(combined))
     fewest, most = map(duration, timed_steps.sweep_seconds(space, slots, data_dir, "cpu", cpus_per_trial))
     span = fewest if fewest == most else f"{fewest} to {most}, as patience decides,"
     sys.stdout.write(
-        f"\n{search} search trials and {finals * len(all_cells)} final runs in {len(all_cells)} cells: about {span} on "
-        f"{slots} slots of this machine's CPU if no trial stopped early (a few steps timed and scaled; the teacher "
+        f"\n{search} search trials and {final} final runs in {len(all_cells)} cells: about {span} "
+        f"on {slots} slots of this machine's CPU if no trial stopped early (a few steps timed and scaled; the teacher "
         f"and reading images apart).\n"
     )
     if time_budget:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from degan_search.api import stored
 from degan_search.cli.app import DataDir, console, shows_errors
 from degan_search.cli.options import Given, run_options
 from degan_search.cli.trial import change
+
+if TYPE_CHECKING:
+    from degan_search.settings.combine import Combine
 
 
 @shows_errors
@@ -32,6 +35,13 @@ def finals(
         str | None,
         typer.Option(help="By comma, methods without weights; '' for none. By default those of the task."),
     ] = None,
+    combine: Annotated[
+        int, typer.Option(help="Also a student of so many of the best generators together, such as 4; 0 for none.")
+    ] = 0,
+    balance: Annotated[
+        bool, typer.Option(help="With --combine: as many images of each of the teacher's classes.")
+    ] = False,
+    share: Annotated[float, typer.Option(help="With --combine: share of proxy images in each batch.")] = 0.0,
     compare_only: Annotated[bool, typer.Option(help="Run nothing: compare the final runs that are there.")] = False,
     storage: Annotated[Path | None, typer.Option(help="Where the teacher is kept; beside the run.")] = None,
     data_dir: DataDir = None,
@@ -52,7 +62,8 @@ def finals(
 
         names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for text in set_ or [] for key, value in change(text).items()}
-        request = Request(top, grouping(per), seeds, by, lengths, changes, names)
+        together = _combine(combine, balance, share)
+        request = Request(top, grouping(per), seeds, by, lengths, changes, names, together)
         # The run's whole path as its name, as it may lie outside the storage.
         options = given.options(storage=storage or run.resolve().parent, name=str(run.resolve()), data_dir=data_dir)
         run_finals(request, options, console)
@@ -60,3 +71,16 @@ def finals(
     save(table, run)
     console.print(render(table), highlight=False, markup=False, soft_wrap=True)
     console.print(f"Written: {run / 'finals.csv'}, {run / 'finals.md'}", highlight=False, soft_wrap=True)
+
+
+def _combine(members: int, balance: bool, share: float) -> Combine | None:
+    """Return what --combine and its options ask for."""
+    from degan_search.settings.combine import Combine
+    from degan_search.settings.resolve import parse
+    from degan_search.system.errors import UserError
+
+    if members:
+        return parse(Combine, {"members": members, "balance": balance, "share": share}, "--combine")
+    if balance or share:
+        raise UserError("--balance and --share are of --combine: say how many generators, such as --combine 4")
+    return None

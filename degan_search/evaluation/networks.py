@@ -12,6 +12,7 @@ from torch import nn
 from degan_search import ledger
 from degan_search.ledger.columns import State
 from degan_search.networks.dcgan import build_generator
+from degan_search.networks.mixture import Mixture
 from degan_search.networks.takes import generated_size, student_input, teacher_input, untrained
 from degan_search.settings.trial import TrialConfig
 from degan_search.system import untrusted
@@ -76,9 +77,12 @@ def load_generator(run: Path, trial_id: str, config: TrialConfig) -> nn.Module:
     Raises:
         UserError: its file is missing (methods that distil from images have none), broken or another network's.
     """
-    takes = teacher_input(config.teacher)
-    model = build_generator(takes.channels, config.gan.width, config.gan.latent, generated_size(config.gan, takes))
-    return _filled(model, _file(run, trial_id, "generator"), trial_id)
+    takes, parts = teacher_input(config.teacher), len(config.combine.members)
+    made = [
+        build_generator(takes.channels, config.gan.width, config.gan.latent, generated_size(config.gan, takes))
+        for _ in range(max(1, parts))
+    ]
+    return _filled(Mixture(made) if parts else made[0], _file(run, trial_id, "generator"), trial_id)
 
 
 def _file(run: Path, trial_id: str, network: str) -> Path:

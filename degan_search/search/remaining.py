@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from degan_search.search.run.jobs import Job
 from degan_search.search.run.outbox import Outbox
 from degan_search.search.run.results import Curve
 from degan_search.search.space.cell import Cell
+from degan_search.search.space.combined import combined_label, combines
 from degan_search.search.space.schema import FinalsConfig, Space
 from degan_search.search.suggest.asha import Rungs
 from degan_search.search.suggest.cell_searcher import CellSearcher, Past
@@ -24,6 +26,7 @@ from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.workers import checkpoints
 from degan_search.search.workers.slots import trials_per_process
 from degan_search.selection import choose
+from degan_search.selection.members import combined_config
 from degan_search.settings.resolve import stable_hash, trial_config
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
@@ -66,8 +69,14 @@ def remaining_finals(cells: list[Cell], finals: FinalsConfig, run: Run, retry_fa
     again = {job.id for job in begun.values()}
     done = set(frame.loc[(frame["phase"] == Phase.FINAL) & ~frame["trial_id"].isin(again), "config_hash"])
     number = itertools.count(jobs.next_number(run.folder, known, frame, Phase.FINAL))
-    left = []
-    for wanted in final_jobs(cells, frame, finals):
+    left, wanted_jobs = [], final_jobs(cells, frame, finals, run.folder)
+    for cell in filter(combines, cells) if finals.combine else ():
+        if (label := combined_label(cell)) not in {wanted.cell for wanted in wanted_jobs}:
+            said = (
+                f"{label}: fewer than two generators of the search are there, so no student learns from them together"
+            )
+            run.console.print(said, highlight=False, markup=False, soft_wrap=True)
+    for wanted in wanted_jobs:
         name = stable_hash(wanted.config)
         if name in begun:
             left.append(begun[name])
@@ -84,17 +93,34 @@ def read_jobs(run: Run) -> dict[str, Job]:
     return known
 
 
-def final_jobs(cells: list[Cell], frame: pd.DataFrame, finals: FinalsConfig) -> list[Job]:
-    """Return the final runs: each cell's chosen configuration with each seed.
+def final_jobs(cells: list[Cell], frame: pd.DataFrame, finals: FinalsConfig, folder: Path) -> list[Job]:
+    """Return the final runs with each seed: each cell's chosen configuration, and `finals.combine`'s students.
 
-    A cell whose trials all failed has none.
+    A cell whose trials all failed has none. The generators that are combined lie in the run's `folder`.
     """
-    picked = [(cell, found) for cell in cells if (found := chosen(cell, frame, finals.by))]
+    picked = [(cell.label, *found) for cell in cells if (found := chosen(cell, frame, finals.by))]
+    for cell in filter(combines, cells) if finals.combine else ():
+        if found := combined_of(cell, frame, finals, folder):
+            picked.append((combined_label(cell), *found))
     made: list[Job] = []
-    for seed, (cell, (config, by)) in itertools.product(finals.seeds, picked):
+    for seed, (label, config, by) in itertools.product(finals.seeds, picked):
         final = trial_config(config.model_dump(mode="json"), {"seed": seed, "probe.at": []})
-        made.append(jobs.new_job(Phase.FINAL, len(made), cell.label, final, by))
+        made.append(jobs.new_job(Phase.FINAL, len(made), label, final, by))
     return made
+
+
+def combined_of(
+    cell: Cell, frame: pd.DataFrame, finals: FinalsConfig, folder: Path
+) -> tuple[TrialConfig, str | None] | None:
+    """Return the configuration of a cell's combined student and the measure that chose its generators.
+
+    None: fewer than two generators are there.
+    """
+    assert finals.combine, "it is asked for"
+    trials = frame[frame["cell"] == cell.label]
+    measure = choose.chosen_by(trials, finals.by)
+    config = combined_config(trials, measure, finals.combine, folder)
+    return (config, measure) if config else None
 
 
 def chosen(cell: Cell, frame: pd.DataFrame, by: str | None) -> tuple[TrialConfig, str | None] | None:

@@ -34,7 +34,7 @@ PROBE_SETTINGS = {"optimiser": "adam", "augment": False, "weight_decay": 0.0, "m
 def distill_config(config: TrialConfig) -> DistillConfig:
     """Return a trial's settings of distillation: from a generator, or as the released code distils from images."""
     method = METHODS[config.method]
-    return config.distill if method.generates or method.matched else config.distill_images
+    return config.distill if method.from_generators or method.matched else config.distill_images
 
 
 def probe_config(config: TrialConfig) -> DistillConfig:

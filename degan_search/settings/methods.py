@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from degan_search.settings.combine import Combine, CombineConfig
 from degan_search.settings.trial import IncrementalConfig, StudentConfig, TrialConfig, ZskdConfig
 from degan_search.system.errors import UserError, close_matches
 
@@ -12,7 +14,7 @@ Rule = Literal["all", "new_outputs", "sigmoid"]
 """What is trained, and how. `all`: everything, by cross-entropy, over old and new classes where nothing is distilled
 (finetuning), else over the new ones (proxy, DeGAN). `new_outputs`: the last layer's new rows alone (fixed
 representation). `sigmoid`: everything, each class by a sigmoid of its own (LwF.MC as Rebuffi et al. 2017 train it)."""
-Source = Literal["generator", "proxy", "true", "few_true", "zskd", "nothing"]
+Source = Literal["generator", "proxy", "true", "few_true", "zskd", "members", "nothing"]
 UNTUNED = {"lambda_e": 0.0, "lambda_d": 0.0, "lambda_s": 0.0, "lambda_bn": 0.0}
 """The GAN's weights in methods that tune none."""
 
@@ -22,7 +24,8 @@ class Method:
     """What a method distils from, and how."""
 
     source: Source
-    """`generator`: a GAN's images; `few_true`: some true images of each class; `zskd`: images made from the teacher."""
+    """`generator`: a GAN's images; `few_true`: some true images of each class; `zskd`: images made from the teacher;
+    `members`: the images of a search's best generators together."""
     tuned: bool = False
     """Whether the GAN's lambdas count; else all are 0."""
     adversarial: bool = True
@@ -38,6 +41,11 @@ class Method:
     def generates(self) -> bool:
         """Whether it trains a generator."""
         return self.source == "generator"
+
+    @property
+    def from_generators(self) -> bool:
+        """Whether the student learns from the images of one generator or of several."""
+        return self.source in ("generator", "members")
 
 
 METHODS: dict[str, Method] = {
@@ -56,8 +64,10 @@ METHODS: dict[str, Method] = {
     "dcgan": Method("generator", rule="all"),
     "degan": Method("generator", tuned=True, rule="all"),
     "extended": Method("generator", tuned=True, rule="all"),
+    "combined": Method("members"),
 }
 """In the order of tables. `extended` is `degan` with the settings that are not the paper's, for a row of its own."""
+COMBINED = "combined"
 WITHOUT_PROXY = tuple(name for name, method in METHODS.items() if method.source in ("true", "few_true", "zskd"))
 """Methods that use no proxy, so that their results are the same for every one."""
 TUNED = tuple(name for name, method in METHODS.items() if method.tuned)
@@ -92,7 +102,8 @@ def normalised(config: TrialConfig) -> TrialConfig:
     changes: dict[str, object] = {}
     if not method.tuned:
         changes["gan"] = config.gan.model_copy(update=UNTUNED)
-        changes["distill"] = config.distill.model_copy(update={"mix_proxy": defaults.distill.mix_proxy})
+        if method.source != "members":
+            changes["distill"] = config.distill.model_copy(update={"mix_proxy": defaults.distill.mix_proxy})
     if incremental:
         changes["student"] = StudentConfig(network=config.teacher.network, width=config.teacher.width)
     else:
@@ -101,4 +112,25 @@ def normalised(config: TrialConfig) -> TrialConfig:
         changes["zskd"] = ZskdConfig()
     if method.source != "few_true":
         changes["shots"] = defaults.shots
+    if method.source != "members":
+        changes["combine"] = defaults.combine
     return config.model_copy(update=changes)
+
+
+def combined(best: TrialConfig, members: Sequence[str], wanted: Combine) -> TrialConfig:
+    """Return the configuration of a student of several generators, in all else as the best one's.
+
+    Args:
+        best: of the first of them.
+        members: `combine.members`.
+        wanted: the rest.
+
+    Raises:
+        UserError: a task that learns new classes.
+    """
+    changes = {
+        "method": COMBINED,
+        "combine": CombineConfig(members=tuple(members), balance=wanted.balance),
+        "distill": best.distill.model_copy(update={"mix_proxy": wanted.share}),
+    }
+    return normalised(best.model_copy(update=changes))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from degan_search.settings.combine import CombineConfig
 from degan_search.settings.criteria import OBJECTIVES
 from degan_search.settings.image_input import InputConfig
 from degan_search.settings.values import (
@@ -104,14 +105,12 @@ class TeacherConfig(Model):
     """A teacher of the user's own: a state dict of `network` (.safetensors, .pt), ONNX, or TorchScript if trusted."""
     input: InputConfig = InputConfig()
     classes: ClassNames | None = None
-    """Names, a text file with one on each line, or how many there are; None: those of the true images, or as many as
-    the file's network has outputs."""
+    """Names, a file with one a line, or how many; None: the true images', or as many as the teacher has outputs."""
     check: Name | None = None
     """A few labelled images, on which finished students are measured: nothing trains on them, and no search sees them
     unless `objective` is `check_accuracy`."""
     trusted: bool = False
-    """Lets a TorchScript file at `path` run its own program, which can read and write files.
-    Only for a file from a source that you trust."""
+    """Lets a TorchScript file at `path` run its own program, which can read and write files: trust its source."""
     count: ImageCount | None = None
     """True training images used (before the 80/20 split); None: all."""
     holdout: Share = 0.2
@@ -150,8 +149,8 @@ class GanConfig(Model):
     """Height and width of the images that it makes; None: the largest power of two that the teacher's input holds, at
     most 128. The networks' own sizes may differ: images are resized on their way to them."""
     instance_noise: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Not the paper's: deviation of the noise on all images that the discriminator sees, at the first step (Sønderby et
-    al. 2017); it falls to 0 at the last. None: 0 up to 32x32 pixels; 0.3 above, where without it the discriminator wins
+    """Not the paper's: deviation of the noise on all that the discriminator sees, at the first step (Sønderby et al.
+    2017); it falls to 0 at the last. None: 0 up to 32x32 pixels; 0.3 above, where without it the discriminator wins
     at once (docs/results/2026-11-28-gan-size.md)."""
     latent: Annotated[int, Field(ge=1, le=4096)] = 100
     batch_size: Annotated[int, Field(ge=2, le=2**16)] = 2048
@@ -191,10 +190,7 @@ class DistillConfig(FitConfig):
 
 
 class ZskdConfig(Model):
-    """Images made from the teacher alone: zero-shot knowledge distillation (ZSKD, Nayak et al. 2019).
-
-    Temperature, iterations and number of images are those of the authors' released code for CIFAR-10.
-    """
+    """Images made from the teacher alone: ZSKD (Nayak et al. 2019), by the authors' released code for CIFAR-10."""
 
     images: ImageCount = 40_000
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 0.1)
@@ -301,3 +297,4 @@ class TrialConfig(Model):
     """What the search maximises. All but `oracle_accuracy` and `check_accuracy` need no true data."""
     probe: ProbeConfig = ProbeConfig()
     bank: BankConfig = BankConfig()
+    combine: CombineConfig = CombineConfig()

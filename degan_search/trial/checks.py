@@ -14,7 +14,7 @@ from degan_search.networks.table import check_name, has_weights, is_builtin
 from degan_search.networks.takes import student_input, teacher_input, untrained
 from degan_search.settings import criteria, lengths
 from degan_search.settings.criteria import Needs, needing
-from degan_search.settings.methods import METHODS, normalised
+from degan_search.settings.methods import METHODS, method_of, normalised
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages import incremental, zskd
 from degan_search.stages.teacher_file import Teacher
@@ -57,6 +57,19 @@ def check(config: TrialConfig) -> None:
             _check_norms(
                 config, untrained(config.teacher.network, 2, config.teacher.width, teacher_input(config.teacher))
             )
+
+
+def check_alone(config: TrialConfig) -> None:
+    """Refuse a trial that only a search's final runs can have, as it learns from the search's generators.
+
+    Raises:
+        UserError: says where to ask for it.
+    """
+    if method_of(config).source == "members":
+        raise UserError(
+            f"method {config.method!r} learns from the generators of a finished search: ask for it by "
+            "`finals: {combine: {members: 4}}` in the space file, or by `degan-search finals RUN --combine 4`"
+        )
 
 
 def check_size(config: TrialConfig, proxy: Proxy) -> None:

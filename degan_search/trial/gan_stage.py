@@ -13,6 +13,7 @@ from degan_search.networks.batch_statistics import statistics_distance
 from degan_search.settings.lengths import probe_config
 from degan_search.settings.trial import DistillConfig
 from degan_search.stages import gan
+from degan_search.stages.balance import BalancedSource
 from degan_search.stages.distillation import Distillation
 from degan_search.stages.gan_training import GanProgress, GanTraining
 from degan_search.stages.image_sources import GeneratorSource
@@ -124,7 +125,8 @@ class GanStage:
 
 def generated(trial: TrialContext, generator: nn.Module, config: DistillConfig) -> GeneratorSource:
     """Return the source of a generator's images."""
-    return GeneratorSource(generator, trial.config.gan.latent, trial.fast_teacher, config, trial.context.precision)
+    kind = BalancedSource if trial.config.combine.balance else GeneratorSource
+    return kind(generator, trial.config.gan.latent, trial.fast_teacher, config, trial.context.precision)
 
 
 def statistics(trial: TrialContext, generator: nn.Module) -> dict[str, float]:

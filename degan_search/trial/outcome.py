@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from degan_search.storage.layout import GENERATOR
 from degan_search.system.weights_file import tensors_bytes
 from degan_search.system.whole_files import write_bytes
 
@@ -47,7 +48,7 @@ def files(outcome: Outcome) -> dict[str, bytes]:
     """Return what is kept of an outcome by file name: the student, and if any the generator and a grid of samples."""
     kept = {"student.safetensors": tensors_bytes(outcome.student.state_dict())}
     if outcome.generator is not None:
-        kept["generator.safetensors"] = tensors_bytes(outcome.generator.state_dict())
+        kept[GENERATOR] = tensors_bytes(outcome.generator.state_dict())
     if outcome.samples is not None:
         kept["samples.png"] = sample_grid(outcome.samples)
     return kept

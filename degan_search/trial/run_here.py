@@ -16,7 +16,7 @@ from degan_search.system.errors import UserError
 from degan_search.system.whole_files import write_bytes
 from degan_search.training.loop import DivergedError
 from degan_search.trial import outcome as outcomes
-from degan_search.trial.checks import check
+from degan_search.trial.checks import check, check_alone
 from degan_search.trial.inputs import Show, prepare
 from degan_search.trial.trial import run as run_trial
 
@@ -38,6 +38,7 @@ def run(
     """
     config = normalised(config)
     check(config)  # a wrong configuration is said first
+    check_alone(config)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is already there; choose another --out, or move it away")
     set_up_torch(threads)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages import gan
 from degan_search.stages.distillation import Distillation
 from degan_search.stages.incremental import IncrementalLearning
 from degan_search.stages.zskd import ZskdSynthesis
@@ -18,6 +17,7 @@ from degan_search.training.resumable import snapshot
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import SAMPLES, GanStage, samples
 from degan_search.trial.inputs import Inputs
+from degan_search.trial.members import combined_generator, loaded_generator
 from degan_search.trial.outcome import Event, Outcome
 from degan_search.trial.student_stage import student_stage
 
@@ -50,13 +50,16 @@ class Trial:
     state has the same events from there on, bit for bit, as if it had not been cut. Its seconds go on, too.
     """
 
-    def __init__(self, config: TrialConfig, inputs: Inputs, device: str = "cpu") -> None:
+    def __init__(
+        self, config: TrialConfig, inputs: Inputs, device: str = "cpu", members: Sequence[Mapping[str, Tensor]] = ()
+    ) -> None:
+        """Begin a trial; `members` are the states of the generators that `combine.members` names."""
         self.begun = time.monotonic()
         self.common = TrialContext.of(config, inputs, device)
         self.stage_name: StageName | None = None
         self.stage: Stage | None = None
         """The current one; None before the first step."""
-        self.generator: nn.Module | None = None
+        self.generator: nn.Module | None = combined_generator(self.common, members)
         """Trained, for the student to learn from."""
         self.images: Tensor | None = None
         """Made from the teacher, for the student to learn from."""
@@ -141,7 +144,7 @@ class Trial:
         self.begun = time.monotonic() - state["seconds"]
         self.gan_steps = state["gan_steps"]
         self.metrics = state["metrics"]
-        self.generator = None if state["generator"] is None else self._loaded_generator(state["generator"])
+        self.generator = None if state["generator"] is None else loaded_generator(self.common, state["generator"])
         self.images = None if state["images"] is None else state["images"].to(device)
         self._outcome = None
         self.stage_name, self.stage = None, None
@@ -186,9 +189,3 @@ class Trial:
             self._outcome.generator = self.generator.eval()
             self._outcome.samples = samples(self.common, self.generator)
         return Event("done", 1, 1, self.seconds, self.gan_steps, metrics, compared.class_agreement)
-
-    def _loaded_generator(self, state: dict[str, Tensor]) -> nn.Module:
-        common = self.common
-        generator = gan.untrained_generator(common.config.gan, common.image_shape, common.context)
-        generator.load_state_dict(state)
-        return generator

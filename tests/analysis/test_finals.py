@@ -108,6 +108,16 @@ class TestCompare:
         with pytest.raises(UserError, match="cannot be written"):
             finals.save(table, tmp_path / "none")
 
+    def test_students_of_several_generators_are_told_apart(self):
+        members = ["search-0001@0123456789abcdef", "search-0002@0123456789abcdef"]
+        plain = runs([60, 61], "combined", (0, 0), combine={"members": members})
+        other = {"combine": {"members": members, "balance": True}, "distill.mix_proxy": 0.25}
+        table = compare(runs([51, 62]), plain, runs([64, 65], "combined", (0, 0), **other))
+        assert table["combined"].fillna("").tolist() == ["", "2", "2, balanced, 25% proxy images"]
+        text = finals.render(table)
+        assert all(f"{name} " in text for name in ("degan (chosen)", "combined (2)", "(2, balanced, 25% proxy images)"))
+        assert "nan" not in text
+
     def test_rows_without_a_newer_setting_are_the_same_configuration(self, tmp_path):
         row = runs([50]).iloc[0].drop(["test_accuracy", "teacher_test_accuracy", *CHECKED]).to_dict() | {"attempt": 1}
         ledger.write_row(tmp_path, row)

@@ -19,7 +19,7 @@ from degan_search.search.space import schema
         ("infomax", "infomax", "infomax"),
     ],
 )
-def test_finals_are_each_cells_choice(by, column, written):
+def test_finals_are_each_cells_choice(by, column, written, tmp_path):
     settings = {"cells": {"proxy": ["digits", "photos"]}, "parameters": {"gan.lambda_d": [1, 2]}}
     cells = spaces.cells(schema.Space.model_validate(settings))
     nothing = dict.fromkeys(("score", "cross_soft_agreement", "infomax"), math.nan)
@@ -35,7 +35,7 @@ def test_finals_are_each_cells_choice(by, column, written):
         config = config.model_copy(update={"gan": config.gan.model_copy(update={"lambda_d": weight})})
         known = nothing | {"trial_id": "t", "config_json": config.model_dump_json(), "config_objective": "agreement"}
         rows.append(known | {"phase": "search", "cell": cells[cell].label, column: score, "state": state})
-    jobs = final_jobs(cells, pd.DataFrame(rows), schema.FinalsConfig(seeds=[7, 8], by=by))
+    jobs = final_jobs(cells, pd.DataFrame(rows), schema.FinalsConfig(seeds=[7, 8], by=by), tmp_path)
     assert {one.chosen_by for one in jobs} == {written}
     assert [(one.cell, one.config.seed, one.config.gan.lambda_d) for one in jobs] == [
         ("proxy=digits", 7, 2.0),

@@ -20,6 +20,7 @@ def test_every_method_is_one(name):
     method = METHODS[name]
     assert method.distils or method.rule
     assert method.generates == (name in GENERATING)
+    assert method.from_generators == (name in GENERATING or name == "combined")
     assert method.tuned == (name in TUNED) == (name in {"classifier_only", "degan", "extended"})
     assert method.adversarial or method.generates  # only a GAN can lack a discriminator
     assert not (method.matched and method.generates)  # a generator's students have that budget already
@@ -68,6 +69,7 @@ def test_normalising_again_changes_nothing(task, name):
         "shots": 3,
         "distill.mix_proxy": 0.5,
         "zskd.images": 99,
+        "combine": {"members": ["search-0001@0123456789abcdef"], "balance": True},
         "incremental.lr": 0.5,
         **{f"gan.{weight}": 2.0 for weight in UNTUNED},
     }
@@ -81,13 +83,15 @@ EVERY_LEARNING = {("incremental", name) for name in LEARNING}
 SHOTS = {("distillation", "few_shot"), ("distillation", "few_shot_matched")}
 ZSKD = {("distillation", "zskd"), ("distillation", "zskd_matched")}
 TUNING = {(task, name) for task, name in OF_TASK if name in ("classifier_only", "degan", "extended")}
+COMBINED = {("distillation", "combined")}
 COUNTS_FOR = {
     "shots": (3, SHOTS),
     "zskd.images": (99, ZSKD),
     "zskd.temperature": (3.0, ZSKD),
     "incremental.lr": (0.5, EVERY_LEARNING),
     "incremental.scaling": ("none", EVERY_LEARNING),
-    "distill.mix_proxy": (0.5, TUNING),
+    "distill.mix_proxy": (0.5, TUNING | COMBINED),
+    "combine.balance": (True, COMBINED),
     **{f"gan.{weight}": (2.0, TUNING) for weight in UNTUNED},
     "student.width": (5, {("distillation", name) for name in DISTILLING}),
     "student.network": ("lenet", {("distillation", name) for name in DISTILLING}),

@@ -3,6 +3,7 @@
 from degan_search.settings.methods import METHODS
 from degan_search.training.loop import progress_of
 from degan_search.trial.trial import Trial
+from tests.trial.tiny_trials import DISTILLING
 
 FITTING = {"steps": 12, "steps_per_epoch": 3}  # four events, the last of which in the second phase
 SHORT = {"distill": FITTING, "distill_images": FITTING, "incremental": FITTING, "gan.steps": 6}
@@ -14,7 +15,7 @@ POOL = {"distill.pool": 16, "distill.pool_refresh": 0.5}  # two batches, four ti
 PROBED = {"probe.at": [2, 5, 6]}
 NORMED = {"teacher": {"network": "alexnet", "width": 2, "fit.steps": 10, "count": 100}, "bank.generators": []}
 CASES = {
-    **{name: {"method": name} for name, method in METHODS.items() if method.distils},
+    **{name: {"method": name} for name in DISTILLING},
     **{f"new {name}": NEW | {"method": name} for name, method in METHODS.items() if method.rule},
     "everything": SGD | RIVAL | MIXED | POOL | PROBED | {"method": "extended", "gan.lambda_e": 1},
     "pool": POOL,

@@ -13,7 +13,7 @@ from degan_search.system.errors import UserError
 from degan_search.trial import inputs as trial_inputs
 from degan_search.trial.inputs import inputs_key
 
-DISTILLING = [name for name, method in METHODS.items() if method.distils]
+DISTILLING = [name for name, method in METHODS.items() if method.distils and name != "combined"]
 OBJECTIVES = get_args(TrialConfig.model_fields["objective"].annotation)
 
 

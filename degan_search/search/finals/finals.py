@@ -52,7 +52,7 @@ def finals(request: Request, options: Options, console: Console) -> None:
     check(request)
     folder = options.folder
     frame = ledger.load(folder)
-    lineup = entrants(frame, request)
+    lineup = entrants(frame, request, folder)
     configs = [entrant.config for entrant in lineup]
     named_files.check(
         folder,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from degan_search.ledger.columns import config_of
 from degan_search.selection import choose
-from degan_search.settings.methods import METHODS, UNTUNED, normalised
+from degan_search.selection.members import combined_config
+from degan_search.settings.combine import Combine, trial_of
+from degan_search.settings.methods import METHODS, TUNED, UNTUNED, normalised
 from degan_search.settings.resolve import stable_hash, trial_config
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError, close_matches
@@ -46,11 +49,15 @@ class Request:
     """Settings that replace those, such as `{"gan.steps": 5000}`."""
     baselines: tuple[str, ...] | None = None
     """None: those of `BASELINES`."""
+    combine: Combine | None = None
+    """Also a student of the best generators of each group together."""
 
     def saved(self) -> dict[str, Any]:
         """Return plain values for `finals.json`, where the lengths are called `budget` as in the command's option."""
         names = {"lengths": "budget"}
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples become lists, as in the file
+        values = asdict(replace(self, combine=None))
+        values["combine"] = self.combine.model_dump() if self.combine else None
+        plain: dict[str, Any] = json.loads(json.dumps(values))  # tuples become lists, as in the file
         return {names.get(name, name): value for name, value in plain.items()}
 
 
@@ -68,6 +75,9 @@ class Entrant:
     def label(self) -> str:
         """Such as `search-0012: glyphs/[K-Z], degan (lambda_e 5, lambda_d 20)`."""
         gan, weights = self.config.gan, ""
+        if members := self.config.combine.members:
+            names = ", ".join(map(trial_of, members))
+            return f"generators of {names}: {self.config.proxy}, {self.config.method}"
         if self.source:
             weights = f" (lambda_e {gan.lambda_e:.3g}, lambda_d {gan.lambda_d:.3g})"
         return f"{self.source or 'baseline'}: {self.config.proxy}, {self.config.method}{weights}"
@@ -84,7 +94,11 @@ def check(request: Request) -> None:
             raise UserError(f"--{name} {value}: 1 or more is needed")
     if request.lengths not in LENGTHS:
         raise UserError(f"--budget {request.lengths!r} must be {' or '.join(LENGTHS)}")
-    baselines = [name for name, method in METHODS.items() if not method.tuned and method.rule != "sigmoid"]
+    baselines = [
+        name
+        for name, method in METHODS.items()
+        if not method.tuned and method.rule != "sigmoid" and method.source != "members"
+    ]
     for name in request.baselines or ():
         if name not in baselines:
             raise UserError(f"--baselines: {name!r} is no baseline; {close_matches(name, baselines)}")
@@ -93,15 +107,17 @@ def check(request: Request) -> None:
             raise UserError(f"--set {name}: finals choose it themselves, see --seeds and --baselines")
 
 
-def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
-    """Return the chosen configurations of methods with weights to tune, then their baselines.
+def entrants(frame: pd.DataFrame, request: Request, run: Path) -> list[Entrant]:
+    """Return the chosen configurations of methods with weights to tune, then combined students, then baselines.
 
-    Trials that are compared on the same bank share baselines, which have the settings of the best of them.
+    Trials that are compared on the same bank share baselines, which have the settings of the best of them. The
+    generators that are combined lie in the `run`'s folder.
 
     Raises:
-        UserError: no finished search trial with weights, an unknown criterion, or settings that do not fit.
+        UserError: no finished search trial with weights, an unknown criterion, settings that do not fit, or fewer than
+            two generators to combine.
     """
-    tuned = frame[frame["config_method"].isin([name for name, method in METHODS.items() if method.tuned])]
+    tuned = frame[frame["config_method"].isin(TUNED)]
     by = choose.chosen_by(tuned, request.by)
     chosen: dict[str, Entrant] = {}
     for _, row in choose.best(tuned, by, request.per, request.top).iterrows():
@@ -113,10 +129,28 @@ def entrants(frame: pd.DataFrame, request: Request) -> list[Entrant]:
         for leader in reversed(leaders.values())
         for name in dict.fromkeys(BASELINES[leader.task] if request.baselines is None else request.baselines)
     ]
-    lineup = [*chosen.values(), *baselines]
+    lineup = [*chosen.values(), *_combined(tuned, by, request, run), *baselines]
     for entrant in lineup:
         checks.check(entrant.config)
     return lineup
+
+
+def _combined(tuned: pd.DataFrame, by: str, request: Request, run: Path) -> list[Entrant]:
+    """Return a combined student for each group that configurations are chosen from."""
+    found: list[Entrant] = []
+    if request.combine is None:
+        return found
+    for _, trials in choose.finished(tuned).groupby(list(request.per), sort=False, dropna=False):
+        config = combined_config(trials, by, request.combine, run)
+        if config is None:
+            names = ", ".join(map(str, trials["trial_id"]))
+            raise UserError(
+                f"--combine {request.combine.members}: of the search trials on {trials['config_proxy'].iloc[0]} "
+                f"({names}) fewer than two have their generator in {run / 'trials'}; a sweep with --keep all keeps all"
+            )
+        cell = f"proxy={config.proxy} method={config.method}"
+        found.append(Entrant(final_config(config, request), cell, by=by))
+    return found
 
 
 def final_config(config: TrialConfig, request: Request) -> TrialConfig:

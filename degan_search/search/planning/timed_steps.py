@@ -22,6 +22,7 @@ from degan_search.search.planning.cost_model import CostModel
 from degan_search.search.planning.stretches import Prior
 from degan_search.search.run.jobs import Kind
 from degan_search.search.space.cell import Cell, cells
+from degan_search.search.space.combined import combined_cells, combined_example, combined_label
 from degan_search.search.space.schema import Space
 from degan_search.settings import lengths
 from degan_search.settings.lengths import distill_config
@@ -63,6 +64,9 @@ def sweep_seconds(
         runs = cell.trials() + (len(space.finals.seeds) if space.finals else 0)
         for index, seconds in enumerate(trial_seconds(_typical(cell), data_dir, device, threads)):
             totals[index] += runs * seconds / slots
+    for cell in combined_cells(space):
+        for index, seconds in enumerate(trial_seconds(combined_example(cell), data_dir, device, threads)):
+            totals[index] += (len(space.finals.seeds) if space.finals else 0) * seconds / slots
     return totals[0], totals[1]
 
 
@@ -82,8 +86,11 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
         final = config.model_copy(update={"probe": ProbeConfig()})
         priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
         priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
+    for cell in combined_cells(space):
+        priors[Phase.FINAL, combined_label(cell)] = prior(combined_example(cell), data_dir, device, threads)
     for _ in space.finals.seeds if space.finals else ():
         after += [(Phase.FINAL, cell.label) for cell in cells(space)]
+        after += [(Phase.FINAL, combined_label(cell)) for cell in combined_cells(space)]
     return CostModel(1, space.asha.reduction_factor if space.asha else None, priors, after)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from degan_search.ledger.columns import Phase, State
 from degan_search.selection import choose
+from degan_search.selection.members import combined_trials
 from degan_search.system.errors import UserError
 
 NETWORKS = ("student.safetensors", "generator.safetensors")
@@ -18,14 +19,15 @@ def needless(run: Path, frame: pd.DataFrame, keep: int | None, by: str | None) -
     """Return the network files of finished search trials, without those of the best `keep` of each cell.
 
     The best are chosen by the measure that chooses configurations, and also by score. Rows, grids of samples and the
-    networks of final runs stay. None keeps all. Call it after the accuracies are measured, which needs the networks.
+    networks of final runs stay, and those of trials whose generators were combined in one. None keeps all. Call it
+    after the accuracies are measured, which needs the networks.
     """
     if keep is None:
         return []
     done = frame[(frame["phase"] == Phase.SEARCH) & (frame["state"] == State.COMPLETE)]
     files: list[Path] = []
     for _, trials in done.groupby("cell"):
-        kept: set[str] = set()
+        kept = combined_trials(frame)
         for measure in {choose.chosen_by(trials, by), "score"} if keep else ():
             with contextlib.suppress(UserError):  # no trial has it
                 kept |= set(choose.best(trials, measure, per=(), top=keep)["trial_id"])

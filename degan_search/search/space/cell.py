@@ -31,7 +31,11 @@ class Cell:
     @property
     def label(self) -> str:
         """Such as `proxy=photos method=degan`."""
-        return " ".join(f"{key}={value}" for key, value in self.settings.items()) or "all"
+        return self.labelled()
+
+    def labelled(self, **other: Scalar) -> str:
+        """Return the label with some settings at other values."""
+        return " ".join(f"{key}={value}" for key, value in (self.settings | other).items()) or "all"
 
     def configure(self, trial: optuna.Trial) -> TrialConfig:
         """Draw one configuration, with what its conditions add."""

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from degan_search.search.space.cell import Cell, cells
+from degan_search.search.space.combined import combined_cells
 from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Space
 from degan_search.selection.choose import LABELLED
-from degan_search.settings.methods import UNTUNED, normalised
+from degan_search.settings.methods import TUNED, UNTUNED, normalised
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
@@ -33,6 +34,11 @@ def check(space: Space) -> None:
     for name in (name for point in space.first for name in point):
         if name not in known:
             raise UserError(f"first: {name!r} is none of the parameters ({', '.join(sorted(known)) or 'none'})")
+    if space.finals and space.finals.combine and not combined_cells(space):
+        raise UserError(
+            f"finals.combine: no cell searches settings of a method whose generator's weights are tuned "
+            f"({', '.join(TUNED)}) in the task distillation, so there are no generators to combine"
+        )
     seen: set[str] = set()
     for cell in cells(space):
         try:
@@ -103,6 +109,7 @@ def _check_cell(cell: Cell) -> None:
 
 def _check_trial(space: Space, config: TrialConfig) -> None:
     checks.check(config)
+    checks.check_alone(config)
     by = space.finals.by if space.finals else None
     if (needed := LABELLED.get(by or "")) and getattr(config.teacher, needed) is None:
         raise UserError(f"finals.by {by!r} needs labelled images, and there are none: name them in teacher.{needed}")

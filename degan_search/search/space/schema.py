@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import optuna
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
+from degan_search.settings.combine import Combine
 from degan_search.settings.criteria import CRITERIA
 from degan_search.settings.values import Count, Model, Seed, Text
 from degan_search.system.errors import UserError
@@ -118,6 +119,8 @@ class FinalsConfig(Model):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
     by: Literal["score", *CRITERIA] | None = None  # type: ignore[valid-type]
     """What chooses each cell's configuration; None: `choose.chosen_by`."""
+    combine: Combine | None = None
+    """Runs beside these, with the same seeds: a student of each searched cell's best generators together."""
 
     @model_validator(mode="after")
     def _no_seed_twice(self) -> Self:

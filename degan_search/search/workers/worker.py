@@ -27,6 +27,7 @@ from degan_search.system.errors import UserError
 from degan_search.training.turns import Turns
 from degan_search.trial import outcome
 from degan_search.trial.inputs import Inputs, inputs_key
+from degan_search.trial.members import read_members
 from degan_search.trial.outcome import Event
 from degan_search.trial.trial import Trial
 
@@ -121,7 +122,8 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         self.side_by_side = Turns(dict(enumerate(self.trials.values())), self.device)
 
     def _trial(self, job: Job, inputs: Inputs) -> Trial:
-        trial = Trial(job.config, inputs, self.device)
+        members = read_members(self.folders, job.config.combine.members)
+        trial = Trial(job.config, inputs, self.device, members)
         if found := checkpoints.load(self.folders.at(job.id)):
             with contextlib.suppress(UserError):  # of another version: the trial begins anew
                 curve = Curve.of(found["reports"])

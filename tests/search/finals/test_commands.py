@@ -50,6 +50,21 @@ class TestCommands:
         assert result.stderr.startswith("error: ")
         assert says in result.stderr
 
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            (("--combine", 1), "members = 1"),
+            (("--combine", 4, "--share", 1), "share = 1"),
+            (("--balance",), "--combine 4"),
+            (("--combine", 4), "fewer than two have their generator"),
+        ],
+    )
+    def test_combining_what_is_not_there_is_refused(self, folder, options, says):
+        result = call("finals", folder, *options)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ")
+        assert says in result.stderr
+
     def test_compare_only_runs_nothing(self, folder):
         result = call("finals", folder, "--compare-only")
         assert result.exit_code == 0, result.output

@@ -1,15 +1,19 @@
 """Which configurations run in the finals, at which lengths, and requests that are refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from degan_search import ledger
 from degan_search.search.finals.lineup import Request, check, entrants, final_config
 from degan_search.search.finals.log import fresh_seeds
+from degan_search.settings.combine import Combine, trial_of
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
 from tests.search.finals.made_runs import searched, write
+
+NOWHERE = Path("nowhere")
 
 
 class TestEntrants:
@@ -20,7 +24,7 @@ class TestEntrants:
         return ledger.load(searched(tmp_path / "run", tiny))
 
     def test_the_best_with_their_baselines(self, frame):
-        lineup = entrants(frame, Request(top=2))
+        lineup = entrants(frame, Request(top=2), NOWHERE)
         assert [entrant.source for entrant in lineup] == ["search-0001", "search-0000", None, None, None]
         assert [entrant.config.method for entrant in lineup[2:]] == ["dcgan", "proxy_matched", "proxy"]
         assert all(entrant.config.gan.lambda_d == 0 for entrant in lineup[2:])
@@ -28,11 +32,11 @@ class TestEntrants:
 
     def test_methods_without_weights_are_not_chosen(self, frame, tmp_path, tiny):
         write(tmp_path / "run", "search-0009", tiny({"method": "proxy"}), 0.99)
-        assert entrants(ledger.load(tmp_path / "run"), Request())[0].source == "search-0001"
+        assert entrants(ledger.load(tmp_path / "run"), Request(), NOWHERE)[0].source == "search-0001"
 
     def test_without_a_finished_search(self, frame):
         with pytest.raises(UserError, match="no finished search trial"):
-            entrants(frame[frame["phase"] == "final"], Request())
+            entrants(frame[frame["phase"] == "final"], Request(), NOWHERE)
 
     def test_the_papers_budget_keeps_networks_data_and_weights(self, tiny):
         config = tiny({"gan.lambda_e": 3, "probe.at": [6]})
@@ -45,9 +49,28 @@ class TestEntrants:
             assert getattr(final, name) == getattr(config, name)
         assert final.probe.at == ()
 
+    def test_a_student_of_several_generators_beside_them(self, frame, tmp_path):
+        for name in ("search-0000", "search-0001", "search-0002"):
+            (tmp_path / "run" / "trials" / name).mkdir(parents=True)
+            (tmp_path / "run" / "trials" / name / "generator.safetensors").write_bytes(name.encode())
+        request = Request(combine=Combine(members=2, share=0.25), changes={"distill.steps": 3}, baselines=())
+        best, together = entrants(frame, request, tmp_path / "run")
+        assert (together.source, together.by, together.cell) == (None, "score", "proxy=digits method=combined")
+        assert list(map(trial_of, together.config.combine.members)) == ["search-0001", "search-0000"]
+        assert together.label == "generators of search-0001, search-0000: digits, combined"
+        assert together.config.distill == best.config.distill.model_copy(update={"mix_proxy": 0.25})
+        assert together.config.distill.steps == 3
+        assert request.saved()["combine"] == {"members": 2, "balance": False, "share": 0.25}
+
+    def test_without_generators_to_combine(self, frame, tmp_path):
+        with pytest.raises(
+            UserError, match=r"--combine 4: of the search trials on digits \(search-0000, .*fewer than two"
+        ):
+            entrants(frame, Request(combine=Combine()), tmp_path / "run")
+
     def test_unknown_settings(self, frame):
         with pytest.raises(UserError, match=r"gan\.step'"):
-            entrants(frame, Request(changes={"gan.step": 3}))
+            entrants(frame, Request(changes={"gan.step": 3}), NOWHERE)
 
     def test_fresh_seeds_are_in_no_row(self, frame):
         assert fresh_seeds(frame, 3) == [2, 3, 4]
@@ -55,7 +78,7 @@ class TestEntrants:
 
 
 def test_a_request_in_the_log_has_the_names_of_its_options():
-    assert list(Request().saved()) == ["top", "per", "seeds", "by", "budget", "changes", "baselines"]
+    assert list(Request().saved()) == ["top", "per", "seeds", "by", "budget", "changes", "baselines", "combine"]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +89,7 @@ def test_a_request_in_the_log_has_the_names_of_its_options():
         ({"lengths": "papr"}, "as-is or paper"),
         ({"baselines": ("dcgam",)}, "did you mean dcgan"),
         ({"baselines": ("degan",)}, "no baseline"),
+        ({"baselines": ("combined",)}, "no baseline"),
         ({"changes": {"seed": 3}}, "--seeds"),
     ],
 )

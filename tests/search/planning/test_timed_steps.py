@@ -18,6 +18,7 @@ from degan_search.search.planning.stretches import Prior
 from degan_search.search.run import tune_dicts
 from degan_search.search.run.jobs import new_job
 from degan_search.search.run.results import TrialResult
+from degan_search.search.space import schema
 from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages.gan import Gan
@@ -64,6 +65,7 @@ class TestSteps:
             ({"probe.at": [4, 10]}, 12 * 8 * 0.2 + (2 * 4 * 8 + 8 * 8) * 0.1),
             ({"method": "proxy"}, 8 * 8 * 0.1),
             ({"method": "zskd"}, (80 * 3 + 8 * 8) * 0.1),
+            ({"method": "combined"}, 8 * 8 * 0.1),
         ],
     )
     def test_a_trial_takes_its_images_times_an_images_seconds(self, changes, seconds, tiny):
@@ -81,6 +83,17 @@ class TestSteps:
         assert result.exit_code == 0, result.output
         assert round(102 * (19.2 + 6.4) / 3 / 60) == 15  # minutes
         assert "about 15 min on 3 slots" in result.output
+
+    def test_combined_students_are_planned_without_a_gan(self, tiny, tmp_path):
+        settings = {"trial": tiny().model_dump(mode="json"), "cells": {"method": ["proxy", "degan"]}}
+        settings["when"] = [{"if": {"method": "degan"}, "parameters": {"gan.lambda_d": {"range": [0, 5]}}}]
+        plain = schema.Space.model_validate(settings | {"finals": {"seeds": [1, 2]}})
+        space = schema.Space.model_validate(settings | {"finals": {"seeds": [1, 2], "combine": {"members": 3}}})
+        made, kind = timed_steps.cost_model(space, None), ("final", "method=combined")
+        assert sum(made.stretches.priors[kind].seconds) == pytest.approx(6.4)
+        assert (made.after.count(kind), len(made.after)) == (2, 6)
+        more = timed_steps.sweep_seconds(space, 1, None)[0] - timed_steps.sweep_seconds(plain, 1, None)[0]
+        assert more == pytest.approx(2 * 6.4)
 
 
 def jobs_of(count):

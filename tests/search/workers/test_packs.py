@@ -105,12 +105,12 @@ def test_a_job_that_a_fault_cut_short_runs_alone():
     assert [names(given.suggest(name)) for name in "bcd"] == [["search-0000"], ["search-0001"], ["search-0002"]]
 
 
-def test_final_runs_of_a_cell_that_differ_in_the_seed_go_together():
+def test_final_runs_of_a_cell_that_differ_in_the_seed_go_together(tmp_path):
     cells = spaces.cells(schema.Space.model_validate(SPACE))
     row = {"trial_id": "t", "phase": "search", "cell": cells[1].label, "state": "COMPLETE", "score": 0.5}
     config = cells[1].example()
     row |= {"config_json": config.model_dump_json(), "config_objective": config.objective, "cross_soft_agreement": 0.5}
-    finals = final_jobs(cells, pd.DataFrame([row]), schema.FinalsConfig(seeds=[5, 6]))
+    finals = final_jobs(cells, pd.DataFrame([row]), schema.FinalsConfig(seeds=[5, 6]), tmp_path)
     given = GivenJobs(finals, per_process=lambda config: 8)
     packs = [tune_dicts.from_config(given.suggest(name)) for name in "ab"]
     assert [[one.cell.split("=")[-1] for one in pack] for pack in packs] == [["proxy", "proxy"], ["degan", "degan"]]

@@ -1,0 +1,62 @@
+"""Which generators of a search are combined: those of its best trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from degan_search.ledger.columns import config_of
+from degan_search.selection import choose
+from degan_search.settings.combine import Combine, member, trial_of
+from degan_search.settings.methods import TUNED, combined
+from degan_search.settings.trial import TrialConfig
+from degan_search.storage.layout import GENERATOR
+from degan_search.system import untrusted
+from degan_search.system.errors import UserError
+
+FEWEST = 2
+KIND = ("config_gan_width", "config_gan_latent", "config_gan_size")
+"""Columns in which generators that are combined agree: those that make their network."""
+
+
+def combined_config(trials: pd.DataFrame, by: str, wanted: Combine, run: Path) -> TrialConfig | None:
+    """Return the configuration of a student of the best generators, with the search's seed; None: fewer than two.
+
+    Best by the measure that chooses configurations, of the finished search trials of methods with weights whose
+    generator's file is there; all have the network of the first of them, and its configuration is the student's.
+
+    Args:
+        trials: of one cell, or of one proxy, from `ledger.load`.
+        by: the measure.
+        wanted: how many, and how.
+        run: the run's folder.
+
+    Raises:
+        UserError: a generator's file that is a link out of the run, or too large.
+    """
+    tuned = choose.finished(trials[trials["config_method"].isin(TUNED)]).dropna(subset=by)
+    if tuned.empty:
+        return None
+    best = choose.best(tuned, by, per=(), top=len(tuned))
+    files = {name: run / "trials" / str(name) / GENERATOR for name in best["trial_id"]}
+    there = best[[files[name].is_file() for name in best["trial_id"]]]
+    kinds = list(map(str, there[[*KIND]].to_numpy().tolist()))
+    chosen = there[[kind == kinds[0] for kind in kinds]].head(wanted.members)
+    if len(chosen) < FEWEST:
+        return None
+    members = [member(str(name), _content(files[name])) for name in chosen["trial_id"]]
+    return combined(config_of(chosen.iloc[0]), members, wanted)
+
+
+def _content(file: Path) -> bytes:
+    if not file.resolve().is_relative_to(file.parent.parent.resolve()):
+        raise UserError(f"{file} is a link to {file.resolve()}, outside its run; copy the file instead")
+    return untrusted.read(file, str(file), untrusted.MODEL_BYTES)
+
+
+def combined_trials(frame: pd.DataFrame) -> set[str]:
+    """Return the ids of the trials whose generators a student of the run learned from."""
+    if "config_combine_members" not in frame:
+        return set()
+    return {trial_of(name) for names in frame["config_combine_members"].dropna() for name in names}
