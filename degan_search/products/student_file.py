@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from degan_search.data.images import Images, to_input
+from degan_search.data.images import Images
 from degan_search.data.write import check_new, unfinished_path
 from degan_search.evaluation import networks
 from degan_search.ledger.columns import config_of
 from degan_search.networks.image_input import ImageInput
-from degan_search.networks.takes import student_input
+from degan_search.networks.takes import student_input, teacher_input
 from degan_search.products.student_formats import FORMATS, CheckBatch, Exported, Student
 from degan_search.settings.criteria import DATA_FREE
 from degan_search.settings.trial import TrialConfig
@@ -56,13 +56,16 @@ def _classes(config: TrialConfig, data_dir: Path | None) -> tuple[str, ...]:
     return classes + load_proxy(config, data_dir).classes if config.task == "incremental" else classes
 
 
-def _preprocessing(takes: ImageInput, fit: str) -> dict[str, Any]:
-    """Return what the file does with pixels, and how images get to its size before: words and numbers."""
+def _preprocessing(takes: ImageInput, network: ImageInput, fit: str) -> dict[str, Any]:
+    """Return what the file does with pixels, and how images get to its size before: words and numbers.
+
+    The file takes what the teacher takes, whose place it fills; inside, the student's network may take smaller images.
+    """
     how = "the shorter side scaled, then a centre crop" if fit == "crop" else "each side scaled by itself"
     return {
-        "inside": "(pixels / 255 - mean) / std",
-        "mean": list(takes.mean),
-        "std": list(takes.std),
+        "inside": f"resized to {network.height}x{network.width} if need be, then (pixels / 255 - mean) / std",
+        "mean": list(network.mean),
+        "std": list(network.std),
         "channels": takes.channels,
         "size": list(takes.size),
         "resize": f"before, by you, as in training: bilinear with antialias, {how}; "
@@ -168,14 +171,14 @@ def check(path: Path) -> Checked:
 
 def _exported(run: Path, found: Found, softmax: bool, data_dir: Path | None) -> Exported:
     """Return a trial's student with all that is written of it."""
-    row, config, classes, takes = found.row, found.config, found.classes, student_input(found.config)
+    row, config, classes, takes = found.row, found.config, found.classes, teacher_input(found.config.teacher)
     student = Student(found.student, softmax).eval()
     images, source = _check_images(config, data_dir, takes)
     with torch.no_grad():
         outputs = student(torch.from_numpy(images)).numpy()
     about: dict[str, Any] = {
         "input": f"uint8 [N, {', '.join(map(str, takes.shape))}], pixels 0..255",
-        "preprocessing": _preprocessing(takes, config.proxy_fit),
+        "preprocessing": _preprocessing(takes, student_input(config), config.proxy_fit),
         "output": f"{'probabilities' if softmax else 'logits'} [N, {len(classes)}]",
         "classes": classes,
         "network": config.student.network,
@@ -199,8 +202,7 @@ def _check_images(config: TrialConfig, data_dir: Path | None, takes: ImageInput)
         notice(f"the check images are noise, as the proxy's cannot be read: {error}")
         rng = seeds.generator(0, "export", "check")
         return torch.randint(0, 256, (CHECKED, *takes.shape), dtype=torch.uint8, generator=rng).numpy(), "noise"
-    images = to_input(proxy.images[proxy.held_out[:CHECKED]], takes.channels, takes.size)
-    return images, f"the proxy {config.proxy}"
+    return proxy.images[proxy.held_out[:CHECKED]], f"the proxy {config.proxy}"
 
 
 def _kind_of(out: Path) -> str:

@@ -60,7 +60,7 @@ class Size:
     @property
     def distill_steps(self) -> int:
         """Of every student."""
-        return 2 * self.steps
+        return 3 * self.steps
 
     @property
     def bank_steps(self) -> int:
