@@ -16,7 +16,7 @@ from degan_search.networks.mixture import Mixture
 from degan_search.networks.takes import generated_size, student_input, teacher_input, untrained
 from degan_search.settings.trial import TrialConfig
 from degan_search.system import untrusted
-from degan_search.system.errors import UserError, close_matches
+from degan_search.system.errors import UserError, close_matches, notice
 from degan_search.system.weights_file import read_tensors
 
 BEST = "best"
@@ -46,13 +46,26 @@ def find(run: Path, trial: str | None, network: Literal["student", "generator"])
             f"score, or an id such as {', '.join(names[:3])}"
         )
     if trial is None or trial == BEST:
-        return left.iloc[int(left["score"].fillna(float("-inf")).argmax())]
+        best = left.iloc[int(left["score"].fillna(float("-inf")).argmax())]
+        _tell_of_other_proxies(left, best)
+        return best
     asked = frame[frame["trial_id"] == trial]
     if asked.empty:
         raise UserError(f"{run} has no trial {trial!r}; {close_matches(trial, names)}")
     if trial not in names:
         raise UserError(f"{_why_none(run, asked.iloc[0], network)}; others have one: {', '.join(names[:3])}")
     return asked.iloc[0]
+
+
+def _tell_of_other_proxies(left: pd.DataFrame, best: pd.Series) -> None:
+    """Say that scores of several proxies are not of the same images, and which trial is the best on each other one."""
+    by_proxy = left.sort_values("score", ascending=False).drop_duplicates("config_proxy")
+    others = [f"{row.trial_id} on {row.config_proxy}" for row in by_proxy.itertuples() if row.trial_id != best.trial_id]
+    if others:
+        notice(
+            f"{best['trial_id']} on {best['config_proxy']} has the best score, but scores of different proxies are "
+            f"measured on different images; the best of the others: {', '.join(others)}"
+        )
 
 
 def has_student(run: Path, trial_id: str) -> bool:

@@ -111,6 +111,7 @@ def told():
         "started": STARTED,
         "finished": FINISHED,
         "provenance": about,
+        "class_agreement": [next(numbers) / 1000, None],
         "reports": points,
         "reports_from": 0,
     }
@@ -123,7 +124,7 @@ def told():
         **{f"config_{name.replace('.', '_')}": value for name, value in config.items()},
         **measured,
         **{name: result["metrics"][name] for name in ("gan_steps", "distill_steps")},
-        **{name: result[name] for name in ("threads", "device", "precision")},
+        **{name: result[name] for name in ("threads", "device", "precision", "class_agreement")},
         "started": datetime.fromtimestamp(STARTED, UTC),
         "finished": datetime.fromtimestamp(FINISHED, UTC),
         **about,
