@@ -28,7 +28,8 @@ SHARE = 0.9
 QUICK = 32
 """Height and width of generated images in shorter sweeps: larger ones take several times the steps to look like any."""
 FEW, MANY = 400, 1200
-"""GAN steps from which on the search is wider."""
+"""GAN steps up to which time goes into longer training alone, as shorter GANs teach nothing, and from which on the
+search is wide."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,17 @@ class Size:
     @property
     def trials(self) -> int:
         """Search trials of each cell with weights."""
-        return 4 if self.steps < 200 else 5 if self.steps < FEW else 8 if self.steps < MANY else 16
+        return 3 if self.steps <= FEW else 5 if self.steps < 2 * FEW else 8 if self.steps < MANY else 16
 
     @property
     def seeds(self) -> list[int]:
         """Of the final runs."""
-        return [1, 2] if self.steps < FEW else [1, 2, 3]
+        return [1] if self.steps <= FEW else [1, 2] if self.steps < MANY else [1, 2, 3]
 
     @property
     def methods(self) -> list[str]:
         """Of the table."""
-        return ["proxy", "degan"] if self.steps < FEW else ["proxy", "dcgan", "degan"]
+        return ["proxy", "degan"] if self.steps < MANY else ["proxy", "dcgan", "degan"]
 
     @property
     def count(self) -> int:
