@@ -1,4 +1,4 @@
-"""Files that a run names but does not hold, known by a hash: a teacher's file, and a user's own images."""
+"""Files that a run names but does not hold, known by a hash: a teacher's file, networks' code, a user's own images."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from degan_search.storage.layout import ABOUT
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 
+CODE = ".py"
 FILES = "files"
 """Where `run.json` has the hashes."""
 
@@ -29,7 +30,8 @@ def fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
     """
     made = list(configs)
     sets = [name for config in made for name in (config.teacher.dataset, config.teacher.check, config.proxy) if name]
-    return _hashes((config.teacher.path for config in made), sets)
+    networks = [name for config in made for name in (config.teacher.network, config.student.network)]
+    return _hashes([*(config.teacher.path for config in made), *map(_code, networks)], sets)
 
 
 def differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -59,10 +61,18 @@ def check(run: Path, teachers: Iterable[str | None], sets: Iterable[str]) -> Non
     Raises:
         UserError: names what has changed, or cannot be read.
     """
-    if (known := recorded(run)) and (changed := differences(known, _hashes(teachers, sets, known))):
+    known = recorded(run)
+    code = [name for name in known if name.endswith(CODE)]
+    if known and (changed := differences(known, _hashes([*teachers, *code], sets, known))):
         raise UserError(
             f"{', '.join(changed)}: the content is not what {run} was begun with; put it back, or begin a new run"
         )
+
+
+def _code(network: str) -> str | None:
+    """Return the file of a network of the user's own code, FILE.py:FUNCTION."""
+    file, colon, _ = network.rpartition(f"{CODE}:")
+    return f"{file}{CODE}" if colon else None
 
 
 def _hashes(
@@ -71,7 +81,8 @@ def _hashes(
     found: dict[str, str] = {}
     for path in dict.fromkeys(teachers):
         if path is not None and (only is None or path in only):
-            found[path] = _digest([("", Path(whole(path)))], f"teacher.path {whole(path)!r}")
+            what = f"network {path!r}" if path.endswith(CODE) else f"teacher.path {whole(path)!r}"
+            found[path] = _digest([("", Path(whole(path)))], what)
     for base in dict.fromkeys(own for name in sets if (own := proxies.own_base(name))):
         if only is None or base in only:
             found[base] = _digest(_parts(base), base)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -183,3 +184,16 @@ def test_what_is_not_there_is_said_whole(tmp_path, tiny, monkeypatch):
         named_files.fingerprints([tiny({"teacher.path": "none.pt"})])
     with pytest.raises(UserError, match=f"{tmp_path}/photos is not a folder"):
         named_files.fingerprints([tiny({"proxy": "folder:photos"})])
+
+
+def test_the_code_of_networks_is_known_by_its_content(tmp_path, tiny):
+    file = tmp_path / "net.py"
+    file.write_text("def build(classes): ...")
+    config = tiny({"student.network": f"{file}:build?width=2", "teacher.check": None})
+    before = named_files.fingerprints([config])
+    assert list(before) == [str(file)]
+    (tmp_path / "run.json").write_text(json.dumps({"files": before}))
+    named_files.check(tmp_path, [], [])
+    file.write_text("def build(classes): pass")
+    with pytest.raises(UserError, match=re.escape(f"{file}: the content is not what")):
+        named_files.check(tmp_path, [], [])
