@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+_GLOBAL = threading.RLock()
+"""Held while torch's global generators, which all threads share, follow a stream."""
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
@@ -26,7 +30,7 @@ def seeded(seed: int, *names: str | int, device: str = "cpu") -> Iterator[torch.
 
     The block is given the device's global generator.
     """
-    with torch.random.fork_rng():
+    with _GLOBAL, torch.random.fork_rng():
         torch.manual_seed(stream_seed(seed, *names))
         own = torch.device(device)
         if own.type == "cuda":
