@@ -97,10 +97,6 @@ def _accuracies(run: Path, row: pd.Series[Any], panels: _Panels) -> dict[str, An
     panel = panels[config.teacher]
     student = load_student(run, str(row["trial_id"]), config, panel.outputs(config))
     scores: dict[str, Any] = {}
-    if few := panel.check:
-        right = few.right(student).double()
-        scores |= {"check_accuracy": right.mean().item(), "n_check": len(right)}
-        scores["teacher_check_accuracy"] = panel.teacher_accuracy("check")
     for name in _kinds(row, config):
         judges = panel.judges(config, name)
         each = [judge.right(student) for judge in judges]
@@ -109,18 +105,20 @@ def _accuracies(run: Path, row: pd.Series[Any], panels: _Panels) -> dict[str, An
         scores[f"teacher_{name}_accuracy"] = panel.teacher_accuracy(name)
         if name == "oracle":  # every other image: a set sorted by class is halved within each class
             scores |= {f"oracle_half_{half + 1}": right[half::2].mean().item() for half in (0, 1)}
-        if config.task == "incremental":
+        if len(each) == 2:  # images of old and of new classes
             old, new = (part.double().mean().item() for part in each)
             scores |= {"old_accuracy": old, "new_accuracy": new}
     return scores
 
 
 def _kinds(row: pd.Series[Any], config: TrialConfig) -> tuple[str, ...]:
-    """Return which true images a trial is scored on; a user's own folders have no test images."""
+    """Return which labelled images a trial is scored on; a user's own folders have no test images."""
+    few = ("check",) if config.teacher.check else ()
     if config.teacher.dataset is None:
-        return ()
+        return few
     learned = [config.teacher.dataset, *([config.proxy] if config.task == "incremental" else [])]
-    return ("oracle", "test") if row["phase"] == Phase.FINAL and all(map(proxies.has_test, learned)) else ("oracle",)
+    tested = row["phase"] == Phase.FINAL and all(map(proxies.has_test, learned))
+    return (*few, "oracle", "test") if tested else (*few, "oracle")
 
 
 def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, across_trials.Scores]:
@@ -181,9 +179,9 @@ class _Panel:
         return self.accuracies[name]
 
     def judges(self, config: TrialConfig, name: str) -> list[_Judge]:
-        """Return the judge on the true images; of the task `incremental` also that on the new classes'."""
+        """Return the judge on these images; of the task `incremental` also that on the new classes' true ones."""
         judges = [self._true(name)]
-        if config.task == "incremental":
+        if config.task == "incremental" and name != "check":
             proxy = self._proxy(config, "test" if name == "test" else "train")
             kept = np.arange(len(proxy.images)) if name == "test" else proxy.held_out[len(banked(config, proxy)) :]
             judges.append(_Judge(proxy.images[kept], self.classes + proxy.labels_of(kept)))

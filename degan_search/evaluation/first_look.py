@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 from degan_search.data import folders, proxies
 from degan_search.data.images import normalise
 from degan_search.data.sets import user_set
-from degan_search.evaluation.relatedness import FEWEST, MEASURES, ORDER, random_network, view_of
+from degan_search.evaluation.relatedness import MEASURES, ORDER, random_network, view_of
+from degan_search.evaluation.some_images import FEWEST, some_images
 from degan_search.networks.batch_statistics import statistics_distance
 from degan_search.networks.front import Classifier
 from degan_search.networks.image_input import NORMALISATIONS, ImageInput, changed
@@ -124,14 +124,15 @@ def look(
     seen, ways = [], []
     for name in names:
         show(f"Looking at {name}")
-        loaded, total, seconds = _load(name, images, data_dir, teacher.takes)
+        some = some_images(name, images, data_dir, teacher.takes)
+        loaded = some.images
         view = view_of(model, plain, loaded)
         chances = view.logits.double().softmax(dim=1)
         shares = view.logits.argmax(dim=1).bincount(minlength=teacher.classes).double() / len(loaded)
         measures = {key: measure.of(view, None) for key, measure in MEASURES.items() if not measure.true}
         confidence = float(chances.max(dim=1).values.mean())
         side = _own_side(name, data_dir)
-        seen.append(Seen(name, total, len(loaded), side, seconds, shares.numpy(), confidence, measures))
+        seen.append(Seen(name, some.total, len(loaded), side, some.seconds, shares.numpy(), confidence, measures))
         few = torch.from_numpy(loaded[np.random.default_rng(0).permutation(len(loaded))[:TRIED]]).to(device)
         ways.append(_ways(model, teacher.takes, few))
     upwards = [1 if MEASURES[key].direction == "min" else -1 for key in ORDER]
@@ -195,21 +196,6 @@ def _doubts_of_ways(ways: Sequence[Way]) -> list[str]:
         BGR: "it was trained on images with blue before red: turn them in the network's own code",
     }.get(best.name, f"try --normalise {best.name}")
     return [f"Another preprocessing fits the teacher better, {best.name}: {figures}; {ask}"]
-
-
-def _load(
-    name: str, most: int, data_dir: Path | None, takes: ImageInput
-) -> tuple[UInt8[np.ndarray, "n c h w"], int | None, float]:
-    """Return at most so many images as the teacher takes them, how many there are, and seconds for each."""
-    total = proxies.size(name, data_dir)
-    count = None if total is None else min(total, most)
-    begun = time.perf_counter()
-    loaded = proxies.load(name, "train", data_dir, count, size=takes.size, channels=takes.channels)
-    seconds = (time.perf_counter() - begun) / len(loaded)
-    total = len(loaded) if total is None else total
-    if len(loaded) < FEWEST:
-        raise UserError(f"proxy {name!r}: {len(loaded)} images are too few to measure; {FEWEST} are needed")
-    return (loaded if len(loaded) <= most else loaded.sample(most, seed=0)).images, total, seconds
 
 
 def _own_side(name: str, data_dir: Path | None) -> int | None:

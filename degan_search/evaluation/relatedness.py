@@ -26,8 +26,8 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from degan_search.data import proxies as proxy_sets
 from degan_search.data.images import ImageSet, normalise
+from degan_search.evaluation.some_images import FEWEST, some_images
 from degan_search.networks.batch_statistics import statistics_distance
-from degan_search.networks.image_input import ImageInput
 from degan_search.networks.own import scripted
 from degan_search.networks.takes import teacher_input
 from degan_search.settings.criteria import Direction
@@ -40,8 +40,6 @@ from degan_search.training.measures import coverage, effective_classes, mean_ent
 
 Features = Float[Tensor, "n d"]
 
-FEWEST = 20
-"""Images that a proxy must have: two folds of a classifier and five neighbours need some."""
 SOME = 2000
 """Images, at most, for `bn_distance`, which needs no more, and for `mmd`, whose cost grows with their square."""
 NEIGHBOURS = 5
@@ -216,7 +214,8 @@ def relatedness(
     given = []
     for name, count in proxies:
         tell(f"Loading {name}")
-        given.append(_load(name, count, images, data_dir, teacher_input(config)))
+        most = images if count is None else min(images, count)
+        given.append(some_images(name, most, data_dir, teacher_input(config)).images)
     if config.dataset:
         tell(f"Loading {config.dataset}")
     elif true:
@@ -272,16 +271,6 @@ def random_network(channels: int) -> nn.Module:
             nn.init.orthogonal_(convolution.weight, nn.init.calculate_gain("relu"))
             layers += [convolution, nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-
-
-def _load(
-    name: str, count: int | None, most: int, data_dir: Path | None, takes: ImageInput
-) -> UInt8[np.ndarray, "n c h w"]:
-    loaded = proxy_sets.load(name, "train", data_dir, size=takes.size, channels=takes.channels)
-    size = min(most, len(loaded), len(loaded) if count is None else count)
-    if size < FEWEST:
-        raise UserError(f"proxy {name!r}: {size} images are too few to measure; {FEWEST} are needed")
-    return loaded.sample(size, seed=0).images
 
 
 def _as_they_are(features: Features) -> nn.Module:

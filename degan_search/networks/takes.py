@@ -34,6 +34,12 @@ def generated_size(config: GanConfig, takes: ImageInput) -> int:
     return config.size or min(LARGEST, 2 ** (min(takes.size).bit_length() - 1))
 
 
+def generated_shape(config: GanConfig, takes: ImageInput) -> tuple[int, int, int]:
+    """Return the channels, which are the teacher's, height and width of generated images."""
+    size = generated_size(config, takes)
+    return takes.channels, size, size
+
+
 def untrained(network: str, classes: int, width: int | None, takes: ImageInput) -> Classifier:
     """Return an untrained network behind its front; its weights are drawn from torch's default generator.
 

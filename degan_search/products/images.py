@@ -96,7 +96,8 @@ def generate(
     config = config_of(row)
     set_up_torch(threads)
     device = choose_device()
-    teacher, classes = _teacher(run, row, storage or run.resolve().parent, data_dir, device, show)
+    teacher = _teacher(run, row, storage or run.resolve().parent, data_dir, device, show)
+    classes = teacher.class_names
     generator = networks.load_generator(run, str(row["trial_id"]), config)
     wanted = _wanted(order, len(classes))
     counts, drawn = np.zeros(len(classes), np.int64), 0
@@ -117,12 +118,10 @@ def generate(
     return Made(row, dict(zip(classes, counts.tolist(), strict=True)), short if order.balance else (), drawn)
 
 
-def _teacher(
-    run: Path, row: pd.Series, storage: Path, data_dir: Path | None, device: str, show: Show
-) -> tuple[Teacher, tuple[str, ...]]:
-    """Return the trial's teacher and its class names; a teacher that is not in the cache is trained again."""
+def _teacher(run: Path, row: pd.Series, storage: Path, data_dir: Path | None, device: str, show: Show) -> Teacher:
+    """Return the trial's teacher; a teacher that is not in the cache is trained again."""
     config = teacher_file.recorded(config_of(row).teacher)
-    named_files.check(run, [config.path], [name for name in (config.dataset, config.check) if name])
+    named_files.check(run, [config.path], named_files.sets_of(config))
     show(f"true images {config.dataset}" if config.dataset else "the teacher", 0, None)
     true = true_images(config, data_dir)
 
@@ -131,12 +130,11 @@ def _teacher(
 
     teacher = teachers.obtain(config, true, storage / CACHE, tell, device)
     if pd.notna(row["teacher_hash"]) and teacher.hash != row["teacher_hash"]:
-        what = f"{config.dataset!r} here holds other images (or teacher.path another teacher)"
-        raise UserError(
-            f"{what if config.dataset else 'teacher.path holds another teacher'} than when {row['trial_id']} ran; "
-            "name the folder it used with --data-dir"
-        )
-    return teacher, teacher.class_names
+        what = "teacher.path holds another teacher"
+        if config.dataset:
+            what = f"{config.dataset!r} here holds other images (or teacher.path another teacher)"
+        raise UserError(f"{what} than when {row['trial_id']} ran; name the folder it used with --data-dir")
+    return teacher
 
 
 def _wanted(order: Order, classes: int) -> Int64[np.ndarray, " k"]:

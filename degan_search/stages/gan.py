@@ -30,8 +30,6 @@ from degan_search.training.losses import (
     generator_loss,
 )
 
-Images2 = Float[Tensor, "2 n c h w"]
-
 
 @dataclass
 class Rival:
@@ -91,7 +89,10 @@ class Gan:
             own.load_state_dict(state[name])
 
     def step(
-        self, real: Float[Tensor, "n c h w"], z: Float[Tensor, "n latent 1 1"], noise: Images2 | None = None
+        self,
+        real: Float[Tensor, "n c h w"],
+        z: Float[Tensor, "n latent 1 1"],
+        noise: Float[Tensor, "2 n c h w"] | None = None,
     ) -> Tensor:
         """Update the discriminator, then the generator, on one batch (equations 2 to 7).
 

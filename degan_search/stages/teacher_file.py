@@ -108,8 +108,7 @@ def read_network(
     """
     what = named(config) if config.path else "the teacher in the cache"
     if has_weights(config.network):
-        takes = teacher_input(config)
-        known = classes or own_classes(config.network) or 1
+        takes, known = teacher_input(config), classes or own_classes(config.network) or 1
         return build_classifier(config.network, known, None, takes.channels, takes.size)
     if _is_safetensors(data, suffix):
         loaded: object = read_tensors(data, what)
@@ -117,10 +116,16 @@ def read_network(
         return _script(config, data, what, device)
     else:
         loaded = _loaded(data, what)
-    with seeds.seeded(
-        config.seed, "teacher", "weights"
-    ):  # the weights are replaced, but torch's global generator must not advance
-        takes = teacher_input(config)
+    return _filled(config, loaded, classes, what, note)
+
+
+def _filled(
+    config: TeacherConfig, loaded: object, classes: int | None, what: str, note: Callable[[str], None]
+) -> nn.Module:
+    """Return the network that settings name, with the weights that a loaded file holds."""
+    takes = teacher_input(config)
+    # The weights are replaced, but torch's global generator must not advance.
+    with seeds.seeded(config.seed, "teacher", "weights"):
         if classes is None:
             classes = state_of_classes(loaded, config.network, config.width, channels=takes.channels, size=takes.size)
         model = build_classifier(config.network, classes, config.width, takes.channels, takes.size)

@@ -21,6 +21,7 @@ from degan_search.stages.teacher_file import Teacher
 from degan_search.stages.true_images import TrueImages
 from degan_search.system.errors import UserError
 from degan_search.trial.images import Proxy, few_of_each, image_batch
+from degan_search.trial.named_files import sets_of
 
 HELD_OUT_OBJECTIVES = needing(Needs.HELD_OUT_PROXY)
 """Objectives that are measured on held-out proxy images alone."""
@@ -39,24 +40,19 @@ def check(config: TrialConfig) -> None:
     if config.task == "incremental" and config.probe.at:
         raise UserError(f"probe.at = {list(config.probe.at)}: task incremental has no rungs, it must be []")
     _check_true(config)
-    for name in (config.proxy, config.teacher.dataset, config.teacher.check):
-        if name is not None:
-            proxies.check(name)
+    for name in (config.proxy, *sets_of(config.teacher)):
+        proxies.check(name)
     if has_weights(config.student.network):
         raise UserError(
             f"student.network {config.student.network!r} is a file of weights, and a student begins without any: "
             "name a network that is built in, torchvision/NAME or FILE.py:FUNCTION"
         )
-    for network, takes in (
-        (config.teacher, teacher_input(config.teacher)),
-        (config.student, student_input(config)),
-    ):
+    teacher, taken = config.teacher, teacher_input(config.teacher)
+    for network, takes in ((teacher, taken), (config.student, student_input(config))):
         check_name(network.network, takes.channels, takes.size, network.width)
-    if is_builtin(config.teacher.network):
+    if config.gan.lambda_bn and is_builtin(teacher.network):
         with torch.device("meta"):  # no weights are drawn
-            _check_norms(
-                config, untrained(config.teacher.network, 2, config.teacher.width, teacher_input(config.teacher))
-            )
+            _check_norms(config, untrained(teacher.network, 2, teacher.width, taken))
 
 
 def check_alone(config: TrialConfig) -> None:

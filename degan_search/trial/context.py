@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from degan_search.networks.layers import channels_last
-from degan_search.networks.takes import generated_size, student_input, untrained
+from degan_search.networks.takes import generated_shape, student_input, untrained
 from degan_search.settings.methods import METHODS, Method, normalised
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
@@ -59,9 +59,7 @@ class TrialContext:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of generated images."""
-        takes = self.inputs.teacher.takes
-        size = generated_size(self.config.gan, takes)
-        return takes.channels, size, size
+        return generated_shape(self.config.gan, self.inputs.teacher.takes)
 
     def about(self) -> dict[str, str]:
         """Return what must be the same where a trial goes on, so that it gives the same bits."""

@@ -142,12 +142,12 @@ def load(
     else:
         show(f"Training {len(wanted)} teachers")
         trained = _side_by_side(true, cache, device, train)
+    few = {config: check_images(config, data_dir, teacher.class_names) for config, teacher in trained.items()}
     loaded = []
     for config in configs:
         proxy, images, teacher = proxies[_proxy_key(config)], true[config.teacher], trained[config.teacher]
         check_inputs(config, proxy, images, teacher)
-        few = check_images(config.teacher, data_dir, teacher.class_names)
-        loaded.append(Loaded(config, proxy, images, teacher, few))
+        loaded.append(Loaded(config, proxy, images, teacher, few[config.teacher]))
     return loaded
 
 

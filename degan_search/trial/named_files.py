@@ -12,7 +12,7 @@ from typing import cast
 from degan_search.data import folders, proxies
 from degan_search.data.sets import user_set
 from degan_search.settings.paths import whole
-from degan_search.settings.trial import TrialConfig
+from degan_search.settings.trial import TeacherConfig, TrialConfig
 from degan_search.storage.layout import ABOUT
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
@@ -29,9 +29,14 @@ def fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
         UserError: one cannot be read.
     """
     made = list(configs)
-    sets = [name for config in made for name in (config.teacher.dataset, config.teacher.check, config.proxy) if name]
+    sets = [name for config in made for name in (*sets_of(config.teacher), config.proxy)]
     networks = [name for config in made for name in (config.teacher.network, config.student.network)]
     return _hashes([*(config.teacher.path for config in made), *map(_code, networks)], sets)
+
+
+def sets_of(teacher: TeacherConfig) -> list[str]:
+    """Return the names of the images that a teacher's settings name."""
+    return [name for name in (teacher.dataset, teacher.check) if name is not None]
 
 
 def differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

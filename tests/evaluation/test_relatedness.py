@@ -12,6 +12,7 @@ from torch import nn
 from degan_search.data import proxies as proxy_sets
 from degan_search.evaluation import relatedness
 from degan_search.evaluation.relatedness import DISTANCES, FEWEST, MEASURES, ORDER, random_network, view_of
+from degan_search.evaluation.some_images import some_images
 from degan_search.networks.image_input import ImageInput
 from degan_search.networks.table import build_classifier
 from degan_search.stages import teacher as teachers
@@ -170,7 +171,7 @@ class TestRelatedness:
     def test_images_are_those_of_a_trial_with_this_count(self, tiny):
         config = tiny({"proxy": "digits", "count": 300})
         expected = load_proxy(config, None).images
-        assert (relatedness._load("digits", 300, 5000, None, ImageInput(channels=1)) == expected).all()
+        assert (some_images("digits", 300, None, ImageInput(channels=1)).images == expected).all()
 
     def test_ranking_sees_no_true_image(self, measure, measured, true, teacher, monkeypatch):
         expected = measured[["count", "images", *BLIND]]

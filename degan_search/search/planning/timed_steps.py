@@ -17,7 +17,7 @@ from degan_search.data.images import normalise
 from degan_search.ledger.columns import Phase
 from degan_search.networks.frozen import freeze
 from degan_search.networks.table import own_classes
-from degan_search.networks.takes import generated_size, student_input, teacher_input, untrained
+from degan_search.networks.takes import generated_shape, student_input, teacher_input, untrained
 from degan_search.search.planning.cost_model import CostModel
 from degan_search.search.planning.stretches import Prior
 from degan_search.search.run.jobs import Kind
@@ -163,8 +163,7 @@ def image_seconds(
     frozen = freeze(untrained(teacher.network, classes, teacher.width, takes)).to(device)
     learns = student_input(TrialConfig(teacher=teacher, student=student))
     trained = untrained(student.network, classes, student.width, learns).to(device)
-    size = generated_size(gan_config, takes)
-    shape = (takes.channels, size, size)
+    shape = generated_shape(gan_config, takes)
     networks = gan.build(gan_config, shape, frozen, Context(0, device), student=(trained, DistillConfig()))
     images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, *shape), dtype=torch.uint8, device=device))
     z = torch.randn(SAMPLE_BATCH, gan_config.latent, 1, 1, device=device)
