@@ -47,23 +47,25 @@ def _settings(teacher: dict[str, Any], student: dict[str, Any], steps: int, dist
     }
 
 
-GLYPHS = Task(
-    "glyphs",
-    _settings(
-        {
-            "dataset": "glyphs/[A-J]",
-            "network": "lenet",
-            "width": 12,
-            "fit": {"steps": 1600, "epochs": 40, "patience": 5},
-        },
-        {"network": "lenet", "width": 6},
-        steps=400,
-        distill=800,
-        count=5000,
-    ),
+def _glyphs(classes: str) -> dict[str, Any]:
+    fit = {"steps": 1600, "epochs": 40, "patience": 5}
+    teacher = {"dataset": f"glyphs/[{classes}]", "network": "lenet", "width": 12, "fit": fit}
+    return _settings(teacher, {"network": "lenet", "width": 6}, steps=400, distill=800, count=5000)
+
+
+LETTERS = Task(
+    "letters",
+    _glyphs("A-J"),
     ("glyphs/[K-Z]", "glyphs/[0-9]", "photos", "noise/uniform"),
     judges=(),
     repeated=("glyphs/[K-Z]", "photos"),
+)
+NUMERALS = Task(
+    "numerals",
+    _glyphs("0-9"),
+    ("glyphs/[A-M]", "glyphs/[N-Z]", "photos", "noise/uniform"),
+    judges=(),
+    repeated=("glyphs/[A-M]",),
 )
 FASHION_MNIST = Task(
     "fashion_mnist",
