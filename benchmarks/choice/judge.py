@@ -1,0 +1,183 @@
+"""Judge criteria on the recorded bench: regret, rank correlation, and both beside chance and the noise of the truth.
+
+`within`: the choice among the weights of one proxy; the person who has one proxy, whose bank then holds its held-out
+images and the embedded sets that are no image of the teacher's classes. `across`: the choice among all trials of a
+task, on all its proxies' images.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from benchmarks.choice.criteria import CANDIDATES, View
+from benchmarks.choice.record import FOLDER, WORK
+from benchmarks.choice.tasks import DEVELOPED_ON, TASKS
+from degan_search.settings.criteria import CRITERIA, DATA_FREE
+
+EMBEDDED = ("photos", "glyphs", "noise/uniform")
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A task's recording."""
+
+    name: str
+    table: pd.DataFrame
+    teacher: torch.Tensor
+    students: torch.Tensor
+    sources: np.ndarray
+
+    def view(self, place: int, proxy: str | None) -> View:
+        """Return what may be seen of a student; `proxy`: by a person who has only this one."""
+        row = self.table.iloc[place]
+        keep = self.sources != row["trial"]
+        if proxy is not None:
+            own = self.table.loc[self.table["proxy"] == proxy, "trial"]
+            keep &= np.isin(self.sources, [proxy, *EMBEDDED, *own])
+        return View(self.teacher, self.students[place], self.sources).of(keep)
+
+
+def recorded(name: str, work: Path) -> Recorded:
+    """Read a task's recording."""
+    arrays = np.load(work / f"{name}.npz")
+    teacher, students = (torch.from_numpy(arrays[key]).float() for key in ("teacher", "students"))
+    return Recorded(name, pd.read_parquet(FOLDER / f"choice_{name}.parquet"), teacher, students, arrays["sources"])
+
+
+def scored(task: Recorded, across: bool) -> pd.DataFrame:
+    """Return a row a student: trial, proxy, seed, accuracies, and every criterion, higher is better."""
+    rows = []
+    for place in range(len(task.table)):
+        row = task.table.iloc[place]
+        view = task.view(place, None if across else str(row["proxy"]))
+        values = {name: _value(function, view) for name, function in CANDIDATES.items()}
+        old = {
+            name: float(row[name]) * (1 if CRITERIA[name].direction == "max" else -1)
+            for name in DATA_FREE
+            if name in row
+        }
+        rows.append(old | values)
+    kept = task.table[["task", "trial", "proxy", "seed", "accuracy", "half_1", "half_2", "teacher_accuracy"]]
+    return pd.concat([kept.reset_index(drop=True), pd.DataFrame(rows)], axis="columns")
+
+
+def _value(function: object, view: View) -> float:
+    if not len(view.teacher):
+        return float("nan")
+    try:
+        return float(function(view))  # type: ignore[operator]
+    except Exception:  # a part without images
+        return float("nan")
+
+
+def regrets(trials: pd.DataFrame, by: str) -> float:
+    """Return in points how far the choice by a measure lies below that by one half of the true images.
+
+    Both are scored on the other half, in turn, so that no choice is flattered by its own images.
+    """
+    found = []
+    chosen = trials.iloc[trials[by].argmax()]
+    for choosing, judging in (("half_1", "half_2"), ("half_2", "half_1")):
+        best = trials.iloc[trials[choosing].argmax()]
+        found.append(100 * (best[judging] - chosen[judging]))
+    return float(np.mean(found))
+
+
+def random_regret(trials: pd.DataFrame) -> float:
+    """Return the regret of a random trial."""
+    best = np.mean([trials.iloc[trials[f"half_{a}"].argmax()][f"half_{b}"] for a, b in ((1, 2), (2, 1))])
+    return float(100 * (best - trials["accuracy"].mean()))
+
+
+def groups(frames: Mapping[str, pd.DataFrame], across: bool) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield trials that compete, of the first student seed."""
+    for name, frame in frames.items():
+        first = frame[frame["seed"] == 0]
+        if across:
+            yield name, first
+        else:
+            yield from ((f"{name}: {proxy}", trials) for proxy, trials in first.groupby("proxy", sort=False))
+
+
+def judged(frames: Mapping[str, pd.DataFrame], across: bool) -> pd.DataFrame:
+    """Return a row a criterion: mean regret with its interval over groups, the worst, share of random's, rank corr."""
+    competing = list(groups(frames, across))
+    chance = np.array([random_regret(trials) for _, trials in competing])
+    rng = np.random.default_rng(0)
+    draws = rng.integers(len(competing), size=(DRAWS, len(competing)))
+    rows = []
+    for name in [*DATA_FREE, *CANDIDATES]:
+        if any(name not in trials or trials[name].isna().any() for _, trials in competing):
+            continue
+        lost = np.array([regrets(trials, name) for _, trials in competing])
+        rho = [stats.spearmanr(trials[name], trials["accuracy"]).statistic for _, trials in competing]
+        low, high = np.quantile(lost[draws].mean(1), (0.025, 0.975))
+        share = lost.sum() / chance.sum()
+        rows.append((name, lost.mean(), low, high, lost.max(), share, np.nanmean(rho)))
+    rows.append(("a random trial", chance.mean(), np.nan, np.nan, chance.max(), 1.0, 0.0))
+    columns = ["chosen by", "mean regret", "low", "high", "worst", "of random's", "rho"]
+    return pd.DataFrame(rows, columns=columns).sort_values("mean regret", ignore_index=True)
+
+
+def noise(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return for each repeated pair what one student's true accuracy says of another student's, same generators."""
+    rows = []
+    for name, frame in frames.items():
+        for proxy, trials in frame.groupby("proxy", sort=False):
+            table = trials.pivot(index="trial", columns="seed", values="accuracy").dropna().to_numpy()
+            if table.shape[1] < 3:
+                continue
+            found = [
+                (100 * (second.max() - second[first.argmax()]), stats.spearmanr(first, second).statistic)
+                for first, second in permutations(table.T, 2)
+            ]
+            spread = 100 * table.std(axis=1, ddof=1).mean()
+            rows.append((f"{name}: {proxy}", *np.mean(found, axis=0), spread))
+    return pd.DataFrame(rows, columns=["pair", "regret by another seed's accuracy", "rho", "deviation over seeds"])
+
+
+def spreads(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return for each pair the quartiles of accuracy, and the best trial's, in percent."""
+    rows = [
+        (name, len(trials), *(100 * trials["accuracy"].quantile([0.25, 0.5, 0.75, 1.0])))
+        for name, trials in groups(frames, across=False)
+    ]
+    return pd.DataFrame(rows, columns=["pair", "trials", "quarter", "half", "three quarters", "best"])
+
+
+def main() -> None:
+    """Print every table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=WORK, help="folder that `record` wrote")
+    parser.add_argument("--part", choices=("developed", "held-out", "all"), default="developed")
+    given = parser.parse_args()
+    wanted = {
+        "developed": DEVELOPED_ON,
+        "held-out": tuple(name for name in TASKS if name not in DEVELOPED_ON),
+        "all": tuple(TASKS),
+    }[given.part]
+    tasks = [recorded(name, given.work) for name in wanted if (given.work / f"{name}.npz").exists()]
+    pd.set_option("display.width", 200, "display.max_rows", 200, "display.float_format", "{:.2f}".format)
+    frames = {across: {task.name: scored(task, across) for task in tasks} for across in (False, True)}
+    print(spreads(frames[False]).to_string(index=False))
+    print(noise(frames[False]).to_string(index=False))
+    for across in (False, True):
+        print("\nacross proxies" if across else "\nwithin a proxy, one proxy known")
+        print(judged(frames[across], across).to_string(index=False))
+        if not across:
+            print("\nwithin a proxy, all proxies known")
+            print(judged(frames[True], across=False).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
