@@ -1,0 +1,148 @@
+"""Students of several generators that a criterion chose, beside single choices and proxy images, at equal steps.
+
+Every student of a row is distilled with the same steps and seeds, anew, so that no choice is flattered by the very
+student that it was made by. Goes on where it was cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from benchmarks.choice.criteria import SURE
+from benchmarks.choice.judge import recorded, scored
+from benchmarks.choice.record import FOLDER, WORK, Bench
+from benchmarks.choice.tasks import TASKS
+from degan_search.selection.paired_test import paired
+from degan_search.system.device import choose_device, set_up_torch
+from degan_search.training.measures import balanced_soft_agreement
+
+CRITERION, TODAY = "soft, held-out, sure 0.8", "cross_soft_agreement"
+"""What chooses members, and what chose configurations before."""
+
+
+def greedy(task_name: str, work: Path, names: Iterable[str], members: int) -> list[str]:
+    """Return members by forward selection with repeats (Caruana et al. 2004): each raises the mean output's score."""
+    task = recorded(task_name, work)
+    places = {name: task.table.index[(task.table["trial"] == name) & (task.table["seed"] == 0)][0] for name in names}
+    view = task.view(0, None).held_out
+    held_out = ~pd.Series(task.sources).str.startswith("search-") & ~pd.Series(task.sources).isin(
+        ["mixup", "cutmix", "pushed"]
+    )
+    keep = torch.tensor(held_out.to_numpy())
+    keep[keep.clone()] = view.teacher.softmax(1).amax(1) > SURE
+    teacher = task.teacher[keep]
+    outputs = {name: task.students[place][keep].double().softmax(1) for name, place in places.items()}
+    chosen: list[str] = []
+    total = torch.zeros_like(next(iter(outputs.values())))
+    for _ in range(members):
+        values = {
+            name: balanced_soft_agreement(((total + own) / (len(chosen) + 1)).clamp_min(1e-12).log(), teacher)
+            for name, own in outputs.items()
+        }
+        best = max(values, key=lambda name: values[name])
+        chosen.append(best)
+        total += outputs[best]
+    return chosen
+
+
+def cases(bench: Bench, proxy: str, trials: pd.DataFrame, work: Path) -> dict[str, Callable[[int], nn.Module]]:
+    """Return how to distil the student of each row of the table, by name; each takes a seed."""
+    task, config = bench.task, bench.task.config(proxy)
+    states = {one.name: one.kept["generator"] for one in bench.trials() if one.kept and one.config.proxy == proxy}
+
+    def of(names: Iterable[str], balance: bool = False, share: float = 0.0) -> Callable[[int], nn.Module]:
+        members = [states[name] for name in names]
+        return lambda seed: bench.distilled(config, members, seed, balance, share)
+
+    def best(by: str, number: int = 1) -> list[str]:
+        return [str(name) for name in trials.nlargest(number, by)["trial"]]
+
+    def images(seed: int) -> nn.Module:
+        return bench.run(config.model_copy(update={"method": "proxy", "seed": seed}))
+
+    dcgan = trials.loc[(trials["lambda_e"] == 0) & (trials["lambda_d"] == 0), "trial"]
+    return {
+        "proxy images": images,
+        **({"DCGAN": of(dcgan)} if len(dcgan) else {}),
+        "one, across trials": of(best(TODAY)),
+        "one, sure": of(best(CRITERION)),
+        "one, by true data": of(best("accuracy")),
+        "four, across trials": of(best(TODAY, 4)),
+        "four, sure": of(best(CRITERION, 4)),
+        "four, sure, balanced": of(best(CRITERION, 4), balance=True),
+        "four, sure, balanced, 1/4 proxy": of(best(CRITERION, 4), balance=True, share=0.25),
+        "eight, sure": of(best(CRITERION, 8)),
+        "four, greedy": of(greedy(task.name, work, states, 4)),
+    }
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracy in percent by pair and case, mean over seeds."""
+    means = rows.assign(accuracy=100 * rows["accuracy"]).pivot_table(
+        index=["task", "proxy"], columns="case", values="accuracy", sort=False
+    )
+    return means[list(dict.fromkeys(rows["case"]))]
+
+
+def against(means: pd.DataFrame, other: str) -> pd.DataFrame:
+    """Return each case's mean difference to another over pairs in points, its interval, and the pairs won."""
+    found = []
+    for case in means.columns.drop(other):
+        test = paired(means[case], means[other])
+        won = int((means[case] > means[other]).sum())
+        found.append((case, test.difference, test.low, test.high, test.p, f"{won} of {test.n}"))
+    return pd.DataFrame(found, columns=["case", f"minus {other!r}", "low", "high", "p", "pairs won"])
+
+
+def show(files: Iterable[Path]) -> None:
+    """Print the tables of what has been distilled so far."""
+    rows = pd.concat([pd.read_parquet(file) for file in files])
+    pd.set_option("display.width", 250, "display.max_columns", 30, "display.float_format", "{:.1f}".format)
+    means = table(rows)
+    print(means.to_string())
+    for other in ("one, by true data", "one, across trials", "proxy images"):
+        if other in means:
+            print(against(means, other).to_string(index=False))
+
+
+def main() -> None:
+    """Distil and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=[*TASKS, "show"], help="`show` prints the tables of all tasks")
+    parser.add_argument("--data-dir", type=Path, help="folder of the image sets; default: DATA_DIR, or ./data")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder that `record` wrote")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", help="rows of the table; default: all")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    if given.task == "show":
+        show(sorted(FOLDER.glob("choice_combined_*.parquet")))
+        return
+    set_up_torch(given.threads)
+    bench = Bench(TASKS[given.task], given.data_dir, given.work, choose_device())
+    frame = scored(recorded(given.task, given.work), across=True)
+    weights = pd.read_parquet(FOLDER / f"choice_{given.task}.parquet")[["lambda_e", "lambda_d"]]
+    frame = pd.concat([frame, weights], axis="columns")
+    frame = frame[frame["seed"] == 0]
+    file = FOLDER / f"choice_combined_{given.task}.parquet"
+    rows = pd.read_parquet(file).to_dict("records") if file.exists() else []
+    done = {(row["proxy"], row["case"], row["seed"]) for row in rows}
+    for seed in given.seeds:
+        for proxy, trials in frame.groupby("proxy", sort=False):
+            for name, make in cases(bench, str(proxy), trials, given.work).items():
+                if (proxy, name, seed) in done or (given.only and name not in given.only):
+                    continue
+                accuracy = bench.right(make(seed)).double().mean().item()
+                rows.append({"task": given.task, "proxy": proxy, "case": name, "seed": seed, "accuracy": accuracy})
+                pd.DataFrame(rows).to_parquet(file, index=False)
+                print(f"{proxy}, {name}, seed {seed}: {100 * accuracy:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
