@@ -47,7 +47,8 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
 
     A cell with complete final trials shows the mean, sample standard deviation and number of their seeds on
     the test images, or on the held-out share of the true training images where there are no test images; any other
-    cell the search's best trial on that held-out share; `low` and `high` are the 95% bootstrap interval of the mean over seeds, NaN for fewer than two.
+    cell the search's best trial on that held-out share; `low` and `high` are the 95% bootstrap interval of the mean
+    over seeds, NaN for fewer than two.
     Without true data (`dataset` is null) the figures are agreement with the teacher, by `agreement.judged_by`;
     `check` is the accuracy on the labelled images of `teacher.check`, null where there are none, with its interval.
     Where several configurations compete, the one with the best (mean) `score` is shown. `chosen_by` says
