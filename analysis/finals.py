@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from analysis.agreement import NO_TRUE_DATA, judged_by
 from analysis.statistics import interval
-from analysis.tables.cells import CHECK
+from analysis.tables.cells import CHECK, NO_TEST, TEST, measured_where
 from analysis.tables.cells import checked as check_columns
 from analysis.tables.styles import checked, csv, teacher_checked
 from degan_search.ledger.columns import Phase, State, config_of
@@ -26,7 +26,8 @@ from degan_search.system.whole_files import write_bytes
 COLUMNS = ["dataset", "proxy", "count", "method", "combined", "lambda_e", "lambda_d", "gan_steps", "distill_steps"]
 COLUMNS += ["accuracy", "low", "high", "n", "difference", "difference_low", "difference_high", "p", "pairs"]
 COLUMNS += ["score", "teacher", "chosen", "agreement", "judged_by", *CHECK]
-ACCURACY = "test_accuracy"
+ACCURACY, HELD_OUT = "test_accuracy", "oracle_accuracy"
+UNTESTED = "Accuracy on held-out true training images, as the true data have no test images,"
 NOTES = (
     "{what} in % with the 95% bootstrap interval over n seeds, which is too narrow where n is small. "
     "Difference: the chosen DeGAN above minus the row's, over the seeds that both have, "
@@ -38,6 +39,8 @@ WITHOUT_TRUE_DATA = f"{NO_TRUE_DATA[0].upper()}{NO_TRUE_DATA[1:]} ({{by}}), whic
 
 def compare(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each configuration of the finished final runs, accuracies in percent on the test images.
+
+    Where the true data have no test images, they are on the held-out ones, and `judged_by` is `oracle_accuracy`.
 
     Configurations are compared within one task, teacher, student, proxy and length of training, over the seeds they
     share. In each such group DeGAN's chosen configuration comes first: of those with the most finished seeds the one
@@ -95,8 +98,10 @@ def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -
         if not isnan(teacher)
     )
     text = tabulate(shown.to_dict("list"), headers="keys", tablefmt=style, disable_numparse=True)
-    judged = ", ".join(table["judged_by"].dropna().unique())
-    what = ["Test accuracy"] if table["judged_by"].isna().any() else []
+    by = table["judged_by"]
+    judged = ", ".join(by[by != HELD_OUT].dropna().unique())
+    what = ["Test accuracy"] if by.isna().any() else []
+    what += [UNTESTED] if (by == HELD_OUT).any() else []
     what += [WITHOUT_TRUE_DATA.format(by=judged)] if judged else []
     notes = NOTES.format(what=" or ".join(what)) + (f" Teacher: {teachers or 'not measured'}." if not judged else "")
     return "\n\n".join([text, *filter(None, [notes, teacher_checked(table)])]) + "\n"
@@ -105,10 +110,14 @@ def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -
 def _figures(table: pd.DataFrame) -> dict[str, list[str]]:
     """Return the columns of accuracies and agreements as text, without those that hold nothing."""
     columns = {}
-    if (true := table["judged_by"].isna()).any():
-        columns["test accuracy"] = [_with_interval(*row) for row in _bounded(table.where(true), "accuracy")]
-    if not true.all():
-        columns["agreement"] = [_with_interval(*row) for row in _bounded(table.where(~true), "agreement")]
+    tested, held_out = table["judged_by"].isna(), table["judged_by"] == HELD_OUT
+    for title, of, mean in (
+        ("test accuracy", tested, "accuracy"),
+        ("held-out accuracy", held_out, "accuracy"),
+        ("agreement", ~(tested | held_out), "agreement"),
+    ):
+        if of.any():
+            columns[title] = [_with_interval(*row) for row in _bounded(table.where(of), mean)]
     if table["check"].notna().any():
         columns["accuracy"] = [checked(row) for row in table.to_dict("records")]
     return columns
@@ -163,23 +172,26 @@ def _row(rows: pd.DataFrame) -> dict[str, Any]:
         about |= {name: first[f"config_gan_{name}"] for name in ("lambda_e", "lambda_d")}
     about["combined"] = _combined(config_of(first))
     about |= {name: rows[name].mean() for name in ("gan_steps", "distill_steps", "score")}
+    is_accuracy = measure in (ACCURACY, HELD_OUT)
     return about | {
-        "accuracy": mean["mean"] if measure == ACCURACY else nan,
-        "agreement": nan if measure == ACCURACY else mean["mean"],
+        "accuracy": mean["mean"] if is_accuracy else nan,
+        "agreement": nan if is_accuracy else mean["mean"],
         "judged_by": None if measure == ACCURACY else measure,
         "low": mean["low"],
         "high": mean["high"],
         "n": mean["n"],
         "chosen": False,
-        "teacher": 100 * rows["teacher_test_accuracy"].mean(),
+        "teacher": 100 * rows[f"teacher_{measure if is_accuracy else ACCURACY}"].mean(),
         **check_columns(rows),
     }
 
 
 def _measure(rows: pd.DataFrame) -> str:
-    """Return the column by which these runs are compared: test accuracy, or without true data an agreement."""
+    """Return the column by which these runs are compared: an accuracy, or without true data an agreement."""
     first = rows.iloc[0]
-    return judged_by(first["config_objective"]) if pd.isna(first["config_teacher_dataset"]) else ACCURACY
+    if pd.isna(first["config_teacher_dataset"]):
+        return judged_by(first["config_objective"])
+    return HELD_OUT if measured_where(rows, TEST) == NO_TEST else ACCURACY
 
 
 def _combined(config: TrialConfig) -> str | None:

@@ -52,7 +52,8 @@ def with_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the complete trials that have an accuracy, with it in percent in a column `accuracy`.
 
     It is that on the test images for finals, and that on the held-out 20% of the true training images for
-    the search's trials; where no trial has true data, the agreement with the teacher by `agreement.judged_by`.
+    the search's trials, and for finals where there are no test images; where no trial has true data, the
+    agreement with the teacher by `agreement.judged_by`.
 
     Raises:
         UserError: there is none.
@@ -61,7 +62,7 @@ def with_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     if without_true_data(frame):
         accuracy = 100 * frame[judged_by(str(frame["config_objective"].iloc[0]))].astype(float)
     else:
-        accuracy = 100 * frame["test_accuracy"].where(final, frame["oracle_accuracy"]).astype(float)
+        accuracy = 100 * frame["test_accuracy"].where(final).fillna(frame["oracle_accuracy"]).astype(float)
     kept = frame.assign(accuracy=accuracy)[(frame["state"] == State.COMPLETE) & accuracy.notna()]
     if kept.empty:
         raise UserError("no finished trial has an accuracy yet: `degan-search evaluate RUN` fills them in")

@@ -12,7 +12,7 @@ from analysis import regret
 from analysis.agreement import NO_ACCURACY, SEARCHED, heading
 from analysis.figures.style import short
 from analysis.tables import cells
-from analysis.tables.cells import HELD_OUT, LABELS, MISSING
+from analysis.tables.cells import HELD_OUT, LABELS, MISSING, NO_TEST
 from analysis.tables.distillation import NO_PROXY
 from analysis.tables.styles import checked, result, teacher_checked
 from analysis.tables.table import is_incremental
@@ -152,10 +152,12 @@ def _notes(ran: pd.DataFrame, learns_classes: bool) -> list[str]:
     if agreed:
         notes.append(NO_ACCURACY)
         notes += filter(None, [teacher_checked(ran)])
+    where = "held-out training images" if learns_classes else "the held-out true training images"
+    where = "the comparison images" if agreed else where
     if ran["measured_on"].isin((HELD_OUT, SEARCHED)).any():
-        where = "held-out training images" if learns_classes else "the held-out true training images"
-        where = "the comparison images" if agreed else where
         notes.append(f"* The search's best trial, measured on {where}: no final runs yet.")
+    if (ran["measured_on"] == NO_TEST).any():
+        notes.append(f"** Final runs, measured on {where}: the true data have no test images.")
     if chosen := ", ".join(name for name in dict.fromkeys(ran["chosen_by"].dropna()) if name != "unknown"):
         notes.append(f"How the weights were chosen: {chosen}.")
     return notes

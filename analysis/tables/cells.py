@@ -19,8 +19,9 @@ from degan_search.system.errors import UserError
 
 TEST = "test"
 HELD_OUT = "held-out 20%"
+NO_TEST = "held-out 20%, no test images"
 MISSING = "missing"
-ACCURACY = {TEST: "test_accuracy", HELD_OUT: "oracle_accuracy"}
+ACCURACY = {TEST: "test_accuracy", HELD_OUT: "oracle_accuracy", NO_TEST: "oracle_accuracy"}
 WITHOUT_TRUE_DATA = {TEST: BANK, HELD_OUT: SEARCHED}
 CHECK = ["check", "check_low", "check_high", "n_check", "teacher_check"]
 """Columns of a table: accuracy in percent on the n labelled images of `teacher.check`, its interval, the teacher's."""
@@ -81,8 +82,15 @@ def accuracy(rates: pd.Series[Any], measured_on: str) -> dict[str, Any]:
     }
 
 
+def measured_where(runs: pd.DataFrame, measured_on: str) -> str:
+    """Return where the accuracies of a cell's runs are: NO_TEST for finals whose true data have no test images."""
+    tested = runs["test_accuracy"].notna().any() or runs["oracle_accuracy"].isna().all()
+    return measured_on if measured_on != TEST or tested else NO_TEST
+
+
 def measured(runs: pd.DataFrame, measured_on: str) -> dict[str, Any]:
     """Return `accuracy` of a cell's runs, and their teachers' mean on the same images."""
+    measured_on = measured_where(runs, measured_on)
     column = ACCURACY[measured_on]
     return accuracy(runs[column], measured_on) | {"teacher": 100 * runs[f"teacher_{column}"].mean()}
 

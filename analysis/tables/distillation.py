@@ -12,7 +12,8 @@ import pandas as pd
 
 from analysis.agreement import BANK, SEARCHED, heading
 from analysis.tables import cells, styles
-from analysis.tables.cells import ACCURACY, HELD_OUT, LABELS, ORDER, TEST, WEIGHTS
+from analysis.tables.cells import ACCURACY, HELD_OUT, LABELS, NO_TEST, ORDER, TEST, WEIGHTS
+from degan_search.ledger.columns import Phase
 from degan_search.settings import methods
 from degan_search.settings.methods import METHODS, TUNED
 
@@ -36,7 +37,8 @@ SETTING = (
 PAPER = Path(__file__).parents[1] / "paper"
 PAPER_PROXIES = {"noise": "noise/uniform"}
 PAPER_METHODS = {"true_data": "true"}
-IMAGES = {TEST: "the test images", HELD_OUT: "the held-out 20% of the true training images"}
+IMAGES = {TEST: "the test images"}
+IMAGES |= dict.fromkeys((HELD_OUT, NO_TEST), "the held-out 20% of the true training images")
 IMAGES |= dict.fromkeys((BANK, SEARCHED), "the comparison images")
 
 
@@ -44,8 +46,9 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     """Return one row for each proxy and method, with accuracies in percent.
 
     A cell with complete final trials shows the mean, sample standard deviation and number of their seeds on
-    the test images; any other cell the search's best trial on the held-out share of the true training
-    images; `low` and `high` are the 95% bootstrap interval of the mean over seeds, NaN for fewer than two.
+    the test images, or on the held-out share of the true training images where there are no test images; any other
+    cell the search's best trial on that held-out share; `low` and `high` are the 95% bootstrap interval of the mean
+    over seeds, NaN for fewer than two.
     Without true data (`dataset` is null) the figures are agreement with the teacher, by `agreement.judged_by`;
     `check` is the accuracy on the labelled images of `teacher.check`, null where there are none, with its interval.
     Where several configurations compete, the one with the best (mean) `score` is shown. `chosen_by` says
@@ -136,7 +139,9 @@ def _cell(trials: pd.DataFrame, method: str, objective: str, without_true_data: 
 
 def _teacher(frame: pd.DataFrame) -> dict[str, Any]:
     """Return the accuracy of the run's teachers, on the test images if any final trial measured it there."""
-    measured_on = TEST if frame["teacher_test_accuracy"].notna().any() else HELD_OUT
+    finals = frame.loc[frame["phase"] == Phase.FINAL, ["teacher_test_accuracy", "teacher_oracle_accuracy"]]
+    tested, evaluated = finals.notna().any()
+    measured_on = TEST if tested else NO_TEST if evaluated else HELD_OUT
     column = "teacher_" + ACCURACY[measured_on]
     return cells.accuracy(frame.dropna(subset=column).drop_duplicates("teacher_hash")[column], measured_on)
 

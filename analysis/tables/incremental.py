@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.tables import cells, styles
-from analysis.tables.cells import HELD_OUT, LABELS, ORDER, TEST, WEIGHTS
+from analysis.tables.cells import HELD_OUT, LABELS, NO_TEST, ORDER, TEST, WEIGHTS
 from degan_search.ledger.columns import Phase, State
 from degan_search.settings.methods import TUNED
 from degan_search.system.errors import UserError
@@ -39,9 +39,9 @@ SIZES_DIFFER = (
 PAPER = Path(__file__).parents[1] / "paper" / "table3.csv"
 IMAGES = {
     TEST: "the test images of old and new classes",
-    HELD_OUT: "the held-out training images of old and new classes",
+    **dict.fromkeys((HELD_OUT, NO_TEST), "the held-out training images of old and new classes"),
 }
-BEFORE = {TEST: "the test images", HELD_OUT: "the held-out training images"}
+BEFORE = {TEST: "the test images", **dict.fromkeys((HELD_OUT, NO_TEST), "the held-out training images")}
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def _cell(trials: pd.DataFrame, method: str, objective: str) -> dict[str, Any]:
     chosen = [cells.choose(own, objective) for _, own in compared.groupby(CLASS_ORDER, sort=False)]
     found = [choice for choice in chosen if len(choice.runs)]
     runs = pd.concat([choice.runs for choice in found]) if found else trials.head(0)
-    measured_on = TEST if len(finals) else HELD_OUT
+    measured_on = cells.measured_where(runs, TEST if len(finals) else HELD_OUT)
     known = runs.dropna(subset=cells.ACCURACY[measured_on])
     weights = [runs[f"config_gan_{name}"] for name in WEIGHTS] if method in TUNED else []
     same = [own.iloc[0] if own.nunique() == 1 else nan for own in weights] or [nan, nan]

@@ -19,13 +19,18 @@ from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 from analysis.agreement import BANK, NO_ACCURACY, SEARCHED
 from analysis.statistics import wilson
-from analysis.tables.cells import HELD_OUT, MISSING, grouped
+from analysis.tables.cells import HELD_OUT, MISSING, NO_TEST, grouped
 
 WIDTH = 120
 """Characters in a line of the text table."""
 NUMBERS = ("old", "new", "paper", "diff.", "orders", "trials", "hours")
-STARRED = (HELD_OUT, SEARCHED)
-"""What the search's trials are measured on."""
+NO_FINALS = "the search's best trial by its score, no final trials"
+STARRED = {
+    HELD_OUT: ("*", NO_FINALS),
+    SEARCHED: ("*", NO_FINALS),
+    NO_TEST: ("**", "final trials, as the true data have no test images"),
+}
+"""What is marked: where it was measured, the mark, and what that means."""
 LONG = ("proxy data", "lambdas")
 """Columns whose text may take several lines."""
 
@@ -47,10 +52,10 @@ def number(cell: Mapping[Any, Any], name: str, how: str = ".2f") -> str:
 
 
 def result(cell: Mapping[Any, Any]) -> str:
-    """Return `71.2* ± 0.8 (3)`: mean, whether on held-out images, sample standard deviation, number of runs."""
+    """Return `71.2* ± 0.8 (3)`: mean, its mark by STARRED, sample standard deviation, number of runs."""
     if cell["measured_on"] == MISSING:
         return MISSING
-    star = "*" if cell["measured_on"] in STARRED else ""
+    star = STARRED[cell["measured_on"]][0] if cell["measured_on"] in STARRED else ""
     spread = f" ± {number(cell, 'std', '.1f')}" if number(cell, "std") else ""
     return f"{cell['ours']:.1f}{star}{spread} ({cell['n']})"
 
@@ -97,9 +102,7 @@ def notes(tidy: pd.DataFrame, names: Sequence[str], images: Mapping[str, str], o
     used = list(shown["measured_on"].unique())
     places = dict.fromkeys(images[name] for name in used)
     lines = [f"Measured on {' or '.join(places) or 'nothing yet'}."]
-    for name in STARRED:
-        if name in used:
-            lines.append(f"* Measured on {images[name]}: the search's best trial by its score, no final trials.")
+    lines += [f"{star} Measured on {images[name]}: {why}." for name, (star, why) in STARRED.items() if name in used]
     if BANK in used or SEARCHED in used:
         lines.append(NO_ACCURACY)
     if check := teacher_checked(tidy) if "check" in tidy else "":

@@ -47,8 +47,9 @@ def table(frame: pd.DataFrame, paper: str | None = None) -> pd.DataFrame:
 def render(tidy: pd.DataFrame, style: str = "text") -> str:
     r"""Return a `table` for reading, or as csv with every column.
 
-    `71.2 ± 0.8 (3)` is mean, sample standard deviation and number of seeds, in Table 3 of runs; `*` marks held-out
-    images. Text lines have at most 120 characters; LaTeX is a `table` that needs \usepackage{booktabs}.
+    `71.2 ± 0.8 (3)` is mean, sample standard deviation and number of seeds, in Table 3 of runs; a mark by
+    `styles.STARRED` held-out images. Text lines have at most 120 characters; LaTeX is a `table` that needs
+    \usepackage{booktabs}.
 
     Raises:
         UserError: a style that is not in STYLES.

@@ -133,7 +133,8 @@ def relatedness(
     Ranked by the effective number of classes that the teacher sees in them, then by coverage: this needs no true
     image.
     """
-    from analysis.relatedness import cells, correlations, render
+    from analysis.agreement import without_true_data
+    from analysis.relatedness import cells, correlations, outcomes, render
     from analysis.tables.styles import csv
     from degan_search.evaluation.relatedness import relatedness as measure
     from degan_search.ledger.columns import Phase
@@ -143,6 +144,10 @@ def relatedness(
 
     config = _teacher(teacher)
     trials = _trials(runs, config) if runs else None
+    phase = Phase.FINAL if finals else Phase.SEARCH
+    judged = None if trials is None or without_true_data(trials) else trials
+    if judged is not None:
+        outcomes(judged, phase)  # what is missing is said before anything is measured
     measured = [*((name, None) for name in proxy or []), *(cells(trials) if trials is not None else [])]
     cache = (storage or (teacher.resolve().parent if teacher.is_dir() else Path("runs"))) / CACHE
     device.set_up_torch(threads)
@@ -157,9 +162,10 @@ def relatedness(
     if out:
         write_bytes(out, csv(measures).encode())
     _print_measures(measures)
-    if trials is not None:
-        table = correlations(trials, measures, Phase.FINAL if finals else Phase.SEARCH)
-        print_line(render(table))
+    if judged is not None:
+        print_line(render(correlations(judged, measures, phase)))
+    elif runs:
+        print_line("No correlations: these trials have no true data (teacher.dataset), so no accuracies.")
 
 
 def _teacher(place: Path) -> TeacherConfig:

@@ -65,7 +65,7 @@ def evaluate(
     from degan_search.evaluation.accuracy import evaluate as evaluate_run
     from degan_search.storage.layout import CACHE
 
-    scored = evaluate_run(run, data_dir, (storage or run.absolute().parent) / CACHE)
+    scored = evaluate_run(run, data_dir, (storage or run.absolute().parent) / CACHE, console)
     console.print(f"{scored} trials scored.", highlight=False)
 
 

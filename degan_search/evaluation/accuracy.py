@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool
+from rich.console import Console
 from torch import Tensor, nn
 
 from degan_search import ledger
@@ -24,6 +25,7 @@ from degan_search.settings.trial import TeacherConfig, TrialConfig
 from degan_search.stages import teacher as teachers
 from degan_search.stages import teacher_file
 from degan_search.stages.true_images import check_images, true_images
+from degan_search.system.console import Count, PlainConsole
 from degan_search.training.measures import predict
 from degan_search.trial import named_files
 from degan_search.trial.images import Proxy, banked, load_proxy
@@ -32,7 +34,7 @@ COMPARED_WITHIN = ["config_task", "config_teacher_dataset", "teacher_hash", "con
 """Columns whose values are equal among search trials that are compared with each other."""
 
 
-def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
+def evaluate(run: Path, data_dir: Path | None, cache: Path, console: Console | None = None) -> int:
     """Score every finished trial that lacks a score; return how many were scored.
 
     Without true images and `teacher.check` there are no accuracies.
@@ -46,6 +48,7 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
         run: the run's folder.
         data_dir: folder of the image sets.
         cache: folder of trained teachers.
+        console: where progress is shown; None: nowhere.
 
     Raises:
         UserError: a network's file is missing or broken, or a file that the run names has changed.
@@ -57,15 +60,23 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path) -> int:
     )
     if unscored.any() or done["cross_agreement"].isna().any():
         check_files(run, done)
-    panels = _Panels(data_dir, cache)
+    panels, console = _Panels(data_dir, cache), console or PlainConsole(quiet=True)
     scores: dict[str, dict[str, Any]] = {}
-    for _, row in done[unscored].iterrows():
-        scores[str(row["trial_id"])] = _accuracies(run, row, panels)
+    with Count(console, "Accuracies", int(unscored.sum()), "trials") as count:
+        for _, row in done[unscored].iterrows():
+            scores[str(row["trial_id"])] = _accuracies(run, row, panels)
+            count.add()
     # While a search runs, the networks of most finished trials have been removed: those keep their old agreements.
     there = np.array([has_student(run, str(name)) for name in done["trial_id"]], bool) | done["cross_agreement"].isna()
-    for _, trials in done[(done["phase"] == Phase.SEARCH) & there].groupby(COMPARED_WITHIN, dropna=False, sort=False):
-        if trials["cross_agreement"].isna().any() and config_of(trials.iloc[0]).task == "distillation":
-            for trial_id, agreements in _agreements(run, trials, panels).items():
+    compared = done[(done["phase"] == Phase.SEARCH) & there].groupby(COMPARED_WITHIN, dropna=False, sort=False)
+    groups = [
+        trials
+        for _, trials in compared
+        if trials["cross_agreement"].isna().any() and config_of(trials.iloc[0]).task == "distillation"
+    ]
+    with Count(console, "Agreement across trials", sum(map(len, groups)), "trials") as count:
+        for trials in groups:
+            for trial_id, agreements in _agreements(run, trials, panels, count).items():
                 scores.setdefault(trial_id, {}).update(agreements)
     known = done.set_index("trial_id")[[name for name in score_schema().names if name in done and name != "trial_id"]]
     for trial_id, measured in scores.items():
@@ -121,7 +132,7 @@ def _kinds(row: pd.Series[Any], config: TrialConfig) -> tuple[str, ...]:
     return (*few, "oracle", "test") if tested else (*few, "oracle")
 
 
-def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, across_trials.Scores]:
+def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels, count: Count) -> dict[str, across_trials.Scores]:
     first = config_of(trials.iloc[0])
     proxy = load_proxy(first, panels.data_dir)
     panel = panels[first.teacher]
@@ -139,7 +150,7 @@ def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels) -> dict[str, a
             )
         )
     held_out = torch.from_numpy(proxy.images[proxy.held_out[: first.bank.proxy_images]])
-    return across_trials.agreements(competitors, held_out, panel.teacher)
+    return across_trials.agreements(competitors, held_out, panel.teacher, count)
 
 
 @dataclass(frozen=True, eq=False)

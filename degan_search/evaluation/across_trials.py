@@ -15,6 +15,7 @@ from degan_search.networks.front import resized
 from degan_search.settings.criteria import Needs, in_ledger
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.system import seeds
+from degan_search.system.console import Count
 from degan_search.training.measures import measure, predict
 
 OWN_IMAGES = 1024
@@ -37,7 +38,10 @@ class Competitor:
 
 
 def agreements(
-    competitors: Iterable[Competitor], held_out: UInt8[Tensor, "n c h w"], teacher: nn.Module
+    competitors: Iterable[Competitor],
+    held_out: UInt8[Tensor, "n c h w"],
+    teacher: nn.Module,
+    count: Count | None = None,
 ) -> dict[str, Scores]:
     """Return by trial its `own_agreement`, `cross_agreement` and `cross_soft_agreement`, each in 0..1.
 
@@ -50,13 +54,20 @@ def agreements(
         competitors: all finished trials of a search on one proxy.
         held_out: proxy images on which no student trained, on the device of all networks.
         teacher: frozen.
+        count: of trials, where progress is shown.
     """
     competitors = list(competitors)
+
+    def count_half() -> None:  # each trial comes twice: its own images, then the others'
+        if count:
+            count.add(0.5)
+
     share = max(1, POOL // max(1, sum(competitor.generator is not None for competitor in competitors)))
     own: dict[str, Scores] = {}
     device = held_out.device
     images, owner = [held_out], [torch.full((len(held_out),), -1, device=device)]
     for index, competitor in enumerate(competitors):
+        count_half()
         own[competitor.trial_id] = _scores(Needs.OWN_GENERATOR, None)
         if competitor.generator is None:
             continue
@@ -73,6 +84,7 @@ def agreements(
         others = owners != index
         pair = (predict(competitor.student, pool[others]), truth[others]) if others.any() else None
         scores[competitor.trial_id] = own[competitor.trial_id] | _scores(Needs.OTHER_TRIALS, pair)
+        count_half()
     return scores
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from degan_search.ledger.columns import SCHEMA_VERSION
+from degan_search.ledger.older import up_to_date
 from degan_search.ledger.row_file import FILE, STAMP, check_seal, parquet_bytes, read_row, seal, unpacked_size
 from degan_search.system import untrusted
 from degan_search.system.errors import BrokenFileWarning, UserError
@@ -51,14 +52,14 @@ def read_rows(run: Path, kind: str, wanted: pa.Schema, schema: pa.Schema) -> pa.
 
 
 def _readable(folder: Path, names: Iterable[str], wanted: pa.Schema) -> pa.Table:
-    """Return the rows of a folder's files; of a broken one it warns."""
+    """Return the rows of a folder's files, those of an older version brought up to date; of a broken one it warns."""
     rows = [wanted.append(pa.field(FILE, pa.string())).empty_table()]
     for name in names:
         try:
             rows.append(read_row(folder / name, wanted))
         except UserError as error:
             warnings.warn(str(error), BrokenFileWarning, stacklevel=2)
-    return pa.concat_tables(rows, **_PROMOTE)
+    return up_to_date(pa.concat_tables(rows, **_PROMOTE))
 
 
 def stamps_of(folder: Path) -> dict[str, str]:

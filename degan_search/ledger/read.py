@@ -27,8 +27,8 @@ def load(run: Run | Sequence[Run]) -> pd.DataFrame:
     """Return one row a trial, its last attempt with its accuracies beside it, of one run or of several.
 
     The column `run`, the folder's name, comes first, then those of the schemas without `reports`. What an
-    older run did not record is null. A broken file is left out, with a `BrokenFileWarning` that names it. Safe
-    while a sweep writes.
+    older run did not record is null, but for settings, which `older.up_to_date` fills in. A broken file is left
+    out, with a `BrokenFileWarning` that names it. Safe while a sweep writes.
 
     Raises:
         UserError: no such folder, no ledger in it, two runs of one name, rows of a newer schema than this one, or

@@ -66,7 +66,7 @@ def measure_accuracies(run: Run) -> None:
         run.copy.pull_trials()
     except OSError as error:
         raise IncompleteError(f"{error}; go on with: {run.options.resume()}") from None
-    accuracy.evaluate(run.folder, run.options.data_dir, run.options.storage / CACHE)
+    accuracy.evaluate(run.folder, run.options.data_dir, run.options.storage / CACHE, run.console)
 
 
 def run_phase(

@@ -8,11 +8,12 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console
-from rich.markup import render
+from rich.markup import escape, render
 from rich.status import Status
 
 from degan_search.system.errors import visible
@@ -82,6 +83,40 @@ class LiveConsole(PlainConsole):
             self.output = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self.output.update(data, raw=True)
+
+
+class Count:
+    """Shows how many of something are done: one line that is rewritten, or where that cannot be a line each tenth."""
+
+    def __init__(self, console: Console, what: str, of: int, unit: str) -> None:
+        self.console, self.what, self.of, self.unit = console, what, of, unit
+        self.done = 0.0
+        self.tenths = 0
+        """How many were done at the last line printed."""
+        self.status = console.status(escape(str(self))) if of else nullcontext()
+        self.shown: Status | None = None
+
+    def __str__(self) -> str:
+        return f"{self.what}: {int(self.done)} of {self.of} {self.unit}"
+
+    def __enter__(self) -> Self:
+        """Show it, if there is something to do."""
+        self.shown = self.status.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Take the rewritten line away."""
+        self.status.__exit__(kind, error, at)
+
+    def add(self, done: float = 1) -> None:
+        """Count more as done."""
+        self.done += done
+        if self.shown:
+            self.shown.update(escape(str(self)))
+        rewritten = self.console.is_terminal or isinstance(self.console, LiveConsole)
+        if not rewritten and (tenths := 10 * int(self.done) // self.of) > self.tenths:
+            self.tenths = tenths
+            self.console.print(str(self), markup=False, highlight=False, soft_wrap=True)
 
 
 class _LiveStatus(Status):

@@ -108,6 +108,16 @@ class TestCompare:
         with pytest.raises(UserError, match="cannot be written"):
             finals.save(table, tmp_path / "none")
 
+    def test_without_test_images_they_are_compared_on_held_out_ones(self):
+        untested = {"test_accuracy": math.nan, "teacher_test_accuracy": math.nan, "teacher_oracle_accuracy": 0.8}
+        both = (runs([51, 62, 73]), runs([50, 60, 70], "dcgan", (0, 0)))
+        table = compare(*(part.assign(oracle_accuracy=part["test_accuracy"], **untested) for part in both))
+        assert (table.loc[0, "accuracy"], table.loc[1, "difference"]) == (pytest.approx(62), pytest.approx(2))
+        assert (table.loc[0, "teacher"], set(table["judged_by"])) == (pytest.approx(80), {"oracle_accuracy"})
+        text = finals.render(table)
+        assert "held-out accuracy" in text and "as the true data have no test images, in %" in text
+        assert "test accuracy" not in text.lower() and "agreement" not in text and "Teacher: cifar10 80.0." in text
+
     def test_students_of_several_generators_are_told_apart(self):
         members = ["search-0001@0123456789abcdef", "search-0002@0123456789abcdef"]
         plain = runs([60, 61], "combined", (0, 0), combine={"members": members})

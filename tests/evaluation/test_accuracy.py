@@ -1,8 +1,11 @@
 """Accuracies of finished students, of distillation and of learned classes: known values, and what may be read."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -196,7 +199,10 @@ def test_agreement_across_trials_is_measured_on_no_image_that_a_student_learned(
         learned_from |= trained
     proxy = inputs.proxy
     assert learned_from == {image.tobytes() for image in proxy.images[proxy.train]}
-    assert accuracy.evaluate(tmp_path, None, store) == 2
+    out = io.StringIO()
+    assert accuracy.evaluate(tmp_path, None, store, Console(file=out)) == 2
+    told = [f"{what}: {done} of 2 trials" for what in ("Accuracies", "Agreement across trials") for done in (1, 2)]
+    assert out.getvalue().splitlines() == told
     assert measured == {image.tobytes() for image in proxy.images[proxy.held_out]}
     assert not measured & learned_from
     # Nor is the bank, on which the search compares them.

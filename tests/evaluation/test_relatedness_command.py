@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -54,6 +55,25 @@ class TestCommand:
         assert "**40 images of each proxy**" in result.stdout
         line = next(line for line in result.stdout.splitlines() if line.startswith("| effective_classes"))
         assert "1.00 [1.00, 1.00], p 0.333, n 3" in line
+
+    def test_a_run_without_true_data_has_measures_and_no_correlations(self, tiny, teacher, store, tmp_path):
+        (tmp_path / "cache").symlink_to(store)
+        file = tmp_path / "teacher.pt"
+        torch.save(teacher.model().state_dict(), file)
+        own = {"teacher.dataset": None, "teacher.path": str(file), "teacher.input": {"size": 32, "channels": 1}}
+        row = {"trial_id": "t0", "attempt": 1, "phase": "search", "state": "COMPLETE", "score": 0.5}
+        config = tiny(own, {"teacher.classes": 10, "count": 40, "method": "proxy"})
+        ledger.write_row(tmp_path / "x", {**row, "teacher_hash": "own", **config_columns(config)})
+        result = call("relatedness", "--teacher", tmp_path / "x", "--runs", tmp_path / "x")
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert "Without true images" in result.stdout and "No correlations: these trials have no true" in result.stdout
+
+    def test_says_before_it_measures_that_no_trial_has_an_accuracy(self, tiny, tmp_path):
+        row = {"trial_id": "t0", "attempt": 1, "phase": "search", "state": "COMPLETE", "score": 0.5}
+        ledger.write_row(tmp_path / "x", {**row, **config_columns(tiny())})
+        result = call("relatedness", "--teacher", tmp_path / "x", "--runs", tmp_path / "x")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "no finished search trial with oracle_accuracy" in result.stderr
 
     @pytest.mark.parametrize(
         ("arguments", "says"),

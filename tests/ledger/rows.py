@@ -1,15 +1,15 @@
 """Rows that no trial measured, for the tests of the ledger."""
 
 import datetime as dt
+import json
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from degan_search.ledger.columns import (
-    Phase,
-    State,
-)
+from degan_search.ledger.columns import SCHEMA_VERSION, Phase, State
+from degan_search.settings.resolve import stable_hash
 
 
 def synthetic(trial_id="search-0000", attempt=1, **changes):
@@ -48,3 +48,16 @@ def plain(value):
     if isinstance(value, np.ndarray):
         return [plain(one) for one in value]
     return value.to_pydatetime() if isinstance(value, pd.Timestamp) else value
+
+
+def age(run, group="gan", setting="size"):
+    """Make a run's rows those of an older version, which did not have a setting."""
+    for file in (run / "ledger").glob("*.parquet"):
+        table = pq.read_table(file).drop_columns([f"config_{group}_{setting}"])
+        config = json.loads(table["config_json"][0].as_py())
+        del config[group][setting]
+        old = {"config_json": json.dumps(config), "config_hash": stable_hash(config)}
+        for name, value in (old | {"schema_version": SCHEMA_VERSION - 1}).items():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, table.schema.field(name), pa.array([value], table.schema.field(name).type))
+        pq.write_table(table, file)

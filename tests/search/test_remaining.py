@@ -1,13 +1,22 @@
-"""Which final runs a search leads to."""
+"""Which final runs a search leads to, and which trials are still to run."""
 
 import math
 
 import pandas as pd
 import pytest
+from made_ledger import BEGUN
+from rich.console import Console
 
-from degan_search.search.remaining import final_jobs
+from degan_search import ledger
+from degan_search.ledger.columns import Phase, config_columns
+from degan_search.search.open_run import open_run
+from degan_search.search.remaining import final_jobs, remaining_finals, remaining_search
+from degan_search.search.run import jobs
+from degan_search.search.run.options import Options
 from degan_search.search.space import cell as spaces
 from degan_search.search.space import schema
+from degan_search.settings.resolve import stable_hash
+from tests.ledger.rows import age, synthetic
 
 
 @pytest.mark.parametrize(
@@ -31,13 +40,39 @@ def test_finals_are_each_cells_choice(by, column, written, tmp_path):
         (0, 1.0, math.nan, "COMPLETE"),
         (1, 1.0, 0.9, "FAIL"),
     ]:
-        config = cells[cell].example()
-        config = config.model_copy(update={"gan": config.gan.model_copy(update={"lambda_d": weight})})
+        config = weighted(cells[cell], weight)
         known = nothing | {"trial_id": "t", "config_json": config.model_dump_json(), "config_objective": "agreement"}
         rows.append(known | {"phase": "search", "cell": cells[cell].label, column: score, "state": state})
-    jobs = final_jobs(cells, pd.DataFrame(rows), schema.FinalsConfig(seeds=[7, 8], by=by), tmp_path)
-    assert {one.chosen_by for one in jobs} == {written}
-    assert [(one.cell, one.config.seed, one.config.gan.lambda_d) for one in jobs] == [
+    made = final_jobs(cells, pd.DataFrame(rows), schema.FinalsConfig(seeds=[7, 8], by=by), tmp_path)
+    assert {one.chosen_by for one in made} == {written}
+    assert [(one.cell, one.config.seed, one.config.gan.lambda_d) for one in made] == [
         ("proxy=digits", 7, 2.0),
         ("proxy=digits", 8, 2.0),
     ]
+
+
+def test_nothing_that_an_older_version_finished_is_run_again(tmp_path):
+    settings = {"cells": {"proxy": ["digits", "photos"]}, "parameters": {"gan.lambda_d": [1, 2]}}
+    space = schema.Space.model_validate(settings | {"search": {"sampler": "grid"}, "finals": {"seeds": [7, 8]}})
+    cells, folder = spaces.cells(space), tmp_path / "run"
+    grid = [(cell.label, weighted(cell, weight)) for cell in cells for weight in (1.0, 2.0)]
+    for number, (label, config) in enumerate(grid):
+        write(folder, jobs.new_job(Phase.SEARCH, number, label, config), config.gan.lambda_d / 4)
+    for job in final_jobs(cells, ledger.load(folder), space.finals, folder)[:-1]:
+        write(folder, job, 0.5)
+    age(folder)
+    with open_run(Options(tmp_path, "run"), Console(quiet=True)) as run:
+        search, _ = remaining_search(space, cells, run)
+        (left,) = remaining_finals(cells, space.finals, run).given
+    assert (search.total, search.tried) == (0, {(label, stable_hash(config)) for label, config in grid})
+    assert (left.cell, left.config.seed) == ("proxy=photos", 8)
+
+
+def weighted(cell, lambda_d):
+    config = cell.example()
+    return config.model_copy(update={"gan": config.gan.model_copy(update={"lambda_d": lambda_d})})
+
+
+def write(folder, job, score):
+    about = {"phase": job.phase, "cell": job.cell, "number": job.number, "started": BEGUN, "finished": BEGUN}
+    ledger.write_row(folder, synthetic(job.id, score=score, **about, **config_columns(job.config)))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from degan_search.ledger.columns import State
 from degan_search.system.console import LiveConsole
+from degan_search.system.errors import visible
 
 SHOW_SECONDS = 5.0
 """Between two texts of the bar while nothing begins or ends."""
+AROUND = 4
+"""Lines of a terminal that are left for the bar, whose text may take several, and for the cursor."""
 
 
 @dataclass
@@ -50,16 +55,38 @@ class Tally:
         }
 
 
+class _Bar(Progress):
+    """A bar with lines below it, as many as fit into the terminal."""
+
+    lines: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the bar and the lines; in place of those that do not fit, their number."""
+        yield from super().get_renderables()
+        if not self.lines:
+            return
+        room = max(2, self.console.height - AROUND)
+        shown = list(self.lines)
+        if len(shown) > room:
+            shown[room - 1 :] = [f"... and {len(shown) - room + 1} more cells"]
+        yield from (Text(visible(line), no_wrap=True, overflow="ellipsis") for line in shown)
+
+
 class ProgressBar:
-    """Counts how the trials of a phase ended, and shows that, the best score and the time left."""
+    """Counts how the trials of a phase ended, and shows that, the time left, and the best score of each cell.
+
+    Not one best over all cells: scores of different cells are, mostly, of different images.
+    """
 
     def __init__(self, title: str, total: int, console: Console) -> None:
         self.title, self.total, self.console = title, total, console
-        self.all = Tally()
+        self.ended = dict.fromkeys(State, 0)
         self.cells: dict[str, Tally] = {}
+        self.improved: list[str] = []
+        """Cells that have a best score, the one that improved last in front."""
         self.shown = 0.0
         """When, on the monotonic clock, the text was last made."""
-        self.bar = Progress(
+        self.bar = _Bar(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -82,7 +109,7 @@ class ProgressBar:
     @property
     def done(self) -> int:
         """Trials that ended."""
-        return sum(self.all.ended.values())
+        return sum(self.ended.values())
 
     @property
     def missing(self) -> int:
@@ -96,8 +123,11 @@ class ProgressBar:
 
     def count(self, trial: str, cell: str, state: State, score: float) -> None:
         """Count a trial of a cell that ended."""
-        for tally in (self.all, self.cells.setdefault(cell, Tally())):
-            tally.count(trial, state, score)
+        self.ended[state] += 1
+        tally = self.cells.setdefault(cell, Tally())
+        tally.count(trial, state, score)
+        if tally.trial == trial:
+            self.improved = [cell, *(other for other in self.improved if other != cell)]
 
     def expect(self, total: int, why: str) -> None:
         """Change the number of trials, and print why."""
@@ -105,16 +135,23 @@ class ProgressBar:
         self.console.print(why, highlight=False, soft_wrap=True)
 
     def show(self, running: int, left: str) -> str:
-        """Bring the bar up to date and return its text; `left`: the time that the rest takes, for people."""
+        """Bring the bar up to date and return its text for a log; `left`: the time that the rest takes, for people.
+
+        Of several cells the log's text has the best score of the one that improved last; the bar, those of all.
+        """
         self.shown = time.monotonic()
-        ended, best = self.all.ended, self.all.best and f", best score {self.all.best}"
-        stopped = f", {ended[State.PRUNED]} stopped early" if ended[State.PRUNED] else ""
-        failed = f", {ended[State.FAIL]} failed" if ended[State.FAIL] else ""
-        text = f"{self.title}: {self.done} done, {running} running{stopped}{failed}{best}{left and f', {left}'}"
-        self.bar.update(self.task, completed=self.done, total=self.total, description=text)
+        stopped = f", {self.ended[State.PRUNED]} stopped early" if self.ended[State.PRUNED] else ""
+        failed = f", {self.ended[State.FAIL]} failed" if self.ended[State.FAIL] else ""
+        counts, rest = f"{self.title}: {self.done} done, {running} running{stopped}{failed}", left and f", {left}"
+        several = len(self.cells) > 1
+        bests = [f"best score {self.cells[cell].best}{several * f' of {cell}'}" for cell in self.improved]
+        text = ", ".join([counts, *bests[:1]]) + rest
+        self.bar.lines = bests if several else ()
+        shown = counts + rest if several else text
+        self.bar.update(self.task, completed=self.done, total=self.total, description=shown)
         if isinstance(self.console, LiveConsole):
             rows = [tally.row(self.title, cell) for cell, tally in self.cells.items()]
-            self.console.show(f"{text} [{self.done}/{self.total}]", rows)
+            self.console.show(f"{shown} [{self.done}/{self.total}]", rows)
         return text
 
     def print_line(self, text: str) -> None:

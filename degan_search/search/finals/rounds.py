@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from degan_search.ledger.columns import Phase, State, config_of
+from degan_search.ledger.columns import Phase, State
 from degan_search.search.finals.lineup import Entrant
 from degan_search.selection import paired_test
 from degan_search.settings.resolve import stable_hash
@@ -54,9 +54,6 @@ def stops(lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame) 
 
 
 def final_scores(frame: pd.DataFrame) -> dict[str, float]:
-    """Return the score of each finished final run by the hash of its configuration, the seed included.
-
-    The hash is computed again, as rows of an older version were hashed without newer settings.
-    """
+    """Return the score of each finished final run by the hash of its configuration, the seed included."""
     done = frame[(frame["phase"] == Phase.FINAL) & (frame["state"] == State.COMPLETE)]
-    return {stable_hash(config_of(row)): float(row["score"]) for _, row in done.iterrows()}
+    return {str(row["config_hash"]): float(row["score"]) for _, row in done.iterrows()}

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analysis.tables.cells import HELD_OUT, MISSING, TEST
+from analysis.tables.cells import HELD_OUT, MISSING, NO_TEST, TEST
 from analysis.tables.distillation import COLUMNS
 from analysis.tables.styles import STYLES
 from analysis.tables.table import render
@@ -85,6 +85,20 @@ def test_the_teacher_without_finals_is_measured_on_the_held_out_images(sweep):
     sweep.add(RELATED, "degan", score=0.5, oracle=0.5, teacher=0.7)
     teacher = sweep.cell("none", "teacher", paper="table1")
     assert (teacher["ours"], teacher["measured_on"]) == (pytest.approx(70), HELD_OUT)
+
+
+def test_finals_without_test_images_show_held_out_accuracy_and_say_so(sweep):
+    """True images of the user's own folder have no test split."""
+    for seed, accuracy in enumerate((0.5, 0.7)):
+        settings = {"teacher.dataset": "folder:mine", "seed": seed}
+        sweep.add("photos", "degan", score=0.5, oracle=accuracy, settings=settings, phase="final")
+    sweep.add("photos", "true", score=0.5, oracle=0.75, settings={"teacher.dataset": "folder:mine"})
+    cell = sweep.cell("photos", "degan")
+    assert (cell["ours"], cell["n"], cell["teacher"], cell["measured_on"]) == (pytest.approx(60), 2, 80, NO_TEST)
+    text = " ".join(render(sweep.tidy()).split())
+    assert "60.0** ± 14.1 (2)" in text and "75.0* (1)" in text and "missing" not in text
+    assert "teacher: 80.0 on the held-out 20%" in text
+    assert "** Measured on the held-out 20% of the true training images: final trials, as the true data have no" in text
 
 
 def test_settings_are_not_mixed(sweep):
