@@ -58,6 +58,14 @@ class ImageSet:
         return self.take(drawn_rows(self.name, len(self), self.labels, count, seed))
 
 
+class CountError(UserError):
+    """A number of images was asked for that the `images` that there are cannot give."""
+
+    def __init__(self, message: str, images: int = 0) -> None:
+        super().__init__(message)
+        self.images = images
+
+
 def class_rows(
     name: str, labels: Labels | None, known: Sequence[str], wanted: Sequence[str]
 ) -> tuple[np.ndarray, Labels, tuple[str, ...]]:
@@ -80,10 +88,10 @@ def drawn_rows(name: str, total: int, labels: Labels | None, count: int, seed: i
     """Ascending rows of `count` of `total` images, drawn without replacement, as equal in class as there are any.
 
     Raises:
-        UserError: count is below 1 or above the number of images.
+        CountError: count is below 1 or above the number of images.
     """
     if not 1 <= count <= total:
-        raise UserError(f"{name} has {total} images; count must be 1 to that, not {count}")
+        raise CountError(f"{name} has {total} images; count must be 1 to that, not {count}", total)
     drawn = np.random.default_rng(seed).permutation(total)
     if labels is not None:
         # Every class's first image, then every class's second, and so on until there are enough.

@@ -1,10 +1,12 @@
-"""Proxy sets by name: a set, a named subset of it, or classes in brackets, as in cifar100/[flowers,trees]."""
+"""Proxy sets by name: a set, a named subset, classes in brackets (cifar100/[flowers,trees]), or several joined by +."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from degan_search.data import unions
 from degan_search.data.files import plain
 from degan_search.data.images import Fit, ImageSet, Size
 from degan_search.data.sets import (
@@ -18,6 +20,7 @@ from degan_search.data.sets import (
     user_set,
 )
 from degan_search.data.synthetic import Split
+from degan_search.data.unions import Part
 from degan_search.data.wanted import Wanted
 from degan_search.system.errors import UserError, close_matches
 
@@ -131,6 +134,27 @@ def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
     return base, tuple(dict.fromkeys(found for item in items for found in _classes(item, base, known)))
 
 
+def _parts(name: str) -> list[Part]:
+    """The sets that a name joins, which is one of most names.
+
+    Raises:
+        UserError: as `_parse`, or an image would be there twice: in training images and in those held out from them.
+    """
+    parts = [Part(one, *_parse(one)) for one in unions.names(name, {*SETS, *SUBSETS})]
+    for number, second in enumerate(parts):
+        for first in parts[:number]:
+            if first.set != second.set:
+                continue
+            if first.classes is None or second.classes is None:
+                raise UserError(f"{name!r} holds images twice: {first.name} and {second.name} are of one set")
+            if both := [one for one in first.classes if one in second.classes]:
+                raise UserError(
+                    f"{name!r} holds images twice: {', '.join(both)} of {first.name} and of {second.name}; "
+                    "name each class once"
+                )
+    return parts
+
+
 def load(
     name: str,
     split: Split = "train",
@@ -143,71 +167,93 @@ def load(
 ) -> ImageSet:
     """One split of the images that a name stands for; with `count`, that many of them, balanced by class.
 
-    Of a user's folder or Parquet file only the images that are asked for are decoded, straight to the size.
+    Of a user's folder or Parquet file only the images that are asked for are decoded, straight to the size. A union
+    has the images of one part after those of another, with `count` as evenly as may be, and neither labels nor classes.
 
     Args:
-        name: a set ("cifar10", "noise/uniform", "folder:PATH", "photos@96"), a key of SUBSETS, or classes of a set
-            ("cifar100/[flowers,trees]", "glyphs/[0-9,A]", "glyphs@64/[A-J]").
+        name: a set ("cifar10", "noise/uniform", "folder:PATH", "photos@96"), a key of SUBSETS, classes of a set
+            ("cifar100/[flowers,trees]", "glyphs/[0-9,A]", "glyphs@64/[A-J]"), or a union ("glyphs/[K-Z]+photos").
         split: "train" or "test".
         data_dir: where downloaded sets lie; None means the environment variable DATA_DIR, else ./data.
         count: number of images, drawn without replacement; None for all.
         seed: of that draw.
-        size: height and width of the images, 8 to 512 each; None: the set's own, 32x32 for a user's folder or Parquet.
+        size: height and width of the images, 8 to 512 each; None: the set's own (a union's first part's), 32x32 for a
+            user's folder or Parquet.
         fit: for images of another shape: "crop" keeps their aspect ratio and takes the middle, "stretch" takes all.
-        channels: 1 or 3, as a network takes them (`to_input`); None: as they are.
+        channels: 1 or 3, as a network takes them (`to_input`); None: as they are (as a union's first part has them).
 
     Raises:
         UserError: unknown names, fewer images than count, files that are missing or cannot be read, another size or
-            fit, or more images than memory holds.
+            fit, more images than memory holds, or one twice in a union.
     """
-    base, classes = _parse(name)
-    return load_set(base, split, data_dir, Wanted(classes, count, seed, size, fit, channels, name))
+    parts = _parts(name)
+    wanted = Wanted(parts[0].classes, count, seed, size, fit, channels, name)
+    if len(parts) == 1:
+        return load_set(parts[0].base, split, data_dir, wanted)
+    return unions.load(parts, split, data_dir, wanted)
 
 
 def check(name: str) -> None:
     """Raise UserError if no images can have this name; nothing is decoded (a user's own files are looked at)."""
-    base, _ = _parse(name)
-    if user_set(base):
+    for base in own_bases(name):
         train_size(base)
 
 
-def own_base(name: str) -> str | None:
-    """The user's own set that a name means, without classes in brackets; None for the sets of this project."""
-    base, _ = _parse(name)
-    return base if user_set(base) else None
+def joined(name: str) -> list[str]:
+    """The names that a union joins, in its order; of any other name itself."""
+    return [part.name for part in _parts(name)]
+
+
+def own_bases(name: str) -> list[str]:
+    """The user's own sets that a name means, without classes in brackets; those of this project are left out."""
+    return [part.base for part in _parts(name) if user_set(part.base)]
 
 
 def share(name: str) -> float:
-    """The share of its set that a proxy is, by number of classes; 1 for a user's own, whose classes go unread."""
-    base, classes = _parse(name)
-    return 1.0 if classes is None or user_set(base) else len(classes) / len(find_set(base).classes)
+    """The share of its set that a proxy is, by number of classes; 1 for a user's own, whose classes go unread.
+
+    A union's is that of its images in all images of its sets.
+    """
+    parts = _parts(name)
+    shares = [
+        1.0 if part.classes is None or user_set(part.base) else len(part.classes) / len(find_set(part.base).classes)
+        for part in parts
+    ]
+    if len(parts) == 1:
+        return shares[0]
+    used = sum(each * train_size(part.base) for each, part in zip(shares, parts, strict=True))
+    return used / parent_size(name)
 
 
 def has_test(name: str) -> bool:
     """Whether there is a test split: not of a user's own images."""
-    return user_set(_parse(name)[0]) is None
+    return not own_bases(name)
 
 
 def parent_size(name: str, data_dir: Path | None = None) -> int:
-    """Training images of the whole set before class filtering, which the paper's batch of 2,048 is counted in."""
-    return train_size(_parse(name)[0], data_dir)
+    """Training images of the whole sets before class filtering, which the paper's batch of 2,048 is counted in."""
+    wholes = {part.set: part.base for part in _parts(name)}
+    return sum(train_size(base, data_dir) for base in wholes.values())
 
 
 def size(name: str, data_dir: Path | None = None) -> int | None:
     """Training images that a name stands for, without decoding any; None: of some classes it is not known."""
-    base, classes = _parse(name)
-    whole = train_size(base, data_dir)
-    if classes is None:
-        return whole
-    if user_set(base):
-        return None
-    entry = find_set(base)
-    return whole * len(classes) // len(entry.classes) if entry.even and whole == entry.train_size else None
+    sizes = [part.size(data_dir) for part in _parts(name)]
+    known = [each for each in sizes if each is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def classes_of(name: str) -> tuple[str, ...] | None:
-    """The classes that a name stands for, () of a set without labels; None: a user's own, which go unread."""
-    base, classes = _parse(name)
+    """The classes that a name stands for, () of unlabelled sets and unions; None: a user's own, which go unread."""
+    parts = _parts(name)
+    if len(parts) > 1:
+        return ()
+    base, classes = parts[0][1:]
     if user_set(base):
         return None
     return find_set(base).classes if classes is None else classes
+
+
+def of_classes(name: str, classes: Sequence[str]) -> str:
+    """The name of these classes of the set that a name is of, as in cifar100/[apple,bear] from cifar100/related_90."""
+    return f"{_parse(name)[0]}/[{','.join(classes)}]"

@@ -131,7 +131,8 @@ def look(
         shares = view.logits.argmax(dim=1).bincount(minlength=teacher.classes).double() / len(loaded)
         measures = {key: measure.of(view, None) for key, measure in MEASURES.items() if not measure.true}
         confidence = float(chances.max(dim=1).values.mean())
-        side = _own_side(name, data_dir)
+        sides = {_own_side(part, data_dir) for part in proxies.joined(name)}
+        side = sides.pop() if len(sides) == 1 else None
         seen.append(Seen(name, some.total, len(loaded), side, some.seconds, shares.numpy(), confidence, measures))
         few = torch.from_numpy(loaded[np.random.default_rng(0).permutation(len(loaded))[:TRIED]]).to(device)
         ways.append(_ways(model, teacher.takes, few))
@@ -200,8 +201,8 @@ def _doubts_of_ways(ways: Sequence[Way]) -> list[str]:
 
 def _own_side(name: str, data_dir: Path | None) -> int | None:
     """Return the median shorter side of a proxy's images as they are, if that is soon known."""
-    base = proxies.own_base(name)
-    own = user_set(base) if base else None
+    bases = proxies.own_bases(name)
+    own = user_set(bases[0]) if bases else None
     if own is None:
         return int(min(proxies.load(name, "train", data_dir, 1).images.shape[2:]))
     if own.kind.load is not folders.read_folder:

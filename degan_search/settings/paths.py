@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ CLASSES = ("teacher.classes",)
 SETS = ("teacher.dataset", "teacher.check", "proxy")
 """Settings that may name a user's own images, as in folder:PATH."""
 KINDS = ("folder", "parquet", "npz")
+_JOINED = re.compile(rf"\+(?=(?:{'|'.join(KINDS)}):)")
+"""What joins a user's own images to others before them, as in glyphs+folder:PATH."""
 
 
 def whole(path: str) -> str:
@@ -50,14 +53,17 @@ def with_whole_paths(values: Any, name: str = "") -> Any:
         return _network(values)
     if _is(name, CLASSES):
         return values if "\n" in values or values.isdecimal() else whole(values)
-    kind, colon, path = values.partition(":")
-    if colon and path and kind in KINDS and _is(name, SETS):
-        return f"{kind}:{whole(path)}"
-    return values
+    return "+".join(map(_own, _JOINED.split(values))) if _is(name, SETS) else values
 
 
 def _is(name: str, settings: tuple[str, ...]) -> bool:
     return name.endswith(tuple(f".{setting}" for setting in settings))
+
+
+def _own(images: str) -> str:
+    """Return the name of a user's own images with their whole path; other names as they are."""
+    kind, colon, path = images.partition(":")
+    return f"{kind}:{whole(path)}" if colon and path and kind in KINDS else images
 
 
 def _network(name: str) -> str:

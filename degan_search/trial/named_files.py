@@ -88,7 +88,7 @@ def _hashes(
         if path is not None and (only is None or path in only):
             what = f"network {path!r}" if path.endswith(CODE) else f"teacher.path {whole(path)!r}"
             found[path] = _digest([("", Path(whole(path)))], what)
-    for base in dict.fromkeys(own for name in sets if (own := proxies.own_base(name))):
+    for base in dict.fromkeys(own for name in sets for own in proxies.own_bases(name)):
         if only is None or base in only:
             found[base] = _digest(_parts(base), base)
     return found
@@ -97,7 +97,7 @@ def _hashes(
 def _parts(base: str) -> Iterator[tuple[str, Path]]:
     """Yield each file of a user's own set, with its name in the set."""
     own = user_set(base)
-    assert own is not None, "own_base() gives no other"
+    assert own is not None, "own_bases() gives no other"
     path = own.path
     if base.startswith("folder:"):
         files = folders.find(path).files

@@ -99,8 +99,8 @@ def test_what_is_known_of_a_sized_set():
     assert proxies.share(name) == proxies.share("glyphs/[A-C]")
     assert proxies.classes_of(name) == ("A", "B", "C")
     assert proxies.has_test(name)
-    assert proxies.own_base(name) is None
-    assert proxies.own_base("folder:a@64/b") == "folder:a@64/b"  # a path may have an @
+    assert proxies.own_bases(name) == []
+    assert proxies.own_bases("folder:a@64/b") == ["folder:a@64/b"]  # a path may have an @
 
 
 @pytest.mark.parametrize("use", [proxies.check, proxies.load, proxies.share, proxies.size, proxies.classes_of])

@@ -58,6 +58,11 @@ def found_ways(config):
 class TestLook:
     """What the teacher sees."""
 
+    def test_the_side_of_a_unions_images_is_known_if_all_parts_have_it(self, teacher):
+        names = ["photos@64", "glyphs@64/[A]+photos@64", "glyphs/[A]+photos@64"]
+        seen = look(teacher({"normalise": "unit"}), names, images=100).seen
+        assert {one.proxy: one.own_side for one in seen} == dict(zip(names, [64, 64, None], strict=True))
+
     def test_counts_and_shares(self, teacher):
         found = look(teacher({}, scale=30.0), ["noise/uniform", "photos"], images=100)
         assert found.teacher.class_names == ("0", "1", "2")

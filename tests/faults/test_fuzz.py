@@ -57,9 +57,18 @@ PLAUSIBLE = st.fixed_dictionaries(
 RANGES = st.fixed_dictionaries(
     {}, optional={name: st.lists(SCALARS, max_size=3) for name in ("range", "log", "int", "zero_or_log")}
 )
+SHORT = st.fixed_dictionaries(
+    {"size": st.lists(st.integers(0, 4), min_size=2, max_size=2)},
+    optional={
+        "subset_of": st.lists(st.sampled_from(["digits", "photos", "glyphs/[A]", "glyphs/[A-C]"]), max_size=4),
+        "classes_of": st.sampled_from(["digits", "photos", "cifar100/background_6", "folder:x"]),
+        "superclasses": st.booleans(),
+        "draws": st.integers(0, 30),
+    },
+)
 PARAMETERS = st.dictionaries(
     st.sampled_from(["gan.lambda_e", "gan.lambda_d", "seed", "proxy"]) | NAMES,
-    st.just({"log": [0.1, 10]}) | st.just({"int": [1, 9]}) | RANGES | st.lists(SCALARS, max_size=3) | SCALARS,
+    st.just({"log": [0.1, 10]}) | st.just({"int": [1, 9]}) | RANGES | SHORT | st.lists(SCALARS, max_size=3) | SCALARS,
     max_size=2,
 )
 PARTS = {

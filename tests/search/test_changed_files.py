@@ -178,6 +178,16 @@ def test_archives_are_known_by_their_content(name, tmp_path, tiny, monkeypatch):
     assert hashes[0][0] == "npz:own.npz"
 
 
+def test_each_set_of_a_union_is_known_by_its_content(tmp_path, tiny):
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", images=np.zeros((4, 32, 32, 3), np.uint8))
+    config = tiny({"proxy": f"npz:{tmp_path}/a.npz+digits+npz:{tmp_path}/b.npz/[0]", "teacher.check": None})
+    before = named_files.fingerprints([config])
+    assert list(before) == [f"npz:{tmp_path}/a.npz", f"npz:{tmp_path}/b.npz"]
+    np.savez(tmp_path / "b.npz", images=np.ones((4, 32, 32, 3), np.uint8))
+    assert named_files.differences(before, named_files.fingerprints([config])) == [f"npz:{tmp_path}/b.npz"]
+
+
 def test_what_is_not_there_is_said_whole(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"teacher.path '{tmp_path}/none.pt' cannot be opened: No such file"):

@@ -27,7 +27,10 @@ def test_settings_that_name_files_are_found_wherever_they_stand(tmp_path):
         {
             "description": "folder:photos",
             "trial": {"teacher": {"path": "t.pt", "dataset": "folder:true/[a,b]"}, "student.network": "a/b"},
-            "cells": {"proxy": ["folder:photos", "glyphs/[A-J]", "npz:/whole/x.npz"], "method": ["degan"]},
+            "cells": {
+                "proxy": ["folder:photos", "glyphs/[A-J]", "npz:/whole/x.npz", "folder:a+b+digits+npz:~/c.npz"],
+                "method": ["degan"],
+            },
             "parameters": {"teacher.path": ["t.pt", "~/u.pt", None], "count": [1, 2]},
             "when": [{"if": {"proxy": ["folder:photos"]}, "trial": {"teacher.path": "v.pt"}}],
             "first": [{"teacher.path": "t.pt", "count": 2}],
@@ -36,7 +39,8 @@ def test_settings_that_name_files_are_found_wherever_they_stand(tmp_path):
     found = space_with_whole_paths(space)
     teacher = {"path": f"{tmp_path}/t.pt", "dataset": f"folder:{tmp_path}/true/[a,b]"}
     assert found.trial == {"teacher": teacher, "student.network": "a/b"}
-    assert found.cells["proxy"] == [f"folder:{tmp_path}/photos", "glyphs/[A-J]", "npz:/whole/x.npz"]
+    union = f"folder:{tmp_path}/a+b+digits+npz:/home/me/c.npz"
+    assert found.cells["proxy"] == [f"folder:{tmp_path}/photos", "glyphs/[A-J]", "npz:/whole/x.npz", union]
     assert found.parameters == {"teacher.path": [f"{tmp_path}/t.pt", "/home/me/u.pt", None], "count": [1, 2]}
     assert found.when[0].if_ == {"proxy": [f"folder:{tmp_path}/photos"]}
     assert found.when[0].trial == {"teacher.path": f"{tmp_path}/v.pt"}

@@ -39,7 +39,7 @@ def test_the_oracle_of_new_classes_has_images_of_both_kinds(tiny, prepare):
     )
 
 
-@pytest.mark.parametrize("proxy", ["glyphs/[A-C]", "noise/uniform"])
+@pytest.mark.parametrize("proxy", ["glyphs/[A-C]", "noise/uniform", "digits/[0-4]+photos@20"])
 def test_proxies_of_other_kinds_are_turned_to_the_teachers_channels(proxy, tiny, prepare, run):
     config = tiny({"proxy": proxy, "count": 40})
     inputs = prepare(config)

@@ -34,6 +34,9 @@ def nothing_is_loaded(monkeypatch, tmp_path):
         ({"teacher": {"count": 70}}, "leaves 56 training images, fewer than teacher.fit.batch_size = 64"),
         ({"method": "few_shot", "shots": 5000}, "shots = 5000 true images of each of 10 classes"),
         (INCREMENTAL | {"proxy": "photos", "method": "degan"}, "the classes of proxy 'photos': it has 0"),
+        (INCREMENTAL | {"proxy": "glyphs/[A,B]+photos", "method": "degan"}, "'glyphs/[A,B]+photos': it has 0"),
+        ({"proxy": "glyphs/[A]+photos", "count": 12_000}, "count = 12000: glyphs/[A]+photos has 11,000 images"),
+        ({"teacher": {"dataset": "digits/[0-4]+digits/[5-9]"}}, "must be labelled, with at least two classes"),
         (INCREMENTAL | {"proxy": "cifar100/[bear,whale]", "method": "degan"}, "bear of proxy"),
     ],
 )
@@ -51,6 +54,8 @@ def test_what_cannot_fit_is_refused(settings, says):
         ("svhn", 73_257),
         ("svhn/[1]", None),
         ("digits/[1,2]", None),
+        ("glyphs/[A-C]+photos", 13_000),
+        ("photos+digits/[1,2]", None),
     ],
 )
 def test_sizes_of_what_a_name_stands_for(name, images):

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import optuna
-from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
+from degan_search.search.space.subsets import written_out
 from degan_search.settings.combine import Combine
 from degan_search.settings.criteria import CRITERIA
 from degan_search.settings.values import Count, Model, Seed, Text
@@ -80,7 +81,10 @@ class Range(Model):
         return ({f"{name} is 0": False} if self.zero_or_log else {}) | {name: value}
 
 
-Parameter = Annotated[list[Scalar], Field(min_length=1)] | Range
+Values = Annotated[list[Scalar], Field(min_length=1)]
+Parameter = Values | Range
+Parameters = Annotated[dict[str, Parameter], BeforeValidator(written_out)]
+"""What varies, by setting. Of proxies, subsets may be given in short."""
 
 
 class When(Model):
@@ -89,7 +93,7 @@ class When(Model):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     if_: Annotated[dict[str, Scalar | list[Scalar]], Field(alias="if", min_length=1)]
     trial: dict[str, Any] = {}
-    parameters: dict[str, Parameter] = {}
+    parameters: Parameters = {}
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
         """Return whether each key of `if` has that value (or one of them) in flat settings."""
@@ -135,9 +139,9 @@ class Space(Model):
     description: str = ""
     trial: dict[str, Any] = {}
     """Settings of every trial, over the paper's defaults."""
-    cells: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
+    cells: Annotated[dict[str, Values], BeforeValidator(written_out)] = {}
     """One search for each combination: the cells of the table."""
-    parameters: dict[str, Parameter] = {}
+    parameters: Parameters = {}
     when: list[When] = []
     first: list[dict[str, Scalar]] = []
     """Points of `parameters` that each cell tries first."""
