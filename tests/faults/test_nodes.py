@@ -23,8 +23,8 @@ from degan_search.system.errors import UserError
 from tests.faults.nodes import Cluster, free_ports
 
 OPTIONS = ("--storage", "runs", "--checkpoint-every", "0", "--address")
-
-
+SOURCE = Path(degan_search.__file__).parent.parent
+PROGRAM = {"PYTHONPATH": str(SOURCE), "DEGAN_SEARCH_TRUSTED": "1"}  # the program, not a run, names the network
 LONGER = {"trial": {**TRIAL, "gan": {**TRIAL["gan"], "steps": 400}, "probe": {**TRIAL["probe"], "at": [40, 300]}}}
 
 
@@ -160,12 +160,7 @@ def test_a_machine_without_the_users_network_gets_it(tmp_path, cluster):
     done = subprocess.run(
         [sys.executable, "program.py", cluster.address, f"{tmp_path}/own_net.py:build"],
         cwd=tmp_path,
-        env={
-            **os.environ,
-            **cluster.environment,
-            "PYTHONPATH": str(Path(degan_search.__file__).parent.parent),
-            "DEGAN_SEARCH_TRUSTED": "1",  # this program, not a run, names the network
-        },
+        env={**os.environ, **cluster.environment, **PROGRAM},
         capture_output=True,
         text=True,
         timeout=200,
@@ -193,8 +188,7 @@ def test_a_machine_without_this_project_gets_it(tmp_path, cluster):
     assert f"{worker.folder}/" in Path(f"/proc/{trial}/environ").read_text().partition("PYTHONPATH=")[2]
     assert driver.wait() == 0, driver.text
     same_as_uninterrupted(run, check(run))
-    root = Path(degan_search.__file__).parent.parent
-    ours = {file.relative_to(root).as_posix() for file in (root / "degan_search").rglob("*") if file.is_file()}
+    ours = {file.relative_to(SOURCE).as_posix() for file in (SOURCE / "degan_search").rglob("*") if file.is_file()}
     assert worker.shipped() == {name for name in ours if "__pycache__" not in name}
 
 
