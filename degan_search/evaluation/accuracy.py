@@ -28,7 +28,7 @@ from degan_search.training.measures import predict
 from degan_search.trial import named_files
 from degan_search.trial.images import Proxy, banked, compared_on, held_out_images, load_proxy
 
-COMPARED_WITHIN = ["config_task", "config_teacher_dataset", "teacher_hash", "config_proxy", "config_count"]
+COMPARED_WITHIN = ["config_task", "config_teacher_dataset", "teacher_hash", "compared_on", "config_count"]
 """Columns whose values are equal among search trials that are compared with each other."""
 
 

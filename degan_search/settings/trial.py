@@ -230,8 +230,9 @@ class IncrementalConfig(FitConfig):
 class ProbeConfig(Model):
     """Probes, which give a rung's score: a short distillation from the generator after some GAN steps."""
 
-    at: tuple[Count, ...] = ()
-    """GAN steps, ascending, after which the generator is probed; () for never."""
+    at: tuple[Annotated[int, Field(ge=0, le=10**9)], ...] = ()
+    """GAN steps, ascending, after which the generator is probed; () for never. At 0, where there is no generator yet,
+    the probe distils from the proxy's training images, so that a poor proxy shows before its GAN begins."""
     steps: Count = 500
     batch_size: Batch = 64
     lr: Rate = 1e-3

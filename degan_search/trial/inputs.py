@@ -211,6 +211,11 @@ def inputs_key(config: TrialConfig) -> str:
     return stable_hash(config.task, config.teacher, *images, config.bank, true, config.objective)
 
 
+def bank_key(config: TrialConfig) -> str:
+    """Return the name of the images that a trial's student is compared on: trials of one key compete."""
+    return inputs_key(compared_on(config)[0])
+
+
 def _proxy_key(config: TrialConfig) -> str:
     """Return what decides a trial's `Proxy`: name, count, the shape of the teacher's input, and the share held out."""
     shape = teacher_input(config.teacher).shape
