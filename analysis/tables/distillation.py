@@ -54,10 +54,11 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     method uses none; `extensions` names the extensions of the paper that are on, and is null where none is. Trials,
     and the `hours` that they took, count both phases and those pruned or failed.
 
-    Rows are the run's proxies by its methods, and what else the paper's table has for the true data set:
-    a cell with no measure has `measured_on` "missing". A method that uses no proxy stands where it ran, beside
-    the paper's figure of no proxy. Table 1's teacher is measured, too. Where trials of a method on several proxies were
-    compared on one bank, `chosen_proxy` is the one that is the best there, in the row of each; else it is null.
+    Rows are the run's proxies by its methods (of trials on a bank of several proxies those that ran), and what else
+    the paper's table has for the true data set: a cell with no measure has `measured_on` "missing". A method that uses
+    no proxy stands where it ran, beside the paper's figure of no proxy. Table 1's teacher is measured, too. Where
+    trials of a method on several proxies were compared on one bank, `chosen_proxy` is the one that is the best there,
+    in the row of each; else it is null.
 
     Args:
         frame: from `ledger.load`.
@@ -112,7 +113,8 @@ def _cells(frame: pd.DataFrame, printed: Iterable[tuple[str, str]]) -> list[tupl
     """Return (proxy, method) of each row: the run's proxies by its methods, and the paper's other cells."""
     ran = set(frame[["config_proxy", "config_method"]].dropna().itertuples(index=False, name=None))
     ran_methods = {method for _, method in ran}
-    crossed = set(product({proxy for proxy, _ in ran}, ran_methods.difference(WITHOUT_PROXY)))
+    alone = frame[frame["compared_on"] == frame["config_proxy"]]  # of a searched proxy nobody asked for every method
+    crossed = set(product(alone["config_proxy"].unique(), set(alone["config_method"]).difference(WITHOUT_PROXY)))
     # A method that uses no proxy ran beside one of them: the paper's row of it is then not missing.
     found = ran | crossed | {cell for cell in printed if cell[1] not in ran_methods.intersection(WITHOUT_PROXY)}
     proxies = cells.ordered({proxy for proxy, _ in found}, (proxy for proxy, _ in printed))

@@ -94,6 +94,9 @@ def held_out_images(config: TrialConfig, proxies: Sequence[Proxy]) -> banks.Imag
     Args:
         config: of a trial.
         proxies: of each trial in `compared_on(config)`.
+
+    Raises:
+        UserError: nothing is left.
     """
     if len(proxies) == 1:
         alone: banks.Images = proxies[0].images[banked(config, proxies[0])]
@@ -107,6 +110,11 @@ def held_out_images(config: TrialConfig, proxies: Sequence[Proxy]) -> banks.Imag
         kept = dict(list(kept.items())[: config.bank.proxy_images])
         taken.update(kept)
         parts.append(proxy.images[list(kept.values())])
+    if config.bank.proxy_images and not taken:
+        raise UserError(
+            f"bank.proxies ({', '.join(config.bank.proxies)}): students on one of them train on all images that another "
+            "holds out; name some that overlap less"
+        )
     return np.concatenate(parts)
 
 

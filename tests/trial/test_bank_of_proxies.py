@@ -5,7 +5,7 @@ import pytest
 
 from degan_search.system.errors import UserError
 from degan_search.trial.checks import check
-from degan_search.trial.images import compared_on, held_out_images, load_proxy
+from degan_search.trial.images import Proxy, compared_on, held_out_images, load_proxy
 from degan_search.trial.inputs import inputs_key
 from degan_search.trial.named_files import fingerprints
 from degan_search.trial.numbers import check_numbers
@@ -61,6 +61,14 @@ def test_an_image_that_another_proxys_students_train_on_is_left_out(subsets, tin
     few = held_out_images(tiny({"proxy": subsets[0], "bank.proxies": subsets, "bank.proxy_images": 3}), proxies)
     assert len(few) == 6
     assert contents(few) < expected
+
+
+def test_of_proxies_that_overlap_wholly_nothing_is_left(tiny):
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32), np.uint8)
+    first, second = np.array([0, 1]), np.array([2, 3])
+    proxies = [Proxy(images, 4, first, second), Proxy(images, 4, second, first)]
+    with pytest.raises(UserError, match=r"bank\.proxies \(digits, photos\): .*overlap less"):
+        held_out_images(tiny({"bank.proxies": ["digits", "photos"]}), proxies)
 
 
 def test_which_proxies_is_part_of_what_trials_share(tiny):
