@@ -42,12 +42,12 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
 
     Where the true data have no test images, they are on the held-out ones, and `judged_by` is `oracle_accuracy`.
 
-    Configurations are compared within one task, teacher, student, proxy and length of training, over the seeds they
-    share. In each such group DeGAN's chosen configuration comes first: of those with the most finished seeds the one
-    with the best mean `score`, so neither test nor held-out true images choose it. `difference` is its accuracy minus
-    the row's, with the interval and two-sided p of the paired t-test and the number of pairs; `low` and `high` are
-    the bootstrap interval of the row's own mean. Groups without DeGAN are left out. `gan_steps` and `distill_steps`
-    are means of what was run, so a baseline that is not step-matched shows.
+    Configurations are compared within one task, teacher, student, proxy (or bank of several) and length of training,
+    over the seeds they share. In each such group DeGAN's chosen configuration comes first: of those with the most
+    finished seeds the one with the best mean `score`, so neither test nor held-out true images choose it. `difference`
+    is its accuracy minus the row's, with the interval and two-sided p of the paired t-test and the number of pairs;
+    `low` and `high` are the bootstrap interval of the row's own mean. Groups without DeGAN are left out. `gan_steps`
+    and `distill_steps` are means of what was run, so a baseline that is not step-matched shows.
 
     Without true data `accuracy` is null; `agreement` with the teacher stands for it, by the criterion `judged_by`, and
     the other figures are of that. `check` is the accuracy on the labelled images of `teacher.check`, if there are any.
@@ -141,13 +141,14 @@ def save(table: pd.DataFrame, folder: Path) -> None:
 
 
 def _setting(config: TrialConfig) -> tuple[Any, ...]:
-    """Return what compared runs share: task, teacher, student, proxy, and lengths of training."""
+    """Return what compared runs share: task, teacher, student, proxy or bank of proxies, and lengths of training."""
     gan = config.gan
     lengths = (
         (part.steps, None if part.steps else part.epochs, part.batch_size, part.batch_of)
         for part in (config.distill, config.distill_images, config.incremental)
     )
-    shared = (config.task, config.teacher, config.student, config.proxy, config.count)
+    compared_on = config.bank.proxies or config.proxy
+    shared = (config.task, config.teacher, config.student, compared_on, config.count)
     return (*shared, gan.steps, gan.epochs, gan.batch_size, gan.batch_of, *lengths)
 
 

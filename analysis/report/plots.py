@@ -64,7 +64,7 @@ def figures(frame: pd.DataFrame, curves: pd.DataFrame, importances: pd.DataFrame
         (
             "parallel",
             "Parallel coordinates",
-            "Each line is a finished search trial, blue for the best scores on its proxy, orange for the worst. "
+            "Each line is a finished search trial, blue for the best scores on its images, orange for the worst. "
             "Drag along an axis to keep the lines that pass there.",
             parallel(frame),
         ),
@@ -144,7 +144,8 @@ def weights(frame: pd.DataFrame) -> Iterator[View]:
 
 def steps(frame: pd.DataFrame, curves: pd.DataFrame) -> Iterator[View]:
     """Yield rung scores and the last score against GAN steps, one line a trial, a view for each proxy."""
-    scored = curves[(curves["phase"] == Phase.SEARCH) & curves["score"].notna() & (curves["budget"] > 0)]
+    scored = curves[(curves["phase"] == Phase.SEARCH) & curves["score"].notna()]
+    scored = scored[(scored["budget"] > 0) | (scored["stage"] != "done")]  # those without a GAN have no steps
     drawn = frame[frame["trial_id"].isin(scored["trial_id"].unique())]
     best = drawn.sort_values("score", ascending=False, kind="stable").head(LINES)
     latest = drawn.sort_values("started", ascending=False, kind="stable").head(LINES)
@@ -179,8 +180,8 @@ def parallel(frame: pd.DataFrame) -> Iterator[View]:
     axes = axes[: AXES - 3]
     axes += [parallel_axis("seconds", done["seconds"]), parallel_axis("score", done["score"])]
     axes.append(parallel_axis("held-out %", in_percent(done, "oracle_accuracy")))
-    # Scores on different proxies do not compare, their ranks do.
-    rank = done.groupby("config_proxy")["score"].rank(pct=True)
+    # Scores on different images do not compare, their ranks do.
+    rank = done.groupby("compared_on")["score"].rank(pct=True)
     line = {"color": plain(rank), "colorscale": RANKS, "cmin": 0, "cmax": 1, "showscale": False}
     data = [{"type": "parcoords", "line": line, "dimensions": [*filter(None, axes)]}]
     yield {

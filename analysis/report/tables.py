@@ -125,7 +125,9 @@ def _by_kind(ran: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
 def _result(cell: dict[Any, Any] | None) -> dict[str, Any]:
     if cell is None or pd.isna(cell["ours"]):
         return {"text": MISSING, "details": []}
-    details = []
+    details = (
+        ["the chosen proxy"] if pd.notna(cell.get("chosen_proxy")) and cell["chosen_proxy"] == cell["proxy"] else []
+    )
     if pd.notna(cell["low"]):
         details.append(f"{cell['low']:.1f} to {cell['high']:.1f}")
     if pd.notna(cell.get("check")):

@@ -17,7 +17,7 @@ from degan_search.ledger.columns import Phase
 from degan_search.settings import methods
 from degan_search.settings.methods import METHODS, TUNED
 
-COLUMNS = ["proxy", "method", "ours", "std", "n", "low", "high", "measured_on", "paper", "difference"]
+COLUMNS = ["proxy", "method", "chosen_proxy", "ours", "std", "n", "low", "high", "measured_on", "paper", "difference"]
 COLUMNS += ["lambda_e", "lambda_d", "extensions", "chosen_by", "hours", "trials", "pruned", "failed"]
 COLUMNS += ["dataset", "teacher", "objective", *cells.CHECK]
 """The columns of `table`; accuracies are in percent."""
@@ -57,9 +57,11 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     method uses none; `extensions` names the extensions of the paper that are on, and is null where none is. Trials,
     and the `hours` that they took, count both phases and those pruned or failed.
 
-    Rows are the run's proxies by its methods, and what else the paper's table has for the true data set:
-    a cell with no measure has `measured_on` "missing". A method that uses no proxy stands where it ran, beside
-    the paper's figure of no proxy. Table 1's teacher is measured, too.
+    Rows are the run's proxies by its methods (of trials on a bank of several proxies those that ran), and what else
+    the paper's table has for the true data set: a cell with no measure has `measured_on` "missing". A method that uses
+    no proxy stands where it ran, beside the paper's figure of no proxy. Table 1's teacher is measured, too. Where
+    trials of a method on several proxies were compared on one bank, `chosen_proxy` is the one that is the best there,
+    in the row of each; else it is null.
 
     Args:
         frame: from `ledger.load`.
@@ -75,6 +77,7 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     printed = _printed(paper, dataset or "")
     without_proxy = {method: figure for (_, method), figure in printed.items() if method in WITHOUT_PROXY}
     rows = []
+    chosen = _chosen_proxies(frame, objective)
     for proxy, method in _cells(frame, printed):
         trials = frame[(frame["config_proxy"] == proxy) & (frame["config_method"] == method)]
         cell = _cell(trials, method, objective, dataset is None)
@@ -82,6 +85,7 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
             cell |= _teacher(frame)
         figure = without_proxy.get(method, printed.get((proxy, method), nan))
         about = {"proxy": proxy, "method": method, "dataset": dataset, "objective": objective}
+        about["chosen_proxy"] = chosen.get((proxy, method))
         rows.append(about | cell | {"paper": figure, "difference": cell["ours"] - figure})
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -112,12 +116,23 @@ def _cells(frame: pd.DataFrame, printed: Iterable[tuple[str, str]]) -> list[tupl
     """Return (proxy, method) of each row: the run's proxies by its methods, and the paper's other cells."""
     ran = set(frame[["config_proxy", "config_method"]].dropna().itertuples(index=False, name=None))
     ran_methods = {method for _, method in ran}
-    crossed = set(product({proxy for proxy, _ in ran}, ran_methods.difference(WITHOUT_PROXY)))
+    alone = frame[frame["compared_on"] == frame["config_proxy"]]  # of a searched proxy nobody asked for every method
+    crossed = set(product(alone["config_proxy"].unique(), set(alone["config_method"]).difference(WITHOUT_PROXY)))
     # A method that uses no proxy ran beside one of them: the paper's row of it is then not missing.
     found = ran | crossed | {cell for cell in printed if cell[1] not in ran_methods.intersection(WITHOUT_PROXY)}
     proxies = cells.ordered({proxy for proxy, _ in found}, (proxy for proxy, _ in printed))
     in_order = product(proxies, cells.ordered({method for _, method in found}, ORDER))
     return [cell for cell in in_order if cell in found]
+
+
+def _chosen_proxies(frame: pd.DataFrame, objective: str) -> dict[tuple[str, str], str]:
+    """Return by proxy and method which proxy is chosen of several that were compared on one bank."""
+    chosen: dict[tuple[str, str], str] = {}
+    for (_, method), trials in frame.groupby(["compared_on", "config_method"], sort=False):
+        runs, names = cells.choose(trials, objective).runs, trials["config_proxy"].unique()
+        if len(names) > 1 and len(runs):
+            chosen |= {(str(name), str(method)): str(runs["config_proxy"].iloc[0]) for name in names}
+    return chosen
 
 
 def _cell(trials: pd.DataFrame, method: str, objective: str, without_true_data: bool) -> dict[str, Any]:
@@ -160,7 +175,7 @@ def _printed(paper: str, dataset: str) -> dict[tuple[str, str], float]:
 def _row(cell: Mapping[Any, Any]) -> dict[str, str]:
     return {
         "proxy data": cell["proxy"],
-        "method": LABELS.get(cell["method"], cell["method"]),
+        "method": LABELS.get(cell["method"], cell["method"]) + " (chosen)" * (cell["chosen_proxy"] == cell["proxy"]),
         "agreement" if pd.isna(cell["dataset"]) else "ours": styles.result(cell),
         "95% interval": styles.bounds(cell),
         "accuracy": styles.checked(cell),

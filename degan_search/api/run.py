@@ -89,11 +89,12 @@ class Run:
     def best(self, by: str | None = None, per: str = "method", top: int = 1) -> pd.DataFrame:
         """Return the best configurations of the search, as `degan-search best` prints them.
 
-        The columns are run, trial, cell, lambda_e, lambda_d, the criterion, score, and config, a dict of all settings.
+        The columns are run, trial, cell, proxy, lambda_e, lambda_d, the criterion, score, and config, a dict of all
+        settings.
 
         Args:
             by: a criterion, or "score"; by default the best that the run has.
-            per: choose within each "proxy", or within each "method" or "cell" on it.
+            per: choose within each "proxy" (of trials compared on one bank: within these), or "method" or "cell" there.
             top: how many of each, 1 or more.
 
         Raises:

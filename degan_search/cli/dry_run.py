@@ -43,7 +43,7 @@ def describe(
         networks = f"{example.teacher.network} -> {example.student.network}"
         varies = ", ".join(cell.varies()) or "nothing"
         sys.stdout.write(
-            f"{cell.label}: true {example.teacher.dataset or 'none'}, proxy {', '.join(cell.proxies())}, "
+            f"{cell.label}: true {example.teacher.dataset or 'none'}, proxy {', '.join(cell.proxies)}, "
             f"method {example.method}, {networks}; varies {varies}; "
             f"{cell.trials()} search trials, {finals} final runs\n"
         )

@@ -181,7 +181,7 @@ def _teacher(place: Path) -> TeacherConfig:
     if frame.empty:
         raise UserError(f"--teacher {str(place)!r} has no trial yet that would tell its teacher")
     config = recorded(config_of(frame.iloc[0]).teacher)
-    named_files.check(place, [config.path], named_files.sets_of(config))
+    named_files.check(place, [config.path], named_files.teachers_sets(config))
     return config
 
 

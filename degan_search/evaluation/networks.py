@@ -59,8 +59,8 @@ def find(run: Path, trial: str | None, network: Literal["student", "generator"])
 
 def _tell_of_other_proxies(left: pd.DataFrame, best: pd.Series) -> None:
     """Say that scores of several proxies are not of the same images, and which trial is the best on each other one."""
-    by_proxy = left.sort_values("score", ascending=False).drop_duplicates("config_proxy")
-    others = [f"{row.trial_id} on {row.config_proxy}" for row in by_proxy.itertuples() if row.trial_id != best.trial_id]
+    by_bank = left.sort_values("score", ascending=False).drop_duplicates("compared_on")
+    others = [f"{row.trial_id} on {row.config_proxy}" for row in by_bank.itertuples() if row.trial_id != best.trial_id]
     if others:
         notice(
             f"{best['trial_id']} on {best['config_proxy']} has the best score, but scores of different proxies are "

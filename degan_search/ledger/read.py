@@ -26,9 +26,10 @@ Run = str | Path
 def load(run: Run | Sequence[Run]) -> pd.DataFrame:
     """Return one row a trial, its last attempt with its accuracies beside it, of one run or of several.
 
-    The column `run`, the folder's name, comes first, then those of the schemas without `reports`. What an
-    older run did not record is null, but for settings, which `older.up_to_date` fills in. A broken file is left
-    out, with a `BrokenFileWarning` that names it. Safe while a sweep writes.
+    The column `run`, the folder's name, comes first, then those of the schemas without `reports`. The last,
+    `compared_on`, names the proxies on whose images a student is compared with others: those of `bank.proxies`, else
+    its own. What an older run did not record is null, but for settings, which `older.up_to_date` fills in. A broken
+    file is left out, with a `BrokenFileWarning` that names it. Safe while a sweep writes.
 
     Raises:
         UserError: no such folder, no ledger in it, two runs of one name, rows of a newer schema than this one, or
@@ -39,7 +40,12 @@ def load(run: Run | Sequence[Run]) -> pd.DataFrame:
     columns = [name for name in score_schema().names if name != "schema_version"]
     scores = _read(runs, SCORES, score_schema(), columns)
     left: pd.DataFrame = trials.to_pandas()
-    return left.merge(scores.to_pandas(), how="left", on=["run", "trial_id"], validate="one_to_one")
+    frame = left.merge(scores.to_pandas(), how="left", on=["run", "trial_id"], validate="one_to_one")
+    named = zip(frame["config_bank_proxies"], frame["config_proxy"], strict=True)
+    compared_on = [
+        proxy if several is None else visible(", ".join(map(str, several))) or proxy for several, proxy in named
+    ]
+    return frame.assign(compared_on=pd.Series(compared_on, frame.index, frame["config_proxy"].dtype))
 
 
 def curves(run: Run | Sequence[Run]) -> pd.DataFrame:

@@ -15,11 +15,13 @@ DEFAULT = "cross_soft_agreement"
 docs/results/2026-11-22-choice-without-data.md."""
 LABELLED = {TRUE: "dataset", CHECK: "check"}
 """The criteria that need labelled images, and the teacher's setting that names these."""
-PROXY = ("run", "config_task", "config_teacher_dataset", "config_proxy", "config_count")
-"""Columns whose values are equal among the trials that one is chosen from: run, task, true data, proxy, and how many
-images of it. In the task `incremental` the true data are the old classes and the proxy the new ones."""
+PROXY = ("run", "config_task", "config_teacher_dataset", "compared_on", "config_count")
+"""Columns whose values are equal among the trials that one is chosen from: run, task, true data, the proxy or proxies
+that they are compared on, and how many images of each. In the task `incremental` the true data are the old classes and
+the proxy the new ones."""
 PER = {"proxy": (), "method": ("config_method",), "cell": ("cell",)}
-"""What `--per` takes, and the ledger columns it adds to PROXY: trials on two proxies never compete."""
+"""What `--per` takes, and the ledger columns it adds to PROXY: trials that were compared on
+different images never compete."""
 
 
 def best(
@@ -71,7 +73,7 @@ def grouping(per: str) -> tuple[str, ...]:
 def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) -> pd.DataFrame:
     """Return the best configurations with what they were chosen by, those of a group beside each other.
 
-    The columns are run, trial, cell, lambda_e, lambda_d, `by`, score, with the images of `teacher.check` also
+    The columns are run, trial, cell, proxy, lambda_e, lambda_d, `by`, score, with the images of `teacher.check` also
     check_accuracy and n_check, and config, a dict of all settings.
 
     Args:
@@ -86,7 +88,7 @@ def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) 
     columns = list(grouping(per))
     rows = best(frame, by, columns, top)
     rows = pd.concat([group for _, group in rows.groupby(columns, sort=False, dropna=False)])
-    names = {"run": "run", "trial_id": "trial", "cell": "cell"}
+    names = {"run": "run", "trial_id": "trial", "cell": "cell", "config_proxy": "proxy"}
     names |= {f"config_gan_{name}": name for name in ("lambda_e", "lambda_d")} | {by: by, "score": "score"}
     names |= {name: name for name in ("check_accuracy", "n_check") if name in rows and rows[name].notna().any()}
     configs = pd.Series([config_of(row).model_dump(mode="json") for _, row in rows.iterrows()], dtype=object)

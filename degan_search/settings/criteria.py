@@ -94,6 +94,14 @@ _TABLE = (
         help="share of held-out proxy images on which both predict the same class",
     ),
     Criterion(
+        "sure_agreement",
+        "sure_agreement",
+        "max",
+        Needs.HELD_OUT_PROXY,
+        column=14,
+        help="as balanced_soft_agreement, on the bank's held-out proxy images of which the teacher is sure",
+    ),
+    Criterion(
         "cross_soft_agreement",
         "balanced_soft_agreement",
         "max",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from degan_search.settings.bank import BankConfig
 from degan_search.settings.combine import CombineConfig
 from degan_search.settings.criteria import OBJECTIVES
 from degan_search.settings.image_input import InputConfig
@@ -229,8 +230,9 @@ class IncrementalConfig(FitConfig):
 class ProbeConfig(Model):
     """Probes, which give a rung's score: a short distillation from the generator after some GAN steps."""
 
-    at: tuple[Count, ...] = ()
-    """GAN steps, ascending, after which the generator is probed; () for never."""
+    at: tuple[Annotated[int, Field(ge=0, le=10**9)], ...] = ()
+    """GAN steps, ascending, after which the generator is probed; () for never. At 0, where there is no generator yet,
+    the probe distils from the proxy's training images, so that a poor proxy shows before its GAN begins."""
     steps: Count = 500
     batch_size: Batch = 64
     lr: Rate = 1e-3
@@ -239,29 +241,6 @@ class ProbeConfig(Model):
     def _ascending(self) -> Self:
         if list(self.at) != sorted(set(self.at)):
             raise ValueError(f"probe.at must ascend without repeats, got {list(self.at)}")
-        return self
-
-
-class BankConfig(Model):
-    """The fixed images on which students of different trials are compared without true data.
-
-    Proxy images that no student trains on, and images from generators trained at a fixed grid of weights,
-    balanced by the teacher's predicted class. Made once for each teacher and proxy.
-    """
-
-    proxy_images: Annotated[int, Field(ge=0, le=2_500_000)] = 2000
-    generators: tuple[tuple[Weight, Weight], ...] = ((0.0, 0.0), (0.0, 5.0), (1.0, 5.0))
-    """(lambda_e, lambda_d) of each generator; trained with the seed below, not with a trial's."""
-    generated_images: Annotated[int, Field(ge=0, le=2_500_000)] = 1000
-    """Images from each generator."""
-    steps: Count | None = None
-    """GAN steps of each; None: as a trial's."""
-    seed: Seed = 10_007
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if not self.proxy_images and not (self.generators and self.generated_images):
-            raise ValueError("the bank has no images; raise bank.proxy_images, or give it generators")
         return self
 
 

@@ -19,6 +19,8 @@ from degan_search.system.errors import UserError
 from degan_search.training.losses import diversity_loss, entropy_loss
 
 Logits = Float[Tensor, "n k"]
+SURE = 0.8
+"""The teacher is sure of an image whose largest probability is above this."""
 
 
 @torch.no_grad()
@@ -84,6 +86,14 @@ def balanced_soft_agreement(student_logits: Logits, teacher_logits: Logits) -> f
     """Soft agreement in each class that the teacher predicts at least once, mean over these classes, in [0, 1]."""
     _check_pair(student_logits, teacher_logits, student_logits.shape)
     return 1 - min(1.0, _mean(_class_means(_distance(student_logits, teacher_logits), teacher_logits)))
+
+
+def sure_agreement(student_logits: Logits, teacher_logits: Logits) -> float:
+    """Balanced soft agreement on the images of which the teacher is sure, on all where it is of none, in [0, 1]."""
+    _check_pair(student_logits, teacher_logits, student_logits.shape)
+    sure = teacher_logits.double().softmax(dim=1).amax(dim=1) > SURE
+    kept = sure if sure.any() else slice(None)
+    return balanced_soft_agreement(student_logits[kept], teacher_logits[kept])
 
 
 def _class_means(values: Tensor, teacher_logits: Logits) -> Tensor:

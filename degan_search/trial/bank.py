@@ -19,10 +19,11 @@ from degan_search.data.images import denormalise, to_input
 from degan_search.networks.front import resized
 from degan_search.networks.frozen import freeze
 from degan_search.settings import criteria
+from degan_search.settings.bank import BankConfig
 from degan_search.settings.criteria import Needs
 from degan_search.settings.methods import UNTUNED
 from degan_search.settings.resolve import stable_hash
-from degan_search.settings.trial import BankConfig, GanConfig
+from degan_search.settings.trial import GanConfig
 from degan_search.stages import gan
 from degan_search.stages.gan_training import GanTraining
 from degan_search.stages.image_sources import GeneratorSource
@@ -85,7 +86,6 @@ def obtain(
     config: BankConfig,
     gan_config: GanConfig,
     proxy: Images,
-    held_out: Images,
     set_images: int,
     teacher: Callable[[str], nn.Module],
     size: int,
@@ -93,14 +93,13 @@ def obtain(
     cache: Path,
     device: str = "cpu",
     run_all: RunAll = one_by_one,
-) -> tuple[Images, int]:
-    """Return the bank's images and how many of them, the first, are proxy images; made once and cached.
+) -> Images:
+    """Return the images that the bank has from its generators on a proxy; made once and cached.
 
     Args:
         config: sizes, and the weights of the generators.
         gan_config: the trials' GAN settings; the weights of its losses are those of `config.generators` instead.
         proxy: every proxy image, on which the generators train, as a trial's does.
-        held_out: the part of the proxy on which no student trains.
         set_images: images of the proxy's set before class filtering.
         teacher: makes the frozen network on a device; TorchScript itself could not be sent to another process.
         size: height and width of generated images; in the bank they have those of the proxy.
@@ -109,11 +108,14 @@ def obtain(
         device: where the generators train.
         run_all: makes the generated parts, one after the other or side by side.
     """
-    gan_config = gan_config.model_copy(update=UNTUNED)  # the same bank, whatever a search tunes
+    if not config.generators:
+        return np.empty((0, *proxy.shape[1:]), np.uint8)
+    # The same images, whatever else the bank has, and whatever a search tunes.
+    config = config.model_copy(update={"proxies": (), "proxy_images": 0})
+    gan_config = gan_config.model_copy(update=UNTUNED)
     precision = precision_of("auto", device)
     file = cache / f"{stable_hash(config, gan_config, key, set_images, precision, size)}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
-    kept = held_out[: config.proxy_images]
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
             parts = run_all(
@@ -122,9 +124,9 @@ def obtain(
                     for index in range(len(config.generators))
                 ]
             )
-            images = torch.from_numpy(np.concatenate([kept, *parts]))
+            images = torch.from_numpy(np.concatenate(parts))
             write_bytes(file, tensors_bytes({"images": images}))
-    return read_tensors(file.read_bytes(), str(file))["images"].numpy(), len(kept)
+    return read_tensors(file.read_bytes(), str(file))["images"].numpy()
 
 
 def _generate(

@@ -35,12 +35,11 @@ def check(config: TrialConfig) -> None:
             that the method, the task or the teacher cannot have.
     """
     config = normalised(config)
-    if config.objective in HELD_OUT_OBJECTIVES and not config.bank.proxy_images:
-        raise UserError(f"objective {config.objective!r} needs proxy images in the bank; raise bank.proxy_images")
     if config.task == "incremental" and config.probe.at:
         raise UserError(f"probe.at = {list(config.probe.at)}: task incremental has no rungs, it must be []")
     _check_true(config)
-    for name in (config.proxy, *sets_of(config.teacher)):
+    _check_bank(config)
+    for name in sets_of(config):
         proxies.check(name)
     if has_weights(config.student.network):
         raise UserError(
@@ -148,6 +147,22 @@ def _check_true(config: TrialConfig) -> None:
     for what, wanted in needs.items():
         if wanted:
             raise UserError(f"{what}, and there are none: name them in teacher.dataset, or do without")
+
+
+def _check_bank(config: TrialConfig) -> None:
+    bank = config.bank
+    if config.objective in HELD_OUT_OBJECTIVES and not bank.proxy_images:
+        raise UserError(f"objective {config.objective!r} needs proxy images in the bank; raise bank.proxy_images")
+    if bank.proxies and config.task == "incremental":
+        raise UserError(
+            f"bank.proxies = {list(bank.proxies)}: students of task incremental learn their own proxy's classes, and "
+            "are compared on that alone: it must be []"
+        )
+    if bank.proxies and config.proxy not in bank.proxies:
+        raise UserError(
+            f"proxy {config.proxy!r} is none of bank.proxies ({', '.join(bank.proxies)}): name it there too, so that "
+            "the bank holds no image that its students are taught with"
+        )
 
 
 def _check_norms(config: TrialConfig, teacher: nn.Module) -> None:

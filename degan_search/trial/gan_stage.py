@@ -16,7 +16,7 @@ from degan_search.stages import gan
 from degan_search.stages.balance import BalancedSource
 from degan_search.stages.distillation import Distillation
 from degan_search.stages.gan_training import GanProgress, GanTraining
-from degan_search.stages.image_sources import GeneratorSource
+from degan_search.stages.image_sources import GeneratorSource, ImageSource
 from degan_search.training.loop import Progress
 from degan_search.training.measures import coverage, effective_classes, mean_entropy
 from degan_search.trial.context import TrialContext
@@ -30,7 +30,8 @@ STATISTICS_IMAGES = 1024
 class GanStage:
     """The GAN's training, interrupted by a probe at each rung (`probe.at`).
 
-    A probe distils a fresh student from the generator. Its own random streams leave the GAN's training untouched.
+    A probe distils a fresh student from the generator, and before the first step from the proxy images themselves. Its
+    own random streams leave the GAN's training untouched.
     """
 
     def __init__(self, trial: TrialContext) -> None:
@@ -69,7 +70,7 @@ class GanStage:
             DivergedError: a loss is not finite, or the generator makes one image only.
         """
         if self.probe is None:
-            reached = self.training.step()
+            reached = self._train()
             if reached is None:
                 return None
             self.reached = reached
@@ -103,24 +104,36 @@ class GanStage:
             self.probe.load_state_dict(state["probe"])
         self.metrics = state["metrics"]
 
+    def _train(self) -> GanProgress | None:
+        """Do a step of the GAN, but none before a probe at 0; returns the progress, if there is any."""
+        if self.reached is None and 0 in self.rungs:
+            return GanProgress(0, self.training.steps, {}, math.nan)
+        return self.training.step()
+
     def _begin_probe(self, step: int) -> Distillation:
-        """Return a short distillation from the generator so far."""
+        """Return a short distillation from the generator so far, at 0 from the proxy images."""
         name, settings = f"probe at {step}", probe_config(self.trial.config)
         student = self.trial.untrained_student(name)
-        source = generated(self.trial, self.generator, settings)
+        source = generated(self.trial, self.generator, settings) if step else self._proxy_images(settings)
         return Distillation(student, source, settings, self.trial.context, name)
+
+    def _proxy_images(self, config: DistillConfig) -> ImageSource:
+        shared = self.trial.shared
+        train, held_out = shared.proxy_parts()
+        batch = min(config.batch_size, len(train))
+        return ImageSource(train, held_out, self.trial.teacher, batch, config, shared.proxy_logits)
 
     def _progress(self, reached: GanProgress, score: float | None = None) -> Progress:
         """Return the progress of a step of the GAN, after which the generator may have been probed."""
         losses = dict(reached.losses)
-        if self.training.done or score is not None:
+        if self.training.done or (score is not None and reached.step):
             losses |= statistics(self.trial, self.generator)
         if self.training.done:
             self.metrics = dict(losses)
         if score is not None:
             losses["score"] = score
         rung_score = losses.get("score", math.nan)
-        return Progress("gan", reached.step, reached.of, rung_score, losses["g_loss"], losses)
+        return Progress("gan", reached.step, reached.of, rung_score, losses.get("g_loss", math.nan), losses)
 
 
 def generated(trial: TrialContext, generator: nn.Module, config: DistillConfig) -> GeneratorSource:

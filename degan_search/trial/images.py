@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 
 from degan_search.data import proxies
 from degan_search.data.images import split
@@ -46,6 +49,11 @@ class Proxy:
         picked: np.ndarray = self.labels[indices]
         return picked
 
+    @cached_property
+    def hash(self) -> str:
+        """Of all images."""
+        return hashlib.sha256(self.images.tobytes()).hexdigest()[:16]
+
 
 def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train") -> Proxy:
     """Load a trial's proxy images, turned to what the teacher takes.
@@ -70,6 +78,48 @@ def banked(config: TrialConfig, proxy: Proxy) -> Int64[np.ndarray, " n"]:
     """
     held_out = proxy.held_out if config.task == "distillation" else proxy.held_out[: len(proxy.held_out) // 2]
     return held_out[: config.bank.proxy_images]
+
+
+def compared_on(config: TrialConfig) -> list[TrialConfig]:
+    """Return the same trial on each proxy whose images make its bank: its own, unless `bank.proxies` names others."""
+    return [config.model_copy(update={"proxy": name}) for name in config.bank.proxies] or [config]
+
+
+def held_out_images(config: TrialConfig, proxies: Sequence[Proxy]) -> banks.Images:
+    """Return the bank's proxy images, those of one proxy after the other's.
+
+    Subsets of one set may overlap. An image on which a student of another of the proxies trains is left out, so that
+    no student is judged on what it was taught with, and one that several hold out counts once.
+
+    Args:
+        config: of a trial.
+        proxies: of each trial in `compared_on(config)`.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    if len(proxies) == 1:
+        alone: banks.Images = proxies[0].images[banked(config, proxies[0])]
+        return alone
+    trained = [set(map(_digest, proxy.images[proxy.train])) for proxy in proxies]
+    taken: set[bytes] = set()
+    parts = []
+    for proxy, own in zip(proxies, trained, strict=True):
+        left_out = taken.union(*(other for other in trained if other is not own))
+        kept = {digest: row for row in proxy.held_out if (digest := _digest(proxy.images[row])) not in left_out}
+        kept = dict(list(kept.items())[: config.bank.proxy_images])
+        taken.update(kept)
+        parts.append(proxy.images[list(kept.values())])
+    if config.bank.proxy_images and not taken:
+        raise UserError(
+            f"bank.proxies ({', '.join(config.bank.proxies)}): students on one of them train on all images that another "
+            "holds out; name some that overlap less"
+        )
+    return np.concatenate(parts)
+
+
+def _digest(image: UInt8[np.ndarray, "c h w"]) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def few_of_each(labels: Int64[np.ndarray, " n"], shots: int, seed: int) -> Int64[np.ndarray, " k"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from degan_search.stages.true_images import LabelledImages, TrueImages, check_im
 from degan_search.training.loop import Progress
 from degan_search.trial import bank as banks
 from degan_search.trial.checks import check, check_inputs, check_size
-from degan_search.trial.images import Proxy, banked, load_proxy, oracle_images
+from degan_search.trial.images import Proxy, compared_on, held_out_images, load_proxy, oracle_images
 from degan_search.trial.shared import Shared
 
 Show = Callable[[str, int, int | None], None]
@@ -69,6 +68,10 @@ class Loaded:
     proxy: Proxy
     true: TrueImages | None
     teacher: Teacher
+    compared_on: tuple[Proxy, ...]
+    """The proxies whose images make the bank."""
+    held_out: banks.Images
+    """Their images in it."""
     check: LabelledImages | None = None
     """The few labelled images of `teacher.check`."""
 
@@ -128,11 +131,11 @@ def load(
         check(config)
     show("Loading images")
     proxies: dict[str, Proxy] = {}
-    for config in configs:
-        key = _proxy_key(config)
+    for one in dict.fromkeys(one for config in configs for one in (config, *compared_on(config))):
+        key = _proxy_key(one)
         if key not in proxies:
-            proxies[key] = load_proxy(config, data_dir)
-        check_size(config, proxies[key])
+            proxies[key] = load_proxy(one, data_dir)
+        check_size(one, proxies[key])
     wanted = list(dict.fromkeys(config.teacher for config in configs))
     if named := [teacher.dataset for teacher in wanted if teacher.dataset]:
         show(f"Loading {', '.join(dict.fromkeys(named))}")
@@ -144,37 +147,43 @@ def load(
         trained = _side_by_side(true, cache, device, train)
     few = {config: check_images(config, data_dir, teacher.class_names) for config, teacher in trained.items()}
     loaded = []
+    held_out: dict[str, banks.Images] = {}
     for config in configs:
         proxy, images, teacher = proxies[_proxy_key(config)], true[config.teacher], trained[config.teacher]
         check_inputs(config, proxy, images, teacher)
-        loaded.append(Loaded(config, proxy, images, teacher, few[config.teacher]))
+        keys = [_proxy_key(one) for one in compared_on(config)]
+        compared, key = tuple(proxies[one] for one in keys), stable_hash(config.task, config.bank.proxy_images, *keys)
+        if key not in held_out:
+            held_out[key] = held_out_images(config, compared)
+        loaded.append(Loaded(config, proxy, images, teacher, compared, held_out[key], few[config.teacher]))
     return loaded
 
 
 def gather(loaded: Loaded, cache: Path, device: str = "cpu", run_all: banks.RunAll = banks.one_by_one) -> Inputs:
     """Make the bank, and gather what trials on these images are given."""
-    config, proxy, true, teacher = loaded.config, loaded.proxy, loaded.true, loaded.teacher
-    digest = hashlib.sha256(proxy.images.tobytes()).hexdigest()[:16]
-    bank, bank_proxy_images = banks.obtain(
-        config.bank,
-        config.gan,
-        proxy.images,
-        proxy.images[banked(config, proxy)],
-        proxy.set_images,
-        teacher.model,
-        generated_size(config.gan, teacher.takes),
-        stable_hash(teacher.hash, digest),
-        cache,
-        device,
-        run_all,
-    )
+    config, true, teacher = loaded.config, loaded.true, loaded.teacher
+    generated = [
+        banks.obtain(
+            config.bank,
+            config.gan,
+            proxy.images,
+            proxy.set_images,
+            teacher.model,
+            generated_size(config.gan, teacher.takes),
+            stable_hash(teacher.hash, proxy.hash),
+            cache,
+            device,
+            run_all,
+        )
+        for proxy in loaded.compared_on
+    ]
     source = METHODS[config.method].source
     uses_true = source in ("true", "few_true")
     return Inputs(
         teacher,
-        proxy,
-        bank,
-        bank_proxy_images,
+        loaded.proxy,
+        np.concatenate([loaded.held_out, *generated]),
+        len(loaded.held_out),
         true_train=true.images[true.train] if true and uses_true else None,
         true_held_out=true.images[true.held_out] if true and uses_true else None,
         true_labels=true.labels[true.train] if true and source == "few_true" else None,
@@ -200,6 +209,11 @@ def inputs_key(config: TrialConfig) -> str:
     true = source if source in ("true", "few_true") else None
     images = config.proxy, config.count, config.proxy_fit, config.gan.size
     return stable_hash(config.task, config.teacher, *images, config.bank, true, config.objective)
+
+
+def bank_key(config: TrialConfig) -> str:
+    """Return the name of the images that a trial's student is compared on: trials of one key compete."""
+    return inputs_key(compared_on(config)[0])
 
 
 def _proxy_key(config: TrialConfig) -> str:

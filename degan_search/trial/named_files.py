@@ -29,12 +29,17 @@ def fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
         UserError: one cannot be read.
     """
     made = list(configs)
-    sets = [name for config in made for name in (*sets_of(config.teacher), config.proxy)]
+    sets = [name for config in made for name in sets_of(config)]
     networks = [name for config in made for name in (config.teacher.network, config.student.network)]
     return _hashes([*(config.teacher.path for config in made), *map(_code, networks)], sets)
 
 
-def sets_of(teacher: TeacherConfig) -> list[str]:
+def sets_of(config: TrialConfig) -> list[str]:
+    """Return the names of the images that a trial's settings name."""
+    return [*teachers_sets(config.teacher), config.proxy, *config.bank.proxies]
+
+
+def teachers_sets(teacher: TeacherConfig) -> list[str]:
     """Return the names of the images that a teacher's settings name."""
     return [name for name in (teacher.dataset, teacher.check) if name is not None]
 

@@ -10,6 +10,7 @@ from degan_search.settings.methods import METHODS, normalised
 from degan_search.settings.trial import TeacherConfig, TrialConfig
 from degan_search.system.errors import UserError
 from degan_search.trial.checks import check_batches, check_new_classes
+from degan_search.trial.images import compared_on
 
 
 def check_numbers(config: TrialConfig, data_dir: Path | None) -> None:
@@ -21,18 +22,23 @@ def check_numbers(config: TrialConfig, data_dir: Path | None) -> None:
     """
     config = normalised(config)
     _check_true(config, data_dir)
-    size = proxies.size(config.proxy, data_dir)
-    if size is not None:
-        _check_count("count", config.count, config.proxy, size)
-        images = config.count or size
-        whole = images if config.count else proxies.parent_size(config.proxy, data_dir)
-        check_batches(config, images, whole, len(split(images, config.teacher.holdout, seed=0)[0]))
+    for one in dict.fromkeys((config, *compared_on(config))):
+        _check_proxy(one, data_dir)
     if config.task == "incremental":
         new = proxies.classes_of(config.proxy)
         old = proxies.classes_of(config.teacher.dataset) if config.teacher.dataset else None
         if new is not None and len(new) < 2:
             raise UserError(f"task incremental learns the classes of proxy {config.proxy!r}: it has {len(new)}")
         check_new_classes(config, new or (), old or ())
+
+
+def _check_proxy(config: TrialConfig, data_dir: Path | None) -> None:
+    size = proxies.size(config.proxy, data_dir)
+    if size is not None:
+        _check_count("count", config.count, config.proxy, size)
+        images = config.count or size
+        whole = images if config.count else proxies.parent_size(config.proxy, data_dir)
+        check_batches(config, images, whole, len(split(images, config.teacher.holdout, seed=0)[0]))
 
 
 def _check_true(config: TrialConfig, data_dir: Path | None) -> None:

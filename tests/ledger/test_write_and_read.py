@@ -30,6 +30,7 @@ def test_every_column_comes_back(tmp_path):
     assert file == tmp_path / "x" / "ledger" / "search-0000-1.parquet"
     expected = {"run": "x"} | {k: v for k, v in row.items() if k != "reports"}
     expected |= {k: v for k, v in scores.items() if k != "schema_version"}
+    expected["compared_on"] = ", ".join(row["config_bank_proxies"])
     frame = ledger.load(tmp_path / "x")
     assert list(frame.columns) == list(expected)
     assert {k: plain(v) for k, v in frame.iloc[0].items()} == expected
@@ -48,6 +49,13 @@ def test_a_configuration_comes_back(tmp_path):
     assert plain(row.config_bank_generators) == [list(pair) for pair in TrialConfig().bank.generators]
     assert pd.isna(row.config_teacher_path)
     assert config_of(row) == config
+
+
+def test_what_a_student_is_compared_on(tmp_path):
+    for number, changes in enumerate(({}, {"bank.proxies": ["photos", "glyphs/[A,B]"]})):
+        config = trial_config({"proxy": "photos"}, changes)
+        ledger.write_row(tmp_path, synthetic(**config_columns(config), trial_id=f"search-{number:04d}"))
+    assert list(ledger.load(tmp_path)["compared_on"]) == ["photos", "photos, glyphs/[A,B]"]
 
 
 @pytest.mark.parametrize(

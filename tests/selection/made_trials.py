@@ -17,6 +17,7 @@ def trials(accuracies, agreements, proxy="photos", method="degan", phase="search
             "config_method": method,
             "config_teacher_dataset": dataset,
             "config_proxy": proxy,
+            "compared_on": proxy,
             "config_gan_lambda_e": [weight for weight, _ in WEIGHTS],
             "config_gan_lambda_d": [weight for _, weight in WEIGHTS],
             "oracle_accuracy": accuracies,

@@ -28,9 +28,11 @@ class TestBest:
         assert self.picked(by="bn_distance", top=3) == ["a", "b", "c"]
 
     def test_each_group_has_its_own(self):
-        other = self.FRAME.assign(config_proxy="noise/uniform", trial_id=["d", "e", "f"], score=[0.5, 0.6, 0.4])
-        both = pd.concat([self.FRAME, other])
+        name = "noise/uniform"
+        other = self.FRAME.assign(config_proxy=name, trial_id=["d", "e", "f"], score=[0.5, 0.6, 0.4])
+        both = pd.concat([self.FRAME, other.assign(compared_on=name)])
         assert sorted(self.picked(both)) == ["a", "e"]
+        assert self.picked(pd.concat([self.FRAME, other])) == ["e"]  # compared on one bank
         assert self.picked(both, per=()) == ["e"]
         assert self.picked(both, per=["config_teacher_dataset"], top=2) == ["e", "d"]
 

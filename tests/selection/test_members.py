@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 
+from degan_search.ledger.columns import config_of
 from degan_search.selection.members import combined_config, combined_trials
+from degan_search.settings.bank import BankConfig
 from degan_search.settings.combine import Combine, member
 from degan_search.settings.resolve import trial_config
 from degan_search.system.errors import UserError
@@ -53,6 +55,19 @@ def test_those_that_failed_or_have_no_file_are_passed_over(tmp_path):
 def test_all_have_the_bests_network(tmp_path):
     trials = searched(tmp_path, **{"search-0004": 16, "search-0000": 16})
     assert chosen(trials, 4, tmp_path) == named("search-0001", "search-0002", "search-0003")
+
+
+def test_whatever_their_proxy(tmp_path):
+    trials = searched(tmp_path)
+    proxies = ["photos", "digits", "photos", "photos", "noise/uniform"]
+    for index, name in enumerate(proxies):
+        config = config_of(trials.loc[index]).model_copy(
+            update={"proxy": name, "bank": BankConfig(proxies=proxies[1:3])}
+        )
+        trials.loc[index, "config_json"] = config.model_dump_json()
+    config = combined_config(trials, "score", Combine(members=3), tmp_path)
+    assert list(config.combine.members) == named(*ORDER[:3])
+    assert (config.proxy, config.bank.proxies) == ("digits", ("digits", "photos"))
 
 
 def test_fewer_than_two_are_none(tmp_path):

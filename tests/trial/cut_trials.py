@@ -20,6 +20,7 @@ CASES = {
     "everything": SGD | RIVAL | MIXED | POOL | PROBED | {"method": "extended", "gan.lambda_e": 1},
     "pool": POOL,
     "rungs": PROBED | RIVAL,
+    "a rung before the first step": {"probe.at": [0, 3]},
     "one image in a batch": {"distill.batch_size": 1, "distill.mix_proxy": 0.5, "distill.pool": 3},
     "patience": {"distill": {"steps": None, "steps_per_epoch": 2, "patience": 2, "epochs": 4}},
     "images, augmented": {"method": "proxy", "distill_images.profile": "sgd_augmented", "distill_images.lr": 0.01},

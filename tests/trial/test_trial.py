@@ -114,6 +114,19 @@ def test_reports_and_what_they_do_change_nothing(run):
     assert len(done) == 3  # two beside the GAN, one beside the student
 
 
+def test_a_rung_before_the_first_step_scores_the_proxy_images(run):
+    events, other = [], []
+    without = run(DROPOUT)
+    assert bits(run(DROPOUT, events.append, probe={"at": (0, 3)})) == bits(without)
+    rungs = [event for event in events if event.stage == "gan" and "score" in event.metrics]
+    assert [(event.step, event.gan_steps) for event in rungs] == [(0, 0), (3, 3)]
+    assert list(rungs[0].metrics) == ["score"]
+    assert {event.stage for event in events[: events.index(rungs[0])]} == {"probe at 0"}
+    run(DROPOUT | {"gan.lambda_e": 3}, other.append, probe={"at": (0,)})
+    of_others = next(event for event in other if event.stage == "gan")
+    assert of_others.metrics["score"] == rungs[0].metrics["score"]  # whatever the weights
+
+
 def test_rungs_change_nothing(run):
     without, events = run(DROPOUT), []
     probed = run(DROPOUT, report=events.append, probe={"at": (3, 6)})

@@ -57,7 +57,7 @@ def finals(request: Request, options: Options, console: Console) -> None:
     named_files.check(
         folder,
         (config.teacher.path for config in configs),
-        [name for config in configs for name in (*named_files.sets_of(config.teacher), config.proxy)],
+        [name for config in configs for name in named_files.sets_of(config)],
     )
     log = Log(folder, request, lineup, frame)
     check_writable(folder, str(folder))

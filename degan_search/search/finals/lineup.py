@@ -19,7 +19,7 @@ from degan_search.settings.resolve import stable_hash, trial_config
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError, close_matches
 from degan_search.trial import checks
-from degan_search.trial.inputs import inputs_key
+from degan_search.trial.inputs import bank_key
 
 LENGTHS = ("as-is", "paper")
 """How long final runs train, and in what batches: as in the search, or as in the paper."""
@@ -123,7 +123,7 @@ def entrants(frame: pd.DataFrame, request: Request, run: Path) -> list[Entrant]:
     for _, row in choose.best(tuned, by, request.per, request.top).iterrows():
         config = final_config(config_of(row), request)
         chosen.setdefault(stable_hash(config), Entrant(config, str(row["cell"]), str(row["trial_id"]), by))
-    leaders = {inputs_key(entrant.config): entrant.config for entrant in reversed(chosen.values())}
+    leaders = {bank_key(entrant.config): entrant.config for entrant in reversed(chosen.values())}
     baselines = [
         Entrant(normalised(leader.model_copy(update={"method": name})), f"proxy={leader.proxy} method={name}")
         for leader in reversed(leaders.values())
@@ -145,7 +145,7 @@ def _combined(tuned: pd.DataFrame, by: str, request: Request, run: Path) -> list
         if config is None:
             names = ", ".join(map(str, trials["trial_id"]))
             raise UserError(
-                f"--combine {request.combine.members}: of the search trials on {trials['config_proxy'].iloc[0]} "
+                f"--combine {request.combine.members}: of the search trials on {trials['compared_on'].iloc[0]} "
                 f"({names}) fewer than two have their generator in {run / 'trials'}; a sweep with --keep all keeps all"
             )
         cell = f"proxy={config.proxy} method={config.method}"

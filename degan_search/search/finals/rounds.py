@@ -10,7 +10,7 @@ from degan_search.ledger.columns import Phase, State
 from degan_search.search.finals.lineup import Entrant
 from degan_search.selection import paired_test
 from degan_search.settings.resolve import stable_hash
-from degan_search.trial.inputs import inputs_key
+from degan_search.trial.inputs import bank_key
 
 MIN_SEEDS = 3
 """Seeds that a configuration has before it may be stopped."""
@@ -24,11 +24,11 @@ def rounds(seeds: Sequence[int], compete: bool) -> list[tuple[list[int], list[in
 
 
 def competing(lineup: Sequence[Entrant]) -> dict[str, list[Entrant]]:
-    """Return the chosen configurations that share a bank with another one, by `inputs_key`."""
+    """Return the chosen configurations that share a bank with another one, by `bank_key`."""
     groups: dict[str, list[Entrant]] = {}
     for entrant in lineup:
         if entrant.source:
-            groups.setdefault(inputs_key(entrant.config), []).append(entrant)
+            groups.setdefault(bank_key(entrant.config), []).append(entrant)
     return {key: group for key, group in groups.items() if len(group) > 1}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -19,6 +20,12 @@ from degan_search.system.errors import UserError
 def _listed(spec: Parameter) -> Sequence[Scalar]:
     """Return a list's values, or the lowest of a range."""
     return spec if isinstance(spec, list) else [spec.lowest]
+
+
+Branch = tuple[TrialConfig, dict[str, Parameter], dict[str, Scalar]]
+"""A configuration, its parameters, and their values."""
+Resolve = Callable[[Callable[[str, Parameter], Any]], tuple[TrialConfig, dict[str, Parameter]]]
+"""Takes what draws a parameter; returns a configuration with its parameters."""
 
 
 @dataclass(frozen=True)
@@ -111,24 +118,12 @@ class Cell:
 
     def branches(
         self, follows: Callable[[str], bool], values_of: Callable[[Parameter], Sequence[Scalar]] = _listed
-    ) -> Iterator[tuple[TrialConfig, dict[str, Parameter], dict[str, Scalar]]]:
-        """Yield (configuration, its parameters, their values) for every value of the lists that `follows` names.
+    ) -> Iterator[Branch]:
+        """Yield a branch for every value of the lists that `follows` names.
 
         Other parameters are at their first or lowest value. `values_of` may give ranges more values than the lowest.
         """
-        waiting: list[dict[str, Scalar]] = [{}]
-        while waiting:
-            point = waiting.pop()
-
-            def draw(name: str, spec: Parameter, point: dict[str, Scalar] = point) -> Scalar:
-                if name not in point:
-                    values = values_of(spec)
-                    if follows(name):
-                        waiting.extend({**point, name: value} for value in reversed(values[1:]))
-                    point[name] = values[0]
-                return point[name]
-
-            yield *self._resolve(draw), point
+        return _branches(self._resolve, follows, values_of)
 
     def trials(self) -> int:
         """Return how many trials the search of this cell runs."""
@@ -140,10 +135,15 @@ class Cell:
         possible = self.distinct(wanted)
         return wanted if possible is None else len(possible)
 
-    def proxies(self) -> list[str]:
-        """Return the proxies that trials of this cell may use."""
-        varied = self.varies().get("proxy")
-        return [str(name) for name in varied] if isinstance(varied, list) else [self.example().proxy]
+    @cached_property
+    def proxies(self) -> tuple[str, ...]:
+        """The proxies that trials of this cell may use."""
+        branches = _branches(self._drawn, self.space.conditions().__contains__)
+        each = (
+            map(str, _listed(drawn["proxy"])) if "proxy" in drawn else [config.proxy]
+            for config, drawn, _ in itertools.islice(branches, MAX_TRIALS)
+        )
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(each)))
 
     def shared(self) -> Iterator[TrialConfig]:
         """Yield a configuration for every value of `SHARED` settings, and of those in conditions."""
@@ -152,6 +152,14 @@ class Cell:
             yield config
 
     def _resolve(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
+        """Return what `_drawn` does, with a bank of all the cell's proxies where the space says nothing else."""
+        config, drawn = self._drawn(draw)
+        if len(self.proxies) > 1 and config.task == "distillation" and not _bank_is_given(self.space):
+            bank = config.bank.model_copy(update={"proxies": self.proxies})
+            config = config.model_copy(update={"bank": bank})
+        return config, drawn
+
+    def _drawn(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
         """Apply conditions in the file's order, drawing each parameter where it first comes up."""
         drawn: dict[str, Parameter] = {}
         values: dict[str, Any] = {}
@@ -171,6 +179,29 @@ class Cell:
                 settings = merge(settings, when.trial)
                 take(when.parameters)
         return normalised(trial_config(merge(settings, values))), drawn
+
+
+def _bank_is_given(space: Space) -> bool:
+    layers = (space.trial, *(when.trial for when in space.when))
+    return any("bank.proxies" in dict(flatten(merge({}, layer))) for layer in layers)
+
+
+def _branches(
+    resolve: Resolve, follows: Callable[[str], bool], values_of: Callable[[Parameter], Sequence[Scalar]] = _listed
+) -> Iterator[Branch]:
+    waiting: list[dict[str, Scalar]] = [{}]
+    while waiting:
+        point = waiting.pop()
+
+        def draw(name: str, spec: Parameter, point: dict[str, Scalar] = point) -> Scalar:
+            if name not in point:
+                values = values_of(spec)
+                if follows(name):
+                    waiting.extend({**point, name: value} for value in reversed(values[1:]))
+                point[name] = values[0]
+            return point[name]
+
+        yield *resolve(draw), point
 
 
 def cells(space: Space) -> list[Cell]:

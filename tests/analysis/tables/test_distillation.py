@@ -45,6 +45,23 @@ def test_other_data_sets_lack_nothing_of_the_papers(sweep):
         assert "paper" not in render(tidy)
 
 
+def test_of_a_searched_proxy_the_chosen_one_is_marked(sweep):
+    glyphs = {"teacher.dataset": "glyphs"}
+    one_bank = glyphs | {"bank.proxies": ["photos", "digits", "svhn"]}
+    for proxy, score in (("photos", 0.6), ("digits", 0.7), ("svhn", 0.5)):
+        sweep.add(proxy, "degan", score=score, oracle=0.5, settings=one_bank)
+    sweep.add("photos", "combined", score=0.9, test=0.5, settings=one_bank)
+    sweep.add("noise/uniform", "degan", score=0.9, oracle=0.5, settings=glyphs)  # with a bank of its own
+    tidy = sweep.tidy()
+    rows = tidy[["proxy", "method", "chosen_proxy"]].fillna("").to_numpy().tolist()
+    of_bank = [[name, "degan", "digits"] for name in ("digits", "photos", "svhn")]
+    assert sorted(rows) == sorted([*of_bank, ["photos", "combined", ""], ["noise/uniform", "degan", ""]])
+    assert render(tidy, "markdown").count("(chosen)") == 1
+    assert "missing" not in render(tidy)
+    sweep.add("svhn", "degan", score=0.5, test=0.5, settings=one_bank)  # what the finals ran
+    assert sweep.cell("digits", "degan")["chosen_proxy"] == "svhn"
+
+
 @pytest.mark.parametrize(
     ("dataset", "paper", "figures"),
     [

@@ -25,7 +25,7 @@ class TestCommands:
 
     def test_best_prints_the_choice(self, folder):
         lines = call("best", folder, "--top", 2).stdout.splitlines()
-        assert lines[0].split() == ["run", "trial", "cell", "lambda_e", "lambda_d", "score"]
+        assert lines[0].split() == ["run", "trial", "cell", "proxy", "lambda_e", "lambda_d", "score"]
         assert [line.split()[1] for line in lines[2:]] == ["search-0001", "search-0000"]
 
     def test_best_as_json(self, folder, tiny):

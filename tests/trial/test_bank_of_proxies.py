@@ -1,0 +1,101 @@
+"""A bank of several proxies: which images, the same for every trial, none of them one that a student is taught with."""
+
+import numpy as np
+import pytest
+
+from degan_search.system.errors import UserError
+from degan_search.trial.checks import check
+from degan_search.trial.images import Proxy, compared_on, held_out_images, load_proxy
+from degan_search.trial.inputs import inputs_key
+from degan_search.trial.named_files import fingerprints
+from degan_search.trial.numbers import check_numbers
+
+NAMES = ["digits", "glyphs/[K-Z]", "noise/uniform"]
+SEVERAL = {"bank.proxies": NAMES}
+
+
+def contents(images):
+    return {image.tobytes() for image in images}
+
+
+@pytest.fixture
+def subsets(tmp_path):
+    """Two overlapping subsets of one set of the user's own, of three classes."""
+    images = np.random.default_rng(0).integers(0, 256, (120, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "own.npz", images=images, labels=np.repeat([0, 1, 2], 40))
+    return [f"npz:{tmp_path / 'own.npz'}/[{some}]" for some in ("0,1", "1,2")]
+
+
+def test_it_is_the_held_out_images_of_each_then_the_generated_ones_of_each(make_bank, tiny):
+    inputs, trained, files = make_bank(SEVERAL)
+    assert (trained, len(files)) == (2 * 3, 3)
+    alone = [make_bank({"proxy": name})[0] for name in NAMES]
+    assert [one.bank_proxy_images for one in alone] == [8, 8, 8]
+    parts = [one.bank[:8] for one in alone] + [one.bank[8:] for one in alone]
+    assert np.array_equal(inputs.bank, np.concatenate(parts))
+    assert inputs.bank_proxy_images == 3 * 8
+    assert make_bank(SEVERAL | {"proxy": "noise/uniform"})[1] == 0  # nothing is made twice
+
+
+def test_it_is_the_same_for_a_trial_on_each(make_bank):
+    made = [make_bank(SEVERAL | {"proxy": name})[0] for name in NAMES]
+    assert len({inputs.bank.tobytes() for inputs in made}) == 1
+    assert len({inputs.proxy.images.tobytes() for inputs in made}) == 3
+
+
+def test_of_held_out_images_alone(make_bank):
+    inputs, trained, _ = make_bank(SEVERAL | {"bank.generators": []})
+    assert (trained, len(inputs.bank), inputs.bank_proxy_images) == (0, 24, 24)
+
+
+def test_an_image_that_another_proxys_students_train_on_is_left_out(subsets, tiny):
+    config = tiny({"proxy": subsets[0], "count": None, "bank.proxies": subsets, "bank.proxy_images": 2000})
+    proxies = [load_proxy(one, None) for one in compared_on(config)]
+    trained = [contents(proxy.images[proxy.train]) for proxy in proxies]
+    held_out = [contents(proxy.images[proxy.held_out]) for proxy in proxies]
+    assert held_out[0] & trained[1] and held_out[1] & trained[0]  # else this would test nothing
+    images = held_out_images(config, proxies)
+    expected = (held_out[0] - trained[1]) | (held_out[1] - trained[0])
+    assert contents(images) == expected
+    assert len(images) == len(expected) > 10
+    few = held_out_images(tiny({"proxy": subsets[0], "bank.proxies": subsets, "bank.proxy_images": 3}), proxies)
+    assert len(few) == 6
+    assert contents(few) < expected
+
+
+def test_of_proxies_that_overlap_wholly_nothing_is_left(tiny):
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32), np.uint8)
+    first, second = np.array([0, 1]), np.array([2, 3])
+    proxies = [Proxy(images, 4, first, second), Proxy(images, 4, second, first)]
+    with pytest.raises(UserError, match=r"bank\.proxies \(digits, photos\): .*overlap less"):
+        held_out_images(tiny({"bank.proxies": ["digits", "photos"]}), proxies)
+
+
+def test_which_proxies_is_part_of_what_trials_share(tiny):
+    assert inputs_key(tiny(SEVERAL)) != inputs_key(tiny())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"bank.proxies": ["digits", "digits"]}, "must not hold one twice"),
+        ({"bank.proxies": ["digits", "glyps"]}, "no image set or subset 'glyps'; did you mean glyphs"),
+        ({"bank.proxies": ["photos"]}, r"proxy 'digits' is none of bank\.proxies \(photos\)"),
+        (
+            {"task": "incremental", "proxy": "digits/[5-9]", "bank.proxies": ["digits/[5-9]"]},
+            r"bank\.proxies = \['digits/\[5-9\]'\]: .* it must be \[\]",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_early(change, said, tiny):
+    with pytest.raises(UserError, match=said):
+        check(tiny(change))
+
+
+def test_its_numbers_are_checked_before_anything_is_loaded(tiny):
+    with pytest.raises(UserError, match=r"count = 1700: digits has 1,437 images"):
+        check_numbers(tiny({"bank.proxies": ["digits", "glyphs/[A]"], "count": 1700}), None)
+
+
+def test_the_files_of_all_its_proxies_are_known_by_a_hash(subsets, tiny):
+    assert list(fingerprints([tiny({"bank.proxies": ["digits", subsets[0]]})])) == [subsets[0].rpartition("/")[0]]
