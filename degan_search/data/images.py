@@ -1,5 +1,6 @@
 """A set of images in memory, and the conversions that every stage shares."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -196,4 +197,20 @@ def split(count: int, holdout: float, seed: int) -> tuple[Labels, Labels]:
     if not 0 < held < count:
         raise UserError(f"holding out {holdout} of {count} images leaves {count - held} to train on, {held} held out")
     order = np.random.default_rng(seed).permutation(count)
+    return order[held:], order[:held]
+
+
+def split_by_content(images: Images, holdout: float) -> tuple[Labels, Labels]:
+    """Shuffled indices as `split` gives, but each image is held out or not by a hash of its pixels alone.
+
+    So an image of several sets that overlap is held out of all of them, or of none. The shares are near `holdout`.
+
+    Raises:
+        UserError: one of the two parts would be empty.
+    """
+    places = np.array([int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=4).digest()) for image in images])
+    order = places.argsort(kind="stable")
+    held = int(np.count_nonzero(places < holdout * 2**32))
+    if not 0 < held < len(images):
+        raise UserError(f"holding out {holdout} of {len(images)} images leaves none on one side; take more images")
     return order[held:], order[:held]

@@ -14,7 +14,6 @@ from degan_search.data.images import CountError, ImageSet
 from degan_search.data.sets import USER_SETS, find_set, load_set, train_size, user_set
 from degan_search.data.synthetic import Split
 from degan_search.data.wanted import Wanted, check_fits
-from degan_search.system.errors import UserError
 
 _CLASSES = r"/\[[^\[\]]*\]$"
 _OWN = re.compile(rf"(?:{'|'.join(USER_SETS)}):")
@@ -83,10 +82,10 @@ def shares(name: str, count: int, totals: Sequence[int]) -> list[int]:
     A part that has too few gives all, and the others the more. What is left over the first parts give.
 
     Raises:
-        UserError: count is below 1 or above the sum.
+        CountError: count is below 1 or above the sum.
     """
     if not 1 <= count <= sum(totals):
-        raise UserError(f"{name} has {sum(totals)} images; count must be 1 to that, not {count}")
+        raise CountError(f"{name} has {sum(totals)} images; count must be 1 to that, not {count}", sum(totals))
     given, left = [0] * len(totals), count
     while left:
         able = [part for part, total in enumerate(totals) if given[part] < total]

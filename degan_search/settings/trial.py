@@ -256,6 +256,8 @@ class TrialConfig(Model):
     side is scaled by itself."""
     count: ImageCount | None = None
     """Proxy images used, drawn class-balanced; None: all."""
+    count_is: Literal["exact", "most"] = "exact"
+    """Whether a proxy of fewer images than `count` is refused, or gives all."""
     shots: ImageCount = 10
     """True images of each class, for the method `few_shot` alone."""
     seed: Seed = 0

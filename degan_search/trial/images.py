@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
 from degan_search.data import proxies
-from degan_search.data.images import split
+from degan_search.data.images import CountError, ImageSet, split, split_by_content
 from degan_search.data.synthetic import Split
 from degan_search.networks.takes import teacher_input
 from degan_search.settings import lengths
@@ -64,10 +64,22 @@ def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train"
         UserError: they are not there, broken, or fewer than `count`.
     """
     takes, count = teacher_input(config.teacher), config.count if part == "train" else None
-    images = proxies.load(config.proxy, part, data_dir, count, 0, takes.size, config.proxy_fit, takes.channels)
+
+    def load(count: int | None) -> ImageSet:
+        return proxies.load(config.proxy, part, data_dir, count, 0, takes.size, config.proxy_fit, takes.channels)
+
+    try:
+        images = load(count)
+    except CountError as error:
+        if config.count_is == "exact" or not error.images:
+            raise
+        images = load(error.images)
     ready = images.images
     set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
-    train, held_out = split(len(ready), config.teacher.holdout, seed=0)
+    if config.bank.proxies:  # which may overlap
+        train, held_out = split_by_content(ready, config.teacher.holdout)
+    else:
+        train, held_out = split(len(ready), config.teacher.holdout, seed=0)
     return Proxy(ready, set_images, train, held_out, images.labels, images.classes)
 
 
@@ -86,40 +98,22 @@ def compared_on(config: TrialConfig) -> list[TrialConfig]:
 
 
 def held_out_images(config: TrialConfig, proxies: Sequence[Proxy]) -> banks.Images:
-    """Return the bank's proxy images, those of one proxy after the other's.
-
-    Subsets of one set may overlap. An image on which a student of another of the proxies trains is left out, so that
-    no student is judged on what it was taught with, and one that several hold out counts once.
+    """Return the bank's proxy images, those of one proxy after the other's; one that several hold out counts once.
 
     Args:
         config: of a trial.
         proxies: of each trial in `compared_on(config)`.
-
-    Raises:
-        UserError: nothing is left.
     """
     if len(proxies) == 1:
         alone: banks.Images = proxies[0].images[banked(config, proxies[0])]
         return alone
-    trained = [set(map(_digest, proxy.images[proxy.train])) for proxy in proxies]
-    taken: set[bytes] = set()
+    seen: set[bytes] = set()
     parts = []
-    for proxy, own in zip(proxies, trained, strict=True):
-        left_out = taken.union(*(other for other in trained if other is not own))
-        kept = {digest: row for row in proxy.held_out if (digest := _digest(proxy.images[row])) not in left_out}
-        kept = dict(list(kept.items())[: config.bank.proxy_images])
-        taken.update(kept)
+    for proxy in proxies:
+        kept = {digest: row for row in banked(config, proxy) if (digest := proxy.images[row].tobytes()) not in seen}
+        seen.update(kept)
         parts.append(proxy.images[list(kept.values())])
-    if config.bank.proxy_images and not taken:
-        raise UserError(
-            f"bank.proxies ({', '.join(config.bank.proxies)}): students on one of them train on all images that another "
-            "holds out; name some that overlap less"
-        )
     return np.concatenate(parts)
-
-
-def _digest(image: UInt8[np.ndarray, "c h w"]) -> bytes:
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def few_of_each(labels: Int64[np.ndarray, " n"], shots: int, seed: int) -> Int64[np.ndarray, " k"]:

@@ -217,9 +217,9 @@ def bank_key(config: TrialConfig) -> str:
 
 
 def _proxy_key(config: TrialConfig) -> str:
-    """Return what decides a trial's `Proxy`: name, count, the shape of the teacher's input, and the share held out."""
-    shape = teacher_input(config.teacher).shape
-    return f"{config.proxy} {config.proxy_fit} {config.count} {shape} {config.teacher.holdout}"
+    """Return what decides a trial's `Proxy`: name, count, the shape of the teacher's input, and what is held out."""
+    shape, split = teacher_input(config.teacher).shape, (config.teacher.holdout, bool(config.bank.proxies))
+    return f"{config.proxy} {config.proxy_fit} {config.count} {shape} {split}"
 
 
 def _side_by_side(

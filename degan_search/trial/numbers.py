@@ -35,8 +35,9 @@ def check_numbers(config: TrialConfig, data_dir: Path | None) -> None:
 def _check_proxy(config: TrialConfig, data_dir: Path | None) -> None:
     size = proxies.size(config.proxy, data_dir)
     if size is not None:
-        _check_count("count", config.count, config.proxy, size)
-        images = config.count or size
+        if config.count_is == "exact":
+            _check_count("count", config.count, config.proxy, size)
+        images = min(config.count or size, size)
         whole = images if config.count else proxies.parent_size(config.proxy, data_dir)
         check_batches(config, images, whole, len(split(images, config.teacher.holdout, seed=0)[0]))
 

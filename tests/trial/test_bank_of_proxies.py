@@ -5,7 +5,7 @@ import pytest
 
 from degan_search.system.errors import UserError
 from degan_search.trial.checks import check
-from degan_search.trial.images import Proxy, compared_on, held_out_images, load_proxy
+from degan_search.trial.images import compared_on, held_out_images, load_proxy
 from degan_search.trial.inputs import inputs_key
 from degan_search.trial.named_files import fingerprints
 from degan_search.trial.numbers import check_numbers
@@ -48,27 +48,20 @@ def test_of_held_out_images_alone(make_bank):
     assert (trained, len(inputs.bank), inputs.bank_proxy_images) == (0, 24, 24)
 
 
-def test_an_image_that_another_proxys_students_train_on_is_left_out(subsets, tiny):
+def test_an_image_of_several_proxies_is_held_out_of_all_or_of_none(subsets, tiny):
     config = tiny({"proxy": subsets[0], "count": None, "bank.proxies": subsets, "bank.proxy_images": 2000})
     proxies = [load_proxy(one, None) for one in compared_on(config)]
     trained = [contents(proxy.images[proxy.train]) for proxy in proxies]
     held_out = [contents(proxy.images[proxy.held_out]) for proxy in proxies]
-    assert held_out[0] & trained[1] and held_out[1] & trained[0]  # else this would test nothing
+    assert held_out[0] & held_out[1]  # else this would test nothing
+    assert not (held_out[0] | held_out[1]) & (trained[0] | trained[1])
+    assert 8 <= len(held_out[0]) <= 28  # a fifth of 80, but for chance
     images = held_out_images(config, proxies)
-    expected = (held_out[0] - trained[1]) | (held_out[1] - trained[0])
-    assert contents(images) == expected
-    assert len(images) == len(expected) > 10
+    assert contents(images) == held_out[0] | held_out[1]
+    assert len(images) == len(contents(images))
     few = held_out_images(tiny({"proxy": subsets[0], "bank.proxies": subsets, "bank.proxy_images": 3}), proxies)
-    assert len(few) == 6
-    assert contents(few) < expected
-
-
-def test_of_proxies_that_overlap_wholly_nothing_is_left(tiny):
-    images = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32), np.uint8)
-    first, second = np.array([0, 1]), np.array([2, 3])
-    proxies = [Proxy(images, 4, first, second), Proxy(images, 4, second, first)]
-    with pytest.raises(UserError, match=r"bank\.proxies \(digits, photos\): .*overlap less"):
-        held_out_images(tiny({"bank.proxies": ["digits", "photos"]}), proxies)
+    assert contents(few) < contents(images)
+    assert 3 <= len(few) <= 6
 
 
 def test_which_proxies_is_part_of_what_trials_share(tiny):
@@ -80,7 +73,6 @@ def test_which_proxies_is_part_of_what_trials_share(tiny):
     [
         ({"bank.proxies": ["digits", "digits"]}, "must not hold one twice"),
         ({"bank.proxies": ["digits", "glyps"]}, "no image set or subset 'glyps'; did you mean glyphs"),
-        ({"bank.proxies": ["photos"]}, r"proxy 'digits' is none of bank\.proxies \(photos\)"),
         (
             {"task": "incremental", "proxy": "digits/[5-9]", "bank.proxies": ["digits/[5-9]"]},
             r"bank\.proxies = \['digits/\[5-9\]'\]: .* it must be \[\]",

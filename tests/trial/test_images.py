@@ -7,7 +7,8 @@ import torch
 from degan_search.stages.true_images import true_images
 from degan_search.system.errors import UserError
 from degan_search.training.measures import accuracy, predict
-from degan_search.trial.images import few_of_each
+from degan_search.trial.images import few_of_each, load_proxy
+from degan_search.trial.numbers import check_numbers
 from degan_search.trial.trial import run as run_trial
 
 NEW = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digits/[5-9]"}
@@ -51,3 +52,12 @@ def test_proxies_of_other_kinds_are_turned_to_the_teachers_channels(proxy, tiny,
 
 def test_the_batch_is_counted_in_the_whole_set(tiny, prepare):
     assert prepare(tiny({"proxy": "digits/[0-2]", "count": None})).proxy.set_images == 1437
+
+
+def test_a_proxy_of_fewer_images_gives_all_where_count_is_the_most(tiny):
+    some = {"proxy": "digits/[0]+noise/uniform", "count": 10**6}
+    with pytest.raises(UserError, match=r"count must be 1 to that, not 1000000"):
+        load_proxy(tiny(some), None)
+    whole = load_proxy(tiny(some | {"count": None}), None)
+    assert len(load_proxy(tiny(some | {"count_is": "most"}), None).images) == len(whole.images)
+    check_numbers(tiny({"proxy": "digits", "count": 1700, "count_is": "most"}), None)

@@ -71,4 +71,3 @@ def test_a_first_point_may_name_one(tmp_path):
 
 def test_wrong_ones_are_refused(tmp_path):
     refused(lambda: only_cell(tmp_path, parameters={"proxy": ["digits", "glyps"]}), "'glyps'", "did you mean glyphs")
-    refused(lambda: only_cell(tmp_path, trial={"bank": {"proxies": ["photos"]}}), "is none of bank.proxies (photos)")
