@@ -129,6 +129,7 @@ def transport(view: View) -> float:
     from scipy.optimize import linear_sum_assignment
 
     outputs = view.student.double().softmax(1).numpy()
+    outputs = outputs[:: -(-len(outputs) // 400)]  # exact transport grows with the cube of their number
     targets = np.arange(len(outputs)) % outputs.shape[1]
     cost = 1 - outputs[:, targets]
     rows, columns = linear_sum_assignment(cost)

@@ -168,6 +168,7 @@ def main() -> None:
     }[given.part]
     tasks = [recorded(name, given.work) for name in wanted if (given.work / f"{name}.npz").exists()]
     pd.set_option("display.width", 200, "display.max_rows", 200, "display.float_format", "{:.2f}".format)
+    torch.set_num_threads(1)
     frames = {across: {task.name: scored(task, across) for task in tasks} for across in (False, True)}
     print(spreads(frames[False]).to_string(index=False))
     print(noise(frames[False]).to_string(index=False))
