@@ -28,7 +28,7 @@ from degan_search.stages.true_images import check_images, true_images
 from degan_search.system.console import Count, PlainConsole
 from degan_search.training.measures import predict
 from degan_search.trial import named_files
-from degan_search.trial.images import Proxy, banked, compared_on, held_out_images, load_proxy
+from degan_search.trial.images import Proxy, banked, held_out_images, held_out_of, load_proxy
 
 COMPARED_WITHIN = ["config_task", "config_teacher_dataset", "teacher_hash", "compared_on", "config_count"]
 """Columns whose values are equal among search trials that are compared with each other."""
@@ -92,6 +92,7 @@ def check_files(run: Path, trials: pd.DataFrame) -> None:
         UserError: names what has changed.
     """
     named = ("config_teacher_dataset", "config_teacher_check", "config_proxy", "config_bank_proxies")
+    named = (*named, "config_bank_judges")
     sets = [name for column in named for name in trials[column].explode().dropna().unique()]
     named_files.check(run, trials["config_teacher_path"].dropna().unique(), sets)
 
@@ -134,7 +135,7 @@ def _kinds(row: pd.Series[Any], config: TrialConfig) -> tuple[str, ...]:
 
 def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels, count: Count) -> dict[str, across_trials.Scores]:
     first = config_of(trials.iloc[0])
-    compared = [load_proxy(config, panels.data_dir) for config in compared_on(first)]
+    compared = [load_proxy(config, panels.data_dir) for config in held_out_of(first)]
     panel = panels[first.teacher]
     competitors = []
     for _, row in trials.iterrows():

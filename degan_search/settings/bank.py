@@ -19,6 +19,9 @@ class BankConfig(Model):
     proxies: tuple[Name, ...] = ()
     """Proxies whose images make the bank, for trials that learn from one of them each: the settings below are then for
     each of these. (): the trial's own alone."""
+    judges: tuple[Name, ...] = ()
+    """Further sets of which the bank has held-out images, as many as of a proxy; no GAN is trained on them. None may
+    hold the teacher's true images."""
     proxy_images: Annotated[int, Field(ge=0, le=2_500_000)] = 2000
     generators: tuple[tuple[Weight, Weight], ...] = ((0.0, 0.0), (0.0, 5.0), (1.0, 5.0))
     """(lambda_e, lambda_d) of each generator; trained with the seed below, not with a trial's."""
@@ -29,9 +32,10 @@ class BankConfig(Model):
     seed: Seed = 10_007
 
     @model_validator(mode="after")
-    def _no_proxy_twice(self) -> Self:
-        if len(set(self.proxies)) < len(self.proxies):
-            raise ValueError(f"bank.proxies must not hold one twice, got {list(self.proxies)}")
+    def _none_twice(self) -> Self:
+        for name, given in (("proxies", self.proxies), ("judges", self.judges)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"bank.{name} must not hold one twice, got {list(given)}")
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ NETWORKS = ("teacher.network", "student.network")
 """Settings that may name a file of the user's own, as net.py:build or net.onnx."""
 CLASSES = ("teacher.classes",)
 """Settings that may name a text file."""
-SETS = ("teacher.dataset", "teacher.check", "proxy", "bank.proxies")
+SETS = ("teacher.dataset", "teacher.check", "proxy", "bank.proxies", "bank.judges")
 """Settings that may name a user's own images, as in folder:PATH."""
 KINDS = ("folder", "parquet", "npz")
 _JOINED = re.compile(rf"\+(?=(?:{'|'.join(KINDS)}):)")

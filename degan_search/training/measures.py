@@ -19,7 +19,7 @@ from degan_search.system.errors import UserError
 from degan_search.training.losses import diversity_loss, entropy_loss
 
 Logits = Float[Tensor, "n k"]
-SURE = 0.8
+SURE = 0.5
 """The teacher is sure of an image whose largest probability is above this."""
 
 

@@ -153,10 +153,18 @@ def _check_bank(config: TrialConfig) -> None:
     bank = config.bank
     if config.objective in HELD_OUT_OBJECTIVES and not bank.proxy_images:
         raise UserError(f"objective {config.objective!r} needs proxy images in the bank; raise bank.proxy_images")
-    if bank.proxies and config.task == "incremental":
+    for name in bank.judges if config.teacher.dataset else ():
+        try:
+            proxies.joined(f"{config.teacher.dataset}+{name}")
+        except UserError as error:
+            raise UserError(
+                f"bank.judges: {name!r} would bring true images of {config.teacher.dataset} into the bank ({error}); "
+                "name another set"
+            ) from None
+    if (bank.proxies or bank.judges) and config.task == "incremental":
         raise UserError(
-            f"bank.proxies = {list(bank.proxies)}: students of task incremental learn their own proxy's classes, and "
-            "are compared on that alone: it must be []"
+            f"bank.proxies = {list(bank.proxies)}, judges = {list(bank.judges)}: task incremental compares "
+            "students on their own proxy alone, whose classes they learn: both must be []"
         )
 
 

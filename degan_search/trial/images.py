@@ -76,7 +76,7 @@ def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train"
         images = load(error.images)
     ready = images.images
     set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
-    if config.bank.proxies:  # which may overlap
+    if config.bank.proxies or config.bank.judges:  # which may overlap
         train, held_out = split_by_content(ready, config.teacher.holdout)
     else:
         train, held_out = split(len(ready), config.teacher.holdout, seed=0)
@@ -97,12 +97,20 @@ def compared_on(config: TrialConfig) -> list[TrialConfig]:
     return [config.model_copy(update={"proxy": name}) for name in config.bank.proxies] or [config]
 
 
+def held_out_of(config: TrialConfig) -> list[TrialConfig]:
+    """Return `compared_on(config)`, and a trial on each of the bank's judges, with as many images as the bank needs."""
+    most = round(config.bank.proxy_images / config.teacher.holdout)
+    judge = config.model_copy(update={"count": most, "count_is": "most"})
+    judges = config.bank.judges if most else ()
+    return [*compared_on(config), *(judge.model_copy(update={"proxy": name}) for name in judges)]
+
+
 def held_out_images(config: TrialConfig, proxies: Sequence[Proxy]) -> banks.Images:
     """Return the bank's proxy images, those of one proxy after the other's; one that several hold out counts once.
 
     Args:
         config: of a trial.
-        proxies: of each trial in `compared_on(config)`.
+        proxies: of each trial in `held_out_of(config)`.
     """
     if len(proxies) == 1:
         alone: banks.Images = proxies[0].images[banked(config, proxies[0])]

@@ -22,7 +22,7 @@ from degan_search.stages.true_images import LabelledImages, TrueImages, check_im
 from degan_search.training.loop import Progress
 from degan_search.trial import bank as banks
 from degan_search.trial.checks import check, check_inputs, check_size
-from degan_search.trial.images import Proxy, compared_on, held_out_images, load_proxy, oracle_images
+from degan_search.trial.images import Proxy, compared_on, held_out_images, held_out_of, load_proxy, oracle_images
 from degan_search.trial.shared import Shared
 
 Show = Callable[[str, int, int | None], None]
@@ -131,11 +131,12 @@ def load(
         check(config)
     show("Loading images")
     proxies: dict[str, Proxy] = {}
-    for one in dict.fromkeys(one for config in configs for one in (config, *compared_on(config))):
+    for one in dict.fromkeys(one for config in configs for one in (config, *held_out_of(config))):
         key = _proxy_key(one)
         if key not in proxies:
             proxies[key] = load_proxy(one, data_dir)
-        check_size(one, proxies[key])
+        if one.proxy not in one.bank.judges:
+            check_size(one, proxies[key])
     wanted = list(dict.fromkeys(config.teacher for config in configs))
     if named := [teacher.dataset for teacher in wanted if teacher.dataset]:
         show(f"Loading {', '.join(dict.fromkeys(named))}")
@@ -151,10 +152,11 @@ def load(
     for config in configs:
         proxy, images, teacher = proxies[_proxy_key(config)], true[config.teacher], trained[config.teacher]
         check_inputs(config, proxy, images, teacher)
-        keys = [_proxy_key(one) for one in compared_on(config)]
-        compared, key = tuple(proxies[one] for one in keys), stable_hash(config.task, config.bank.proxy_images, *keys)
+        keys = [_proxy_key(one) for one in held_out_of(config)]
+        judging, key = tuple(proxies[one] for one in keys), stable_hash(config.task, config.bank.proxy_images, *keys)
         if key not in held_out:
-            held_out[key] = held_out_images(config, compared)
+            held_out[key] = held_out_images(config, judging)
+        compared = judging[: len(compared_on(config))]
         loaded.append(Loaded(config, proxy, images, teacher, compared, held_out[key], few[config.teacher]))
     return loaded
 
@@ -218,7 +220,10 @@ def bank_key(config: TrialConfig) -> str:
 
 def _proxy_key(config: TrialConfig) -> str:
     """Return what decides a trial's `Proxy`: name, count, the shape of the teacher's input, and what is held out."""
-    shape, split = teacher_input(config.teacher).shape, (config.teacher.holdout, bool(config.bank.proxies))
+    shape, split = (
+        teacher_input(config.teacher).shape,
+        (config.teacher.holdout, bool(config.bank.proxies or config.bank.judges)),
+    )
     return f"{config.proxy} {config.proxy_fit} {config.count} {shape} {split}"
 
 

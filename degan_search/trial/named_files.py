@@ -36,7 +36,7 @@ def fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
 
 def sets_of(config: TrialConfig) -> list[str]:
     """Return the names of the images that a trial's settings name."""
-    return [*teachers_sets(config.teacher), config.proxy, *config.bank.proxies]
+    return [*teachers_sets(config.teacher), config.proxy, *config.bank.proxies, *config.bank.judges]
 
 
 def teachers_sets(teacher: TeacherConfig) -> list[str]:

@@ -39,8 +39,8 @@ def test_balanced_soft_agreement_is_the_mean_over_the_classes_that_the_teacher_p
 
 
 def test_sure_agreement_is_that_on_the_images_of_which_the_teacher_is_sure():
-    teacher = torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.15, 0.85], [0.05, 0.95]]).log()
-    student = torch.tensor([[0.8, 0.2], [0.9, 0.1], [0.15, 0.85], [0.25, 0.75]]).log()
+    teacher = torch.tensor([[0.9, 0.1, 0.0], [0.3, 0.45, 0.25], [0.15, 0.85, 0.0], [0.05, 0.95, 0.0]]).log()
+    student = torch.tensor([[0.8, 0.2, 0.0], [0.9, 0.1, 0.0], [0.15, 0.85, 0.0], [0.25, 0.75, 0.0]]).log()
     assert measures.sure_agreement(student, teacher) == pytest.approx((0.9 + (1 + 0.8) / 2) / 2, abs=1e-6)
     unsure = teacher[1:2]
     assert measures.sure_agreement(student[1:2], unsure) == pytest.approx(0.4, abs=1e-6)  # of all: it is sure of none

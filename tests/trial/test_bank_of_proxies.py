@@ -29,7 +29,7 @@ def subsets(tmp_path):
 def test_it_is_the_held_out_images_of_each_then_the_generated_ones_of_each(make_bank, tiny):
     inputs, trained, files = make_bank(SEVERAL)
     assert (trained, len(files)) == (2 * 3, 3)
-    alone = [make_bank({"proxy": name})[0] for name in NAMES]
+    alone = [make_bank({"proxy": name, "bank.proxies": [name]})[0] for name in NAMES]
     assert [one.bank_proxy_images for one in alone] == [8, 8, 8]
     parts = [one.bank[:8] for one in alone] + [one.bank[8:] for one in alone]
     assert np.array_equal(inputs.bank, np.concatenate(parts))
@@ -64,6 +64,17 @@ def test_an_image_of_several_proxies_is_held_out_of_all_or_of_none(subsets, tiny
     assert 3 <= len(few) <= 6
 
 
+def test_judges_give_held_out_images_alone(make_bank):
+    alone, trained, _ = make_bank({})
+    inputs, with_judges, _ = make_bank({"bank.judges": ["photos", "noise/uniform"]})
+    assert with_judges == trained  # no GAN learns from a judge
+    held_out, judged = alone.bank_proxy_images, inputs.bank_proxy_images - alone.bank_proxy_images
+    assert judged > held_out  # two sets beside one
+    assert len(inputs.bank) - len(alone.bank) == judged
+    own = contents(inputs.proxy.images[inputs.proxy.train])
+    assert not contents(inputs.bank[: inputs.bank_proxy_images]) & own
+
+
 def test_which_proxies_is_part_of_what_trials_share(tiny):
     assert inputs_key(tiny(SEVERAL)) != inputs_key(tiny())
 
@@ -72,10 +83,15 @@ def test_which_proxies_is_part_of_what_trials_share(tiny):
     ("change", "said"),
     [
         ({"bank.proxies": ["digits", "digits"]}, "must not hold one twice"),
+        ({"bank.judges": ["photos", "photos"]}, r"bank\.judges must not hold one twice"),
+        (
+            {"bank.judges": ["glyphs"], "teacher.dataset": "glyphs/[A-J]"},
+            r"'glyphs' would bring true images",
+        ),
         ({"bank.proxies": ["digits", "glyps"]}, "no image set or subset 'glyps'; did you mean glyphs"),
         (
             {"task": "incremental", "proxy": "digits/[5-9]", "bank.proxies": ["digits/[5-9]"]},
-            r"bank\.proxies = \['digits/\[5-9\]'\]: .* it must be \[\]",
+            r"bank\.proxies = \['digits/\[5-9\]'\], judges = \[\]: .* both must be \[\]",
         ),
     ],
 )
