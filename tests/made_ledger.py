@@ -50,7 +50,7 @@ def made_ledger(folder: Path, trials: int = 2000, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     finals = min(trials // 3, len(RELATED) * len(METHODS) * len(FINAL_SEEDS))
     folder.mkdir(parents=True, exist_ok=True)
-    space = yaml.safe_load((Path(search_spaces.__file__).parent / "demo.yaml").read_text())
+    space = yaml.safe_load((Path(search_spaces.__file__).parent / "table2_glyphs.yaml").read_text())
     space |= {"description": "A made-up run, for tests."}
     space["trial"]["probe"]["at"] = list(RUNGS)
     space["cells"]["proxy"] = list(RELATED)

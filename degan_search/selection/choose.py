@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from degan_search.ledger.columns import METRICS, Phase, State, config_of
-from degan_search.settings.criteria import CHECK, CRITERIA, TRUE
+from degan_search.settings.criteria import CHECK, CRITERIA, SURE, TRUE
 from degan_search.system.errors import UserError, close_matches
 
 DEFAULT = "cross_soft_agreement"
-"""What chooses after a search. With few trials to choose from it loses less accuracy than what the search maximises:
+"""What chooses after a search whose score is not SURE. With few trials it loses less accuracy than what these maximise:
 docs/results/2026-11-22-choice-without-data.md."""
 LABELLED = {TRUE: "dataset", CHECK: "check"}
 """The criteria that need labelled images, and the teacher's setting that names these."""
@@ -99,10 +99,11 @@ def chosen_by(trials: pd.DataFrame, by: str | None = None) -> str:
     """Return the measure that chooses among finished search trials of one objective.
 
     It is `by` if given; else `score` where the objective is an accuracy, as the user asked for labelled images, or
-    where no trial has DEFAULT; else DEFAULT.
+    SURE, which chooses better than DEFAULT (docs/results/2026-11-28-choosing.md), or where no trial has DEFAULT; else
+    DEFAULT.
     """
     done = finished(trials)
-    without = done["config_objective"].isin((TRUE, CHECK)).any() or done[DEFAULT].isna().all()
+    without = done["config_objective"].isin((TRUE, CHECK, SURE)).any() or done[DEFAULT].isna().all()
     return by or ("score" if without else DEFAULT)
 
 

@@ -190,6 +190,8 @@ TRUE = "oracle_accuracy"
 """The one criterion that needs true data."""
 CHECK = "check_accuracy"
 """The one criterion that needs a few labelled images."""
+SURE = "sure_agreement"
+"""The criterion that compares best where the bank has images of several sets."""
 DATA_FREE = tuple(name for name in CRITERIA if name not in (TRUE, CHECK))
 """The criteria that need no true data."""
 

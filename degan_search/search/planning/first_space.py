@@ -64,13 +64,8 @@ class Size:
         return 3 * self.steps
 
     @property
-    def bank_steps(self) -> int:
-        """GAN steps of each of the bank's generators."""
-        return max(50, self.steps * 3 // 8)
-
-    @property
     def trials(self) -> int:
-        """Search trials of each cell with weights."""
+        """Search trials of weights for each proxy."""
         return 3 if self.steps <= FEW else 5 if self.steps < 2 * FEW else 8 if self.steps < MANY else 16
 
     @property
@@ -89,6 +84,8 @@ class Size:
         return min(10_000, max(2000, 32 * self.steps))
 
 
+JUDGES = ("photos", "glyphs", "noise/uniform")
+"""Embedded sets that students are compared on beside the proxies: docs/results/2026-11-28-choosing.md."""
 SIZES = tuple(Size(steps) for steps in (100, 150, 200, 250, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 5000))
 
 
@@ -160,23 +157,22 @@ def fitted(
 def _seconds(
     wanted: Wanted, size: Size, space: Space, slots: int, data_dir: Path | None, device: str, threads: int
 ) -> float:
-    """Return how long a whole sweep should take: its trials, the bank's generators, and reading images."""
+    """Return how long a whole sweep should take: its trials, and reading images."""
     cost = timed_steps.cost_model(space, data_dir, device, threads)
     cost.set_slots(slots)
     search = CellSearcher(cells(space))
     trials = cost.left(search.waiting(search.trials), 0.0) + cost.left_after()
     example = cells(space)[-1].example()
-    gan_image, distill_image = timed_steps.image_seconds(
+    _, distill_image = timed_steps.image_seconds(
         wanted.teacher,
         wanted.student,
         timed_steps.timed(example.gan.model_copy(update={"lambda_e": 1.0, "lambda_d": 1.0})),
         device,
         threads,
     )
-    generators = len(example.bank.generators) * gan_image * wanted.batch(size.batch) * size.bank_steps / slots
     images = sum(min(size.count, count or size.count) for _, count in wanted.proxies)
     reading = images * (wanted.image_seconds + distill_image / 3)
-    return START + reading + BESIDE * (trials + len(wanted.proxies) * generators)
+    return START + reading + BESIDE * trials
 
 
 def text_of(wanted: Wanted, size: Size) -> str:
@@ -188,32 +184,23 @@ def text_of(wanted: Wanted, size: Size) -> str:
         teacher["classes"] = teacher["classes"].split("\n")
     student = wanted.student.model_dump(mode="json", exclude_defaults=True)
     names = [name for name, _ in wanted.proxies]
-    large = [name for name, count in wanted.proxies if count is None or count > size.count]
-    every = len(large) == len(names)
-    count = f"\n  count: {size.count}  # images of each proxy; more take longer to load" if every else ""
-    some = "".join(_of_one(name, size.count) for name in large) if not every else ""
     listed = "\n".join(f"    {key}: {_value(value)}{_about(key)}" for key, value in teacher.items())
     return TEXT.format(
         command=wanted.command,
-        count=count,
+        count=size.count,
         teacher=listed,
         student=_value(student),
         gan_size=min(wanted.gan_size, QUICK) if size.steps < MANY else wanted.gan_size,
         size=size,
+        rungs=[0, *size.rungs] if len(names) > 1 else size.rungs,
         batch=wanted.batch(size.batch),
         image_batch=wanted.batch(64),
         steps=size.distill_steps,
         score_every=min(200, size.distill_steps // 2),
         proxies=_value(names),
-        some=some,
+        judges=_value([name for name in JUDGES if name not in names]),
+        trials=size.trials * len(names),
         methods=_value(size.methods),
-    )
-
-
-def _of_one(name: str, count: int) -> str:
-    return (
-        f"\n  - if: {{proxy: {_value([name])[1:-1]}}}"
-        f"\n    trial: {{count: {count}}}  # of its images; more take longer to load"
     )
 
 
@@ -238,7 +225,9 @@ TEXT = """\
 # Made by: {command}
 # Run it with `degan-search sweep THIS_FILE`, from the same folder: paths are as they were given.
 description: A first sweep, of a size that fits the time budget of init.
-trial:{count}
+trial:
+  count: {count}  # images of each proxy, or all where it has fewer; more take longer to load
+  count_is: most
   teacher:
 {teacher}
   # The network that is distilled. Any that docs/networks.md names; a smaller input is {{..., input: {{size: 32}}}}.
@@ -248,18 +237,22 @@ trial:{count}
   # How long students are distilled, from generated images and, for the method `proxy`, from the proxy itself.
   distill: {{steps: {steps}, steps_per_epoch: {score_every}, score_images: 1024, pool_refresh: 0.25}}
   distill_images: {{steps: {steps}, steps_per_epoch: {score_every}, batch_size: {image_batch}, batch_of: used}}
-  # After these GAN steps a short distillation gives a first score; the worse half of the trials stops there.
-  probe: {{at: {size.rungs}, steps: {size.probe_steps}}}
-  # The images on which all students are compared with the teacher: held-out proxy images, and those of three GANs.
-  bank: {{steps: {size.bank_steps}}}
-# The table: each proxy with each method has its own search. `proxy` distils from the proxy images themselves, `dcgan`
-# from a GAN without the teacher's losses, `degan` from one with them.
+  # After these GAN steps a short distillation gives a first score; the worse half of the trials stops there. At 0 it is
+  # from the proxy images themselves.
+  probe: {{at: {rungs}, steps: {size.probe_steps}}}
+  # All students are compared with the teacher on the same images, those of which it is sure: held-out images of every
+  # proxy and of these sets. Leave out a set that is like the teacher's own training images.
+  objective: sure_agreement
+  bank: {{judges: {judges}, generators: []}}
+# Each method has its own search: `proxy` distils from the proxy images themselves, `dcgan` from a GAN without the
+# teacher's losses, `degan` from one with them.
 cells:
-  proxy: {proxies}
   method: {methods}
-when:{some}
+parameters:  # what is searched: which proxy,
+  proxy: {proxies}
+when:
   - if: {{method: degan}}
-    parameters:  # the weights of the teacher's two losses, which are searched: 0, or between these
+    parameters:  # and the weights of the teacher's two losses: 0, or between these
       gan.lambda_e: {{zero_or_log: [0.01, 10]}}
       gan.lambda_d: {{zero_or_log: [0.1, 50]}}
 # Points that are tried first. The second is the released code's; (1, 5) and (1, 10) did best in our own sweeps.
@@ -269,8 +262,9 @@ first:
   - {{gan.lambda_e: 1, gan.lambda_d: 5}}
   - {{gan.lambda_e: 1, gan.lambda_d: 10}}
   - {{gan.lambda_e: 5, gan.lambda_d: 20}}
-search: {{sampler: tpe, trials: {size.trials}}}  # for each proxy; `sweep --budget 2h` chooses the number by the time
+search: {{sampler: tpe, trials: {trials}}}  # of each method; `sweep --budget 2h` chooses the number by the time
 asha: {{reduction_factor: 2}}
-finals: {{seeds: {size.seeds}}}  # the best of each proxy and method is run again with these seeds
+# The best of each method is run again with these seeds, and beside it one student of the best generators together.
+finals: {{seeds: {size.seeds}, combine: {{members: 4}}}}
 """
 """What `text_of` fills in."""

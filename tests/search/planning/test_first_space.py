@@ -42,14 +42,20 @@ def test_every_size_is_a_space(size, tmp_path):
         assert config.teacher == wanted().teacher
         assert config.student == wanted().student
         assert (config.gan.steps, config.gan.size) == (size.steps, 32)
-        assert (config.count is None) == (size.count >= 10_000 and config.proxy == "photos")
-        assert set(cell.varies()) == ({"gan.lambda_e", "gan.lambda_d"} if config.method == "degan" else set())
+        assert (config.count, config.count_is) == (size.count, "most")
+        weights = {"gan.lambda_e", "gan.lambda_d"} if config.method == "degan" else set()
+        assert set(cell.varies()) == {"proxy", *weights}
 
 
-def test_a_small_proxy_is_taken_whole(tmp_path):
+def test_all_students_are_compared_on_the_same_images_and_the_proxy_images_come_first():
     text = text_of(wanted(proxies=[("photos", 10_000), ("digits", 1437)]), SIZES[0])
-    counts = {cell.example().proxy: cell.example().count for cell in cells(space_file.parsed(yaml.safe_load(text), ""))}
-    assert counts == {"photos": SIZES[0].count, "digits": None}
+    for cell in cells(space_file.parsed(yaml.safe_load(text), "")):
+        config = cell.example()
+        assert (config.objective, config.bank.proxies) == ("sure_agreement", ("photos", "digits"))
+        assert (config.bank.judges, config.bank.generators) == (("glyphs", "noise/uniform"), ())
+        assert config.probe.at[0] == 0
+    alone = text_of(wanted(proxies=[("photos", 10_000)]), SIZES[0])
+    assert all(cell.example().probe.at[0] for cell in cells(space_file.parsed(yaml.safe_load(alone), "")))
 
 
 def test_grows_with_the_budget():
