@@ -81,8 +81,15 @@ def export_student(
     outputs expected, for check-student. Loading a .pt2 file of a stranger's may run code.
     """
     from degan_search.products.student_file import export_student as export
+    from degan_search.selection.worth import worth
 
-    print_line(f"{_trial_text(export(run, trial, out, softmax, data_dir, format_))}: student saved in {out}")
+    row = export(run, trial, out, softmax, data_dir, format_)
+    print_line(f"{_trial_text(row)}: student saved in {out}")
+    if found := worth(row):
+        print_line(
+            f"Its accuracy is estimated, without data, at {found.estimate:.0%} of the teacher's; {found.low:.0%} to "
+            f"{found.high:.0%} held the truth of nine students in ten"
+        )
 
 
 @shows_errors
