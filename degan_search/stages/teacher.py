@@ -14,6 +14,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from degan_search.networks.layers import channels_last
+from degan_search.networks.table import revision
 from degan_search.networks.takes import teacher_input, untrained
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TeacherConfig
@@ -42,9 +43,9 @@ def obtain(
 ) -> Teacher:
     """Return the teacher: the user's own, the cached one, or one trained now and cached.
 
-    The cache entry is named by a hash of the configuration and of the images. A lock beside it makes a
-    second sweep wait for the first instead of training the same teacher again. `run` calls the function that
-    trains, here or on another machine.
+    The cache entry is named by a hash of the configuration, of the images and of the network's revision. A lock beside
+    it makes a second sweep wait for the first instead of training the same teacher again. `run` calls the function
+    that trains, here or on another machine.
 
     Raises:
         UserError: a file of the user's own that does not fit or has another order of classes; a teacher that diverges.
@@ -53,7 +54,7 @@ def obtain(
     if config.path is not None:
         return own_teacher(config, true, digest)
     assert true is not None, "a teacher without a file is trained on true images"
-    key = stable_hash(decisive(config), digest)
+    key = stable_hash(decisive(config), digest, *_changed(config))
     file, facts = cache / f"{key}.safetensors", cache / f"{key}.json"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
@@ -131,6 +132,12 @@ def train(
         if report:
             report(progress)
     return training.network
+
+
+def _changed(config: TeacherConfig) -> list[int]:
+    """Return what tells a teacher from one of the same settings that an earlier version of this project trained."""
+    changed = revision(config.network)
+    return [] if changed == 1 else [changed]
 
 
 def _held_out(true: TrueImages, device: str) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from degan_search.data import proxies
-from degan_search.networks.table import build_classifier
+from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.stages import teacher as teachers
 from degan_search.stages.true_images import true_images
 from degan_search.system import seeds
@@ -78,6 +78,14 @@ def test_the_cached_teacher_is_not_trained_again(short, short_true, tmp_path):
     assert not heard
     assert first == second
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_a_teacher_of_a_network_that_has_changed_since_is_trained_again(short, short_true, tmp_path, monkeypatch):
+    before = teachers.obtain(short, short_true, tmp_path)
+    monkeypatch.setitem(CLASSIFIERS, short.network, dataclasses.replace(CLASSIFIERS[short.network], revision=9))
+    heard = []
+    now = teachers.obtain(short, short_true, tmp_path, heard.append)
+    assert heard and now.hash != before.hash
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"held_out_accuracy": null}'])
