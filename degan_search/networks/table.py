@@ -39,10 +39,10 @@ class Network:
 CLASSIFIERS: dict[str, Network] = {
     "alexnet": Network(alexnet.alexnet, channels=3, width=48, smallest=alexnet.SMALLEST),
     "alexnet_half": Network(alexnet.alexnet, channels=3, width=24, smallest=alexnet.SMALLEST),
-    "lenet": Network(lenet.lenet, channels=1, width=6, smallest=lenet.SMALLEST),
-    "lenet_half": Network(lenet.lenet, channels=1, width=3, smallest=lenet.SMALLEST),
+    "lenet": Network(lenet.lenet, channels=1, width=6, smallest=lenet.SMALLEST, revision=2),
+    "lenet_half": Network(lenet.lenet, channels=1, width=3, smallest=lenet.SMALLEST, revision=2),
     "inception_v3": Network(inception.inception_v3, channels=3, width=16, smallest=inception.SMALLEST, revision=2),
-    "resnet18": Network(partial(resnet, blocks=(2, 2, 2, 2)), channels=3, width=64),
+    "resnet18": Network(partial(resnet, blocks=(2, 2, 2, 2), he=False), channels=3, width=64, revision=2),
     "resnet34": Network(partial(resnet, blocks=(3, 4, 6, 3)), channels=3, width=64),
     "resnet32": Network(partial(resnet, blocks=(5, 5, 5), shortcut=ZeroPadding), channels=3, width=16),
 }
