@@ -30,6 +30,7 @@ from degan_search.training.context import Context
 from degan_search.training.cuda_graph import acceleration_of
 from degan_search.training.fitted_stage import DROPOUT, FittedStage
 from degan_search.training.loop import DivergedError, Fitting, Progress, progress_of
+from degan_search.training.losses import sigmoid_loss
 from degan_search.training.measures import accuracy, predict
 
 
@@ -79,7 +80,7 @@ def obtain(
 class TeacherTraining(FittedStage):
     """The training of a teacher with `config.loss`; it ends with the weights of the best accuracy on held-out images.
 
-    Binary cross-entropy is the mean over images and classes, each class a sigmoid of its own (Rebuffi et al. 2017).
+    Binary cross-entropy is `sigmoid_loss`, each class a sigmoid of its own.
     """
 
     def __init__(self, config: TeacherConfig, true: TrueImages, device: str = "cpu") -> None:
@@ -98,7 +99,7 @@ class TeacherTraining(FittedStage):
             logits = model(batch)
             if config.loss == "cross_entropy":
                 return F.cross_entropy(logits, wanted)
-            return F.binary_cross_entropy_with_logits(logits, F.one_hot(wanted, logits.shape[1]).to(logits))
+            return sigmoid_loss(logits, F.one_hot(wanted, logits.shape[1]).to(logits))
 
         fitting = Fitting(
             model,
@@ -134,10 +135,11 @@ def train(
     return training.network
 
 
-def _changed(config: TeacherConfig) -> list[int]:
+def _changed(config: TeacherConfig) -> list[str]:
     """Return what tells a teacher from one of the same settings that an earlier version of this project trained."""
-    changed = revision(config.network)
-    return [] if changed == 1 else [changed]
+    changes = {f"network {revision(config.network)}": revision(config.network) > 1}
+    changes["outputs 100"] = config.loss == "binary_cross_entropy"
+    return [change for change, made in changes.items() if made]
 
 
 def _held_out(true: TrueImages, device: str) -> tuple[Tensor, Tensor]:
