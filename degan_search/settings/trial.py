@@ -66,7 +66,7 @@ class FitConfig(Model):
     beta1: Momentum = 0.9
     beta2: Momentum = 0.999
     epochs: Count = 1000
-    patience: Count = 100
+    patience: Count = 101
     steps: Count | None = None
     """Steps of both phases together, at most; None: no limit."""
     first_phase: Share = 0.75
