@@ -71,7 +71,8 @@ def obtain(
             write_bytes(facts, json.dumps(about, indent=1).encode())
         data = untrusted.read(file, str(file), untrusted.MODEL_BYTES)
         try:
-            held_out = float(json.loads(facts.read_text(encoding="utf-8"))["held_out_accuracy"])
+            known = json.loads(facts.read_text(encoding="utf-8"))
+            held_out = float(known["held_out_accuracy"]) if len(true.held_out) else None
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{facts} is broken; remove it, and the teacher is trained again") from None
     return Teacher(config, data, ".safetensors", true.classes, key, held_out)
@@ -79,6 +80,8 @@ def obtain(
 
 class TeacherTraining(FittedStage):
     """The training of a teacher with `config.loss`; it ends with the weights of the best accuracy on held-out images.
+
+    Where none are held out, the last weights stay.
 
     Binary cross-entropy is `sigmoid_loss`, each class a sigmoid of its own.
     """
@@ -104,7 +107,7 @@ class TeacherTraining(FittedStage):
         fitting = Fitting(
             model,
             loss,
-            lambda: accuracy(predict(model, held_out), held_out_labels),
+            (lambda: accuracy(predict(model, held_out), held_out_labels)) if len(held_out) else None,
             config.fit,
             config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size),
             "teacher",
@@ -148,6 +151,6 @@ def _held_out(true: TrueImages, device: str) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float:
+def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float | None:
     images, labels = _held_out(true, device)
-    return accuracy(predict(model, images), labels)
+    return accuracy(predict(model, images), labels) if len(images) else None

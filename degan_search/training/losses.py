@@ -1,6 +1,6 @@
 """The losses of DeGAN (equations 2 to 7 of the paper) and of distillation, on logits.
 
-All are means over the batch, in nats (`sigmoid_loss` also over outputs), computed in float32 or better, and finite for any finite logits.
+All are means over the batch, in nats, computed in float32 or better, and finite for any finite logits.
 """
 
 from __future__ import annotations
