@@ -30,6 +30,6 @@ def lenet(classes: int, channels: int, width: int, size: tuple[int, int] = (32, 
         nn.Linear(84, classes),
     )
     for layer in model:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
     return model
