@@ -188,13 +188,13 @@ def augment(images: Float32[Tensor, "n c h w"], rng: torch.Generator, padding: i
 
 
 def split(count: int, holdout: float, seed: int) -> tuple[Labels, Labels]:
-    """Shuffled indices of `count` images: to train on, and the held-out share (the paper's is 0.2).
+    """Shuffled indices of `count` images: to train on, and the held-out share (the paper's is 0.2), none if it is 0.
 
     Raises:
         UserError: one of the two parts would be empty.
     """
     held = round(count * holdout)
-    if not 0 < held < count:
+    if held >= count or (held <= 0 and holdout != 0):
         raise UserError(f"holding out {holdout} of {count} images leaves {count - held} to train on, {held} held out")
     order = np.random.default_rng(seed).permutation(count)
     return order[held:], order[:held]

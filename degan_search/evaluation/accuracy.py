@@ -37,7 +37,7 @@ COMPARED_WITHIN = ["config_task", "config_teacher_dataset", "teacher_hash", "com
 def evaluate(run: Path, data_dir: Path | None, cache: Path, console: Console | None = None) -> int:
     """Score every finished trial that lacks a score; return how many were scored.
 
-    Without true images and `teacher.check` there are no accuracies.
+    Without true images and `teacher.check` there are no accuracies; where no images are held out, no oracle's.
     Oracle accuracy is that on the held-out 20% of the true training images, and on each half of it. It is
     computed here, apart from the search, so that no searcher can see it. Test accuracy is computed for
     trials of phase `final` only. Students that learned new classes are scored on images of old and new ones, and on
@@ -55,9 +55,12 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path, console: Console | N
     """
     frame = ledger.load(run)
     done = frame[frame["state"] == State.COMPLETE]
-    unscored = (done["config_teacher_dataset"].notna() & done["oracle_half_1"].isna()) | (
-        done["config_teacher_check"].notna() & done["check_accuracy"].isna()
+    held_out = done["config_teacher_holdout"] != 0
+    tested = (
+        (done["phase"] == Phase.FINAL) & done["config_teacher_dataset"].map(_has_test) & done["test_accuracy"].isna()
     )
+    unscored = (done["config_teacher_dataset"].notna() & held_out & done["oracle_half_1"].isna()) | (~held_out & tested)
+    unscored |= done["config_teacher_check"].notna() & done["check_accuracy"].isna()
     if unscored.any() or done["cross_agreement"].isna().any():
         check_files(run, done)
     panels, console = _Panels(data_dir, cache), console or PlainConsole(quiet=True)
@@ -130,7 +133,11 @@ def _kinds(row: pd.Series[Any], config: TrialConfig) -> tuple[str, ...]:
         return few
     learned = [config.teacher.dataset, *([config.proxy] if config.task == "incremental" else [])]
     tested = row["phase"] == Phase.FINAL and all(map(proxies.has_test, learned))
-    return (*few, "oracle", "test") if tested else (*few, "oracle")
+    return (*few, *(["oracle"] if config.teacher.holdout else []), *(["test"] if tested else []))
+
+
+def _has_test(dataset: str | None) -> bool:
+    return isinstance(dataset, str) and proxies.has_test(dataset)
 
 
 def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels, count: Count) -> dict[str, across_trials.Scores]:

@@ -31,12 +31,13 @@ def resnet(
     blocks: tuple[int, ...],
     shortcut: Callable[[int, int], nn.Module] = projection,
     size: tuple[int, int] = (32, 32),
+    he: bool = True,
 ) -> nn.Sequential:
     """Build a ResNet of basic blocks: `blocks` in each stage, of `width` channels, twice that, and so on.
 
     The CIFAR variant: the first convolution is 3x3 with stride 1, without pooling. Takes [N, channels, *size]
-    in [-1, 1], of any size, gives logits [N, classes]. Weights are drawn from torch's default generator, those of the
-    convolutions from He et al.'s normal distribution.
+    in [-1, 1], of any size, gives logits [N, classes]. Weights are drawn from torch's default generator. `he`: those of
+    the convolutions from He et al.'s normal distribution (fan-out); else they are the framework's own first weights.
     """
     from torchvision.models.resnet import BasicBlock  # here, as it is slow to import and mostly not needed
 
@@ -56,6 +57,6 @@ def resnet(
             inputs = outputs
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
     for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
+        if he and isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return model

@@ -25,22 +25,24 @@ class Network:
     """How to build a classifier of this project's own, and what it is made for.
 
     `build(classes, channels, width, size=(height, width))` makes it and says what `width` counts; `channels` and
-    `width` are the paper's; `smallest` is the least side of an image in pixels.
+    `width` are the paper's; `smallest` is the least side of an image in pixels. `revision` is raised when what it
+    computes, or its first weights, change: teachers trained before are then trained again.
     """
 
     build: Callable[..., nn.Module]
     channels: int
     width: int
     smallest: int = 1
+    revision: int = 1
 
 
 CLASSIFIERS: dict[str, Network] = {
     "alexnet": Network(alexnet.alexnet, channels=3, width=48, smallest=alexnet.SMALLEST),
     "alexnet_half": Network(alexnet.alexnet, channels=3, width=24, smallest=alexnet.SMALLEST),
-    "lenet": Network(lenet.lenet, channels=1, width=6, smallest=lenet.SMALLEST),
-    "lenet_half": Network(lenet.lenet, channels=1, width=3, smallest=lenet.SMALLEST),
-    "inception_v3": Network(inception.inception_v3, channels=3, width=16, smallest=inception.SMALLEST),
-    "resnet18": Network(partial(resnet, blocks=(2, 2, 2, 2)), channels=3, width=64),
+    "lenet": Network(lenet.lenet, channels=1, width=6, smallest=lenet.SMALLEST, revision=2),
+    "lenet_half": Network(lenet.lenet, channels=1, width=3, smallest=lenet.SMALLEST, revision=2),
+    "inception_v3": Network(inception.inception_v3, channels=3, width=16, smallest=inception.SMALLEST, revision=2),
+    "resnet18": Network(partial(resnet, blocks=(2, 2, 2, 2), he=False), channels=3, width=64, revision=2),
     "resnet34": Network(partial(resnet, blocks=(3, 4, 6, 3)), channels=3, width=64),
     "resnet32": Network(partial(resnet, blocks=(5, 5, 5), shortcut=ZeroPadding), channels=3, width=16),
 }
@@ -115,6 +117,11 @@ def kind_of(name: str) -> tuple[Kind, Named]:
 def is_builtin(name: str) -> bool:
     """Return whether a name is one of this project's own classifiers."""
     return name in CLASSIFIERS
+
+
+def revision(name: str) -> int:
+    """Return how often a network of this project's own was changed, and once more; 1 for all others."""
+    return CLASSIFIERS[name].revision if is_builtin(name) else 1
 
 
 def has_weights(name: str) -> bool:

@@ -202,7 +202,8 @@ def _check_images(config: TrialConfig, data_dir: Path | None, takes: ImageInput)
         notice(f"the check images are noise, as the proxy's cannot be read: {error}")
         rng = seeds.generator(0, "export", "check")
         return torch.randint(0, 256, (CHECKED, *takes.shape), dtype=torch.uint8, generator=rng).numpy(), "noise"
-    return proxy.images[proxy.held_out[:CHECKED]], f"the proxy {config.proxy}"
+    rows = proxy.held_out if len(proxy.held_out) else proxy.train
+    return proxy.images[rows[:CHECKED]], f"the proxy {config.proxy}"
 
 
 def _kind_of(out: Path) -> str:

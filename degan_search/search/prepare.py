@@ -31,7 +31,8 @@ def prepare(configs: list[TrialConfig], options: Options, console: Console) -> d
             status.update(escape(f"{text} ..."))
 
         def report(progress: Progress) -> None:
-            status.update(f"Training the teacher: step {progress.step}, held-out accuracy {progress.score:.3f}")
+            scored = f", held-out accuracy {progress.score:.3f}" if progress.score <= 1 else ""  # none are held out
+            status.update(f"Training the teacher: step {progress.step}{scored}")
 
         loaded = load(configs, options.data_dir, cache, device, show, report, lambda task: ray.get(remote(task)))
     made: dict[str, Inputs] = {}

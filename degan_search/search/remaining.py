@@ -104,7 +104,7 @@ def final_jobs(cells: list[Cell], frame: pd.DataFrame, finals: FinalsConfig, fol
             picked.append((combined_label(cell), *found))
     made: list[Job] = []
     for seed, (label, config, by) in itertools.product(finals.seeds, picked):
-        final = trial_config(config.model_dump(mode="json"), {"seed": seed, "probe.at": []})
+        final = trial_config(config.model_dump(mode="json"), finals.settings(), {"seed": seed, "probe.at": []})
         made.append(jobs.new_job(Phase.FINAL, len(made), label, final, by))
     return made
 

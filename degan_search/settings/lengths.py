@@ -31,10 +31,17 @@ PROBE_SETTINGS = {"optimiser": "adam", "augment": False, "weight_decay": 0.0, "m
 """Settings of every probe, whatever the trial's profile, so that its score depends on the generator alone."""
 
 
+RELEASED_ZSKD = {"batch_size": 64, "batch_of": "used", "augment": True}
+"""Settings of the student that learns from ZSKD's images as its authors' code trains it."""
+
+
 def distill_config(config: TrialConfig) -> DistillConfig:
     """Return a trial's settings of distillation: from a generator, or as the released code distils from images."""
     method = METHODS[config.method]
-    return config.distill if method.from_generators or method.matched else config.distill_images
+    if method.from_generators or method.matched:
+        return config.distill
+    released = method.source == "zskd" and config.zskd.profile == "released"
+    return config.distill_images.model_copy(update=RELEASED_ZSKD) if released else config.distill_images
 
 
 def probe_config(config: TrialConfig) -> DistillConfig:

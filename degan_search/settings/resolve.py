@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
-from degan_search.settings.trial import PROFILES, TrialConfig
+from degan_search.settings.trial import PROFILES, ZSKD_PROFILES, TrialConfig
 from degan_search.system.errors import UserError
 
 M = TypeVar("M", bound=BaseModel)
@@ -57,9 +57,10 @@ def _with_profiles(settings: dict[str, Any], defaults: Any) -> dict[str, Any]:
         for key, value in settings.items()
     }
     name = below.get("profile") if "profile" in known else None
+    profiles = ZSKD_PROFILES if "scales" in known else PROFILES
     if name == "paper":
-        return {key: known[key] for key in PROFILES["sgd_augmented"]} | below
-    return (PROFILES[name] | below) if isinstance(name, str) and name in PROFILES else below
+        return {key: known[key] for profile in profiles.values() for key in profile} | below
+    return (profiles[name] | below) if isinstance(name, str) and name in profiles else below
 
 
 # A value from an untrusted file may be nested too deeply for `repr`.

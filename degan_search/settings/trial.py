@@ -19,6 +19,7 @@ from degan_search.settings.values import (
     Batch,
     ClassNames,
     Count,
+    HeldOut,
     ImageCount,
     Model,
     Momentum,
@@ -66,7 +67,7 @@ class FitConfig(Model):
     beta1: Momentum = 0.9
     beta2: Momentum = 0.999
     epochs: Count = 1000
-    patience: Count = 100
+    patience: Count = 101
     steps: Count | None = None
     """Steps of both phases together, at most; None: no limit."""
     first_phase: Share = 0.75
@@ -91,7 +92,9 @@ PROFILES: dict[str, dict[str, Any]] = {
         "epochs": 200,
     },
 }
-"""`sgd_augmented` is how MosaicKD (Fang et al. 2021) distils; `paper` restores the default of each of its settings."""
+"""`sgd_augmented`: SGD with momentum, crops and flips, its rate x 0.1 at three milestones, as image classifiers are
+commonly trained. It is not how MosaicKD distils (docs/paper.md). `paper` restores the default of each of its settings.
+"""
 
 
 class TeacherConfig(Model):
@@ -114,7 +117,9 @@ class TeacherConfig(Model):
     """Lets a TorchScript file at `path` run its own program, which can read and write files: trust its source."""
     count: ImageCount | None = None
     """True training images used (before the 80/20 split); None: all."""
-    holdout: Share = 0.2
+    holdout: HeldOut = 0.2
+    """Share of the true images, and of the proxy's, that nothing trains on. 0: there are none, which the task
+    `incremental` alone can do without."""
     seed: Seed = 0
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     """`binary_cross_entropy`: a sigmoid for each class, as iCaRL trains."""
@@ -191,8 +196,11 @@ class DistillConfig(FitConfig):
 
 
 class ZskdConfig(Model):
-    """Images made from the teacher alone: ZSKD (Nayak et al. 2019), by the authors' released code for CIFAR-10."""
+    """Images made from the teacher alone: ZSKD, by its paper (Nayak et al. 2019)."""
 
+    profile: Literal["paper", "released"] = "paper"
+    """`released`: as its authors' code does (`ZSKD_PROFILES`, `ZskdSynthesis`), its student too: in batches of 64 with
+    augmentation (`lengths.distill_config`). What is given beside it of the settings below overrides it."""
     images: ImageCount = 40_000
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 0.1)
     """Scales of the Dirichlet's concentration; each gives an equal share of the images."""
@@ -200,7 +208,12 @@ class ZskdConfig(Model):
     """Steps of each batch towards its targets."""
     batch_size: Batch = 1000
     lr: Rate = 0.01
+    """Of pixels in [-1, 1]."""
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
+
+
+ZSKD_PROFILES: dict[str, dict[str, Any]] = {"released": {"scales": [1.0, 1.0], "batch_size": 100, "lr": 0.002}}
+"""In the released code the second scale has no effect, and the rate is 0.001 on pixels in [0, 1]."""
 
 
 class IncrementalConfig(FitConfig):

@@ -54,6 +54,7 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+HeldOut = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Model(BaseModel):

@@ -15,7 +15,8 @@ from degan_search.training.losses import distillation_loss
 class Distillation(FittedStage):
     """The training of a student to give the teacher's outputs.
 
-    The loss is T^2 KL(teacher || student) at temperature T, the student's outputs computed in the context's precision.
+    The loss is T^2 KL(teacher || student) at temperature T, the student's outputs computed in the context's precision:
+    the sum over a batch divided by the size of a whole one, so that the images of a short batch count for no more.
     The student ends in eval mode, with the weights that agreed best with the teacher on images not trained on.
     """
 
@@ -28,7 +29,8 @@ class Distillation(FittedStage):
 
         def loss(images: Tensor, teacher_logits: Tensor) -> Tensor:
             with context.arithmetic():
-                return distillation_loss(student(images), teacher_logits, config.temperature)
+                mean = distillation_loss(student(images), teacher_logits, config.temperature)
+            return mean * (len(images) / source.batch_size)
 
         fitting = Fitting(
             student,

@@ -42,6 +42,8 @@ class Source(Protocol):
     """Images in [-1, 1] with the teacher's logits for them."""
 
     steps_per_epoch: int
+    batch_size: int
+    """Images of a whole batch; the last one of a pass over an image set has fewer."""
 
     def batches(self, rng: torch.Generator) -> Batches:
         """Return an endless series of batches, drawn with `rng`."""
@@ -65,7 +67,7 @@ class ImageSource:
         config: DistillConfig,
         logits: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        self.train, self.held_out, self.batch_size = train, held_out, batch_size
+        self.train, self.held_out, self.batch_size = train, held_out, min(batch_size, len(train))
         self.logits, self.held_out_logits = logits or (predict(teacher, train), predict(teacher, held_out))
         self.steps_per_epoch = config.steps_per_epoch or -(-len(train) // batch_size)
 
@@ -116,6 +118,7 @@ class GeneratorSource:
         self.precision = precision
         self.at_once = chunk_of(getattr(teacher, "takes", ImageInput()).size)
         self.config = config or DistillConfig()
+        self.batch_size = self.config.batch_size
         self.steps_per_epoch = self.config.steps_per_epoch or EPOCH
 
     @torch.no_grad()
@@ -189,7 +192,7 @@ class MixedSource:
 
     def __init__(self, generated: GeneratorSource, images: ImageSource, share: float) -> None:
         self.generated, self.images, self.share = generated, images, share
-        self.steps_per_epoch = generated.steps_per_epoch
+        self.steps_per_epoch, self.batch_size = generated.steps_per_epoch, generated.batch_size
 
     def batches(self, rng: torch.Generator) -> MixedBatches:
         """Return an endless series of batches; each has at least one generated and one proxy image."""
@@ -233,7 +236,7 @@ class AugmentedSource:
 
     def __init__(self, source: Source, teacher: nn.Module, precision: device.Precision = "float32") -> None:
         self.source, self.teacher, self.precision = source, teacher, precision
-        self.steps_per_epoch = source.steps_per_epoch
+        self.steps_per_epoch, self.batch_size = source.steps_per_epoch, source.batch_size
 
     def batches(self, rng: torch.Generator) -> AugmentedBatches:
         """Return an endless series of batches."""

@@ -23,7 +23,7 @@ from degan_search.training.batches import LabelledBatches
 from degan_search.training.context import Context
 from degan_search.training.fitted_stage import DROPOUT, FittedStage
 from degan_search.training.loop import Fitting, Progress
-from degan_search.training.losses import distillation_loss
+from degan_search.training.losses import distillation_loss, sigmoid_loss
 
 NEVER = -1e4
 """A logit so low that its probability is 0."""
@@ -228,7 +228,7 @@ def _sigmoid(student: nn.Module, old: int, teacher: nn.Module) -> Loss:
         targets = F.one_hot(labels, logits.shape[1]).to(logits)
         with torch.no_grad():
             targets[:, :old] = teacher(batch).sigmoid()
-        return F.binary_cross_entropy_with_logits(logits, targets)
+        return sigmoid_loss(logits, targets)
 
     return loss
 

@@ -100,18 +100,18 @@ def own_teacher(config: TeacherConfig, true: TrueImages | None, digest: str | No
     return Teacher(config, data, path.suffix, names, key, holdout, kind)
 
 
-def _checked_accuracy(config: TeacherConfig, model: nn.Module, true: TrueImages) -> float:
-    images, labels = (torch.from_numpy(part[true.held_out]) for part in (true.images, true.labels))
+def _checked_accuracy(config: TeacherConfig, model: nn.Module, true: TrueImages) -> float | None:
+    images, labels = (torch.from_numpy(part[true.tried_on]) for part in (true.images, true.labels))
     logits, what = predict(model, images), named(config)
     if not logits.isfinite().all():
         raise UserError(f"{what} gives outputs that are not finite")
     check_class_order(what, str(config.dataset), logits.argmax(1).numpy(), labels.numpy(), true.classes)
-    return accuracy(logits, labels)
+    return accuracy(logits, labels) if len(true.held_out) else None
 
 
 def _sample(true: TrueImages | None, takes: ImageInput) -> UInt8[Tensor, "n c h w"]:
     """Return images to try a teacher on: true ones, or noise."""
     if true:
-        return torch.from_numpy(true.images[true.held_out[:SAMPLE]])
+        return torch.from_numpy(true.images[true.tried_on[:SAMPLE]])
     rng = seeds.generator(0, "teacher", "sample")
     return torch.randint(0, 256, (SAMPLE, *takes.shape), generator=rng, dtype=torch.uint8)

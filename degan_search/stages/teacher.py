@@ -14,6 +14,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from degan_search.networks.layers import channels_last
+from degan_search.networks.table import revision
 from degan_search.networks.takes import teacher_input, untrained
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TeacherConfig
@@ -29,6 +30,7 @@ from degan_search.training.context import Context
 from degan_search.training.cuda_graph import acceleration_of
 from degan_search.training.fitted_stage import DROPOUT, FittedStage
 from degan_search.training.loop import DivergedError, Fitting, Progress, progress_of
+from degan_search.training.losses import sigmoid_loss
 from degan_search.training.measures import accuracy, predict
 
 
@@ -42,9 +44,9 @@ def obtain(
 ) -> Teacher:
     """Return the teacher: the user's own, the cached one, or one trained now and cached.
 
-    The cache entry is named by a hash of the configuration and of the images. A lock beside it makes a
-    second sweep wait for the first instead of training the same teacher again. `run` calls the function that
-    trains, here or on another machine.
+    The cache entry is named by a hash of the configuration, of the images and of the network's revision. A lock beside
+    it makes a second sweep wait for the first instead of training the same teacher again. `run` calls the function
+    that trains, here or on another machine.
 
     Raises:
         UserError: a file of the user's own that does not fit or has another order of classes; a teacher that diverges.
@@ -53,7 +55,7 @@ def obtain(
     if config.path is not None:
         return own_teacher(config, true, digest)
     assert true is not None, "a teacher without a file is trained on true images"
-    key = stable_hash(decisive(config), digest)
+    key = stable_hash(decisive(config), digest, *_changed(config))
     file, facts = cache / f"{key}.safetensors", cache / f"{key}.json"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
@@ -69,7 +71,8 @@ def obtain(
             write_bytes(facts, json.dumps(about, indent=1).encode())
         data = untrusted.read(file, str(file), untrusted.MODEL_BYTES)
         try:
-            held_out = float(json.loads(facts.read_text(encoding="utf-8"))["held_out_accuracy"])
+            known = json.loads(facts.read_text(encoding="utf-8"))
+            held_out = float(known["held_out_accuracy"]) if len(true.held_out) else None
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{facts} is broken; remove it, and the teacher is trained again") from None
     return Teacher(config, data, ".safetensors", true.classes, key, held_out)
@@ -78,7 +81,9 @@ def obtain(
 class TeacherTraining(FittedStage):
     """The training of a teacher with `config.loss`; it ends with the weights of the best accuracy on held-out images.
 
-    Binary cross-entropy is the mean over images and classes, each class a sigmoid of its own (Rebuffi et al. 2017).
+    Where none are held out, the last weights stay.
+
+    Binary cross-entropy is `sigmoid_loss`, each class a sigmoid of its own.
     """
 
     def __init__(self, config: TeacherConfig, true: TrueImages, device: str = "cpu") -> None:
@@ -97,12 +102,12 @@ class TeacherTraining(FittedStage):
             logits = model(batch)
             if config.loss == "cross_entropy":
                 return F.cross_entropy(logits, wanted)
-            return F.binary_cross_entropy_with_logits(logits, F.one_hot(wanted, logits.shape[1]).to(logits))
+            return sigmoid_loss(logits, F.one_hot(wanted, logits.shape[1]).to(logits))
 
         fitting = Fitting(
             model,
             loss,
-            lambda: accuracy(predict(model, held_out), held_out_labels),
+            (lambda: accuracy(predict(model, held_out), held_out_labels)) if len(held_out) else None,
             config.fit,
             config.fit.steps_per_epoch or -(-len(images) // config.fit.batch_size),
             "teacher",
@@ -133,12 +138,19 @@ def train(
     return training.network
 
 
+def _changed(config: TeacherConfig) -> list[str]:
+    """Return what tells a teacher from one of the same settings that an earlier version of this project trained."""
+    changes = {f"network {revision(config.network)}": revision(config.network) > 1}
+    changes["outputs 100"] = config.loss == "binary_cross_entropy"
+    return [change for change, made in changes.items() if made]
+
+
 def _held_out(true: TrueImages, device: str) -> tuple[Tensor, Tensor]:
     """Return the held-out true images and their labels, on the device."""
     images, labels = (torch.from_numpy(part[true.held_out]).to(device) for part in (true.images, true.labels))
     return images, labels
 
 
-def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float:
+def _held_out_accuracy(model: nn.Module, true: TrueImages, device: str) -> float | None:
     images, labels = _held_out(true, device)
-    return accuracy(predict(model, images), labels)
+    return accuracy(predict(model, images), labels) if len(images) else None

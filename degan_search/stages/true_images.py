@@ -26,6 +26,11 @@ class TrueImages:
     train: Int64[np.ndarray, " a"]
     held_out: Int64[np.ndarray, " b"]
 
+    @property
+    def tried_on(self) -> Int64[np.ndarray, " n"]:
+        """The rows that networks are tried on: those held out, or where there are none the others."""
+        return self.held_out if len(self.held_out) else self.train
+
 
 @dataclass(frozen=True)
 class LabelledImages:

@@ -62,12 +62,19 @@ def targets(
     same number of rows, and within it each class, give or take one. Probabilities in [0, 1], rows of sum 1, float32
     on the CPU. NumPy draws them: its sampler, unlike torch's, keeps to the distribution where concentrations are tiny.
     """
-    concentrations, classes = similarity.cpu().double().numpy(), len(similarity)
-    drawn = []
-    for scale, share in zip(config.scales, np.array_split(np.arange(config.images), len(config.scales)), strict=True):
-        counts = np.bincount(share % classes, minlength=classes)
-        drawn += [rng.dirichlet(scale * concentrations[k] + FLOOR, counts[k]) for k in range(classes)]
+    concentrations = similarity.cpu().double().numpy()
+    drawn = [
+        rng.dirichlet(scale * concentrations[k] + FLOOR, count)
+        for scale, counts in zip(config.scales, shares(config, len(similarity)), strict=True)
+        for k, count in enumerate(counts)
+    ]
     return torch.from_numpy(np.concatenate(drawn)).float()
+
+
+def shares(config: ZskdConfig, classes: int) -> list[list[int]]:
+    """Return how many images each class has of each scale."""
+    parts = np.array_split(np.arange(config.images), len(config.scales))
+    return [np.bincount(part % classes, minlength=classes).tolist() for part in parts]
 
 
 class ZskdSynthesis:
@@ -76,6 +83,9 @@ class ZskdSynthesis:
     Each batch starts from uniform noise in [-1, 1]. Adam moves its pixels, kept in that range, for `config.iterations`
     steps towards the wanted softmax of the teacher at `config.temperature`. The same seed gives the same images, bit
     for bit.
+
+    By the profile `released` a batch has images of one class and scale; the first of them starts from noise, each later
+    one from the batch before; and after each step all pixels of the batch are stretched to [-1, 1] by its own extremes.
     """
 
     def __init__(self, teacher: nn.Module, config: ZskdConfig, shape: tuple[int, int, int], context: Context) -> None:
@@ -95,7 +105,12 @@ class ZskdSynthesis:
         self.config, self.shape, self.device = config, shape, context.device
         self.noise_rng = context.generator("zskd", "noise")
         self.teacher = freeze(teacher).to(context.device)
-        self.batches = torch.split(wanted, config.batch_size)
+        self.released = config.profile == "released"
+        parts = [count for counts in shares(config, wanted.shape[1]) for count in counts if count]
+        groups = torch.split(wanted, parts if self.released else len(wanted))
+        self.batches = [batch for group in groups for batch in torch.split(group, config.batch_size)]
+        self.firsts = {sum(-(-count // config.batch_size) for count in parts[:place]) for place in range(len(parts))}
+        """Of the released code's batches, those that start from noise."""
         self.steps = len(self.batches) * config.iterations
         self.steps_done = 0
         self.made: list[UInt8[Tensor, "n c h w"]] = []
@@ -155,8 +170,11 @@ class ZskdSynthesis:
         self.adam.load_state_dict(state["adam"])
 
     def _begin_batch(self) -> None:
-        """Draw the next batch's first pixels."""
-        count = len(self.batches[len(self.made)])
+        """Draw the next batch's first pixels, or go on with those of the last one."""
+        count, goes_on = len(self.batches[len(self.made)]), self.released and len(self.made) not in self.firsts
+        if goes_on:
+            self._optimise(self.pixels.detach()[:count].clone())
+            return
         noise = torch.rand(count, *self.shape, generator=self.noise_rng, device=self.device)
         self._optimise((noise * 2 - 1).contiguous(memory_format=torch.channels_last))
 
@@ -172,6 +190,9 @@ class ZskdSynthesis:
         loss.backward()  # type: ignore[no-untyped-call]
         self.adam.step()
         with torch.no_grad():
+            if self.released:
+                low, high = self.pixels.aminmax()
+                self.pixels.sub_(low).mul_(2 / (high - low)).sub_(1)
             self.pixels.clamp_(-1, 1)
         return loss.detach() / len(wanted)
 

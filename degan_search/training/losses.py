@@ -16,6 +16,8 @@ from torch import Tensor
 from degan_search.system.errors import UserError
 
 Scalar = Float[Tensor, ""]
+ICARL_OUTPUTS = 100
+"""Outputs of iCaRL's network on CIFAR-100, whatever the classes seen so far."""
 
 
 class GeneratorLoss(NamedTuple):
@@ -103,6 +105,15 @@ def distillation_loss(
     teacher = F.log_softmax(_precise(teacher_logits.detach()) / temperature, dim=1)
     divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum((0, 1)) / len(student)
     return divergence * temperature**2
+
+
+def sigmoid_loss(logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> Scalar:
+    """Binary cross-entropy of a sigmoid for each class, as iCaRL trains (Rebuffi et al. 2017); >= 0.
+
+    Targets are in [0, 1]. The mean over the batch of the sum over classes / `ICARL_OUTPUTS`: iCaRL's network has that
+    many outputs from the beginning, and its learning rate of 2 is for their mean.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / (len(logits) * ICARL_OUTPUTS)
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ def check(config: TrialConfig) -> None:
         raise UserError(f"probe.at = {list(config.probe.at)}: task incremental has no rungs, it must be []")
     _check_true(config)
     _check_bank(config)
+    if not config.teacher.holdout:
+        _check_without_held_out(config)
     for name in sets_of(config):
         proxies.check(name)
     if has_weights(config.student.network):
@@ -166,6 +168,16 @@ def _check_bank(config: TrialConfig) -> None:
             f"bank.proxies = {list(bank.proxies)}, judges = {list(bank.judges)}: task incremental compares "
             "students on their own proxy alone, whose classes they learn: both must be []"
         )
+
+
+def _check_without_held_out(config: TrialConfig) -> None:
+    """Refuse what is measured on held-out images, where there are none."""
+    if config.task != "incremental":
+        raise UserError("teacher.holdout = 0: students are scored on held-out images; only task incremental has none")
+    if config.objective in (*HELD_OUT_OBJECTIVES, criteria.TRUE):
+        raise UserError(f"teacher.holdout = 0: objective {config.objective!r} is measured on held-out images")
+    if not (config.bank.generators and config.bank.generated_images):
+        raise UserError("teacher.holdout = 0: the bank then has no images but generated ones; give it generators")
 
 
 def _check_norms(config: TrialConfig, teacher: nn.Module) -> None:

@@ -77,7 +77,7 @@ def _source(trial: TrialContext, generator: nn.Module | None, made: Tensor | Non
         )
     else:
         (train, held_out), logits = _images(trial, made)
-        source = ImageSource(train, held_out, trial.teacher, min(config.batch_size, len(train)), config, logits)
+        source = ImageSource(train, held_out, trial.teacher, config.batch_size, config, logits)
     return AugmentedSource(source, trial.fast_teacher, trial.context.precision) if config.augment else source
 
 

@@ -8,9 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from degan_search.cli.main import app
+from degan_search.data import proxies
 from degan_search.search.planning import timed_steps
 from degan_search.search.space import file as space_file
 from degan_search.search.space.cell import cells
+from degan_search.settings import lengths
 from degan_search.settings.methods import METHODS
 
 PAPER = Path(__file__).parents[2] / "analysis" / "paper"
@@ -73,6 +75,27 @@ def test_the_papers_size(name):
     for _, config in configurations(name):
         assert (config.gan.width, config.gan.latent, config.gan.batch_size, config.gan.epochs) == (64, 100, 2048, 200)
         assert config.teacher.width is config.student.width is config.count is None
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_papers_steps_fresh_noise_and_arithmetic(name):
+    """As many GAN steps for every proxy, SVHN with its 73,257 images among them."""
+    for _, config in configurations(name):
+        images = proxies.size(config.proxy, None), proxies.parent_size(config.proxy, None)
+        assert lengths.gan_lengths(config.gan, *images)[1] == 5000
+        assert (config.precision, config.distill.pool_refresh) == ("float32", 1)
+
+
+def test_svhn_has_a_space_with_the_steps_of_200_epochs_beside_5000():
+    found = [config for _, config in configurations("svhn_steps_cifar10")]
+    steps = {lengths.gan_lengths(config.gan, 73_257, 73_257)[1] for config in found}
+    assert (steps, {config.proxy for config in found}) == ({5000, 7200}, {"svhn"})
+
+
+def test_the_fast_space_is_the_papers_but_for_noise_and_arithmetic():
+    fast, papers = (space_file.load(name) for name in ("table2_cifar10_fast", "table2_cifar10"))
+    assert fast.trial == {}
+    assert fast == papers.model_copy(update={"trial": {}, "description": fast.description})
 
 
 @pytest.mark.parametrize("name", [name for name in SPACES if name.startswith("table1")])

@@ -183,9 +183,11 @@ def test_split_parts_are_disjoint_and_whole():
     again, other = split(50_000, 0.2, seed=3), split(50_000, 0.2, seed=4)
     assert (again[0] == train).all()
     assert not (other[0] == train).all()
+    everything, nothing = split(50, 0, seed=3)
+    assert sorted(everything) == list(range(50)) and len(nothing) == 0
 
 
-@pytest.mark.parametrize(("count", "holdout"), [(10, 0.0), (10, 1.0), (10, -0.5), (2, 0.1), (0, 0.2)])
+@pytest.mark.parametrize(("count", "holdout"), [(0, 0.0), (10, 1.0), (10, -0.5), (2, 0.1), (0, 0.2)])
 def test_split_refuses_an_empty_part(count, holdout):
     with pytest.raises(UserError, match="held out"):
         split(count, holdout, 0)

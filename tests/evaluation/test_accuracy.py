@@ -111,6 +111,21 @@ def test_a_final_student_of_new_classes_is_scored_on_both_kinds(learned, store, 
     assert found["teacher_oracle_accuracy"] == pytest.approx(teacher.holdout_accuracy)
 
 
+def test_where_nothing_is_held_out_a_final_student_has_a_test_accuracy_alone(learned, store, tmp_path, asked):
+    config, *_ = learned
+    config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"holdout": 0.0})})
+    teacher = teachers.obtain(config.teacher, true_images(config.teacher, None), store)
+    for trial_id in ("search-0000", "final-0000"):
+        row(tmp_path, teacher.hash, trial_id, config, sure_student())
+    assert accuracy.evaluate(tmp_path, None, store) == 1
+    found = scores(tmp_path)
+    assert found.loc["final-0000", "n_test"] == len(proxies.load("digits", "test"))
+    assert found.loc["final-0000", "new_accuracy"] > 0 == found.loc["final-0000", "old_accuracy"]
+    assert found[["oracle_accuracy", "oracle_half_1", "n_oracle"]].isna().all(axis=None)
+    assert found.loc[["search-0000"], ["test_accuracy", "old_accuracy"]].isna().all(axis=None)
+    assert accuracy.evaluate(tmp_path, None, store) == 0  # and nothing is left to do
+
+
 def test_a_search_student_of_new_classes_never_sees_test_images(learned, store, tmp_path, asked):
     config, true, teacher = learned
     row(tmp_path, teacher.hash, "search-0000", config, sure_student())

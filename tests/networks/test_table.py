@@ -92,11 +92,14 @@ def test_resnet_stages(name, blocks):
     assert shapes_after(name, 4, ("BasicBlock",)) == [(channels, size, size) for channels, size in expected]
 
 
-def test_resnet_convolutions_start_as_he_says():
-    model = build_classifier("resnet32", 10)
+@pytest.mark.parametrize("name", ["resnet18", "resnet32"])
+def test_resnet_convolutions_start_as_he_says_and_those_of_the_student_as_torch_does(name):
+    model = build_classifier(name, 10, 16)
     for layer in [m for m in model.modules() if isinstance(m, nn.Conv2d)][1:]:
-        expected = (2 / (9 * layer.out_channels)) ** 0.5
-        assert layer.weight.std().item() == pytest.approx(expected, rel=5 / (2 * layer.weight.numel()) ** 0.5)
+        pixels = layer.kernel_size[0] ** 2
+        variance = 2 / (pixels * layer.out_channels) if name == "resnet32" else 1 / (3 * pixels * layer.in_channels)
+        assert layer.weight.std().item() == pytest.approx(variance**0.5, rel=5 / (2 * layer.weight.numel()) ** 0.5)
+        assert (layer.weight.abs().max() ** 2 < 3.01 * variance) == (name == "resnet18")  # uniform, else normal
 
 
 def test_zero_padding_keeps_every_second_pixel():
@@ -128,6 +131,13 @@ def test_the_table_loads_without_torchvision():
 def test_lenet_widths(first, second):
     convolutions = [m for m in build_classifier("lenet", 10, first) if isinstance(m, nn.Conv2d)]
     assert [m.out_channels for m in convolutions] == [first, second]
+
+
+@pytest.mark.parametrize("name", ["lenet", "lenet_half"])
+def test_lenet_biases_start_at_zero(name):
+    layers = [m for m in build_classifier(name, 10) if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert [m.bias.unique().tolist() for m in layers] == [[0]] * 5
+    assert all(m.weight.std() > 0.01 for m in layers)
 
 
 def test_alexnet_biases_and_epsilon():

@@ -15,7 +15,10 @@ from degan_search.search.run import jobs
 from degan_search.search.run.options import Options
 from degan_search.search.space import cell as spaces
 from degan_search.search.space import schema
+from degan_search.search.space.check import check
 from degan_search.settings.resolve import stable_hash
+from degan_search.system.errors import UserError
+from degan_search.trial.inputs import inputs_key
 from tests.ledger.rows import age, synthetic
 
 
@@ -49,6 +52,19 @@ def test_finals_are_each_cells_choice(by, column, written, tmp_path):
         ("proxy=digits", 7, 2.0),
         ("proxy=digits", 8, 2.0),
     ]
+
+
+def test_final_runs_may_hold_out_nothing_and_what_they_share_is_made_too(tmp_path):
+    new = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digits/[5-9]", "method": "proxy"}
+    settings = {"trial": new | {"teacher.holdout": 0.1}, "finals": {"seeds": [7], "holdout": 0}}
+    space = schema.Space.model_validate(settings)
+    (final,) = final_jobs(spaces.cells(space), pd.DataFrame(), space.finals, tmp_path)
+    assert final.config.teacher.holdout == 0
+    shared = [inputs_key(config) for config in spaces.shared_configs(space)]
+    assert len(set(shared)) == 2 and inputs_key(final.config) in shared
+    assert [config.teacher.holdout for config in spaces.shared_configs(space)] == [0.1, 0]
+    with pytest.raises(UserError, match=r"teacher\.holdout = 0: students are scored on held-out images"):
+        check(schema.Space.model_validate({"finals": {"holdout": 0}}))
 
 
 def test_nothing_that_an_older_version_finished_is_run_again(tmp_path):

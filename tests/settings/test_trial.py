@@ -20,9 +20,9 @@ def test_the_defaults_are_the_papers():
     assert (gan.lambda_e, gan.lambda_d, gan.batch_size, gan.epochs, gan.latent, gan.width) == (0, 5, 2048, 200, 100, 64)
     assert (gan.lr, gan.beta1, gan.beta2, gan.batch_of) == (2e-4, 0.5, 0.999, "set")
     assert (distill.batch_size, distill.lr, distill.beta1, distill.beta2) == (64, 1e-3, 0.5, 0.999)
-    assert (distill.temperature, distill.steps_per_epoch, distill.epochs, distill.patience) == (20, 256, 5000, 100)
+    assert (distill.temperature, distill.steps_per_epoch, distill.epochs, distill.patience) == (20, 256, 5000, 101)
     assert (images.batch_size, images.batch_of, images.beta1, images.epochs) == (2048, "set", 0.9, 5000)
-    assert (config.teacher.fit.epochs, config.teacher.fit.patience, config.teacher.holdout) == (1000, 100, 0.2)
+    assert (config.teacher.fit.epochs, config.teacher.fit.patience, config.teacher.holdout) == (1000, 101, 0.2)
 
 
 def test_dotted_and_nested_settings_merge_and_later_ones_win():

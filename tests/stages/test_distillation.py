@@ -18,6 +18,28 @@ from degan_search.training.resumable import snapshot
 from tests.stages.sources import LATENT, make_student, mixed_source, rng
 
 
+def test_an_image_of_a_short_batch_counts_as_one_of_a_whole_batch(model, images):
+    """The released code sums over a batch; here the sum is divided by 40, of the last 10 of 50 images as well."""
+    lr, size, train = 0.003, 40, images[0][:50]
+    config = DistillConfig(optimiser="sgd", momentum=0, lr=lr, batch_size=size, temperature=4, epochs=2)
+    source = ImageSource(train, images[1], model, size, config)
+    with seeds.seeded(0, "linear"):
+        student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32 * 32, 10))
+    weight, bias = (value.detach().double().requires_grad_() for value in student[1].parameters())
+    batches, seen = source.batches(Context(0).generator("distill", "images")), []
+    for _ in range(4):
+        x, logits = (part.double() for part in next(batches))
+        mine, wanted = ((part / 4).log_softmax(1) for part in (x.flatten(1) @ weight.T + bias, logits))
+        loss = 16 * (wanted.exp() * (wanted - mine)).sum() / size
+        gradients = torch.autograd.grad(loss, (weight, bias))
+        weight, bias = ((v - lr * g).detach().requires_grad_() for v, g in zip((weight, bias), gradients, strict=True))
+        seen.append((len(x), float(loss.detach())))
+    progress = list(progress_of(Distillation(student, source, config, Context(0))))
+    assert [count for count, _ in seen] == [40, 10, 40, 10]
+    assert [p.loss for p in progress] == pytest.approx([seen[1][1], seen[3][1]], rel=1e-4)
+    torch.testing.assert_close(student[1].weight.double(), weight, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["images", "generator"])
 def test_distillation_lowers_the_loss_and_ends_in_eval_mode(kind, model, maker, images):
     config = DistillConfig(batch_size=16, steps=120, steps_per_epoch=40, score_images=200, pool=64, lr=3e-3)

@@ -41,7 +41,7 @@ def written_out(rule: str, recalled: Tensor | None, scaling: str, weight: Tensor
         targets[:, :OLD] = 1 / (1 + (-(x @ teacher.weight.T + teacher.bias)).exp())
         targets[range(COUNT), OLD + LABELS] = 1
         sure = 1 / (1 + (-logits).exp())
-        return -(targets * sure.log() + (1 - targets) * (1 - sure).log()).sum() / (COUNT * (OLD + NEW))
+        return -(targets * sure.log() + (1 - targets) * (1 - sure).log()).sum() / (COUNT * 100)  # iCaRL's outputs
     loss = -log_softmax(logits)[range(COUNT), OLD + LABELS].sum() / COUNT
     if recalled is not None:
         if rule == "all":

@@ -57,6 +57,13 @@ def test_patience_and_best_weights_in_both_phases():
     assert it.losses == 7
 
 
+def test_the_papers_patience_ends_a_phase_after_101_epochs_without_a_better_score():
+    it = Scripted(itertools.chain([1.0], itertools.repeat(0.0)))
+    it.run()
+    assert it.losses == 1 + 2 * 101  # `cnt > 100` in the released code
+    assert it.weight == pytest.approx(0.5, abs=1e-5)
+
+
 def test_nothing_better_in_the_second_phase_leaves_the_first_ones_best():
     it = Scripted([0.5, 0.1, 0.1, 0.1, 0.1])
     it.run(patience=2)

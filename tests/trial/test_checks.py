@@ -34,6 +34,10 @@ def test_new_classes_without_labels_are_refused(method, tiny, prepare):
         ({"teacher.dataset": "mnist"}, "'mnist'"),
         ({"teacher.network": "vgg"}, "unknown classifier 'vgg'"),
         ({"student.network": "lenet_hal"}, "unknown classifier 'lenet_hal'"),
+        ({"teacher.holdout": 0}, "only task incremental has none"),
+        (NEW | {"teacher.holdout": 0, "objective": "oracle_accuracy"}, "'oracle_accuracy' is measured on held-out"),
+        (NEW | {"teacher.holdout": 0, "objective": "holdout_agreement"}, "'holdout_agreement' is measured on held-out"),
+        (NEW | {"teacher.holdout": 0, "bank.generators": []}, "no images but generated ones; give it generators"),
         *(
             ({"objective": objective, "bank.proxy_images": 0}, "raise bank.proxy_images")
             for objective in HELD_OUT_OBJECTIVES

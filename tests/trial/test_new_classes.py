@@ -129,6 +129,23 @@ def test_a_bank_without_proxy_images_judges_old_classes_alone(ready):
     assert 0 <= run_trial(config, inputs).metrics["score"] <= 1
 
 
+def test_without_held_out_images_everything_is_trained_on(ready, old_true, tmp_path):
+    config, inputs = ready(method="proxy", **{"teacher.holdout": 0, "bank.proxy_images": 2000, "teacher.fit.steps": 20})
+    true = true_images(config.teacher, None)
+    assert sorted(true.train) == list(range(len(old_true.images)))
+    assert sorted(inputs.proxy.train) == list(range(len(inputs.proxy.images))) and len(inputs.proxy.held_out) == 0
+    assert (inputs.teacher.holdout_accuracy, inputs.bank_proxy_images, len(inputs.bank)) == (None, 0, 16)
+    # The last weights of the teacher stay, not those of the best epoch: there is nothing that could say which that is.
+    training = teachers.TeacherTraining(config.teacher, true)
+    while not training.done:
+        training.step()
+    last = read_tensors(inputs.teacher.data, "teacher")
+    assert all(torch.equal(value, last[name]) for name, value in training.network.state_dict().items())
+    assert training.fitting.best_score == training.fitting.steps == 20
+    metrics = run_trial(config, inputs).metrics
+    assert 0 <= metrics["score"] <= 1 and metrics["distill_steps"] == 8
+
+
 @pytest.mark.parametrize("generated", [8, 3])
 def test_recalled_images_are_the_generators_and_its_batch_the_new_ones(generated, ready, monkeypatch):
     config, inputs = ready({"incremental.batch_size": generated, "distill.pool_refresh": 1, "precision": "float32"})

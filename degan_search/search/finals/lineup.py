@@ -28,7 +28,7 @@ BASELINES = {"distillation": ("dcgan", "proxy_matched", "proxy"), "incremental":
 FROM_SEARCH = {
     "gan": (*UNTUNED, "width", "latent"),
     "distill": ("profile", "mix_proxy"),
-    "zskd": ("scales", "temperature"),
+    "zskd": ("profile", "scales", "temperature"),
     "incremental": ("joint", "scaling", "scale_weight", "distill_weight", "temperature"),
 }
 """Settings of each stage that stay as in the search at the paper's lengths; the stage's others are the paper's."""

@@ -217,8 +217,11 @@ def cells(space: Space) -> list[Cell]:
 
 
 def shared_configs(space: Space) -> list[TrialConfig]:
-    """Return a configuration for everything that trials of a space share (`Cell.shared`)."""
-    return [config for cell in cells(space) for config in cell.shared()]
+    """Return a configuration for everything that trials of a space share (`Cell.shared`), final runs among them."""
+    configs = [config for cell in cells(space) for config in cell.shared()]
+    if not (space.finals and (changes := space.finals.settings())):
+        return configs
+    return [*configs, *(trial_config(config.model_dump(mode="json"), changes) for config in configs)]
 
 
 def lists(cell: Cell) -> dict[str, list[Scalar]]:

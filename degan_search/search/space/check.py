@@ -109,6 +109,8 @@ def _check_cell(cell: Cell) -> None:
 
 def _check_trial(space: Space, config: TrialConfig) -> None:
     checks.check(config)
+    if space.finals and (changes := space.finals.settings()):
+        checks.check(trial_config(config.model_dump(mode="json"), changes))
     checks.check_alone(config)
     by = space.finals.by if space.finals else None
     if (needed := LABELLED.get(by or "")) and getattr(config.teacher, needed) is None:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, model_vali
 from degan_search.search.space.subsets import written_out
 from degan_search.settings.combine import Combine
 from degan_search.settings.criteria import CRITERIA
-from degan_search.settings.values import Count, Model, Seed, Text
+from degan_search.settings.values import Count, HeldOut, Model, Seed, Text
 from degan_search.system.errors import UserError
 
 Scalar = bool | int | float | Text | None
@@ -123,6 +123,8 @@ class FinalsConfig(Model):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
     by: Literal["score", *CRITERIA] | None = None  # type: ignore[valid-type]
     """What chooses each cell's configuration; None: `choose.chosen_by`."""
+    holdout: HeldOut | None = None
+    """In place of `teacher.holdout`; 0: final runs and their teachers train on all images. None: as in the search."""
     combine: Combine | None = None
     """Runs beside these, with the same seeds: a student of each searched cell's best generators together."""
 
@@ -131,6 +133,10 @@ class FinalsConfig(Model):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must not hold one twice, got {self.seeds}")
         return self
+
+    def settings(self) -> dict[str, Any]:
+        """Return what final runs have over the settings that were chosen."""
+        return {} if self.holdout is None else {"teacher.holdout": self.holdout}
 
 
 class Space(Model):

@@ -52,6 +52,7 @@ GIVEN = {
     "gan.size": 256,
     "gan.instance_noise": 0.777,
     "bank.proxies": ["a proxy", "another proxy"],
+    "zskd.profile": "released",
     "combine.members": ["search-0001@0123456789abcdef"],
 }
 """Values of settings that cannot have any, and of some that exclude each other."""
