@@ -61,11 +61,11 @@ def main() -> None:
         slope, intercept, _ = fitted(others)
         error = across_tasks(others) if others["task"].nunique() > 1 else float("nan")
         misses = own["worth"] - slope * own["agreement"] - intercept
-        best = own["agreement"].idxmax()
+        best = own.iloc[own["agreement"].argmax()]
         print(
             f"{task}: mean error {misses.abs().mean():.3f}, bias {misses.mean():+.3f}, "
             f"within {error:.3f}: {(misses.abs() <= error).mean():.2f} of {len(own)}; the student that agrees most: "
-            f"estimated {slope * own.loc[best, 'agreement'] + intercept:.3f}, truly {own.loc[best, 'worth']:.3f}"
+            f"estimated {slope * best['agreement'] + intercept:.3f}, truly {best['worth']:.3f}"
         )
     slope, intercept, _ = fitted(frame)
     print(f"SLOPE {slope:.3f}, INTERCEPT {intercept:.3f}, ERROR {across_tasks(frame):.3f}")

@@ -94,9 +94,8 @@ def check_files(run: Path, trials: pd.DataFrame) -> None:
     Raises:
         UserError: names what has changed.
     """
-    named = ("config_teacher_dataset", "config_teacher_check", "config_proxy", "config_bank_proxies")
-    named = (*named, "config_bank_judges")
-    sets = [name for column in named for name in trials[column].explode().dropna().unique()]
+    named = ("teacher_dataset", "teacher_check", "proxy", "bank_proxies", "bank_judges")
+    sets = [name for column in named for name in trials[f"config_{column}"].explode().dropna().unique()]
     named_files.check(run, trials["config_teacher_path"].dropna().unique(), sets)
 
 
