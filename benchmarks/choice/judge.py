@@ -23,7 +23,7 @@ from benchmarks.choice.record import FOLDER, WORK
 from benchmarks.choice.tasks import DEVELOPED_ON, TASKS
 from degan_search.settings.criteria import CRITERIA, DATA_FREE
 
-EMBEDDED = ("photos", "glyphs", "noise/uniform")
+EMBEDDED = ("photos", "noise/uniform")
 DRAWS = 2000
 
 

@@ -84,8 +84,8 @@ class Size:
         return min(10_000, max(2000, 32 * self.steps))
 
 
-JUDGES = ("photos", "glyphs", "noise/uniform")
-"""Embedded sets that students are compared on beside the proxies: docs/results/2026-11-28-choosing.md."""
+JUDGES = ("photos", "noise/uniform")
+"""Embedded sets without classes, on which students are compared, too: docs/results/2026-11-28-choosing.md."""
 SIZES = tuple(Size(steps) for steps in (100, 150, 200, 250, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 5000))
 
 
@@ -241,7 +241,7 @@ trial:
   # from the proxy images themselves.
   probe: {{at: {rungs}, steps: {size.probe_steps}}}
   # All students are compared with the teacher on the same images, those of which it is sure: held-out images of every
-  # proxy and of these sets. Leave out a set that is like the teacher's own training images.
+  # proxy and of these embedded sets. Add others by name, but none with the teacher's own training images.
   objective: sure_agreement
   bank: {{judges: {judges}, generators: []}}
 # Each method has its own search: `proxy` distils from the proxy images themselves, `dcgan` from a GAN without the

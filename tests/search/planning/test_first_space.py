@@ -52,7 +52,7 @@ def test_all_students_are_compared_on_the_same_images_and_the_proxy_images_come_
     for cell in cells(space_file.parsed(yaml.safe_load(text), "")):
         config = cell.example()
         assert (config.objective, config.bank.proxies) == ("sure_agreement", ("photos", "digits"))
-        assert (config.bank.judges, config.bank.generators) == (("glyphs", "noise/uniform"), ())
+        assert (config.bank.judges, config.bank.generators) == (("noise/uniform",), ())
         assert config.probe.at[0] == 0
     alone = text_of(wanted(proxies=[("photos", 10_000)]), SIZES[0])
     assert all(cell.example().probe.at[0] for cell in cells(space_file.parsed(yaml.safe_load(alone), "")))
