@@ -14,7 +14,7 @@ from analysis.figures.style import short
 from analysis.tables import cells
 from analysis.tables.cells import HELD_OUT, LABELS, MISSING, NO_TEST
 from analysis.tables.distillation import NO_PROXY
-from analysis.tables.styles import checked, result, teacher_checked
+from analysis.tables.styles import absent, checked, result, teacher_checked
 from analysis.tables.table import is_incremental
 
 FORMATS = {"rank_correlation": ".2f", "of_random": ".2f", "lambda_e": ".3g", "lambda_d": ".3g", "hours": ".3g"}
@@ -124,7 +124,7 @@ def _by_kind(ran: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
 
 def _result(cell: dict[Any, Any] | None) -> dict[str, Any]:
     if cell is None or pd.isna(cell["ours"]):
-        return {"text": MISSING, "details": []}
+        return {"text": MISSING if cell is None else absent(cell), "details": []}
     details = (
         ["the chosen proxy"] if pd.notna(cell.get("chosen_proxy")) and cell["chosen_proxy"] == cell["proxy"] else []
     )

@@ -20,7 +20,7 @@ from degan_search.system.errors import UserError
 TEST = "test"
 HELD_OUT = "held-out 20%"
 NO_TEST = "held-out 20%, no test images"
-MISSING = "missing"
+MISSING, STOPPED = "missing", "stopped early"
 ACCURACY = {TEST: "test_accuracy", HELD_OUT: "oracle_accuracy", NO_TEST: "oracle_accuracy"}
 WITHOUT_TRUE_DATA = {TEST: BANK, HELD_OUT: SEARCHED}
 CHECK = ["check", "check_low", "check_high", "n_check", "teacher_check"]

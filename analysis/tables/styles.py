@@ -19,7 +19,7 @@ from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 from analysis.agreement import BANK, NO_ACCURACY, SEARCHED
 from analysis.statistics import wilson
-from analysis.tables.cells import HELD_OUT, MISSING, NO_TEST, grouped
+from analysis.tables.cells import HELD_OUT, MISSING, NO_TEST, STOPPED, grouped
 
 WIDTH = 120
 """Characters in a line of the text table."""
@@ -54,10 +54,15 @@ def number(cell: Mapping[Any, Any], name: str, how: str = ".2f") -> str:
 def result(cell: Mapping[Any, Any]) -> str:
     """Return `71.2* ± 0.8 (3)`: mean, its mark by STARRED, sample standard deviation, number of runs."""
     if cell["measured_on"] == MISSING:
-        return MISSING
+        return absent(cell)
     star = STARRED[cell["measured_on"]][0] if cell["measured_on"] in STARRED else ""
     spread = f" ± {number(cell, 'std', '.1f')}" if number(cell, "std") else ""
     return f"{cell['ours']:.1f}{star}{spread} ({cell['n']})"
+
+
+def absent(cell: Mapping[Any, Any]) -> str:
+    """Return why a cell has no figure: all its trials were stopped early, or there are none that ended well."""
+    return STOPPED if 0 < cell["trials"] == cell["pruned"] else MISSING
 
 
 def bounds(cell: Mapping[Any, Any]) -> str:

@@ -37,6 +37,12 @@ def test_cells_of_the_paper_without_a_trial_are_missing(sweep):
         assert render(tidy, style).count("missing") == 29
 
 
+def test_a_cell_whose_trials_all_stopped_early_says_so(sweep):
+    sweep.add(RELATED, "degan", score=0.5, oracle=0.5)
+    sweep.add(NOISE, "degan", score=0.1, state="PRUNED")
+    assert render(sweep.tidy()).count("stopped early") == 1
+
+
 def test_other_data_sets_lack_nothing_of_the_papers(sweep):
     sweep.add("photos", "degan", score=0.5, oracle=0.5, settings={"teacher.dataset": "glyphs"})
     for paper in ("table1", "table2"):
