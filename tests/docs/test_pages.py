@@ -60,7 +60,10 @@ def test_each_detail_of_the_paper_and_each_departure_has_its_line():
     departures = page.split("## Departures")[1].split("\n## ")[0]
     numbered = re.findall(r"^\d+\. .*?(?=^\d+\. |\Z)", departures, re.MULTILINE | re.DOTALL)
     assert len(details) > 40
-    assert len(numbered) > 10
+    assert [int(part.split(".")[0]) for part in numbered] == list(range(1, len(numbered) + 1)) != []
+    missed = re.findall(r"^\| .*$", page.split("## Easily missed")[1].split("\n## ")[0], re.MULTILINE)[1:]
+    assert len(missed) == 10
+    assert not [row for row in missed if not re.search(r"\]\(\.\./tests/[\w/.]+#L\d+ ", row)]
     assert not [part for part in (*details, *numbered) if not re.search(r"\]\(\.\./[\w/.]+#L\d+ ", part)]
 
 
