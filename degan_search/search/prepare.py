@@ -58,5 +58,5 @@ def _described(loaded: Loaded) -> str:
     if height != 32 or width != 32:
         named += f", {height}x{width} pixels"
     if teacher.holdout_accuracy is None:
-        return f"{named}, no true data"
+        return f"{named}, no true data" if loaded.true is None else f"{named}, no images held out"
     return f"{named} on {loaded.config.teacher.dataset}, held-out accuracy {teacher.holdout_accuracy:.1%}"

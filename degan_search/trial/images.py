@@ -99,7 +99,8 @@ def compared_on(config: TrialConfig) -> list[TrialConfig]:
 
 def held_out_of(config: TrialConfig) -> list[TrialConfig]:
     """Return `compared_on(config)`, and a trial on each of the bank's judges, with as many images as the bank needs."""
-    most = round(config.bank.proxy_images / config.teacher.holdout)
+    holdout = config.teacher.holdout
+    most = round(config.bank.proxy_images / holdout) if holdout else 0
     judge = config.model_copy(update={"count": most, "count_is": "most"})
     judges = config.bank.judges if most else ()
     return [*compared_on(config), *(judge.model_copy(update={"proxy": name}) for name in judges)]
