@@ -189,7 +189,7 @@ def _finals(config: TrialConfig, runs: int, epochs: int, pool_refresh: float) ->
 
 
 def _search(config: TrialConfig, space: dict[str, Any], epochs: int, pool_refresh: float, stopping: bool) -> list[Work]:
-    (when,) = (rule for rule in space["when"] if config.method in rule["if"]["method"] and "trial" in rule)
+    (when,) = (rule for rule in space["when"] if config.method in rule["if"].get("method", ()) and "trial" in rule)
     probe = trial_config(when["trial"]).probe
     left = going_on(space["search"]["trials"], len(probe.at), space["asha"]["reduction_factor"] if stopping else 1.0)
     size, steps = lengths.gan_lengths(config.gan, *_sizes(config))

@@ -242,14 +242,16 @@ def _say_student(chosen: Choice, others: list[Choice], offered: bool) -> None:
 def _say_plan(fitted: Fitted, budget: str, out: Path) -> None:
     from degan_search.search.planning.cost_model import duration
     from degan_search.search.space.cell import cells
+    from degan_search.search.space.combined import combined_cells
 
     size, space = fitted.size, fitted.space
     assert space.finals
-    all_cells, number = cells(space), len(space.cells["proxy"])
+    all_cells = cells(space)
+    number, finals = len(all_cells[0].proxies), len(all_cells) + len(combined_cells(space))
     search = sum(cell.trials() for cell in all_cells)
     proxies = f"{number} {'proxy' if number == 1 else 'proxies'}"
     print_line(
-        f"{out}: {search} search trials and {len(space.finals.seeds) * len(all_cells)} final runs, "
+        f"{out}: {search} search trials and {len(space.finals.seeds) * finals} final runs, "
         f"{', '.join(size.methods)} on {proxies}, {size.steps:,} GAN steps at batch {size.batch}; "
         f"about {duration(fitted.seconds)} of --budget {budget}, by a few steps timed here."
     )

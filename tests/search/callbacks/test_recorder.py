@@ -51,7 +51,9 @@ GIVEN = {
     "student.input.std": None,
     "gan.size": 256,
     "gan.instance_noise": 0.777,
+    "count_is": "most",
     "bank.proxies": ["a proxy", "another proxy"],
+    "bank.judges": ["a judge"],
     "zskd.profile": "released",
     "combine.members": ["search-0001@0123456789abcdef"],
 }
