@@ -102,12 +102,11 @@ def against(means: pd.DataFrame, other: str) -> pd.DataFrame:
 def show(files: Iterable[Path]) -> None:
     """Print the tables of what has been distilled so far."""
     rows = pd.concat([pd.read_parquet(file) for file in files])
-    pd.set_option("display.width", 250, "display.max_columns", 30, "display.float_format", "{:.1f}".format)
     means = table(rows)
-    print(means.to_string())
+    print(means.reset_index().to_markdown(index=False, floatfmt=".1f"))
     for other in ("one, by true data", "one, across trials", "proxy images"):
         if other in means:
-            print(against(means, other).to_string(index=False))
+            print(against(means, other).to_markdown(index=False, floatfmt=".1f"))
 
 
 def main() -> None:

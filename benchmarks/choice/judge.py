@@ -167,17 +167,16 @@ def main() -> None:
         "all": tuple(TASKS),
     }[given.part]
     tasks = [recorded(name, given.work) for name in wanted if (given.work / f"{name}.npz").exists()]
-    pd.set_option("display.width", 200, "display.max_rows", 200, "display.float_format", "{:.2f}".format)
     torch.set_num_threads(1)
     frames = {across: {task.name: scored(task, across) for task in tasks} for across in (False, True)}
-    print(spreads(frames[False]).to_string(index=False))
-    print(noise(frames[False]).to_string(index=False))
+    print(spreads(frames[False]).to_markdown(index=False, floatfmt=".2f"))
+    print(noise(frames[False]).to_markdown(index=False, floatfmt=".2f"))
     for across in (False, True):
         print("\nacross proxies" if across else "\nwithin a proxy, one proxy known")
-        print(judged(frames[across], across).to_string(index=False))
+        print(judged(frames[across], across).to_markdown(index=False, floatfmt=".2f"))
         if not across:
             print("\nwithin a proxy, all proxies known")
-            print(judged(frames[True], across=False).to_string(index=False))
+            print(judged(frames[True], across=False).to_markdown(index=False, floatfmt=".2f"))
 
 
 if __name__ == "__main__":
