@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 GOOD = {"gan.lr": 0.002, "probe.lr": 0.003, "distill.lr": 0.003}
-UNTRAINED, DIVERGES = 1e-9, 10
+UNTRAINED, DIVERGES = 1e-9, 3  # with 3 the generator makes one image from step 3 on; larger rates do so later or not
 SPACE = {
     "trial": {
         "count": 200,
