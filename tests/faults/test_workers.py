@@ -154,7 +154,7 @@ def test_a_worker_that_takes_the_machines_memory_is_killed_and_its_trial_fails(t
 @pytest.mark.faults
 def test_a_generator_that_collapses_and_a_machine_where_everything_fails(tmp_path):
     """Collapse is the configuration's own result; trial after trial that cannot be written stops the sweep."""
-    write_space(tmp_path, points({"gan.lr": 1.0}, **{"gan.lr": [1.0, 0.002]}), "collapse")
+    write_space(tmp_path, points({"gan.lr": DIVERGES}, **{"gan.lr": [DIVERGES, 0.002]}), "collapse")
     driver = Driver(tmp_path, "sweep", "collapse.yaml", *OPTIONS)
     assert driver.wait() == 0, driver.text
     row = ledger.load(tmp_path / "runs" / "collapse").iloc[0]
