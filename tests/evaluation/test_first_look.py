@@ -33,7 +33,7 @@ def teacher(tmp_path):
             classes=3,
         )
         with torch.random.fork_rng():
-            torch.manual_seed(2)  # this one sees three classes in photographs, one in noise
+            torch.manual_seed(2)  # it sees three classes in photographs, one in noise
             network = build_classifier("resnet18", 3, 4, 3, (SIZE, SIZE))
             images = torch.from_numpy(proxies.load("photos", count=300, size=(SIZE, SIZE)).images)
             model = Classifier(network, teacher_input(config))
