@@ -21,7 +21,7 @@ from degan_search.system import seeds
 from degan_search.system.errors import UserError
 from degan_search.trial.images import load_proxy
 
-PROXIES = [("noise/uniform", None), ("digits", 300)]
+PROXIES = [("noise/gaussian", None), ("digits", 300)]
 BLIND = [name for name, measure in MEASURES.items() if not measure.true]
 
 
@@ -158,12 +158,12 @@ class TestRelatedness:
     def test_true_images_are_more_related_than_noise(self, name, measured):
         values = measured[name]
         assert values.notna().all()
-        assert (values["digits"] > values["noise/uniform"]) == (MEASURES[name].direction == "max")
+        assert (values["digits"] > values["noise/gaussian"]) == (MEASURES[name].direction == "max")
 
     def test_best_first_with_what_was_measured(self, measure):
         frame = measure()
         assert list(frame) == ["proxy", "count", "images", *BLIND]
-        assert frame["proxy"].tolist() == ["digits", "noise/uniform"]
+        assert frame["proxy"].tolist() == ["digits", "noise/gaussian"]
         assert frame["images"].tolist() == [200, 200]
         assert frame["count"].fillna(0).tolist() == [300, 0]
         assert frame[ORDER[0]].is_monotonic_decreasing

@@ -45,7 +45,7 @@ class TestCommand:
 
     def test_correlates_with_a_run(self, tiny, teacher, store, tmp_path):
         (tmp_path / "cache").symlink_to(store)
-        for number, (proxy, accuracy) in enumerate([("digits", 0.9), ("photos", 0.5), ("noise/uniform", 0.2)]):
+        for number, (proxy, accuracy) in enumerate([("digits", 0.9), ("digits/[0-4]", 0.5), ("digits/[0]", 0.2)]):
             config = tiny({"proxy": proxy, "count": 40, "method": "dcgan", "gan.lambda_d": 0})
             row = {"trial_id": f"t{number}", "attempt": 1, "phase": "search", "state": "COMPLETE", "score": 0.5}
             ledger.write_row(tmp_path / "x", {**row, "teacher_hash": teacher.hash, **config_columns(config)})

@@ -42,7 +42,7 @@ def test_the_oracle_of_new_classes_has_images_of_both_kinds(tiny, prepare):
 
 @pytest.mark.parametrize("proxy", ["glyphs/[A-C]", "noise/uniform", "digits/[0-4]+photos@20"])
 def test_proxies_of_other_kinds_are_turned_to_the_teachers_channels(proxy, tiny, prepare, run):
-    config = tiny({"proxy": proxy, "count": 40})
+    config = tiny({"proxy": proxy, "count": 40, "gan.lr": 0.01})
     inputs = prepare(config)
     assert inputs.proxy.images.shape == (40, 1, 32, 32)
     assert inputs.proxy.set_images == 40

@@ -80,7 +80,7 @@ def test_a_folder_that_is_a_file_is_refused(tiny, tmp_path):
 
 
 def test_a_failed_trial_speaks_to_the_user_and_saves_nothing(tiny, tmp_path):
-    config = tiny({"gan.lr": 10, "gan.lambda_e": 1e6, "bank.generators": []})
+    config = tiny({"gan.lr": 3, "gan.lambda_e": 1e6, "bank.generators": []})
     with pytest.raises(UserError, match="the trial failed: gan: "):
         run_here.run(config, tmp_path / "out", tmp_path / "runs")
     assert not (tmp_path / "out").exists()

@@ -117,7 +117,7 @@ def test_a_sweep_with_a_budget_under_ray(tmp_path, tiny, store, teacher, monkeyp
     monkeypatch.setattr(timed_steps, "image_seconds", lambda *_: (3.0, 1.0))
     monkeypatch.setattr(budgets, "MOST", 7)
     (tmp_path / "cache").symlink_to(store)
-    trial = tiny({"bank.generators": []}).model_dump(mode="json")
+    trial = tiny({"gan.lr": 0.01, "bank.generators": []}).model_dump(mode="json")
     settings = {"trial": trial, "cells": {"method": ["proxy_matched", "degan"]}, "finals": {"seeds": [1]}}
     when = [{"if": {"method": "degan"}, "parameters": {"gan.lambda_d": {"range": [0, 50]}}}]
     space, out = schema.Space.model_validate(settings | {"when": when}), io.StringIO()
