@@ -37,13 +37,13 @@ class Recorded:
     students: torch.Tensor
     sources: np.ndarray
 
-    def view(self, place: int, proxy: str | None) -> View:
-        """Return what may be seen of a student; `proxy`: by a person who has only this one."""
+    def view(self, place: int, proxy: str | None, beside: tuple[str, ...] = EMBEDDED) -> View:
+        """Return what may be seen of a student; `proxy`: by a person who has only this one, and the sets beside it."""
         row = self.table.iloc[place]
         keep = self.sources != row["trial"]
         if proxy is not None:
             own = self.table.loc[self.table["proxy"] == proxy, "trial"]
-            keep &= np.isin(self.sources, [proxy, *EMBEDDED, *own])
+            keep &= np.isin(self.sources, [proxy, *beside, *own])
         return View(self.teacher, self.students[place], self.sources).of(keep)
 
 
@@ -54,12 +54,12 @@ def recorded(name: str, work: Path) -> Recorded:
     return Recorded(name, pd.read_parquet(FOLDER / f"choice_{name}.parquet"), teacher, students, arrays["sources"])
 
 
-def scored(task: Recorded, across: bool) -> pd.DataFrame:
+def scored(task: Recorded, across: bool, beside: tuple[str, ...] = EMBEDDED) -> pd.DataFrame:
     """Return a row a student: trial, proxy, seed, accuracies, and every criterion, higher is better."""
     rows = []
     for place in range(len(task.table)):
         row = task.table.iloc[place]
-        view = task.view(place, None if across else str(row["proxy"]))
+        view = task.view(place, None if across else str(row["proxy"]), beside)
         values = {name: _value(function, view) for name, function in CANDIDATES.items()}
         old = {
             name: float(row[name]) * (1 if CRITERIA[name].direction == "max" else -1)
@@ -170,6 +170,9 @@ def main() -> None:
     torch.set_num_threads(1)
     frames = {across: {task.name: scored(task, across) for task in tasks} for across in (False, True)}
     print(spreads(frames[False]).to_markdown(index=False, floatfmt=".2f"))
+    print("\nwithin a proxy, its own images alone")
+    alone = {task.name: scored(task, across=False, beside=()) for task in tasks}
+    print(judged(alone, across=False).to_markdown(index=False, floatfmt=".2f"))
     print(noise(frames[False]).to_markdown(index=False, floatfmt=".2f"))
     for across in (False, True):
         print("\nacross proxies" if across else "\nwithin a proxy, one proxy known")
