@@ -57,8 +57,8 @@ class Ran:
 class Bench:
     """A task on this machine: teacher, images, trials."""
 
-    def __init__(self, task: Task, data: Path | None, work: Path, device: str) -> None:
-        self.task, self.data, self.device = task, data, device
+    def __init__(self, task: Task, data: Path | None, work: Path, device: str, only_finished: bool = False) -> None:
+        self.task, self.data, self.device, self.only_finished = task, data, device, only_finished
         self.folder, self.cache = work / task.name, work / "cache"
         self.folder.mkdir(parents=True, exist_ok=True)
         loaded = load([task.config(proxy) for proxy in task.proxies], data, self.cache, device)
@@ -70,11 +70,17 @@ class Bench:
         self.network = self.teacher.model(device)
 
     def trials(self) -> Iterator[Ran]:
-        """Yield every trial, trained or read from the work folder, proxies in turn so that a part is balanced."""
+        """Yield every trial, trained or read from the work folder, proxies in turn so that a part is balanced.
+
+        Of `only_finished` those that are in the work folder at the first weights for which every proxy has one.
+        """
         for place, (lambda_e, lambda_d) in enumerate(WEIGHTS):
+            last = f"search-{len(self.task.proxies) - 1:02}{place:02}"
             for index, proxy in enumerate(self.task.proxies):
                 name = f"search-{index:02}{place:02}"
                 config = self.task.config(proxy, gan__lambda_e=lambda_e, gan__lambda_d=lambda_d)
+                if self.only_finished and not (self.folder / f"{last}.pt").exists():
+                    return
                 yield Ran(name, config, self._kept(name, config))
 
     def _kept(self, name: str, config: TrialConfig) -> dict[str, Any] | None:
@@ -243,10 +249,11 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data-dir", type=Path, help="folder of the image sets; default: DATA_DIR, or ./data")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of networks, teachers and logits")
+    parser.add_argument("--only-finished", action="store_true", help="record the trials that are there, train none")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     set_up_torch(given.threads)
-    bench = Bench(TASKS[given.task], given.data_dir, given.work, choose_device())
+    bench = Bench(TASKS[given.task], given.data_dir, given.work, choose_device(), given.only_finished)
     np.savez_compressed(given.work / f"{given.task}.npz", **record(bench))  # type: ignore[arg-type]
 
 
