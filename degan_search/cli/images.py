@@ -88,7 +88,7 @@ def export_student(
     if found := worth(row):
         print_line(
             f"Its accuracy is estimated, without data, at {found.estimate:.0%} of the teacher's; {found.low:.0%} to "
-            f"{found.high:.0%} held the truth of 87 students in 100"
+            f"{found.high:.0%} held the truth of 88 students in 100"
         )
 
 
