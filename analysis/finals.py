@@ -147,8 +147,7 @@ def _setting(config: TrialConfig) -> tuple[Any, ...]:
         (part.steps, None if part.steps else part.epochs, part.batch_size, part.batch_of)
         for part in (config.distill, config.distill_images, config.incremental)
     )
-    compared_on = config.bank.proxies or config.proxy
-    shared = (config.task, config.teacher, config.student, compared_on, config.count)
+    shared = (config.task, config.teacher, config.student, config.bank.compared_on(config.proxy), config.count)
     return (*shared, gan.steps, gan.epochs, gan.batch_size, gan.batch_of, *lengths)
 
 

@@ -7,36 +7,32 @@ student that it was made by. Goes on where it was cut.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.choice.judge import recorded, scored
+from benchmarks.choice.judge import Recorded, recorded, scored
 from benchmarks.choice.record import FOLDER, WORK, Bench
 from benchmarks.choice.tasks import TASKS
 from degan_search.selection.paired_test import paired
 from degan_search.system.device import choose_device, set_up_torch
-from degan_search.training.measures import balanced_soft_agreement
+from degan_search.training.measures import SURE, balanced_soft_agreement
+from degan_search.trial.trial import run
 
 CRITERION, TODAY = "soft, held-out, sure 0.5", "cross_soft_agreement"
 """What chooses members, and what chose configurations before."""
 
 
-def greedy(task_name: str, work: Path, names: Iterable[str], members: int) -> list[str]:
+def greedy(task: Recorded, names: Iterable[str], members: int) -> list[str]:
     """Return members by forward selection with repeats (Caruana et al. 2004): each raises the mean output's score."""
-    task = recorded(task_name, work)
-    places = {name: task.table.index[(task.table["trial"] == name) & (task.table["seed"] == 0)][0] for name in names}
-    view = task.view(0, None).held_out
-    held_out = ~pd.Series(task.sources).str.startswith("search-") & ~pd.Series(task.sources).isin(
-        ["mixup", "cutmix", "pushed"]
-    )
-    keep = torch.tensor(held_out.to_numpy())
-    keep[keep.clone()] = view.teacher.softmax(1).amax(1) > 0.5
-    teacher = task.teacher[keep]
-    outputs = {name: task.students[place][keep].double().softmax(1) for name, place in places.items()}
+    table = task.table.reset_index(drop=True)
+    first = table[table["seed"] == 0].reset_index().set_index("trial")["index"]
+    views = {name: task.view(int(first[name]), None).held_out.sure(SURE) for name in names}
+    outputs = {name: view.student.double().softmax(1) for name, view in views.items()}
+    teacher = next(iter(views.values())).teacher
     chosen: list[str] = []
     total = torch.zeros_like(next(iter(outputs.values())))
     for _ in range(members):
@@ -50,10 +46,11 @@ def greedy(task_name: str, work: Path, names: Iterable[str], members: int) -> li
     return chosen
 
 
-def cases(bench: Bench, proxy: str, trials: pd.DataFrame, work: Path) -> dict[str, Callable[[int], nn.Module]]:
+def cases(
+    bench: Bench, proxy: str, trials: pd.DataFrame, task: Recorded, states: Mapping[str, dict[str, Tensor]]
+) -> dict[str, Callable[[int], nn.Module]]:
     """Return how to distil the student of each row of the table, by name; each takes a seed."""
-    task, config = bench.task, bench.task.config(proxy)
-    states = {one.name: one.kept["generator"] for one in bench.trials() if one.kept and one.config.proxy == proxy}
+    config = bench.task.config(proxy)
 
     def of(names: Iterable[str], balance: bool = False, share: float = 0.0) -> Callable[[int], nn.Module]:
         members = [states[name] for name in names]
@@ -63,7 +60,8 @@ def cases(bench: Bench, proxy: str, trials: pd.DataFrame, work: Path) -> dict[st
         return [str(name) for name in trials.nlargest(number, by)["trial"]]
 
     def images(seed: int) -> nn.Module:
-        return bench.run(config.model_copy(update={"method": "proxy", "seed": seed}))
+        seeded = config.model_copy(update={"method": "proxy", "seed": seed})
+        return run(seeded, bench.inputs[proxy], device=bench.device).student
 
     dcgan = trials.loc[(trials["lambda_e"] == 0) & (trials["lambda_d"] == 0), "trial"]
     return {
@@ -77,7 +75,7 @@ def cases(bench: Bench, proxy: str, trials: pd.DataFrame, work: Path) -> dict[st
         "four, sure, balanced": of(best(CRITERION, 4), balance=True),
         "four, sure, balanced, 1/4 proxy": of(best(CRITERION, 4), balance=True, share=0.25),
         "eight, sure": of(best(CRITERION, 8)),
-        "four, greedy": of(greedy(task.name, work, states, 4)),
+        "four, greedy": of(greedy(task, trials["trial"], 4)),
     }
 
 
@@ -123,17 +121,17 @@ def main() -> None:
         show(sorted(FOLDER.glob("choice_combined_*.parquet")))
         return
     set_up_torch(given.threads)
-    bench = Bench(TASKS[given.task], given.data_dir, given.work, choose_device())
-    frame = scored(recorded(given.task, given.work), across=True)
-    weights = pd.read_parquet(FOLDER / f"choice_{given.task}.parquet")[["lambda_e", "lambda_d"]]
-    frame = pd.concat([frame, weights], axis="columns")
+    bench = Bench(TASKS[given.task], given.data_dir, given.work, choose_device(), only_finished=True)
+    task = recorded(given.task, given.work)
+    frame = scored(task, across=True)
     frame = frame[frame["seed"] == 0]
+    states = {one.name: one.kept["generator"] for one in bench.trials() if one.kept}
     file = FOLDER / f"choice_combined_{given.task}.parquet"
     rows = pd.read_parquet(file).to_dict("records") if file.exists() else []
     done = {(row["proxy"], row["case"], row["seed"]) for row in rows}
     for seed in given.seeds:
         for proxy, trials in frame.groupby("proxy", sort=False):
-            for name, make in cases(bench, str(proxy), trials, given.work).items():
+            for name, make in cases(bench, str(proxy), trials, task, states).items():
                 if (proxy, name, seed) in done or (given.only and name not in given.only):
                     continue
                 accuracy = bench.right(make(seed)).double().mean().item()

@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from benchmarks.choice.criteria import CANDIDATES, View
+from benchmarks.choice.criteria import CANDIDATES, Function, View
 from benchmarks.choice.record import FOLDER, WORK
 from benchmarks.choice.tasks import DEVELOPED_ON, TASKS
 from degan_search.settings.criteria import CRITERIA, DATA_FREE
+from degan_search.system.errors import UserError
 
 EMBEDDED = ("photos", "noise/uniform")
 DRAWS = 2000
@@ -67,16 +68,26 @@ def scored(task: Recorded, across: bool, beside: tuple[str, ...] = EMBEDDED) -> 
             if name in row
         }
         rows.append(old | values)
-    kept = task.table[["task", "trial", "proxy", "seed", "accuracy", "half_1", "half_2", "teacher_accuracy"]]
+    about = [
+        "task",
+        "trial",
+        "proxy",
+        "lambda_e",
+        "lambda_d",
+        "seed",
+        "accuracy",
+        "half_1",
+        "half_2",
+        "teacher_accuracy",
+    ]
+    kept = task.table[about]
     return pd.concat([kept.reset_index(drop=True), pd.DataFrame(rows)], axis="columns")
 
 
-def _value(function: object, view: View) -> float:
-    if not len(view.teacher):
-        return float("nan")
+def _value(function: Function, view: View) -> float:
     try:
-        return float(function(view))  # type: ignore[operator]
-    except Exception:  # a part without images
+        return function(view)
+    except UserError:  # its part of the images is empty
         return float("nan")
 
 

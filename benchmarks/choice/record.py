@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from degan_search.data.images import denormalise, normalise
 from degan_search.evaluation import across_trials
 from degan_search.settings.combine import member
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages.gan import untrained_generator
 from degan_search.stages.image_sources import GeneratorSource
 from degan_search.stages.teacher_file import Teacher
 from degan_search.stages.true_images import TrueImages, true_images
@@ -34,7 +34,8 @@ from degan_search.training.measures import predict
 from degan_search.trial.context import TrialContext
 from degan_search.trial.images import load_proxy
 from degan_search.trial.inputs import Inputs, gather, load
-from degan_search.trial.trial import Trial
+from degan_search.trial.members import loaded_generator
+from degan_search.trial.trial import run
 
 WORK = Path("runs/choice")
 FOLDER = Path(__file__).parents[1] / "recorded"
@@ -92,14 +93,11 @@ class Bench:
 
     def _train(self, name: str, config: TrialConfig) -> dict[str, Any]:
         begun = time.perf_counter()
-        trial = Trial(config, self.inputs[config.proxy], self.device)
         try:
-            while not trial.done:
-                trial.step()
+            outcome = run(config, self.inputs[config.proxy], device=self.device)
         except DivergedError:
             print(f"{name}: diverged", flush=True)
             return {}
-        outcome = trial.outcome
         assert outcome.generator is not None
         generator = outcome.generator.state_dict()
         students = [outcome.student.state_dict()]
@@ -124,14 +122,9 @@ class Bench:
         combine = config.combine.model_copy(update={"members": names, "balance": balance})
         distill = config.distill.model_copy(update={"mix_proxy": share})
         update = {"method": "combined", "combine": combine, "distill": distill, "seed": seed}
-        return self.run(config.model_copy(update=update), members)
-
-    def run(self, config: TrialConfig, members: list[dict[str, Tensor]] | None = None) -> nn.Module:
-        """Return the student of a trial."""
-        trial = Trial(config, self.inputs[config.proxy], self.device, members or [])
-        while not trial.done:
-            trial.step()
-        return trial.outcome.student
+        return run(
+            config.model_copy(update=update), self.inputs[config.proxy], device=self.device, members=members
+        ).student
 
     def right(self, student: nn.Module) -> Tensor:
         """Return for each held-out true image whether a network is right, and so of the teacher itself."""
@@ -146,20 +139,21 @@ class Bench:
 
     def generator(self, config: TrialConfig, state: dict[str, Tensor]) -> nn.Module:
         """Return a generator with these weights."""
-        context = self._context(config)
-        network: nn.Module = untrained_generator(config.gan, context.image_shape, context.context)
-        network.load_state_dict(state)
-        return network.eval()
+        return loaded_generator(self._context(config), state).eval()
 
     def _context(self, config: TrialConfig) -> TrialContext:
-        return Trial(config, self.inputs[config.proxy], self.device).common
+        return TrialContext.of(config, self.inputs[config.proxy], self.device)
+
+    @cached_property
+    def trained(self) -> set[bytes]:
+        """Every image that a student of the task learned from."""
+        return {image.tobytes() for one in self.inputs.values() for image in one.proxy.images[one.proxy.train]}
 
     def held_out(self, proxy: str) -> Tensor:
         """Return images of a set that no student of the task learned from."""
         config = self.task.config(proxy)
         found = self.inputs[proxy].proxy if proxy in self.inputs else load_proxy(config, self.data)
-        trained = {image.tobytes() for one in self.inputs.values() for image in one.proxy.images[one.proxy.train]}
-        kept = [place for place in found.held_out if found.images[place].tobytes() not in trained]
+        kept = [place for place in found.held_out if found.images[place].tobytes() not in self.trained]
         return torch.from_numpy(found.images[kept[:HELD_OUT]])
 
 

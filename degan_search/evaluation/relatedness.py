@@ -205,12 +205,7 @@ def relatedness(
         UserError: an unknown or too small proxy, before any training; data that are not there or do not fit.
     """
     tell = show or (lambda text: None)
-    if not proxies:
-        raise UserError("no proxy given: at least one is needed")
-    if images < FEWEST:
-        raise UserError(f"images = {images}: {FEWEST} or more are needed")
-    for name, _ in proxies:
-        proxy_sets.check(name)
+    _check(proxies, images)
     given = []
     for name, count in proxies:
         tell(f"Loading {name}")
@@ -239,6 +234,15 @@ def relatedness(
     frame = pd.DataFrame(rows).astype({"count": "Int64"})
     upwards = [MEASURES[name].direction == "min" for name in ORDER]
     return frame.sort_values(list(ORDER), ascending=upwards, kind="stable", ignore_index=True)
+
+
+def _check(proxies: Sequence[tuple[str, int | None]], images: int) -> None:
+    if not proxies:
+        raise UserError("no proxy given: at least one is needed")
+    if images < FEWEST:
+        raise UserError(f"images = {images}: {FEWEST} or more are needed")
+    for name, _ in proxies:
+        proxy_sets.check(name)
 
 
 def view_of(model: nn.Module, plain: nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> View:

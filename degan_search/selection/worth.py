@@ -33,7 +33,7 @@ def worth(row: Mapping[str, Any] | pd.Series[Any]) -> Worth | None:
     Those hold held-out images of several sets, not all of them related to the teacher's classes, and no generated ones.
     """
     config: TrialConfig = config_of(row)
-    sets = {*(config.bank.proxies or (config.proxy,)), *config.bank.judges}
+    sets = {*config.bank.compared_on(config.proxy), *config.bank.judges}
     agreement = row["balanced_agreement"]
     if config.task != "distillation" or config.bank.generators or len(sets) < FEWEST_SETS or pd.isna(agreement):
         return None

@@ -31,6 +31,15 @@ class BankConfig(Model):
     """GAN steps of each; None: as a trial's."""
     seed: Seed = 10_007
 
+    @property
+    def shared(self) -> bool:
+        """Whether it has images of several sets, which may overlap."""
+        return bool(self.proxies or self.judges)
+
+    def compared_on(self, proxy: str) -> tuple[str, ...]:
+        """Return the proxies whose images make the bank of a trial on this one."""
+        return self.proxies or (proxy,)
+
     @model_validator(mode="after")
     def _none_twice(self) -> Self:
         for name, given in (("proxies", self.proxies), ("judges", self.judges)):

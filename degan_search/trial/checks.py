@@ -163,7 +163,7 @@ def _check_bank(config: TrialConfig) -> None:
                 f"bank.judges: {name!r} would bring true images of {config.teacher.dataset} into the bank ({error}); "
                 "name another set"
             ) from None
-    if (bank.proxies or bank.judges) and config.task == "incremental":
+    if bank.shared and config.task == "incremental":
         raise UserError(
             f"bank.proxies = {list(bank.proxies)}, judges = {list(bank.judges)}: task incremental compares "
             "students on their own proxy alone, whose classes they learn: both must be []"

@@ -76,7 +76,7 @@ def load_proxy(config: TrialConfig, data_dir: Path | None, part: Split = "train"
         images = load(error.images)
     ready = images.images
     set_images = len(ready) if config.count else proxies.parent_size(config.proxy, data_dir)
-    if config.bank.proxies or config.bank.judges:  # which may overlap
+    if config.bank.shared:
         train, held_out = split_by_content(ready, config.teacher.holdout)
     else:
         train, held_out = split(len(ready), config.teacher.holdout, seed=0)
@@ -94,7 +94,7 @@ def banked(config: TrialConfig, proxy: Proxy) -> Int64[np.ndarray, " n"]:
 
 def compared_on(config: TrialConfig) -> list[TrialConfig]:
     """Return the same trial on each proxy whose images make its bank: its own, unless `bank.proxies` names others."""
-    return [config.model_copy(update={"proxy": name}) for name in config.bank.proxies] or [config]
+    return [config.model_copy(update={"proxy": name}) for name in config.bank.compared_on(config.proxy)]
 
 
 def held_out_of(config: TrialConfig) -> list[TrialConfig]:

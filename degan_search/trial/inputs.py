@@ -135,8 +135,8 @@ def load(
         key = _proxy_key(one)
         if key not in proxies:
             proxies[key] = load_proxy(one, data_dir)
-        if one.proxy not in one.bank.judges:
-            check_size(one, proxies[key])
+    for one in dict.fromkeys(one for config in configs for one in (config, *compared_on(config))):
+        check_size(one, proxies[_proxy_key(one)])
     wanted = list(dict.fromkeys(config.teacher for config in configs))
     if named := [teacher.dataset for teacher in wanted if teacher.dataset]:
         show(f"Loading {', '.join(dict.fromkeys(named))}")
@@ -220,10 +220,7 @@ def bank_key(config: TrialConfig) -> str:
 
 def _proxy_key(config: TrialConfig) -> str:
     """Return what decides a trial's `Proxy`: name, count, the shape of the teacher's input, and what is held out."""
-    shape, split = (
-        teacher_input(config.teacher).shape,
-        (config.teacher.holdout, bool(config.bank.proxies or config.bank.judges)),
-    )
+    shape, split = teacher_input(config.teacher).shape, (config.teacher.holdout, config.bank.shared)
     return f"{config.proxy} {config.proxy_fit} {config.count} {shape} {split}"
 
 

@@ -28,14 +28,18 @@ FIRST: dict[str, StageName] = {"generator": "gan", "zskd": "zskd"}
 
 
 def run(
-    config: TrialConfig, inputs: Inputs, report: Callable[[Event], None] | None = None, device: str = "cpu"
+    config: TrialConfig,
+    inputs: Inputs,
+    report: Callable[[Event], None] | None = None,
+    device: str = "cpu",
+    members: Sequence[Mapping[str, Tensor]] = (),
 ) -> Outcome:
-    """Run a trial to its end and return its outcome.
+    """Run a trial to its end and return its outcome; `members` as of `Trial`.
 
     Raises:
         DivergedError: a loss is not finite, or the generator collapsed.
     """
-    trial = Trial(config, inputs, device)
+    trial = Trial(config, inputs, device, members)
     while not trial.done:
         event = trial.step()
         if event is not None and report is not None:

@@ -1,9 +1,6 @@
 """A sweep whose finals combine the best generators: rows, files, table, and a final run that was cut short."""
 
 import hashlib
-import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -22,7 +19,7 @@ from degan_search.system import device
 from degan_search.trial.inputs import prepare
 from degan_search.trial.members import read_members
 from degan_search.trial.trial import Trial
-from tests.search.tiny_sweep import SPACE, run_sweep
+from tests.search.tiny_sweep import SPACE, resume, run_sweep
 
 COMBINED = {
     **SPACE,
@@ -113,15 +110,7 @@ def test_cut_short_it_goes_on_from_its_checkpoint_with_the_same_bits(done, rows)
         file.unlink()
     checkpoints.save(place.at(NAME), long)
     assert jobs.read(done.folder)[0][NAME].config == config
-    main = "from degan_search.cli.main import main; main()"
-    again = subprocess.run(
-        [sys.executable, "-c", main, "resume", done.folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert again.returncode == 0, again.stderr
+    resume(done.folder, timeout=120)
     row = ledger.load(done.folder).set_index("trial_id").loc[NAME]
     assert row["seconds"] > 5000  # it was the checkpoint that went on
     assert student.read_bytes() == before

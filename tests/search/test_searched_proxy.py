@@ -1,9 +1,6 @@
 """A sweep that searches the proxy: one bank for all trials, choices across proxies, and going on after a cut."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -20,7 +17,7 @@ from degan_search.settings.combine import trial_of
 from degan_search.training.measures import predict
 from degan_search.trial.bank import Bank
 from degan_search.trial.inputs import prepare
-from tests.search.tiny_sweep import SPACE, run_sweep
+from tests.search.tiny_sweep import SPACE, resume, run_sweep
 
 NAMES = ["glyphs/[K-Z]", "photos", "noise/uniform"]
 SEARCHED = {
@@ -137,15 +134,7 @@ def test_cut_short_it_goes_on_to_the_same_choice(done):
         shutil.rmtree(done.folder / "trials" / name, ignore_errors=True)
     for file in done.folder.glob("scores/*.parquet"):
         file.unlink()
-    main = "from degan_search.cli.main import main; main()"
-    again = subprocess.run(
-        [sys.executable, "-c", main, "resume", done.folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert again.returncode == 0, again.stderr
+    resume(done.folder, timeout=300)
     after = rows_of(done)
     same = ["config_hash", "state", "score", "cross_soft_agreement", "test_accuracy"]
     pd.testing.assert_frame_equal(after[same], before.loc[after.index, same])

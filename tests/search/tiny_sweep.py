@@ -64,6 +64,18 @@ main()
 """
 
 
+def resume(folder, timeout):
+    """Resume a run by the command, in a process of its own."""
+    again = subprocess.run(
+        [sys.executable, "-c", "from degan_search.cli.main import main; main()", "resume", folder],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert again.returncode == 0, again.stderr
+
+
 def run_sweep(folder, space, spoil=None, options=("--max-concurrent", "1")):
     """Run the command; `spoil` is called with the run's folder at the first line, before any trial starts."""
     file = folder / "tiny.yaml"

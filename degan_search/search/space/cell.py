@@ -138,12 +138,12 @@ class Cell:
     @cached_property
     def proxies(self) -> tuple[str, ...]:
         """The proxies that trials of this cell may use."""
-        branches = _branches(self._drawn, self.space.conditions().__contains__)
-        each = (
-            map(str, _listed(drawn["proxy"])) if "proxy" in drawn else [config.proxy]
-            for config, drawn, _ in itertools.islice(branches, MAX_TRIALS)
-        )
-        return tuple(dict.fromkeys(itertools.chain.from_iterable(each)))
+        return _proxies(_branches(self._drawn, self.space.conditions().__contains__))
+
+    @cached_property
+    def _bank_proxies(self) -> tuple[str, ...]:
+        """The proxies of the bank of trials that learn from one of several each; () where the space says it."""
+        return self.proxies if len(self.proxies) > 1 and not _bank_is_given(self.space) else ()
 
     def shared(self) -> Iterator[TrialConfig]:
         """Yield a configuration for every value of `SHARED` settings, and of those in conditions."""
@@ -154,8 +154,8 @@ class Cell:
     def _resolve(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
         """Return what `_drawn` does, with a bank of all the cell's proxies where the space says nothing else."""
         config, drawn = self._drawn(draw)
-        if len(self.proxies) > 1 and config.task == "distillation" and not _bank_is_given(self.space):
-            bank = config.bank.model_copy(update={"proxies": self.proxies})
+        if self._bank_proxies and config.task == "distillation":
+            bank = config.bank.model_copy(update={"proxies": self._bank_proxies})
             config = config.model_copy(update={"bank": bank})
         return config, drawn
 
@@ -179,6 +179,14 @@ class Cell:
                 settings = merge(settings, when.trial)
                 take(when.parameters)
         return normalised(trial_config(merge(settings, values))), drawn
+
+
+def _proxies(branches: Iterator[Branch]) -> tuple[str, ...]:
+    each = (
+        map(str, _listed(drawn["proxy"])) if "proxy" in drawn else [config.proxy]
+        for config, drawn, _ in itertools.islice(branches, MAX_TRIALS)
+    )
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(each)))
 
 
 def _bank_is_given(space: Space) -> bool:
