@@ -30,6 +30,9 @@ IMAGES = {
 CELL = ["proxy", "count"]
 NO_MEASURE = [*CELL, "images"]
 WEIGHTS = ["config_gan_lambda_e", "config_gan_lambda_d"]
+SCORE = "score_of_proxy_images"
+"""A measure that takes a short training: the score, without true data, of the student of the proxy images, as at the
+search's first rung (`probe.at: [0]`)."""
 COLUMNS = ["phase", "count", "measure", "outcome", "rho", "low", "high", "p", "n"]
 
 
@@ -82,7 +85,8 @@ def correlations(frame: pd.DataFrame, measures: pd.DataFrame, phase: Phase = Pha
     """Return Spearman's rho of each measure and outcome over proxies, with interval, permutation p and their number.
 
     For each count of images by itself: proxies of equal count differ in their classes alone, and a proxy with two
-    counts is still one proxy. NaN for fewer than three proxies, or where one side does not vary.
+    counts is still one proxy. NaN for fewer than three proxies, or where one side does not vary. SCORE is one of the
+    measures where all of a count's students were compared on one bank, as `bank.proxies` makes it.
 
     Args:
         frame: as for `outcomes`.
@@ -95,7 +99,8 @@ def correlations(frame: pd.DataFrame, measures: pd.DataFrame, phase: Phase = Pha
     both = outcomes(frame, phase).merge(measures, on=CELL, validate="one_to_one")
     if both.empty:
         raise UserError("no proxy has both measures and finished trials with the same count of images")
-    names = [name for name in measures if name not in NO_MEASURE]
+    both = both.merge(_scores_of_proxy_images(frame, phase), how="left", on=CELL)
+    names = [*(name for name in measures if name not in NO_MEASURE), *({SCORE} & set(both.dropna(axis=1, how="all")))]
     rows = [
         {"phase": phase, "count": count, "measure": measure, "outcome": outcome}
         | asdict(rank_correlation(arm[measure], arm[outcome]))
@@ -125,6 +130,15 @@ def render(table: pd.DataFrame) -> str:
         wide = wide.loc[list(arm["measure"].unique()), list(OUTCOMES)].rename(columns=OUTCOMES).reset_index()
         parts.append(str(tabulate(wide.to_dict("list"), headers="keys", tablefmt="github", disable_numparse=True)))
     return "\n\n".join(parts) + "\n"
+
+
+def _scores_of_proxy_images(frame: pd.DataFrame, phase: Phase) -> pd.DataFrame:
+    """Return SCORE of each proxy and count, mean over seeds; no row of a count whose students had several banks."""
+    trials = frame[(frame["phase"] == phase) & (frame["state"] == State.COMPLETE)]
+    one_bank = trials.groupby("config_count", dropna=False)["compared_on"].transform("nunique") == 1
+    students = trials[one_bank & (trials["config_method"] == "proxy")]
+    means = students.groupby(["config_proxy", "config_count"], dropna=False)["score"].mean()
+    return means.rename(SCORE).rename_axis(CELL).reset_index().astype({"count": "Int64"})
 
 
 def _best(trials: pd.DataFrame, phase: Phase) -> pd.Index:

@@ -21,6 +21,7 @@ def trial(proxy="one", method="degan", accuracy=0.5, score=0.5, weights=(0.0, 5.
         "teacher_hash": "teacher",
         "config_teacher_dataset": "digits",
         "config_proxy": proxy,
+        "compared_on": proxy,
         "config_count": count,
         "config_method": method,
         "config_gan_lambda_e": weights[0],
@@ -153,3 +154,11 @@ def test_markdown_says_what_was_measured():
     assert "1.00 [" in rows[0]
     assert "p 0.017, n 5" in rows[0]
     assert "nan" not in text
+
+
+def test_the_score_of_proxy_images_is_a_measure_where_students_share_a_bank():
+    frame = sweep().assign(compared_on="all", score=lambda rows: rows["oracle_accuracy"] ** 2)
+    table = relatedness.correlations(frame, measures()).set_index(["measure", "outcome"])
+    assert table.loc[("score_of_proxy_images", "degan"), ["rho", "n"]].tolist() == pytest.approx([1, 5])
+    apart = relatedness.correlations(sweep(), measures())
+    assert "score_of_proxy_images" not in set(apart["measure"])
