@@ -253,6 +253,6 @@ def _say_plan(fitted: Fitted, budget: str, out: Path) -> None:
     print_line(
         f"{out}: {search} search trials and {len(space.finals.seeds) * finals} final runs, "
         f"{', '.join(size.methods)} on {proxies}, {size.steps:,} GAN steps at batch {size.batch}; "
-        f"about {duration(fitted.seconds)} of --budget {budget}, by a few steps timed here."
+        f"at most about {duration(fitted.seconds)} of --budget {budget}, by a few steps timed here."
     )
     print_line(f"Look into it, then: {command('sweep', out)}")
