@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 
 from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Scalar, Space, first_value, suggest
+from degan_search.settings.criteria import SURE
 from degan_search.settings.methods import METHODS, UNTUNED, WITHOUT_PROXY, normalised
 from degan_search.settings.resolve import flatten, merge, stable_hash, trial_config
 from degan_search.settings.trial import TrialConfig
@@ -143,7 +144,7 @@ class Cell:
     @cached_property
     def _bank_proxies(self) -> tuple[str, ...]:
         """The proxies of the bank of trials that learn from one of several each; () where the space says it."""
-        return self.proxies if len(self.proxies) > 1 and not _bank_is_given(self.space) else ()
+        return self.proxies if len(self.proxies) > 1 and not _says(self.space, "bank.proxies") else ()
 
     def shared(self) -> Iterator[TrialConfig]:
         """Yield a configuration for every value of `SHARED` settings, and of those in conditions."""
@@ -152,11 +153,16 @@ class Cell:
             yield config
 
     def _resolve(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
-        """Return what `_drawn` does, with a bank of all the cell's proxies where the space says nothing else."""
+        """Return what `_drawn` does; where a proxy is searched, compared as trials on several proxies have to be.
+
+        That is by a bank of all the cell's proxies, and by `sure_agreement`, where the space says nothing else: across
+        proxies other objectives choose little better than chance (docs/results/2026-11-28-choosing.md).
+        """
         config, drawn = self._drawn(draw)
         if self._bank_proxies and config.task == "distillation":
             bank = config.bank.model_copy(update={"proxies": self._bank_proxies})
-            config = config.model_copy(update={"bank": bank})
+            objective = config.objective if _says(self.space, "objective") or not bank.proxy_images else SURE
+            config = config.model_copy(update={"bank": bank, "objective": objective})
         return config, drawn
 
     def _drawn(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
@@ -189,9 +195,15 @@ def _proxies(branches: Iterator[Branch]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(itertools.chain.from_iterable(each)))
 
 
-def _bank_is_given(space: Space) -> bool:
-    layers = (space.trial, *(when.trial for when in space.when))
-    return any("bank.proxies" in dict(flatten(merge({}, layer))) for layer in layers)
+def _says(space: Space, setting: str) -> bool:
+    """Return whether the space fixes or varies a setting anywhere."""
+    layers = (
+        space.cells,
+        space.parameters,
+        space.trial,
+        *(part for w in space.when for part in (w.trial, w.parameters)),
+    )
+    return any(setting in dict(flatten(merge({}, layer))) for layer in layers)
 
 
 def _branches(

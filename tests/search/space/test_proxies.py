@@ -30,6 +30,14 @@ def test_all_candidates_make_one_bank(tmp_path):
     assert [banks_of(cell) for cell in spaces.cells(again)] == [{tuple(NAMES)}]
 
 
+def test_they_are_compared_by_what_compares_across_proxies(tmp_path):
+    assert only_cell(tmp_path).example().objective == "sure_agreement"
+    trial = {"teacher": {"dataset": "glyphs/[A-C]", "network": "lenet"}, "objective": "infomax"}
+    assert only_cell(tmp_path, trial=trial).example().objective == "infomax"
+    one = only_cell(tmp_path, parameters={"gan.lambda_d": [0, 5]})
+    assert one.example().objective == "balanced_soft_agreement"
+
+
 def test_under_conditions_too(tmp_path):
     when = [
         {"if": {"count": 100}, "parameters": {"proxy": NAMES[:2]}},
