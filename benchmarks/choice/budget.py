@@ -12,7 +12,6 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from analysis.figures import style
@@ -35,7 +34,7 @@ RELEASED, OWN_RULE, BEFORE, NOW = (
 def drawn(trials: pd.DataFrame, seconds: float, seed: int) -> pd.DataFrame:
     """Return the trials that a search of so many seconds runs; at least one."""
     order = trials.sample(frac=1, random_state=seed)
-    return order[(order["seconds"].cumsum() <= seconds) | (np.arange(len(order)) == 0)]
+    return order.head(max(1, int((order["seconds"].cumsum() <= seconds).sum())))
 
 
 def delivered(trials: pd.DataFrame, seconds: float, seed: int) -> Iterator[tuple[str, list[str]]]:
@@ -49,9 +48,9 @@ def delivered(trials: pd.DataFrame, seconds: float, seed: int) -> Iterator[tuple
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return accuracy in percent by task and seconds, mean over seeds with their deviation."""
-    grouped = rows.groupby(["task", "seconds", "way"], sort=False)["accuracy"]
-    text = (100 * grouped.mean()).map("{:.1f}".format) + " ± " + (100 * grouped.std()).map("{:.1f}".format)
-    return text.unstack("way")
+    seeds = rows.groupby(["task", "seconds", "way"], sort=False)["accuracy"].agg(["mean", "std"]).mul(100).reset_index()
+    texts = [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(seeds["mean"], seeds["std"], strict=True)]
+    return seeds.assign(text=texts).pivot(index=["task", "seconds"], columns="way", values="text")
 
 
 def figure(rows: pd.DataFrame, path: Path) -> None:
@@ -82,10 +81,10 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="with `show`: file of the figure")
     given = parser.parse_args()
     if given.task == "show":
-        rows = pd.concat([pd.read_parquet(file) for file in sorted(FOLDER.glob("choice_budget_*.parquet"))])
-        print(table(rows).reset_index().to_markdown(index=False))
+        found = pd.concat([pd.read_parquet(file) for file in sorted(FOLDER.glob("choice_budget_*.parquet"))])
+        print(table(found).reset_index().to_markdown(index=False))
         if given.figure:
-            figure(rows, given.figure)
+            figure(found, given.figure)
         return
     set_up_torch(1)
     bench = Bench(TASKS[given.task], given.data_dir, given.work, choose_device())

@@ -153,17 +153,9 @@ class Cell:
             yield config
 
     def _resolve(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
-        """Return what `_drawn` does; where a proxy is searched, compared as trials on several proxies have to be.
-
-        That is by a bank of all the cell's proxies, and by `sure_agreement`, where the space says nothing else: across
-        proxies other objectives choose little better than chance (docs/results/2026-11-28-choosing.md).
-        """
+        """Return what `_drawn` does, compared as trials on several proxies have to be if this cell has several."""
         config, drawn = self._drawn(draw)
-        if self._bank_proxies and config.task == "distillation":
-            bank = config.bank.model_copy(update={"proxies": self._bank_proxies})
-            objective = config.objective if _says(self.space, "objective") or not bank.proxy_images else SURE
-            config = config.model_copy(update={"bank": bank, "objective": objective})
-        return config, drawn
+        return _compared(config, self._bank_proxies, self.space), drawn
 
     def _drawn(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
         """Apply conditions in the file's order, drawing each parameter where it first comes up."""
@@ -195,15 +187,23 @@ def _proxies(branches: Iterator[Branch]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(itertools.chain.from_iterable(each)))
 
 
+def _compared(config: TrialConfig, proxies: tuple[str, ...], space: Space) -> TrialConfig:
+    """Return a trial with a bank of all proxies, judged by `sure_agreement` where the space says nothing else.
+
+    Across proxies other objectives choose little better than chance (docs/results/2026-11-28-choosing.md).
+    """
+    if not proxies or config.task != "distillation":
+        return config
+    bank = config.bank.model_copy(update={"proxies": proxies})
+    objective = config.objective if _says(space, "objective") or not bank.proxy_images else SURE
+    return config.model_copy(update={"bank": bank, "objective": objective})
+
+
 def _says(space: Space, setting: str) -> bool:
     """Return whether the space fixes or varies a setting anywhere."""
-    layers = (
-        space.cells,
-        space.parameters,
-        space.trial,
-        *(part for w in space.when for part in (w.trial, w.parameters)),
-    )
-    return any(setting in dict(flatten(merge({}, layer))) for layer in layers)
+    fixed = (space.trial, *(when.trial for when in space.when))
+    varied = {*space.cells, *space.parameters, *(name for when in space.when for name in when.parameters)}
+    return setting in varied or any(setting in dict(flatten(merge({}, one))) for one in fixed)
 
 
 def _branches(
