@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,10 @@ from degan_search.training.fitted_stage import DROPOUT, FittedStage
 from degan_search.training.loop import DivergedError, Fitting, Progress, progress_of
 from degan_search.training.losses import sigmoid_loss
 from degan_search.training.measures import accuracy, predict
+from degan_search.training.resumable import read_state, state_bytes
+
+CHECKPOINT_SECONDS = 60.0
+"""Between two saved states of a teacher in training, at least: one the paper's size takes hours on a CPU."""
 
 
 def obtain(
@@ -46,7 +52,7 @@ def obtain(
 
     The cache entry is named by a hash of the configuration, of the images and of the network's revision. A lock beside
     it makes a second sweep wait for the first instead of training the same teacher again. `run` calls the function
-    that trains, here or on another machine.
+    that trains, here or on another machine. Training that was cut goes on where it was last saved, in the cache.
 
     Raises:
         UserError: a file of the user's own that does not fit or has another order of classes; a teacher that diverges.
@@ -56,12 +62,12 @@ def obtain(
         return own_teacher(config, true, digest)
     assert true is not None, "a teacher without a file is trained on true images"
     key = stable_hash(decisive(config), digest, *_changed(config))
-    file, facts = cache / f"{key}.safetensors", cache / f"{key}.json"
+    file, facts, saved = (cache / f"{key}.{suffix}" for suffix in ("safetensors", "json", "training"))
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
         if not (file.exists() and facts.exists()):
             try:
-                model = run(partial(train, config, true, report, device))
+                model = run(partial(train, config, true, report, device, saved))
             except DivergedError as error:  # through Ray, its text begins with a traceback
                 last = str(error).splitlines()[-1]
                 raise UserError(f"{last}: the teacher on {config.dataset!r} diverged; lower teacher.fit.lr") from None
@@ -69,6 +75,7 @@ def obtain(
             write_bytes(file, tensors_bytes(model.state_dict()))
             about = known | {"config": config.model_dump(mode="json")}
             write_bytes(facts, json.dumps(about, indent=1).encode())
+            saved.unlink(missing_ok=True)
         data = untrusted.read(file, str(file), untrusted.MODEL_BYTES)
         try:
             known = json.loads(facts.read_text(encoding="utf-8"))
@@ -125,17 +132,45 @@ def train(
     true: TrueImages,
     report: Callable[[Progress], None] | None = None,
     device: str = "cpu",
+    saved: Path | None = None,
 ) -> nn.Module:
     """Train the teacher and return it, reporting after each epoch.
+
+    Args:
+        config: its network and training.
+        true: the images.
+        report: is told of each epoch.
+        device: where.
+        saved: a file that the training's state is kept in, and from which it goes on with the same bits if it was cut.
+            None, or in a folder that this machine does not see: it is not kept.
 
     Raises:
         DivergedError: the loss is not finite.
     """
     training = TeacherTraining(config, true, device)
+    about = {"torch": str(torch.__version__), "device": torch.device(device).type}
+    kept = saved if saved and saved.parent.is_dir() else None
+    if kept and (state := _saved_state(kept, about)):
+        training.load_state_dict(state)
+    last = time.monotonic()
     for progress in progress_of(training):
         if report:
             report(progress)
+        if kept and time.monotonic() - last >= CHECKPOINT_SECONDS:
+            write_bytes(kept, state_bytes({"about": about, "training": training.state_dict()}))
+            last = time.monotonic()
     return training.network
+
+
+def _saved_state(file: Path, about: dict[str, str]) -> dict[str, Any] | None:
+    """Return the state of a training that was cut; None if there is none that goes on with the same bits here."""
+    if not file.exists():
+        return None
+    try:
+        state = read_state(file.read_bytes(), str(file))
+    except UserError:  # broken, or another version's: the training begins anew
+        return None
+    return state.get("training") if state.get("about") == about else None
 
 
 def _changed(config: TeacherConfig) -> list[str]:

@@ -145,6 +145,33 @@ def test_training_goes_on_from_any_step(tiny):
         assert all(map(torch.equal, rest.network.state_dict().values(), training.network.state_dict().values()))
 
 
+class CutError(Exception):
+    """What ends a training."""
+
+
+@pytest.mark.parametrize(("spoil", "begins"), [(b"", 2), (b"broken", 0)])
+def test_a_training_that_was_cut_goes_on(spoil, begins, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(teachers, "CHECKPOINT_SECONDS", 0.0)
+    config = tiny({**SHORT, "teacher.fit.steps_per_epoch": 2}).teacher
+    true, whole = true_images(config, None), []
+    uncut = teachers.obtain(config, true, tmp_path / "uncut", whole.append)
+    assert [progress.step for progress in whole] == [2, 4, 6, 8]
+
+    def cut_at_four(progress):
+        if progress.step == 4:
+            raise CutError
+
+    with pytest.raises(CutError):
+        teachers.obtain(config, true, tmp_path / "cut", cut_at_four)
+    (saved,) = (tmp_path / "cut").glob("*.training")
+    if spoil:
+        saved.write_bytes(spoil)
+    heard = []
+    assert teachers.obtain(config, true, tmp_path / "cut", heard.append) == uncut
+    assert heard == [progress for progress in whole if progress.step > begins]
+    assert not saved.exists()
+
+
 def test_images_are_augmented_if_asked_from_the_teachers_seed(tiny):
     torch.manual_seed(1)
     value, *_ = first_loss(tiny, **{"teacher.fit.augment": True})
