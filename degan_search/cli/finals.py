@@ -42,6 +42,9 @@ def finals(
         bool, typer.Option(help="With --combine: as many images of each of the teacher's classes.")
     ] = False,
     share: Annotated[float, typer.Option(help="With --combine: share of proxy images in each batch.")] = 0.0,
+    referee: Annotated[
+        bool, typer.Option(help="Also the accuracy on the test images after each epoch; nothing is chosen by it.")
+    ] = False,
     compare_only: Annotated[bool, typer.Option(help="Run nothing: compare the final runs that are there.")] = False,
     storage: Annotated[Path | None, typer.Option(help="Where the teacher is kept; beside the run.")] = None,
     data_dir: DataDir = None,
@@ -63,7 +66,7 @@ def finals(
         names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for text in set_ or [] for key, value in change(text).items()}
         together = _combine(combine, balance, share)
-        request = Request(top, grouping(per), seeds, by, lengths, changes, names, together)
+        request = Request(top, grouping(per), seeds, by, lengths, changes, names, together, referee)
         # The run's whole path as its name, as it may lie outside the storage.
         options = given.options(storage=storage or run.resolve().parent, name=str(run.resolve()), data_dir=data_dir)
         run_finals(request, options, console)

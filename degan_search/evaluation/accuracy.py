@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
 from rich.console import Console
-from torch import Tensor, nn
 
 from degan_search import ledger
 from degan_search.data import proxies
-from degan_search.data.synthetic import Split
 from degan_search.evaluation import across_trials
+from degan_search.evaluation.judges import Panels
 from degan_search.evaluation.networks import has_student, load_generator, load_student
 from degan_search.ledger.columns import Phase, State, config_of, score_schema
 from degan_search.settings.methods import METHODS
-from degan_search.settings.trial import TeacherConfig, TrialConfig
-from degan_search.stages import teacher as teachers
-from degan_search.stages import teacher_file
-from degan_search.stages.true_images import check_images, true_images
+from degan_search.settings.trial import TrialConfig
 from degan_search.system.console import Count, PlainConsole
-from degan_search.training.measures import predict
 from degan_search.trial import named_files
-from degan_search.trial.images import Proxy, banked, held_out_images, held_out_of, load_proxy
+from degan_search.trial.images import held_out_images, held_out_of, load_proxy, tested_on
 
 COMPARED_WITHIN = ["config_task", "config_teacher_dataset", "teacher_hash", "compared_on", "config_count"]
 """Columns whose values are equal among search trials that are compared with each other."""
@@ -63,7 +56,7 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path, console: Console | N
     unscored |= done["config_teacher_check"].notna() & done["check_accuracy"].isna()
     if unscored.any() or done["cross_agreement"].isna().any():
         check_files(run, done)
-    panels, console = _Panels(data_dir, cache), console or PlainConsole(quiet=True)
+    panels, console = Panels(data_dir, cache), console or PlainConsole(quiet=True)
     scores: dict[str, dict[str, Any]] = {}
     with Count(console, "Accuracies", int(unscored.sum()), "trials") as count:
         for _, row in done[unscored].iterrows():
@@ -106,7 +99,7 @@ def _row(trial_id: str, scores: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _accuracies(run: Path, row: pd.Series[Any], panels: _Panels) -> dict[str, Any]:
+def _accuracies(run: Path, row: pd.Series[Any], panels: Panels) -> dict[str, Any]:
     config = config_of(row)
     panel = panels[config.teacher]
     student = load_student(run, str(row["trial_id"]), config, panel.outputs(config))
@@ -130,8 +123,7 @@ def _kinds(row: pd.Series[Any], config: TrialConfig) -> tuple[str, ...]:
     few = ("check",) if config.teacher.check else ()
     if config.teacher.dataset is None:
         return few
-    learned = [config.teacher.dataset, *([config.proxy] if config.task == "incremental" else [])]
-    tested = row["phase"] == Phase.FINAL and all(map(proxies.has_test, learned))
+    tested = row["phase"] == Phase.FINAL and all(map(_has_test, tested_on(config)))
     return (*few, *(["oracle"] if config.teacher.holdout else []), *(["test"] if tested else []))
 
 
@@ -139,7 +131,7 @@ def _has_test(dataset: str | None) -> bool:
     return isinstance(dataset, str) and proxies.has_test(dataset)
 
 
-def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels, count: Count) -> dict[str, across_trials.Scores]:
+def _agreements(run: Path, trials: pd.DataFrame, panels: Panels, count: Count) -> dict[str, across_trials.Scores]:
     first = config_of(trials.iloc[0])
     compared = [load_proxy(config, panels.data_dir) for config in held_out_of(first)]
     panel = panels[first.teacher]
@@ -158,79 +150,3 @@ def _agreements(run: Path, trials: pd.DataFrame, panels: _Panels, count: Count) 
         )
     held_out = torch.from_numpy(held_out_images(first, compared))
     return across_trials.agreements(competitors, held_out, panel.teacher, count)
-
-
-@dataclass(frozen=True, eq=False)
-class _Judge:
-    """Some true images, on which networks are scored."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def right(self, model: nn.Module) -> Bool[Tensor, " n"]:
-        """Return for each image whether its largest logit is the label's."""
-        return predict(model, torch.tensor(self.images)).argmax(dim=1) == torch.tensor(self.labels)
-
-
-class _Panel:
-    """A teacher's judges: held-out images, and test images, which are read when a final run asks for them."""
-
-    def __init__(self, config: TeacherConfig, data_dir: Path | None, cache: Path) -> None:
-        self.config, self.data_dir = config, data_dir
-        self.true = true_images(config, data_dir)
-        found = teachers.obtain(teacher_file.recorded(config), self.true, cache)
-        self.classes, self.teacher = found.classes, found.model()
-        few = check_images(config, data_dir, found.class_names)
-        self.check = few and _Judge(few.images, few.labels)
-        self.test: _Judge | None = None
-        self.accuracies: dict[str, float] = {}
-        self.proxies: dict[tuple[str, int | None, Split], Proxy] = {}
-
-    def outputs(self, config: TrialConfig) -> int:
-        """Return how many classes a trial's student knows."""
-        return self.classes + (len(self._proxy(config, "train").classes) if config.task == "incremental" else 0)
-
-    def teacher_accuracy(self, name: str) -> float:
-        """Return the teacher's own accuracy on the true images, which is computed once."""
-        if name not in self.accuracies:
-            self.accuracies[name] = self._true(name).right(self.teacher).double().mean().item()
-        return self.accuracies[name]
-
-    def judges(self, config: TrialConfig, name: str) -> list[_Judge]:
-        """Return the judge on these images; of the task `incremental` also that on the new classes' true ones."""
-        judges = [self._true(name)]
-        if config.task == "incremental" and name != "check":
-            proxy = self._proxy(config, "test" if name == "test" else "train")
-            kept = np.arange(len(proxy.images)) if name == "test" else proxy.held_out[len(banked(config, proxy)) :]
-            judges.append(_Judge(proxy.images[kept], self.classes + proxy.labels_of(kept)))
-        return judges
-
-    def _true(self, name: str) -> _Judge:
-        if name == "check" and self.check:
-            return self.check
-        assert self.true is not None, "without true images nothing is scored on them"
-        if name == "oracle":
-            return _Judge(self.true.images[self.true.held_out], self.true.labels[self.true.held_out])
-        if self.test is None:
-            test = true_images(self.config, self.data_dir, "test")
-            assert test is not None, "a set has both splits"
-            self.test = _Judge(test.images, test.labels)
-        return self.test
-
-    def _proxy(self, config: TrialConfig, part: Split) -> Proxy:
-        key = config.proxy, config.count, part
-        if key not in self.proxies:
-            self.proxies[key] = load_proxy(config, self.data_dir, part)
-        return self.proxies[key]
-
-
-class _Panels(dict[TeacherConfig, _Panel]):
-    """The panel of each teacher, made when it is first asked for."""
-
-    def __init__(self, data_dir: Path | None, cache: Path) -> None:
-        super().__init__()
-        self.data_dir, self.cache = data_dir, cache
-
-    def __missing__(self, config: TeacherConfig) -> _Panel:
-        self[config] = _Panel(config, self.data_dir, self.cache)
-        return self[config]

@@ -22,7 +22,7 @@ from degan_search.settings.resolve import flatten, parse, stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 class State(StrEnum):
@@ -70,11 +70,13 @@ class Report(GanLosses, _Moment):
     """A point of a trial's curve; what is None is null. Its columns are those of `_Moment`, the losses, and these.
 
     budget is in GAN steps, score the rung score (higher is better), seconds count from the trial's start;
-    effective_classes is exp(entropy of the mean output).
+    effective_classes is exp(entropy of the mean output); referee_test_accuracy is a final run's student's on the test
+    images, after an epoch.
     """
 
     effective_classes: float | None = None
     stage: str | None = None
+    referee_test_accuracy: float | None = None
 
 
 REPORT_COLUMNS = tuple(field.name for field in fields(Report))
@@ -95,6 +97,9 @@ TRIAL_METRICS: dict[str, Direction] = {
 }
 """Measured by the trial itself, without true labels but for the teacher's own. Rates are in [0, 1]."""
 
+REFEREE_METRICS: dict[str, Direction] = {criteria.REFEREE_BEST: "max"}
+"""Measured by a final run on the test images if `finals.referee` asks for it; nothing is chosen by it."""
+
 _ORACLE: dict[str, Direction] = {criteria.TRUE: "max", "oracle_half_1": "max", "oracle_half_2": "max"}
 _AFTERWARDS = {criterion.name: criterion.direction for criterion in criteria.in_ledger(after_search=True)}
 SCORE_METRICS: dict[str, Direction] = {
@@ -112,7 +117,7 @@ images, and on each half of it; agreement with the teacher on images of all othe
 accuracy for final trials alone. Of the task `incremental` also the accuracy on each kind's images, old and new
 classes: on the test images for final trials, on the held-out ones for others."""
 
-METRICS: dict[str, Direction] = TRIAL_METRICS | SCORE_METRICS
+METRICS: dict[str, Direction] = TRIAL_METRICS | REFEREE_METRICS | SCORE_METRICS
 """Every measured column, and which way is better."""
 
 _PLAIN: dict[Any, pa.DataType] = {
@@ -143,7 +148,7 @@ def trial_schema() -> pa.Schema:
             ("config_json", pa.string()),
             ("teacher_hash", pa.string()),
             *((_column(name), _arrow(annotation)) for name, annotation in _leaves(TrialConfig)),
-            *((name, pa.float64()) for name in TRIAL_METRICS),
+            *((name, pa.float64()) for name in (*TRIAL_METRICS, *REFEREE_METRICS)),
             ("class_agreement", pa.list_(pa.float64())),
             ("gan_steps", pa.int64()),
             ("distill_steps", pa.int64()),

@@ -23,9 +23,11 @@ from degan_search.search.space import file as space_file
 from degan_search.search.space.cell import cells, lists
 from degan_search.search.space.schema import Scalar
 from degan_search.search.suggest.studies import studies
+from degan_search.settings.criteria import REFEREE
 from degan_search.system.errors import UserError
 
-CURVES = [name for name in REPORT_COLUMNS if name not in ("budget", "seconds", "stage")]
+CURVES = [name for name in REPORT_COLUMNS if name not in ("budget", "seconds", "stage", REFEREE)]
+"""What has a value at several GAN steps."""
 
 
 def to_optuna(run: Path, file: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from degan_search.evaluation import accuracy
+from degan_search.evaluation import accuracy, referee
 from degan_search.ledger.columns import Cause, Phase
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.open_run import Run
@@ -95,8 +95,12 @@ def run_phase(
     """
     options, cost = run.options, prepared.cost
     cost.set_slots(concurrent_trials(options, work, ray.cluster_resources()))
+    refereed = []
     if isinstance(work, GivenJobs):
         add_priors(work.given, options, cost)
+        refereed = [job.config for job in work.given if job.referee]
+    tested = referee.judged_images(refereed, options.data_dir, options.storage / CACHE)
+    referees = {key: ray.put(images) for key, images in tested.items()}
     with ThreadPoolExecutor(1) as janitor:
 
         def clear_checkpoints(trial_id: str, cause: str | None) -> None:
@@ -109,7 +113,7 @@ def run_phase(
         title = str(phase).capitalize()
         recorder = Recorder(run.folder, scheduler.reasons, work, rules, work.total, title, run.console, cost)
         work.call_when_idle(recorder.check_sweep)
-        tuner = _tuner(run, prepared, scheduler, work, [recorder, *run.trackers], name or str(phase))
+        tuner = _tuner(run, prepared, referees, scheduler, work, [recorder, *run.trackers], name or str(phase))
         with recorder.bar, run.interruption.defer():
             try:
                 tuner.fit()
@@ -131,13 +135,20 @@ def run_phase(
 
 
 def _tuner(
-    run: Run, prepared: Prepared, scheduler: CellAsha, work: Jobs, callbacks: list[tune.Callback], name: str
+    run: Run,
+    prepared: Prepared,
+    referees: Mapping[str, ray.ObjectRef],
+    scheduler: CellAsha,
+    work: Jobs,
+    callbacks: list[tune.Callback],
+    name: str,
 ) -> tune.Tuner:
     options, resources = run.options, ray.cluster_resources()
     trainable = tune.with_resources(
         tune.with_parameters(
             DeganTrainable,
             inputs=prepared.references,
+            referees=referees,
             place=options.place(),
             threads=options.cpus_per_trial,
             pin=fill(options, resources),

@@ -81,7 +81,7 @@ def remaining_finals(cells: list[Cell], finals: FinalsConfig, run: Run, retry_fa
         if name in begun:
             left.append(begun[name])
         elif name not in done:
-            left.append(jobs.new_job(Phase.FINAL, next(number), wanted.cell, wanted.config, wanted.chosen_by))
+            left.append(wanted.changed(number=(own := next(number)), id=jobs.trial_name(Phase.FINAL, own)))
     return GivenJobs(left, Outbox(), partial(trials_per_process, run.options))
 
 
@@ -105,7 +105,7 @@ def final_jobs(cells: list[Cell], frame: pd.DataFrame, finals: FinalsConfig, fol
     made: list[Job] = []
     for seed, (label, config, by) in itertools.product(finals.seeds, picked):
         final = trial_config(config.model_dump(mode="json"), finals.settings(), {"seed": seed, "probe.at": []})
-        made.append(jobs.new_job(Phase.FINAL, len(made), label, final, by))
+        made.append(jobs.new_job(Phase.FINAL, len(made), label, final, by, finals.referee))
     return made
 
 

@@ -14,6 +14,11 @@ Direction = Literal["max", "min"]
 """Which way is better."""
 
 
+REFEREE, REFEREE_BEST = "referee_test_accuracy", "referee_best_test_accuracy"
+"""Of a final run's student on the test images: after an epoch, and the best of all epochs. No criteria: nothing is
+chosen by them."""
+
+
 class Needs(StrEnum):
     """What a criterion is measured with, beside the student and the teacher."""
 

@@ -129,10 +129,15 @@ class IncrementalLearning(FittedStage):
         """
         progress = super().step()
         if self.done:
-            self._take_new_rows()
-            if self.aligned:
-                align(self.student, self.old)
+            self._finish(self.student)
         return progress
+
+    @property
+    def learned(self) -> nn.Module:
+        """A copy of the student with the new rows, and aligned, as it would end."""
+        copied = copy.deepcopy(self.student)
+        self._finish(copied)
+        return copied
 
     def state_dict(self) -> dict[str, Any]:
         """Return the stage's state, and that of the recalled images."""
@@ -144,13 +149,19 @@ class IncrementalLearning(FittedStage):
         if self.recall is not None:
             self.recall.load_state_dict(state["recall"])
         if self.done:
-            self._take_new_rows()
+            self._take_new_rows(self.student)
+
+    def _finish(self, student: nn.Module) -> None:
+        """Give a student what it has beside the trained weights."""
+        self._take_new_rows(student)
+        if self.aligned:
+            align(student, self.old)
 
     @torch.no_grad()
-    def _take_new_rows(self) -> None:
-        """Give the student its new rows if they were trained alone."""
+    def _take_new_rows(self, student: nn.Module) -> None:
+        """Give a student its new rows if they were trained alone."""
         if self.rows is not None:
-            for kept, learned in zip(_last(self.student).parameters(), self.rows.parameters(), strict=True):
+            for kept, learned in zip(_last(student).parameters(), self.rows.parameters(), strict=True):
                 kept[self.old :] = learned
 
 

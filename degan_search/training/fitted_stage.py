@@ -46,6 +46,11 @@ class FittedStage:
         draw_from(network, self.streams[DROPOUT])
 
     @property
+    def learned(self) -> nn.Module:
+        """The network as it would be if training ended now and kept its last weights; in eval mode after an epoch."""
+        return self.network
+
+    @property
     def done(self) -> bool:
         """Whether the network has its final weights."""
         return self.fitting.done

@@ -102,6 +102,8 @@ class Fitting:
                 rate changes from step to step. Dropout's noise is then drawn before the step.
         """
         self.model, self.loss, self.score, self.draw, self.name = model, loss, score, draw, name
+        self.watch: Callable[[], dict[str, float]] = dict
+        """Called after each epoch in eval mode; what it measures goes into the progress, and nothing looks at it."""
         self.steps_per_epoch = steps_per_epoch
         self.accelerate = accelerate if config.optimiser == "adam" else "none"
         self.noisy = dropouts(model) if self.accelerate != "none" else []
@@ -180,7 +182,7 @@ class Fitting:
         if (found := self.score() if self.score else float(self.steps)) > self.best_score:
             self.best, self.best_score = copy.deepcopy(self.model.state_dict()), found
             self.epochs_without_better = 0
-        progress = Progress(self.name, self.steps, steps_at_most(self.phases), self.best_score, last)
+        progress = Progress(self.name, self.steps, steps_at_most(self.phases), self.best_score, last, self.watch())
         if not self.phase.lasts(self.steps, self.epochs, self.epochs_without_better):
             self._end_phase()
         return progress

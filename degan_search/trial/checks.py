@@ -20,7 +20,7 @@ from degan_search.stages import incremental, zskd
 from degan_search.stages.teacher_file import Teacher
 from degan_search.stages.true_images import TrueImages
 from degan_search.system.errors import UserError
-from degan_search.trial.images import Proxy, few_of_each, image_batch
+from degan_search.trial.images import Proxy, few_of_each, image_batch, tested_on
 from degan_search.trial.named_files import sets_of
 
 HELD_OUT_OBJECTIVES = needing(Needs.HELD_OUT_PROXY)
@@ -67,6 +67,23 @@ def check_alone(config: TrialConfig) -> None:
             f"method {config.method!r} learns from the generators of a finished search: ask for it by "
             "`finals: {combine: {members: 4}}` in the space file, or by `degan-search finals RUN --combine 4`"
         )
+
+
+def check_tested(config: TrialConfig, asked: str) -> None:
+    """Refuse a final run that has no test images, where something needs them.
+
+    Args:
+        config: of the run.
+        asked: what needs them, as the user wrote it.
+
+    Raises:
+        UserError: says of which images there are none.
+    """
+    for name in tested_on(config):
+        if name is None:
+            raise UserError(f"{asked} needs true images, and there are none: name them in teacher.dataset")
+        if not proxies.has_test(name):
+            raise UserError(f"{asked} needs test images, and {name!r}, your own images, has none: leave it out")
 
 
 def check_size(config: TrialConfig, proxy: Proxy) -> None:

@@ -97,6 +97,11 @@ def compared_on(config: TrialConfig) -> list[TrialConfig]:
     return [config.model_copy(update={"proxy": name}) for name in config.bank.compared_on(config.proxy)]
 
 
+def tested_on(config: TrialConfig) -> list[str | None]:
+    """Return the sets whose test images a final run is measured on; None: it has no true images."""
+    return [config.teacher.dataset, *([config.proxy] if config.task == "incremental" else [])]
+
+
 def held_out_of(config: TrialConfig) -> list[TrialConfig]:
     """Return `compared_on(config)`, and a trial on each of the bank's judges, with as many images as the bank needs."""
     holdout = config.teacher.holdout

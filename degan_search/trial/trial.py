@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from degan_search.settings.criteria import REFEREE, REFEREE_BEST
 from degan_search.settings.trial import TrialConfig
 from degan_search.stages.distillation import Distillation
 from degan_search.stages.incremental import IncrementalLearning
@@ -23,6 +24,8 @@ from degan_search.trial.student_stage import student_stage
 
 Stage = GanStage | ZskdSynthesis | Distillation | IncrementalLearning
 StageName = Literal["gan", "zskd", "student"]
+Referee = Callable[[nn.Module], float]
+"""Says how accurate a student is on test images, in [0, 1]."""
 FIRST: dict[str, StageName] = {"generator": "gan", "zskd": "zskd"}
 """The stage that makes images, by what a method distils from; trials of other methods begin with the student."""
 
@@ -55,10 +58,23 @@ class Trial:
     """
 
     def __init__(
-        self, config: TrialConfig, inputs: Inputs, device: str = "cpu", members: Sequence[Mapping[str, Tensor]] = ()
+        self,
+        config: TrialConfig,
+        inputs: Inputs,
+        device: str = "cpu",
+        members: Sequence[Mapping[str, Tensor]] = (),
+        referee: Referee | None = None,
     ) -> None:
-        """Begin a trial; `members` are the states of the generators that `combine.members` names."""
-        self.begun = time.monotonic()
+        """Begin a trial.
+
+        Args:
+            config: the trial's.
+            inputs: of `prepare`.
+            device: where it runs.
+            members: the states of the generators that `combine.members` names.
+            referee: looks at the student after each epoch. What it says is reported and moves nothing.
+        """
+        self.begun, self.referee = time.monotonic(), referee
         self.common = TrialContext.of(config, inputs, device)
         self.stage_name: StageName | None = None
         self.stage: Stage | None = None
@@ -115,6 +131,8 @@ class Trial:
             self.gan_steps = stage.steps_reported
         if progress is None:
             return None
+        if REFEREE in progress.metrics:
+            self.metrics[REFEREE_BEST] = max(progress.metrics[REFEREE], self.metrics.get(REFEREE_BEST, 0.0))
         return Event(progress.stage, progress.step, progress.of, self.seconds, self.gan_steps, progress.metrics)
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,7 +182,9 @@ class Trial:
             shape = common.inputs.teacher.takes.shape
             self.stage = ZskdSynthesis(common.teacher, common.config.zskd, shape, common.context)
         else:
-            self.stage = student_stage(common, self.generator, self.images)
+            stage = self.stage = student_stage(common, self.generator, self.images)
+            if referee := self.referee:
+                stage.fitting.watch = lambda: {REFEREE: referee(stage.learned)}
         return self.stage
 
     def _keep_what_was_made(self) -> None:

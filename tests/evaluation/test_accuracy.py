@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from degan_search import ledger
 from degan_search.data import proxies
 from degan_search.data.images import denormalise
-from degan_search.evaluation import accuracy, across_trials
+from degan_search.evaluation import accuracy, across_trials, judges
 from degan_search.ledger.columns import config_columns
 from degan_search.networks.table import build_classifier
 from degan_search.settings.methods import normalised
@@ -228,7 +228,7 @@ def test_agreement_across_trials_is_measured_on_no_image_that_a_student_learned(
 def test_the_teacher_is_scored_once_however_many_students_there_are(tiny, teacher, store, tmp_path, monkeypatch):
     for number in range(3):
         row(tmp_path, teacher.hash, f"final-000{number}", tiny({"method": "proxy"}), sure_student("lenet_half", 2))
-    models, plain = [], accuracy.predict
-    monkeypatch.setattr(accuracy, "predict", lambda model, images: models.append(id(model)) or plain(model, images))
+    models, plain = [], judges.predict
+    monkeypatch.setattr(judges, "predict", lambda model, images: models.append(id(model)) or plain(model, images))
     accuracy.evaluate(tmp_path, None, store)
     assert len(models) == 2 * 3 + 2  # held-out and test images of each student, and of the teacher

@@ -48,6 +48,7 @@ def test_finals_are_each_cells_choice(by, column, written, tmp_path):
         rows.append(known | {"phase": "search", "cell": cells[cell].label, column: score, "state": state})
     made = final_jobs(cells, pd.DataFrame(rows), schema.FinalsConfig(seeds=[7, 8], by=by), tmp_path)
     assert {one.chosen_by for one in made} == {written}
+    assert not any(one.referee for one in made)
     assert [(one.cell, one.config.seed, one.config.gan.lambda_d) for one in made] == [
         ("proxy=digits", 7, 2.0),
         ("proxy=digits", 8, 2.0),
@@ -56,10 +57,11 @@ def test_finals_are_each_cells_choice(by, column, written, tmp_path):
 
 def test_final_runs_may_hold_out_nothing_and_what_they_share_is_made_too(tmp_path):
     new = {"task": "incremental", "teacher.dataset": "digits/[0-4]", "proxy": "digits/[5-9]", "method": "proxy"}
-    settings = {"trial": new | {"teacher.holdout": 0.1}, "finals": {"seeds": [7], "holdout": 0}}
+    settings = {"trial": new | {"teacher.holdout": 0.1}, "finals": {"seeds": [7], "holdout": 0, "referee": True}}
     space = schema.Space.model_validate(settings)
     (final,) = final_jobs(spaces.cells(space), pd.DataFrame(), space.finals, tmp_path)
     assert final.config.teacher.holdout == 0
+    assert final.referee
     shared = [inputs_key(config) for config in spaces.shared_configs(space)]
     assert len(set(shared)) == 2 and inputs_key(final.config) in shared
     assert [config.teacher.holdout for config in spaces.shared_configs(space)] == [0.1, 0]

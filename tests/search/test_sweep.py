@@ -127,6 +127,17 @@ def test_oracle_accuracy_for_all_that_ended_test_accuracy_for_finals_alone(frame
     )
 
 
+def test_the_referee_saw_each_epoch_of_the_final_run_alone(done, frame):
+    said = ledger.curves(done.folder).dropna(subset="referee_test_accuracy")
+    assert set(said["trial_id"]) == {"final-0000"}
+    assert set(said["stage"]) == {"distill"}
+    final = frame.loc["final-0000"]
+    assert len(said) == 3  # after 30, 40 (the end of the first phase) and 60 steps
+    assert final["test_accuracy"] in set(said["referee_test_accuracy"])  # of the epoch that was chosen without data
+    assert final["referee_best_test_accuracy"] == said["referee_test_accuracy"].max()
+    assert frame["referee_best_test_accuracy"].notna().sum() == 1
+
+
 def test_the_folder_is_whole(done):
     assert space_file.load(str(done.folder / "space.yaml")) == schema.Space.model_validate(SPACE)
     about = json.loads((done.folder / "run.json").read_text())

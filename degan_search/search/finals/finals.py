@@ -74,7 +74,7 @@ def finals(request: Request, options: Options, console: Console) -> None:
         log.begin()
         running = lineup
         for done, batch in rounds(log.seeds, bool(competing(lineup))):
-            jobs = waiting(running, batch, ledger.load(folder), read_jobs(run), folder)
+            jobs = waiting(running, batch, ledger.load(folder), read_jobs(run), folder, request.referee)
             if jobs:
                 name, work = f"final-from-{jobs[0].id}", GivenJobs(jobs, Outbox(), partial(trials_per_process, options))
                 run_phase(Phase.FINAL, run, prepared, CellAsha(None), work, name=name)
@@ -99,11 +99,17 @@ def finals(request: Request, options: Options, console: Console) -> None:
 
 
 def waiting(
-    lineup: Sequence[Entrant], seeds: Sequence[int], frame: pd.DataFrame, known: Mapping[str, Job], run: Path
+    lineup: Sequence[Entrant],
+    seeds: Sequence[int],
+    frame: pd.DataFrame,
+    known: Mapping[str, Job],
+    run: Path,
+    referee: bool = False,
 ) -> list[Job]:
     """Return a job for each entrant and seed without a finished final run.
 
-    Those that began keep their names and so their checkpoints; the others are numbered after the last.
+    Those that began keep their names and so their checkpoints; the others are numbered after the last, and have a
+    `referee` if that is asked for.
     """
     done = final_scores(frame)
     begun = {stable_hash(job.config): job for job in job_files.unfinished(known, frame, Phase.FINAL)}
@@ -115,7 +121,8 @@ def waiting(
             name = stable_hash(config)
             if name not in done:
                 jobs.append(
-                    begun.get(name) or job_files.new_job(Phase.FINAL, next(numbers), entrant.cell, config, entrant.by)
+                    begun.get(name)
+                    or job_files.new_job(Phase.FINAL, next(numbers), entrant.cell, config, entrant.by, referee)
                 )
     return jobs
 

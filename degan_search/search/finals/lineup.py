@@ -51,6 +51,8 @@ class Request:
     """None: those of `BASELINES`."""
     combine: Combine | None = None
     """Also a student of the best generators of each group together."""
+    referee: bool = False
+    """Also say how accurate each student is on the test images after each epoch; nothing is chosen by it."""
 
     def saved(self) -> dict[str, Any]:
         """Return plain values for `finals.json`, where the lengths are called `budget` as in the command's option."""
@@ -132,6 +134,8 @@ def entrants(frame: pd.DataFrame, request: Request, run: Path) -> list[Entrant]:
     lineup = [*chosen.values(), *_combined(tuned, by, request, run), *baselines]
     for entrant in lineup:
         checks.check(entrant.config)
+        if request.referee:
+            checks.check_tested(entrant.config, "--referee")
     return lineup
 
 

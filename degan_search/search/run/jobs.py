@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
+from pydantic import model_validator
 
 from degan_search.ledger.columns import Cause, Phase, State
 from degan_search.settings.resolve import stable_hash
@@ -33,7 +34,16 @@ class Job(Model):
     attempt: int = 1
     faults: int = 0
     """How many earlier attempts by this driver were cut short by a fault."""
+    referee: bool = False
+    """Whether its student is tried on the test images after each epoch; no part of the configuration, as the result
+    is the same without."""
     config: TrialConfig
+
+    @model_validator(mode="after")
+    def _final(self) -> Self:
+        if self.referee and self.phase != Phase.FINAL:
+            raise ValueError(f"referee: only final runs see test images, and {self.id} is of phase {self.phase}")
+        return self
 
     @property
     def kind(self) -> Kind:
@@ -45,9 +55,12 @@ class Job(Model):
         return self.model_copy(update=update)
 
 
-def new_job(phase: Phase, number: int, cell: str, config: TrialConfig, chosen_by: str | None = None) -> Job:
+def new_job(
+    phase: Phase, number: int, cell: str, config: TrialConfig, chosen_by: str | None = None, referee: bool = False
+) -> Job:
     """Return a trial's first attempt, named after its phase and number."""
-    return Job(id=trial_name(phase, number), phase=phase, number=number, cell=cell, chosen_by=chosen_by, config=config)
+    about = {"chosen_by": chosen_by, "referee": referee, "config": config}
+    return Job(id=trial_name(phase, number), phase=phase, number=number, cell=cell, **about)
 
 
 def trial_name(phase: Phase, number: int) -> str:

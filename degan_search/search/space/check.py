@@ -112,6 +112,8 @@ def _check_trial(space: Space, config: TrialConfig) -> None:
     if space.finals and (changes := space.finals.settings()):
         checks.check(trial_config(config.model_dump(mode="json"), changes))
     checks.check_alone(config)
+    if space.finals and space.finals.referee:
+        checks.check_tested(config, "finals.referee")
     by = space.finals.by if space.finals else None
     if (needed := LABELLED.get(by or "")) and getattr(config.teacher, needed) is None:
         raise UserError(f"finals.by {by!r} needs labelled images, and there are none: name them in teacher.{needed}")

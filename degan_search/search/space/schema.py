@@ -125,6 +125,8 @@ class FinalsConfig(Model):
     """What chooses each cell's configuration; None: `choose.chosen_by`."""
     holdout: HeldOut | None = None
     """In place of `teacher.holdout`; 0: final runs and their teachers train on all images. None: as in the search."""
+    referee: bool = False
+    """Also say how accurate each run's student is on the test images after each epoch; nothing is chosen by it."""
     combine: Combine | None = None
     """Runs beside these, with the same seeds: a student of each searched cell's best generators together."""
 

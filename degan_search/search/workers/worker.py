@@ -9,13 +9,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
 import ray
 from ray import tune
 
+from degan_search.evaluation.referee import referee, referee_key
 from degan_search.ledger.columns import Cause, State
 from degan_search.search.run import faults, results, tune_dicts
 from degan_search.search.run.jobs import Job
@@ -29,7 +30,7 @@ from degan_search.trial import outcome
 from degan_search.trial.inputs import Inputs, inputs_key
 from degan_search.trial.members import read_members
 from degan_search.trial.outcome import Event
-from degan_search.trial.trial import Trial
+from degan_search.trial.trial import Referee, Trial
 
 MAX_INPUTS = 4
 """Inputs that a worker keeps, as the trials that it is given come from several cells in turn."""
@@ -51,6 +52,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         pin: bool = False,
         checkpoint_every: float = math.inf,
         time_limit: float | None = None,
+        referees: Mapping[str, ray.ObjectRef] | None = None,
     ) -> None:
         """Take one job, or several to run side by side.
 
@@ -62,6 +64,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             pin: whether trials fill the machines, so that each process keeps to CPUs of its own.
             checkpoint_every: seconds between two checkpoints.
             time_limit: seconds after which the process ends itself.
+            referees: test images by `referee_key`, for the jobs that ask for a referee.
         """
         assert inputs is not None
         assert place is not None
@@ -71,7 +74,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             cpus.pin(threads)
         device.set_up_torch(threads)
         self.jobs = tune_dicts.from_config(config)
-        self.references, self.folders = inputs, place
+        self.references, self.referees, self.folders = inputs, referees or {}, place
         self.checkpoint_every, self.time_limit = checkpoint_every, time_limit
         self.worker, self.begun = results.Worker(self.device, threads, time.time()), time.monotonic()
         self.inputs: Inputs | None = None
@@ -123,7 +126,8 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _trial(self, job: Job, inputs: Inputs) -> Trial:
         members = read_members(self.folders, job.config.combine.members)
-        trial = Trial(job.config, inputs, self.device, members)
+        tested = fetch_referee(self.referees[referee_key(job.config)], self.device) if job.referee else None
+        trial = Trial(job.config, inputs, self.device, members, tested)
         if found := checkpoints.load(self.folders.at(job.id)):
             with contextlib.suppress(UserError):  # of another version: the trial begins anew
                 curve = Curve.of(found["reports"])
@@ -220,3 +224,9 @@ def fetch_inputs(reference: ray.ObjectRef) -> Inputs:
     """
     fetched: Inputs = ray.get(reference)
     return fetched
+
+
+@lru_cache(maxsize=MAX_INPUTS)
+def fetch_referee(reference: ray.ObjectRef, device: str) -> Referee:
+    """Return the referee with the test images that a reference stands for."""
+    return referee(ray.get(reference), device)

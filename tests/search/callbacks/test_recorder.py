@@ -10,7 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from degan_search.ledger.columns import REPORT_COLUMNS, SCHEMA_VERSION, TRIAL_METRICS, Phase, trial_schema
+from degan_search.ledger.columns import (
+    REFEREE_METRICS,
+    REPORT_COLUMNS,
+    SCHEMA_VERSION,
+    TRIAL_METRICS,
+    Phase,
+    trial_schema,
+)
 from degan_search.search.callbacks.recorder import Recorder, Rules
 from degan_search.search.run import tune_dicts
 from degan_search.search.run.jobs import new_job
@@ -84,7 +91,7 @@ def told():
     config = {
         name: another(name, value, next(numbers)) for name, value in flatten(TrialConfig().model_dump(mode="json"))
     }
-    measured = {name: next(numbers) / 1000 for name in TRIAL_METRICS}
+    measured = {name: next(numbers) / 1000 for name in (*TRIAL_METRICS, *REFEREE_METRICS)}
     points = [{name: float(next(numbers)) for name in REPORT_COLUMNS} for _ in range(2)]
     points = [
         {**point, "budget": int(point["budget"]), "stage": f"stage {place}"} for place, point in enumerate(points)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from degan_search import ledger
@@ -72,13 +73,23 @@ class TestEntrants:
         with pytest.raises(UserError, match=r"gan\.step'"):
             entrants(frame, Request(changes={"gan.step": 3}), NOWHERE)
 
+    def test_a_referee_needs_test_images(self, tmp_path, tiny):
+        own = tmp_path / "own.npz"
+        np.savez(own, images=np.zeros((4, 32, 32, 3), np.uint8), labels=np.arange(4) % 2)
+        write(tmp_path / "run", "search-0000", tiny({"teacher.dataset": f"npz:{own}"}), 0.5)
+        frame = ledger.load(tmp_path / "run")
+        assert entrants(frame, Request(baselines=()), NOWHERE)
+        with pytest.raises(UserError, match=r"--referee needs test images, and 'npz:.*', your own images, has none"):
+            entrants(frame, Request(baselines=(), referee=True), NOWHERE)
+
     def test_fresh_seeds_are_in_no_row(self, frame):
         assert fresh_seeds(frame, 3) == [2, 3, 4]
         assert fresh_seeds(frame[frame["phase"] == "search"], 3) == [1, 2, 3]
 
 
 def test_a_request_in_the_log_has_the_names_of_its_options():
-    assert list(Request().saved()) == ["top", "per", "seeds", "by", "budget", "changes", "baselines", "combine"]
+    names = ["top", "per", "seeds", "by", "budget", "changes", "baselines", "combine", "referee"]
+    assert list(Request().saved()) == names
 
 
 @pytest.mark.parametrize(

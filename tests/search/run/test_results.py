@@ -37,10 +37,28 @@ def test_job_files_keep_their_format(tmp_path):
     (one,) = made_jobs(1)
     found = json.loads(jobs.write(tmp_path, one).read_bytes())
     assert list(found) == ["job", "hash"]
-    assert list(found["job"]) == ["id", "phase", "number", "cell", "chosen_by", "attempt", "faults", "config"]
+    assert list(found["job"]) == [
+        "id",
+        "phase",
+        "number",
+        "cell",
+        "chosen_by",
+        "attempt",
+        "faults",
+        "referee",
+        "config",
+    ]
     assert found["job"]["config"] == TrialConfig(seed=7, proxy="digits").model_dump(mode="json")
     assert found["hash"] == stable_hash(found["job"])
     assert jobs.read(tmp_path) == ({"final-0003": one}, [])
+
+
+def test_only_a_final_run_has_a_referee(tmp_path):
+    (one,) = made_jobs(1)
+    asked = jobs.new_job(Phase.FINAL, 3, "a", one.config, referee=True)
+    assert tune_dicts.from_config(tune_dicts.to_config([asked])) == (asked,)
+    with pytest.raises(ValueError, match="only final runs see test images, and search-0003 is of phase search"):
+        jobs.new_job(Phase.SEARCH, 3, "a", one.config, referee=True)
 
 
 def test_a_job_of_another_version_is_told_of_and_passed_over(tmp_path):

@@ -1,5 +1,6 @@
 """Space files that are refused, each with a message that says where and why."""
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -131,6 +132,17 @@ def test_a_parameter_that_the_method_does_not_use_is_refused(tmp_path):
         lambda: read(tmp_path, cells=varied, parameters={"distill.mix_proxy": [0.25, 0.5]}), "method=proxy", "mix_proxy"
     )
     read(tmp_path, cells=varied)  # of the weights a row says that they had no effect
+
+
+def test_a_referee_without_test_images(tmp_path):
+    own, file = tmp_path / "own.npz", tmp_path / "mine.yaml"
+    np.savez(own, images=np.zeros((4, 32, 32, 3), np.uint8), labels=np.arange(4) % 2)
+    teacher = {"path": "teacher.pt", "network": "lenet"}
+    for more, says in (({}, "true images.*teacher.dataset"), ({"dataset": f"npz:{own}"}, "test images.*has none")):
+        space = {"trial": {"teacher": teacher | more, "proxy": "photos"}, "finals": {"seeds": [1], "referee": True}}
+        file.write_text(yaml.safe_dump(space))
+        with pytest.raises(UserError, match=rf"finals\.referee needs {says}"):
+            space_file.load(str(file))
 
 
 @pytest.mark.parametrize(("by", "setting"), [("oracle_accuracy", "dataset"), ("check_accuracy", "check")])
