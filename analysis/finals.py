@@ -13,9 +13,10 @@ from tabulate import tabulate
 
 from analysis.agreement import NO_TRUE_DATA, judged_by
 from analysis.statistics import interval
-from analysis.tables.cells import CHECK, NO_TEST, TEST, measured_where
+from analysis.tables.cells import CHECK, NO_TEST, REFEREED, TEST, measured_where, refereed
 from analysis.tables.cells import checked as check_columns
-from analysis.tables.styles import checked, csv, teacher_checked
+from analysis.tables.styles import BEST, checked, csv, teacher_checked
+from analysis.tables.styles import refereed as best_epochs
 from degan_search.ledger.columns import Phase, State, config_of
 from degan_search.selection.paired_test import paired
 from degan_search.settings.methods import TUNED
@@ -25,7 +26,7 @@ from degan_search.system.whole_files import write_bytes
 
 COLUMNS = ["dataset", "proxy", "count", "method", "combined", "lambda_e", "lambda_d", "gan_steps", "distill_steps"]
 COLUMNS += ["accuracy", "low", "high", "n", "difference", "difference_low", "difference_high", "p", "pairs"]
-COLUMNS += ["score", "teacher", "chosen", "agreement", "judged_by", *CHECK]
+COLUMNS += ["score", "teacher", "chosen", "agreement", "judged_by", *CHECK, *REFEREED]
 ACCURACY, HELD_OUT = "test_accuracy", "oracle_accuracy"
 UNTESTED = "Accuracy on held-out true training images, as the true data have no test images,"
 NOTES = (
@@ -50,7 +51,8 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
     and `distill_steps` are means of what was run, so a baseline that is not step-matched shows.
 
     Without true data `accuracy` is null; `agreement` with the teacher stands for it, by the criterion `judged_by`, and
-    the other figures are of that. `check` is the accuracy on the labelled images of `teacher.check`, if there are any.
+    the other figures are of that. `check` is the accuracy on the labelled images of `teacher.check`, if there are any;
+    `best_on_test` that of each run's best epoch by the test images, and `gap` how far `accuracy` is below it.
 
     Args:
         frame: from `ledger.load`, evaluated.
@@ -104,7 +106,8 @@ def render(table: pd.DataFrame, style: Literal["simple", "github"] = "simple") -
     what += [UNTESTED] if (by == HELD_OUT).any() else []
     what += [WITHOUT_TRUE_DATA.format(by=judged)] if judged else []
     notes = NOTES.format(what=" or ".join(what)) + (f" Teacher: {teachers or 'not measured'}." if not judged else "")
-    return "\n\n".join([text, *filter(None, [notes, teacher_checked(table)])]) + "\n"
+    refereed_as = BEST if table["best_on_test"].notna().any() else ""
+    return "\n\n".join([text, *filter(None, [notes, refereed_as, teacher_checked(table)])]) + "\n"
 
 
 def _figures(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -118,6 +121,9 @@ def _figures(table: pd.DataFrame) -> dict[str, list[str]]:
     ):
         if of.any():
             columns[title] = [_with_interval(*row) for row in _bounded(table.where(of), mean)]
+    if table["best_on_test"].notna().any():
+        cells = [best_epochs(row) for row in table.to_dict("records")]
+        columns |= {name: [cell[name] for cell in cells] for name in cells[0]}
     if table["check"].notna().any():
         columns["accuracy"] = [checked(row) for row in table.to_dict("records")]
     return columns
@@ -183,6 +189,7 @@ def _row(rows: pd.DataFrame) -> dict[str, Any]:
         "chosen": False,
         "teacher": 100 * rows[f"teacher_{measure if is_accuracy else ACCURACY}"].mean(),
         **check_columns(rows),
+        **refereed(rows),
     }
 
 

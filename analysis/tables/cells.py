@@ -25,6 +25,8 @@ ACCURACY = {TEST: "test_accuracy", HELD_OUT: "oracle_accuracy", NO_TEST: "oracle
 WITHOUT_TRUE_DATA = {TEST: BANK, HELD_OUT: SEARCHED}
 CHECK = ["check", "check_low", "check_high", "n_check", "teacher_check"]
 """Columns of a table: accuracy in percent on the n labelled images of `teacher.check`, its interval, the teacher's."""
+REFEREED = ["best_on_test", "gap"]
+"""Columns of a table: accuracy in percent of each run's best epoch by the test images, and how far ours is below it."""
 WEIGHTS = ("lambda_e", "lambda_d")
 ORDER = ("teacher", "kimura", *METHODS)
 """The order of a table's rows: what only the paper has, then every method; other names follow."""
@@ -108,6 +110,13 @@ def checked(runs: pd.DataFrame) -> dict[str, float]:
     share = wilson(float(known["check_accuracy"].mean()), int(known["n_check"].iloc[0]))
     teacher = 100 * known["teacher_check_accuracy"].mean()
     return dict(zip(CHECK, (100 * share.mean, 100 * share.low, 100 * share.high, share.n, teacher), strict=True))
+
+
+def refereed(runs: pd.DataFrame) -> dict[str, float]:
+    """Return the REFEREED columns of a cell's runs, means over those that had a referee; NaN where none had."""
+    known = runs.dropna(subset=[criteria.REFEREE_BEST, "test_accuracy"])
+    best, ours = (100 * known[name].mean() for name in (criteria.REFEREE_BEST, "test_accuracy"))
+    return dict(zip(REFEREED, (best, best - ours), strict=True))
 
 
 def spent(trials: pd.DataFrame) -> dict[str, Any]:

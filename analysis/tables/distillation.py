@@ -19,7 +19,7 @@ from degan_search.settings.methods import METHODS, TUNED
 
 COLUMNS = ["proxy", "method", "chosen_proxy", "ours", "std", "n", "low", "high", "measured_on", "paper", "difference"]
 COLUMNS += ["lambda_e", "lambda_d", "extensions", "chosen_by", "hours", "trials", "pruned", "failed"]
-COLUMNS += ["dataset", "teacher", "objective", *cells.CHECK]
+COLUMNS += ["dataset", "teacher", "objective", *cells.CHECK, *cells.REFEREED]
 """The columns of `table`; accuracies are in percent."""
 
 WITHOUT_PROXY = ("teacher", "kimura", *methods.WITHOUT_PROXY)
@@ -52,10 +52,12 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     Without true data (`dataset` is null) the figures are agreement with the teacher, by `agreement.judged_by`;
     `check` is the accuracy on the labelled images of `teacher.check`, null where there are none, with its interval.
     Where several configurations compete, the one with the best (mean) `score` is shown. `chosen_by` says
-    whether that choice needs true data; it is null where there is nothing to choose. `teacher` is measured
-    on the same images. `paper` is the paper's figure, `difference` ours minus it. Weights are null where the
-    method uses none; `extensions` names the extensions of the paper that are on, and is null where none is. Trials,
-    and the `hours` that they took, count both phases and those pruned or failed.
+    whether that choice needs true data; it is null where there is nothing to choose. `best_on_test` is the mean of
+    each run's best epoch by the test images, as the field reports it, and `gap` how far ours is below that, both null
+    without `finals.referee`.
+    `teacher` is measured on the same images. `paper` is the paper's figure, `difference` ours minus it. Weights are
+    null where the method uses none; `extensions` names the extensions of the paper that are on, and is null where none
+    is. Trials, and the `hours` that they took, count both phases and those pruned or failed.
 
     Rows are the run's proxies by its methods (of trials on a bank of several proxies those that ran), and what else
     the paper's table has for the true data set: a cell with no measure has `measured_on` "missing". A method that uses
@@ -145,6 +147,7 @@ def _cell(trials: pd.DataFrame, method: str, objective: str, without_true_data: 
     return {
         **(cells.agreed(runs, measured_on, objective) if without_true_data else cells.measured(runs, measured_on)),
         **cells.checked(runs),
+        **cells.refereed(runs),
         **{name: runs[f"config_gan_{name}"].iloc[0] if weighted else nan for name in WEIGHTS},
         "extensions": cells.extensions(runs, f"config_distill{'' if by_steps else '_images'}_profile"),
         "chosen_by": chosen.chosen_by,
@@ -178,6 +181,7 @@ def _row(cell: Mapping[Any, Any]) -> dict[str, str]:
         "method": LABELS.get(cell["method"], cell["method"]) + " (chosen)" * (cell["chosen_proxy"] == cell["proxy"]),
         "agreement" if pd.isna(cell["dataset"]) else "ours": styles.result(cell),
         "95% interval": styles.bounds(cell),
+        **styles.refereed(cell),
         "accuracy": styles.checked(cell),
         "paper": styles.number(cell, "paper"),
         "diff.": styles.number(cell, "difference", "+.1f"),

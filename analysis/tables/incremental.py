@@ -17,7 +17,7 @@ from degan_search.system.errors import UserError
 
 COLUMNS = ["method", "ours", "std", "orders", "n", "low", "high", "old", "new", "measured_on", "paper", "difference"]
 COLUMNS += ["lambda_e", "lambda_d", "lambdas", "extensions", "teacher", "chosen_by", "hours", "trials", "pruned"]
-COLUMNS += ["failed", "old_classes", "new_classes", "network", "objective"]
+COLUMNS += ["failed", "old_classes", "new_classes", "network", "objective", *cells.REFEREED]
 """The columns of `table`; accuracies are in percent."""
 
 CLASS_ORDER = ["config_teacher_dataset", "config_proxy"]
@@ -52,8 +52,8 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     sample standard deviation over the n runs, `low` and `high` the 95% bootstrap interval of their mean, NaN for
     fewer than two; `orders` is the number of class orders. `old` and `new` are the same runs' means on each kind's
     images. Where several configurations compete within a class order, the one with the best (mean) score counts;
-    `chosen_by` says whether that choice needs true data. `teacher` is the initial network's accuracy on the old
-    classes, on the same images.
+    `chosen_by` says whether that choice needs true data. `best_on_test` and `gap` are as of Table 2.
+    `teacher` is the initial network's accuracy on the old classes, on the same images.
 
     `lambda_e` and `lambda_d` are null where the method uses none, and where they differ from order to order;
     `lambdas` is both as text, with ranges. `extensions` names the extensions of the paper that are on. Trials, and
@@ -134,6 +134,7 @@ def _cell(trials: pd.DataFrame, method: str, objective: str) -> dict[str, Any]:
     same = [own.iloc[0] if own.nunique() == 1 else nan for own in weights] or [nan, nan]
     return {
         **cells.measured(runs, measured_on),
+        **cells.refereed(runs),
         "orders": len(known.drop_duplicates(CLASS_ORDER)),
         **{kind: 100 * known[f"{kind}_accuracy"].mean() for kind in ("old", "new")},
         **dict(zip(WEIGHTS, same, strict=True)),
@@ -149,6 +150,7 @@ def _row(cell: Mapping[Any, Any]) -> dict[str, str]:
         "method": LABELS.get(cell["method"], cell["method"]),
         "ours": styles.result(cell),
         "95% interval": styles.bounds(cell),
+        **styles.refereed(cell),
         "old": styles.number(cell, "old", ".1f"),
         "new": styles.number(cell, "new", ".1f"),
         "paper": styles.number(cell, "paper"),

@@ -23,7 +23,11 @@ from analysis.tables.cells import HELD_OUT, MISSING, NO_TEST, STOPPED, grouped
 
 WIDTH = 120
 """Characters in a line of the text table."""
-NUMBERS = ("old", "new", "paper", "diff.", "orders", "trials", "hours")
+NUMBERS = ("best", "gap", "old", "new", "paper", "diff.", "orders", "trials", "hours")
+BEST = (
+    "Best: each run's best epoch by the test images, as most published code reports it; "
+    "gap: how far the student that was chosen without them is below that, on the same runs."
+)
 NO_FINALS = "the search's best trial by its score, no final trials"
 STARRED = {
     HELD_OUT: ("*", NO_FINALS),
@@ -88,6 +92,11 @@ def teacher_checked(tidy: pd.DataFrame) -> str:
     )
 
 
+def refereed(cell: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the columns of the runs' best epochs by the test images as text; blank where there was no referee."""
+    return {"best": number(cell, "best_on_test", ".1f"), "gap": number(cell, "gap", ".1f")}
+
+
 def effort(cell: Mapping[Any, Any]) -> dict[str, str]:
     """Return a row's trials and hours as text."""
     ran = bool(cell["trials"])
@@ -112,6 +121,8 @@ def notes(tidy: pd.DataFrame, names: Sequence[str], images: Mapping[str, str], o
         lines.append(NO_ACCURACY)
     if check := teacher_checked(tidy) if "check" in tidy else "":
         lines.append(check)
+    if shown["best_on_test"].notna().any():
+        lines.append(BEST)
     if shown["low"].notna().any():
         lines.append(f"The interval is a bootstrap over {over}: with few {over.split(' ')[0]} it is too narrow.")
     for chosen_by, where in grouped(tidy, "chosen_by", names):

@@ -60,6 +60,13 @@ def add_priors(jobs: Iterable[Job], options: Options, cost: CostModel) -> None:
             cost.expect(job.kind, timed_steps.prior(job.config, options.data_dir, device, options.cpus_per_trial))
 
 
+def test_images(jobs: Iterable[Job], options: Options) -> dict[str, ray.ObjectRef]:
+    """Return references to the test images of the jobs that ask for a referee, by `referee_key`."""
+    configs = [job.config for job in jobs if job.referee]
+    found = referee.judged_images(configs, options.data_dir, options.storage / CACHE)
+    return {key: ray.put(images) for key, images in found.items()}
+
+
 def measure_accuracies(run: Run) -> None:
     """Measure the accuracies of finished trials, whose networks may be in the store only."""
     try:
@@ -95,12 +102,10 @@ def run_phase(
     """
     options, cost = run.options, prepared.cost
     cost.set_slots(concurrent_trials(options, work, ray.cluster_resources()))
-    refereed = []
+    referees = {}
     if isinstance(work, GivenJobs):
         add_priors(work.given, options, cost)
-        refereed = [job.config for job in work.given if job.referee]
-    tested = referee.judged_images(refereed, options.data_dir, options.storage / CACHE)
-    referees = {key: ray.put(images) for key, images in tested.items()}
+        referees = test_images(work.given, options)
     with ThreadPoolExecutor(1) as janitor:
 
         def clear_checkpoints(trial_id: str, cause: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -58,23 +59,12 @@ class Trial:
     """
 
     def __init__(
-        self,
-        config: TrialConfig,
-        inputs: Inputs,
-        device: str = "cpu",
-        members: Sequence[Mapping[str, Tensor]] = (),
-        referee: Referee | None = None,
+        self, config: TrialConfig, inputs: Inputs, device: str = "cpu", members: Sequence[Mapping[str, Tensor]] = ()
     ) -> None:
-        """Begin a trial.
-
-        Args:
-            config: the trial's.
-            inputs: of `prepare`.
-            device: where it runs.
-            members: the states of the generators that `combine.members` names.
-            referee: looks at the student after each epoch. What it says is reported and moves nothing.
-        """
-        self.begun, self.referee = time.monotonic(), referee
+        """Begin a trial; `members` are the states of the generators that `combine.members` names."""
+        self.begun = time.monotonic()
+        self.referee: Referee | None = None
+        """Looks at the student after each epoch; what it says is reported and moves nothing."""
         self.common = TrialContext.of(config, inputs, device)
         self.stage_name: StageName | None = None
         self.stage: Stage | None = None
@@ -131,8 +121,6 @@ class Trial:
             self.gan_steps = stage.steps_reported
         if progress is None:
             return None
-        if REFEREE in progress.metrics:
-            self.metrics[REFEREE_BEST] = max(progress.metrics[REFEREE], self.metrics.get(REFEREE_BEST, 0.0))
         return Event(progress.stage, progress.step, progress.of, self.seconds, self.gan_steps, progress.metrics)
 
     def state_dict(self) -> dict[str, Any]:
@@ -182,9 +170,9 @@ class Trial:
             shape = common.inputs.teacher.takes.shape
             self.stage = ZskdSynthesis(common.teacher, common.config.zskd, shape, common.context)
         else:
-            stage = self.stage = student_stage(common, self.generator, self.images)
-            if referee := self.referee:
-                stage.fitting.watch = lambda: {REFEREE: referee(stage.learned)}
+            self.stage = student_stage(common, self.generator, self.images)
+            if self.referee:
+                self.stage.fitting.watch = partial(_refereed, self.stage, self.referee, self.metrics)
         return self.stage
 
     def _keep_what_was_made(self) -> None:
@@ -213,3 +201,12 @@ class Trial:
             self._outcome.generator = self.generator.eval()
             self._outcome.samples = samples(self.common, self.generator)
         return Event("done", 1, 1, self.seconds, self.gan_steps, metrics, compared.class_agreement)
+
+
+def _refereed(
+    stage: Distillation | IncrementalLearning, referee: Referee, metrics: dict[str, float]
+) -> dict[str, float]:
+    """Return what the referee says of the student as it is, and keep the best of it among the trial's metrics."""
+    said = referee(stage.learned)
+    metrics[REFEREE_BEST] = max(said, metrics.get(REFEREE_BEST, 0.0))
+    return {REFEREE: said}

@@ -14,8 +14,8 @@ from degan_search.system.errors import UserError
 CHECKED = ("check_accuracy", "n_check", "teacher_check_accuracy")
 
 
-def runs(accuracies, method="degan", weights=(0.0, 5.0), first_seed=1, **changes):
-    """Finished final runs, one a seed; the score is half the accuracy, which is in percent."""
+def runs(accuracies, method="degan", weights=(0.0, 5.0), first_seed=1, best=None, **changes):
+    """Finished final runs, one a seed; the score is half the accuracy, which is in percent; `best`: points more."""
     return pd.DataFrame(
         {
             "phase": "final",
@@ -31,6 +31,7 @@ def runs(accuracies, method="degan", weights=(0.0, 5.0), first_seed=1, **changes
             "test_accuracy": accuracy / 100,
             "teacher_test_accuracy": 0.9,
             **dict.fromkeys(CHECKED),
+            "referee_best_test_accuracy": None if best is None else (accuracy + best) / 100,
             "trial_id": f"final-{seed:04d}",
         }
         for seed, accuracy in enumerate(accuracies, start=first_seed)
@@ -117,6 +118,16 @@ class TestCompare:
         text = finals.render(table)
         assert "held-out accuracy" in text and "as the true data have no test images, in %" in text
         assert "test accuracy" not in text.lower() and "agreement" not in text and "Teacher: cifar10 80.0." in text
+
+    def test_the_best_epoch_by_the_test_images_stands_beside_the_student_chosen_without_them(self):
+        table = compare(runs([50, 60], best=1.5), runs([40, 50], "dcgan", (0, 0)))
+        assert table["best_on_test"].tolist() == [pytest.approx(56.5), pytest.approx(math.nan, nan_ok=True)]
+        assert table.loc[0, "gap"] == pytest.approx(1.5)
+        text = finals.render(table)
+        assert "  best  " in text
+        assert "as most published code reports it" in text
+        without = finals.render(compare(runs([50, 60])))
+        assert "  best  " not in without and "published" not in without
 
     def test_students_of_several_generators_are_told_apart(self):
         members = ["search-0001@0123456789abcdef", "search-0002@0123456789abcdef"]

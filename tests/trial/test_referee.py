@@ -22,6 +22,13 @@ def referee(true):
     return lambda student: accuracy(predict(student, images), labels)
 
 
+def refereed(config, inputs, referee):
+    """A new trial with a referee."""
+    trial = Trial(config, inputs)
+    trial.referee = referee
+    return trial
+
+
 def plain(event):
     """An event without the time that it took and without the referee's words, and these."""
     said = {name: value for name, value in event.metrics.items() if name in (REFEREE, REFEREE_BEST)}
@@ -40,7 +47,7 @@ def finish(trial):
 def test_with_and_without_a_referee_everything_is_the_same_bit_for_bit(case, given, referee):
     config, inputs = given(CASES[case])
     without, nothing, files = finish(Trial(config, inputs))
-    trial = Trial(config, inputs, referee=referee)
+    trial = refereed(config, inputs, referee)
     watched, said, same = finish(trial)
     assert watched == without
     assert same == files
@@ -60,12 +67,12 @@ def test_with_and_without_a_referee_everything_is_the_same_bit_for_bit(case, giv
 def test_a_cut_trial_goes_on_with_what_was_said_before(case, given, referee):
     config, inputs = given(CASES[case])
     words = iter([0.25, 0.75])
-    trial = Trial(config, inputs, referee=lambda student: next(words))
+    trial = refereed(config, inputs, lambda student: next(words))
     said = []
     while len(said) < 2:
         if (event := trial.step()) and REFEREE in event.metrics:
             said.append(event.metrics[REFEREE])
-    again = Trial(config, inputs, referee=lambda student: 0.5)
+    again = refereed(config, inputs, lambda student: 0.5)
     again.load_state_dict(read_state(state_bytes(trial.state_dict()), "the state"))
     later = list(progress_of(again))
     assert [event.metrics[REFEREE] for event in later if REFEREE in event.metrics] == [0.5, 0.5]

@@ -126,8 +126,9 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _trial(self, job: Job, inputs: Inputs) -> Trial:
         members = read_members(self.folders, job.config.combine.members)
-        tested = fetch_referee(self.referees[referee_key(job.config)], self.device) if job.referee else None
-        trial = Trial(job.config, inputs, self.device, members, tested)
+        trial = Trial(job.config, inputs, self.device, members)
+        if job.referee:
+            trial.referee = fetch_referee(self.referees[referee_key(job.config)], self.device)
         if found := checkpoints.load(self.folders.at(job.id)):
             with contextlib.suppress(UserError):  # of another version: the trial begins anew
                 curve = Curve.of(found["reports"])

@@ -40,6 +40,20 @@ def test_finals_are_measured_on_test_over_seeds(sweep):
     assert (cell["low"], cell["high"]) == pytest.approx((expected.low, expected.high))
 
 
+def test_the_best_epoch_by_the_test_images_beside_the_student_chosen_without_them(sweep):
+    sweep.add(RELATED, "proxy", score=0.5, test=0.6)
+    assert pd.isna([sweep.cell(RELATED, "proxy")[name] for name in ("best_on_test", "gap")]).all()
+    assert "Best:" not in render(sweep.tidy()) and " best " not in render(sweep.tidy())
+    for seed, (accuracy, best) in enumerate(((0.70, 0.72), (0.71, 0.75), (0.72, None))):
+        settings = {"seed": seed}
+        sweep.add(RELATED, "degan", 0.5, test=accuracy, settings=settings, referee_best_test_accuracy=best)
+    cell = sweep.cell(RELATED, "degan")
+    assert (cell["ours"], cell["best_on_test"], cell["gap"]) == pytest.approx((71, 73.5, 3))  # of those that have both
+    text = render(sweep.tidy())
+    assert "73.5  3.0" in text
+    assert "Best: each run's best epoch by the test images" in text
+
+
 def test_finals_of_several_configurations_are_not_averaged(sweep):
     for seed in (1, 2):
         sweep.add(RELATED, "degan", score=0.8, test=0.6, settings={"seed": seed, "gan.lambda_e": 1})

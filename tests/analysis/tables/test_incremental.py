@@ -209,8 +209,11 @@ def test_wide_ranges_fit_a_terminal(run):
         for seed in (1, 2):
             settings = {"gan.lambda_e": weight, "gan.lambda_d": 5 * weight, "seed": seed}
             run.learned("fixed_representation", order, test=0.7, settings=settings)
-            run.learned("extended", order, test=0.7 + seed / 10, settings=settings, seconds=1e6, scores={})
+            more = {"scores": {}, "referee_best_test_accuracy": 0.95}
+            run.learned("extended", order, test=0.7 + seed / 10, settings=settings, seconds=1e6, **more)
+    assert run.row("extended").gap == pytest.approx(10)
     text = render(run.tidy())
+    assert "95.0  10.0" in text
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "0.0123 to 9.87, 0.0615 to 49.3" in run.row("extended").lambdas
 
