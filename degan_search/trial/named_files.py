@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
@@ -14,7 +13,7 @@ from degan_search.data.sets import SETS, parquet_of, user_set
 from degan_search.data.synthetic import SPLITS
 from degan_search.settings.paths import whole
 from degan_search.settings.trial import TeacherConfig, TrialConfig
-from degan_search.storage.layout import ABOUT
+from degan_search.storage.about import about_run
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 
@@ -65,10 +64,7 @@ def shown(names: Iterable[str], data_dir: Path | None) -> str:
 
 def recorded(run: Path) -> dict[str, str]:
     """Return the hashes that a run was begun with; none for a run of an older version."""
-    try:
-        files = json.loads((run / ABOUT).read_text())[FILES]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+    files = about_run(run).get(FILES)
     return (
         {name: digest for name, digest in files.items() if isinstance(digest, str)} if isinstance(files, dict) else {}
     )
