@@ -149,8 +149,8 @@ def relatedness(
     from degan_search.system import device
     from degan_search.system.whole_files import write_bytes
 
-    config = _teacher(teacher)
-    trials = _trials(runs, config) if runs else None
+    config = _teacher(teacher, data_dir)
+    trials = _trials(runs, config, data_dir) if runs else None
     phase = Phase.FINAL if finals else Phase.SEARCH
     judged = None if trials is None or without_true_data(trials) else trials
     if judged is not None:
@@ -175,7 +175,7 @@ def relatedness(
         print_line("No correlations: these trials have no true data (teacher.dataset), so no accuracies.")
 
 
-def _teacher(place: Path) -> TeacherConfig:
+def _teacher(place: Path, data_dir: Path | None) -> TeacherConfig:
     """Return the teacher of a run's folder, or of a trial's settings file."""
     from degan_search import ledger
     from degan_search.ledger.columns import config_of
@@ -188,11 +188,11 @@ def _teacher(place: Path) -> TeacherConfig:
     if frame.empty:
         raise UserError(f"--teacher {str(place)!r} has no trial yet that would tell its teacher")
     config = recorded(config_of(frame.iloc[0]).teacher)
-    named_files.check(place, [config.path], named_files.teachers_sets(config))
+    named_files.check(place, [config.path], named_files.teachers_sets(config), data_dir)
     return config
 
 
-def _trials(runs: list[Path], teacher: TeacherConfig) -> pd.DataFrame:
+def _trials(runs: list[Path], teacher: TeacherConfig, data_dir: Path | None) -> pd.DataFrame:
     """Return the trials of runs that have this teacher."""
     from degan_search import ledger
     from degan_search.evaluation.accuracy import check_files
@@ -205,7 +205,7 @@ def _trials(runs: list[Path], teacher: TeacherConfig) -> pd.DataFrame:
     if trials.empty:
         raise UserError(f"no trial of --runs {', '.join(map(str, runs))} has the teacher of --teacher")
     for run in runs:
-        check_files(run, ledger.load(run))
+        check_files(run, ledger.load(run), data_dir)
     return trials
 
 

@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from degan_search.evaluation.first_look import Look, Seen
     from degan_search.networks.image_input import ImageInput
     from degan_search.search.planning.first_space import Fitted
-    from degan_search.search.planning.students import Choice
     from degan_search.settings.trial import TeacherConfig
+    from degan_search.stages.students import Choice
 
-AUTO = "auto"
-"""The student that is offered."""
 COMMON = 4
 """Classes that the table names for each proxy."""
 OFFERED = 5
@@ -44,7 +42,7 @@ def init(
     channels: Annotated[int | None, typer.Option(help="1 for gray, 3 for RGB.")] = None,
     normalise: Annotated[str | None, typer.Option(help="imagenet, unit ([0, 1]) or signed ([-1, 1]).")] = None,
     classes: Annotated[str | None, typer.Option(help="Names a,b,c, a text file with one a line, or a number.")] = None,
-    student: Annotated[str, typer.Option(help="A network, as for --teacher; auto offers one.")] = AUTO,
+    student: Annotated[str, typer.Option(help="A network, as for --teacher; auto offers one.")] = "auto",
     check: Annotated[
         str | None, typer.Option(help="A few labelled images (folder:PATH) to measure on; nothing trains on them.")
     ] = None,
@@ -61,7 +59,7 @@ def init(
     from degan_search.data import proxies
     from degan_search.networks.named import vouch_for
     from degan_search.networks.takes import teacher_input
-    from degan_search.search.planning import students
+    from degan_search.stages import students
     from degan_search.system.whole_files import write_bytes
 
     if out.suffix not in (".yaml", ".yml"):
@@ -72,17 +70,17 @@ def init(
     config = _teacher(teacher, weights, size, channels, normalise, classes, check, trusted)
     given = {"teacher": teacher, "weights": weights, "proxy": proxy, "size": size, "channels": channels}
     given |= {"normalise": normalise, "classes": classes, "student": student, "check": check, "budget": budget}
-    if student != AUTO:
+    if student != students.AUTO:
         vouch_for({"student": {"network": student}})
         students.named(student, 2, teacher_input(config))  # before anything is loaded
     if check:
         proxies.check(check)
     found = _looked(config, proxy, images, data_dir)
-    if student == AUTO:
+    if student == students.AUTO:
         chosen, others = students.offered(config, found.teacher.classes, found.parameters, found.script)
     else:
         chosen, others = students.named(student, found.teacher.classes, found.teacher.takes), []
-    _say_student(chosen, others, student == AUTO)
+    _say_student(chosen, others, student == students.AUTO)
     fitted = _fitted(found, chosen, command(*_typed(given)), time_budget, data_dir)
     write_bytes(out, fitted.text.encode())
     _say_plan(fitted, budget, out)

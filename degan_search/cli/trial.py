@@ -95,14 +95,16 @@ def read_trial(file: Path, changes: list[str]) -> TrialConfig:
     from degan_search.networks.named import vouch_for
     from degan_search.settings import yaml_text
     from degan_search.settings.resolve import merge, trial_config
+    from degan_search.stages.students import with_student
 
     what = f"configuration {str(file)!r}"
     settings = yaml_text.read(file, what) or {}
     if not isinstance(settings, dict):
         raise UserError(f"{what} must hold key: value settings, not {type(settings).__name__}")
-    config = _with_whole_paths(trial_config(settings, merge({}, *map(change, changes))))
-    vouch_for(config.model_dump())
-    return config
+    changed = merge({}, *map(change, changes))
+    given = merge({}, settings, changed)
+    vouch_for(given)
+    return _with_whole_paths(trial_config(settings, changed, {"student": with_student(given).get("student", {})}))
 
 
 def _with_whole_paths(config: TrialConfig) -> TrialConfig:

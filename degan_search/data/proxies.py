@@ -206,7 +206,12 @@ def joined(name: str) -> list[str]:
 
 def own_bases(name: str) -> list[str]:
     """The user's own sets that a name means, without classes in brackets; those of this project are left out."""
-    return [part.base for part in _parts(name) if user_set(part.base)]
+    return [base for base in bases(name) if user_set(base)]
+
+
+def bases(name: str) -> list[str]:
+    """The whole sets that a name means, one for each that it joins, without classes in brackets."""
+    return [part.base for part in _parts(name)]
 
 
 def share(name: str) -> float:

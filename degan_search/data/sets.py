@@ -227,10 +227,14 @@ def load_set(name: str, split: Split, data_dir: Path | None = None, wanted: Want
     return replace(loaded, name=wanted.name or name, images=images)
 
 
+def parquet_of(name: str, split: Split, data_dir: Path | None = None) -> Path | None:
+    """Where a split of a set of this project lies as Parquet; None: it is drawn, or its files are torchvision's."""
+    return shards.find_split(data_folder(data_dir) / name, split) if find_set(name).from_files else None
+
+
 def train_size(name: str, data_dir: Path | None = None) -> int:
     """The number of training images of a whole set, without decoding any."""
     if own := user_set(name):
         return own.kind.count(own.path, own.choice)
-    entry = find_set(name)
-    path = shards.find_split(data_folder(data_dir) / name, "train") if entry.from_files else None
-    return parquet.rows(path) if path else entry.train_size
+    path = parquet_of(name, "train", data_dir)
+    return parquet.rows(path) if path else find_set(name).train_size

@@ -55,7 +55,7 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path, console: Console | N
     unscored = (done["config_teacher_dataset"].notna() & held_out & done["oracle_half_1"].isna()) | (~held_out & tested)
     unscored |= done["config_teacher_check"].notna() & done["check_accuracy"].isna()
     if unscored.any() or done["cross_agreement"].isna().any():
-        check_files(run, done)
+        check_files(run, done, data_dir)
     panels, console = Panels(data_dir, cache), console or PlainConsole(quiet=True)
     scores: dict[str, dict[str, Any]] = {}
     with Count(console, "Accuracies", int(unscored.sum()), "trials") as count:
@@ -81,15 +81,15 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path, console: Console | N
     return len(scores)
 
 
-def check_files(run: Path, trials: pd.DataFrame) -> None:
-    """Refuse a teacher's file, or a user's own images, that are not those with which these trials of a run ran.
+def check_files(run: Path, trials: pd.DataFrame, data_dir: Path | None) -> None:
+    """Refuse a teacher's file, or images, that are not those with which these trials of a run ran.
 
     Raises:
         UserError: names what has changed.
     """
     named = ("teacher_dataset", "teacher_check", "proxy", "bank_proxies", "bank_judges")
     sets = [name for column in named for name in trials[f"config_{column}"].explode().dropna().unique()]
-    named_files.check(run, trials["config_teacher_path"].dropna().unique(), sets)
+    named_files.check(run, trials["config_teacher_path"].dropna().unique(), sets, data_dir)
 
 
 def _row(trial_id: str, scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from degan_search.networks.own import scripted
 from degan_search.settings.image_input import InputConfig
 from degan_search.settings.trial import TeacherConfig
 from degan_search.stages import teacher as teachers
+from degan_search.stages.students import parameters_of
 from degan_search.stages.teacher_file import Teacher
 from degan_search.system.errors import UserError
 from degan_search.training.measures import infomax, predict
@@ -138,12 +139,7 @@ def look(
         ways.append(_ways(model, teacher.takes, few))
     upwards = [1 if MEASURES[key].direction == "min" else -1 for key in ORDER]
     seen.sort(key=lambda one: [sign * one.measures[key] for sign, key in zip(upwards, ORDER, strict=True)])
-    return Look(teacher, parameters(model, teacher), scripted(model), tuple(seen), _best(ways))
-
-
-def parameters(model: nn.Module, teacher: Teacher) -> int:
-    """Return how many weights a teacher has; of a frozen script, which hides them, about how many its file holds."""
-    return sum(weight.numel() for weight in model.parameters()) or len(teacher.data) // 4
+    return Look(teacher, parameters_of(model, teacher), scripted(model), tuple(seen), _best(ways))
 
 
 def doubts(found: Look) -> list[str]:

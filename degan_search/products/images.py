@@ -121,7 +121,7 @@ def generate(
 def _teacher(run: Path, row: pd.Series, storage: Path, data_dir: Path | None, device: str, show: Show) -> Teacher:
     """Return the trial's teacher; a teacher that is not in the cache is trained again."""
     config = teacher_file.recorded(config_of(row).teacher)
-    named_files.check(run, [config.path], named_files.teachers_sets(config))
+    named_files.check(run, [config.path], named_files.teachers_sets(config), data_dir)
     show(f"true images {config.dataset}" if config.dataset else "the teacher", 0, None)
     true = true_images(config, data_dir)
 

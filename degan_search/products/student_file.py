@@ -23,6 +23,7 @@ from degan_search.settings.trial import TrialConfig
 from degan_search.stages.own_teacher import own_teacher
 from degan_search.stages.teacher_file import recorded
 from degan_search.stages.true_images import true_images
+from degan_search.storage.about import class_names
 from degan_search.system import provenance, seeds, untrusted
 from degan_search.system.errors import UserError, close_matches, notice
 from degan_search.trial.images import load_proxy
@@ -49,10 +50,15 @@ class Checked:
         return self.difference <= self.allowed
 
 
-def _classes(config: TrialConfig, data_dir: Path | None) -> tuple[str, ...]:
-    """Return the names of the student's classes, in the order of its outputs."""
-    true = true_images(config.teacher, data_dir)
-    classes = true.classes if true else own_teacher(recorded(config.teacher), None, None).class_names
+def _classes(run: Path, teacher: str, config: TrialConfig, data_dir: Path | None) -> tuple[str, ...]:
+    """Return the names of the student's classes, in the order of its outputs.
+
+    An older run does not tell the teacher's: they are those of the true images, or of the teacher's file.
+    """
+    classes = class_names(run, teacher)
+    if classes is None:
+        true = true_images(config.teacher, data_dir)
+        classes = true.classes if true else own_teacher(recorded(config.teacher), None, None).class_names
     return classes + load_proxy(config, data_dir).classes if config.task == "incremental" else classes
 
 
@@ -93,7 +99,7 @@ def find_student(run: Path, trial: str | None, data_dir: Path | None = None) -> 
     """
     row = networks.find(run, trial, "student")
     config = config_of(row)
-    classes = _classes(config, data_dir)
+    classes = _classes(run, str(row["teacher_hash"]), config, data_dir)
     return Found(row, config, networks.load_student(run, str(row["trial_id"]), config, len(classes)), classes)
 
 
@@ -115,7 +121,7 @@ def export_student(
         trial: its id, "best" for that of the best score, or None where only one has a student.
         out: a new file or folder.
         softmax: give probabilities in place of logits.
-        data_dir: folder of the image sets; the class names are the true set's, the check images the proxy's.
+        data_dir: folder of the image sets; the check images are the proxy's.
         kind: a key of FORMATS; None: the one whose suffix `out` has.
 
     Raises:

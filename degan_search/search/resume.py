@@ -64,11 +64,11 @@ def resume(
         run.copy.pull()
         remove_torn(where.folder)
         found = run_folder.begun(where.folder, file)
-        files = _unchanged_files(where.folder, found, allow_changed)
-        planned = found.options.get("budget") is not None  # then the budget chose the number of trials, not the space
-        space = _with_trials(found.space, trials, planned)
         fixed = {"storage": where.storage, "name": where.name, "remote": where.remote}
         options = loaded(found.options, {**changes, **fixed})
+        files = _unchanged_files(where.folder, found, options.data_dir, allow_changed)
+        planned = found.options.get("budget") is not None  # then the budget chose the number of trials, not the space
+        space = _with_trials(found.space, trials, planned)
         if "budget" in changes:
             check_budget(space)
         check_slots(options)
@@ -85,14 +85,17 @@ def resume(
     return where.folder
 
 
-def _unchanged_files(folder: Path, found: run_folder.Begun, allow_changed: bool) -> dict[str, str]:
+def _unchanged_files(
+    folder: Path, found: run_folder.Begun, data_dir: Path | None, allow_changed: bool
+) -> dict[str, str]:
     """Return the hashes of the files that the space names; unless allowed, refuse a space or file that has changed."""
     anyway = "With --allow-changed the run goes on with the new one"
     if found.changed and not allow_changed:
         raise UserError(f"the space is not the one that {folder} was begun with: {'; '.join(found.changed)}. {anyway}")
-    files = named_files.fingerprints(shared_configs(found.space))
+    files = named_files.fingerprints(shared_configs(found.space), data_dir)
     if (other := named_files.differences(named_files.recorded(folder), files)) and not allow_changed:
-        raise UserError(f"{', '.join(other)}: the content is not what {folder} was begun with; put it back. {anyway}")
+        what = named_files.shown(other, data_dir)
+        raise UserError(f"{what}: the content is not what {folder} was begun with; put it back. {anyway}")
     return files
 
 

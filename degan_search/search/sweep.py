@@ -57,7 +57,7 @@ def sweep(space: Space, options: Options, console: Console, conclude: Conclude |
     space = run_folder.with_whole_paths(space)
     check_numbers(space, options.data_dir)
     run_folder.check_writable(options.storage, f"--storage {str(options.storage)!r}")
-    files = named_files.fingerprints(shared_configs(space))
+    files = named_files.fingerprints(shared_configs(space), options.data_dir)
     with open_run(options, console, trackers=trackers) as run:
         run_folder.check_new(options.folder)
         run.copy.check_new()

@@ -164,6 +164,8 @@ def _is_safetensors(data: bytes, suffix: str) -> bool:
 
 
 def _is_script(data: bytes, what: str) -> bool:
+    if untrusted.is_legacy(data):
+        return False
     try:
         return untrusted.is_script(untrusted.check_zip(io.BytesIO(data), what, untrusted.MODEL_BYTES))
     except UserError as error:
@@ -188,7 +190,8 @@ def _script(config: TeacherConfig, data: bytes, what: str, device: str) -> nn.Mo
 def _loaded(data: bytes, what: str) -> object:
     try:
         untrusted.check_state(data, what)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        numpys = [(untrusted.Unread, name) for name in untrusted.NUMPY]
+        with torch.serialization.safe_globals([argparse.Namespace, *numpys]):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a file made to do harm can make the reader raise anything
         why = error if isinstance(error, UserError) else "it is broken"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import pickletools
+import re
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +35,13 @@ DIRECTORY_BYTES = 16 * 2**20
 """Most bytes of a zip archive's list of contents."""
 PICKLE_BYTES = 32 * 2**20
 """Most bytes of the names, shapes and numbers in a file of torch.save; the tensors lie beside them."""
+NUMPY = (
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("_core", "core") for name in ("scalar", "_reconstruct")),
+    "builtins.bytes",  # of an array without numbers
+)
+"""What numpy's numbers and arrays in a checkpoint import, as torch names it; `Unread` is taken for each."""
 PLAIN_STATE = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
@@ -46,11 +56,20 @@ PLAIN_STATE = {
     "torch Size",
     "torch device",
     *(f"torch {kind}" for kind in ["float64", "float32", "float16", "bfloat16", "int64"]),
+    *(" ".join(name.rsplit(".", 1)) for name in NUMPY),
+    "_codecs encode",  # makes the bytes of numpy's numbers from text
+    "__builtin__ bytes",
 }
 """The names that a pickled state dict of dense tensors imports, or a checkpoint with one in it.
 
 torch allows more, such as `bytearray`, with which a small file could take much memory.
 """
+_BYTE_CODECS = [pair for pair in aliases.items() if pair[1].endswith("_codec")]
+COSTLY_CODECS = {name.replace("_", "") for pair in _BYTE_CODECS for name in pair} | {"idna", "punycode"}
+"""What `encode` could be asked for, so that a small file takes much memory (hex, again and again) or time (idna)."""
+LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+"""Beginning of what torch.save wrote before version 1.6: so many pickles, then the tensors' numbers."""
+LEGACY_PICKLES = 5
 
 
 @contextmanager
@@ -118,12 +137,31 @@ def check_zip(file: IO[bytes], what: str, most: int, stored: bool = False) -> di
     return {entry.filename: entry for entry in contents}
 
 
+class Unread:
+    """What stands for numpy's numbers and arrays beside the tensors of a checkpoint: nothing of them is read or run."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+def is_legacy(data: bytes) -> bool:
+    """Return whether bytes begin as what torch.save wrote before version 1.6."""
+    return data.startswith(LEGACY)
+
+
 def check_state(data: bytes, what: str) -> None:
     """Refuse bytes that should not be given to `torch.load(weights_only=True)`.
 
     Raises:
-        UserError: as `check_zip`, not an archive of torch.save's, TorchScript, or anything but plain tensors.
+        UserError: as `check_zip`, not an archive of torch.save's, TorchScript, or anything but plain tensors, with
+            numpy's numbers beside them.
     """
+    if is_legacy(data):
+        front = io.BytesIO(data[:PICKLE_BYTES])
+        for _ in range(LEGACY_PICKLES):
+            _check_pickle(front, what)
+        return
     contents = check_zip(io.BytesIO(data), what, MODEL_BYTES, stored=True)
     pickles = [name for name in contents if name.lower().endswith(".pkl")]
     # What does not begin like this, torch reads as a pickle without an archive around it.
@@ -133,9 +171,25 @@ def check_state(data: bytes, what: str) -> None:
         raise UserError(f"{what} has more than {PICKLE_BYTES:,} bytes beside its tensors")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for order, value, _ in pickletools.genops(archive.read(pickles[0])):
-                if order.name == "GLOBAL" and value not in PLAIN_STATE:
+            pickled = archive.read(pickles[0])
+    except Exception as error:  # zipfile raises many kinds
+        raise UserError(f"{what} is broken: {error}") from None
+    _check_pickle(io.BytesIO(pickled), what)
+
+
+def _check_pickle(stream: IO[bytes], what: str) -> None:
+    """Read to the end of a pickle, and refuse it if it imports what is not in PLAIN_STATE; raises as `check_state`."""
+    costly, encodes = "", False
+    try:
+        for order, value, _ in pickletools.genops(stream):
+            if order.name == "GLOBAL":
+                if value not in PLAIN_STATE:
                     raise UserError(f"{what} asks for {value!r}, which no plain state dict needs")
+                encodes |= value == "_codecs encode"
+            elif isinstance(value, str) and re.sub("[^a-z0-9]", "", value.lower()) in COSTLY_CODECS:
+                costly = value
+        if encodes and costly:
+            raise UserError(f"{what} may ask for the encoding {costly[:40]!r}, which no plain state dict needs")
     except UserError:
         raise
     except Exception as error:  # pickletools raises many kinds

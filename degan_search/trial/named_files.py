@@ -1,19 +1,19 @@
-"""Files that a run names but does not hold, known by a hash: a teacher's file, networks' code, a user's own images."""
+"""Files that a run names but does not hold, known by a hash: a teacher's file, networks' code, images."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import cast
 
-from degan_search.data import folders, proxies
-from degan_search.data.sets import user_set
+from degan_search.data import folders, proxies, shards
+from degan_search.data.sets import SETS, parquet_of, user_set
+from degan_search.data.synthetic import SPLITS
 from degan_search.settings.paths import whole
 from degan_search.settings.trial import TeacherConfig, TrialConfig
-from degan_search.storage.layout import ABOUT
+from degan_search.storage.about import about_run
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 
@@ -22,8 +22,10 @@ FILES = "files"
 """Where `run.json` has the hashes."""
 
 
-def fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
+def fingerprints(configs: Iterable[TrialConfig], data_dir: Path | None = None) -> dict[str, str]:
     """Return a hash of the content of each file or folder that trials name, by its name.
+
+    Of a set in `data_dir` that is `cifar10/train`, wherever that folder is; only Parquet is looked at.
 
     Raises:
         UserError: one cannot be read.
@@ -31,7 +33,7 @@ def fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
     made = list(configs)
     sets = [name for config in made for name in sets_of(config)]
     networks = [name for config in made for name in (config.teacher.network, config.student.network)]
-    return _hashes([*(config.teacher.path for config in made), *map(_code, networks)], sets)
+    return _hashes([*(config.teacher.path for config in made), *map(_code, networks)], sets, data_dir)
 
 
 def sets_of(config: TrialConfig) -> list[str]:
@@ -49,33 +51,42 @@ def differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [name for name, digest in now.items() if known.get(name, digest) != digest]
 
 
+def shown(names: Iterable[str], data_dir: Path | None) -> str:
+    """Return what messages call files, by the names of their hashes: with their place."""
+
+    def one(name: str) -> str:
+        base, _, split = name.rpartition("/")
+        path = next((parquet_of(base, known, data_dir) for known in SPLITS if base in SETS and known == split), None)
+        return str(path.absolute()) if path else name
+
+    return ", ".join(map(one, names))
+
+
 def recorded(run: Path) -> dict[str, str]:
     """Return the hashes that a run was begun with; none for a run of an older version."""
-    try:
-        files = json.loads((run / ABOUT).read_text())[FILES]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+    files = about_run(run).get(FILES)
     return (
         {name: digest for name, digest in files.items() if isinstance(digest, str)} if isinstance(files, dict) else {}
     )
 
 
-def check(run: Path, teachers: Iterable[str | None], sets: Iterable[str]) -> None:
+def check(run: Path, teachers: Iterable[str | None], sets: Iterable[str], data_dir: Path | None) -> None:
     """Refuse files that are not those that a run was begun with.
 
     Args:
         run: the run's folder.
         teachers: values of `teacher.path`; None for a teacher that is trained.
         sets: names of images.
+        data_dir: folder of the image sets.
 
     Raises:
         UserError: names what has changed, or cannot be read.
     """
     known = recorded(run)
     code = [name for name in known if name.endswith(CODE)]
-    if known and (changed := differences(known, _hashes([*teachers, *code], sets, known))):
+    if known and (changed := differences(known, _hashes([*teachers, *code], sets, data_dir, known))):
         raise UserError(
-            f"{', '.join(changed)}: the content is not what {run} was begun with; put it back, or begin a new run"
+            f"{shown(changed, data_dir)}: the content is not what {run} was begun with; put it back, or begin a new run"
         )
 
 
@@ -86,28 +97,39 @@ def _code(network: str) -> str | None:
 
 
 def _hashes(
-    teachers: Iterable[str | None], sets: Iterable[str], only: Mapping[str, str] | None = None
+    teachers: Iterable[str | None],
+    sets: Iterable[str],
+    data_dir: Path | None,
+    only: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in dict.fromkeys(teachers):
         if path is not None and (only is None or path in only):
             what = f"network {path!r}" if path.endswith(CODE) else f"teacher.path {whole(path)!r}"
             found[path] = _digest([("", Path(whole(path)))], what)
-    for base in dict.fromkeys(own for name in sets for own in proxies.own_bases(name)):
-        if only is None or base in only:
-            found[base] = _digest(_parts(base), base)
+    for base in dict.fromkeys(base for name in sets for base in proxies.bases(name)):
+        if user_set(base):
+            if only is None or base in only:
+                found[base] = _digest(_parts(base), base)
+            continue
+        for split in SPLITS:
+            place, name = parquet_of(base, split, data_dir), f"{base}/{split}"
+            if place and (only is None or name in only):
+                found[name] = _digest(((file.name, file) for file in shards.shards(place)), name)
     return found
 
 
 def _parts(base: str) -> Iterator[tuple[str, Path]]:
     """Yield each file of a user's own set, with its name in the set."""
     own = user_set(base)
-    assert own is not None, "own_bases() gives no other"
+    assert own is not None, "it is a user's own"
     path = own.path
     if base.startswith("folder:"):
         files = folders.find(path).files
     elif path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    elif base.startswith("parquet:") and not path.exists():  # shards, by the beginning of their names
+        files, path = shards.shards(path), path.parent
     else:  # the split of an archive may follow its name, as in npz:FILE/train
         path = next((place for place in (path, *path.parents) if place.is_file()), path)
         files = [path]

@@ -203,11 +203,12 @@ def states(folder: Path) -> list[Seed]:
         "optimizer": {"state": {0: torch.ones(2)}},
     }
     checkpoint = saved({"state_dict": {f"module.{name}": value for name, value in weights().items()}, **beside})
-    archives = [saved(weights()), saved(bomb), saved({"0.weight": bytearray(99)}), checkpoint]
+    numpys = {"model": weights(), "best": np.float64(0.5), "losses": np.zeros(3)}
+    archives = [saved(weights()), saved(numpys), saved(bomb), saved({"0.weight": bytearray(99)}), checkpoint]
     parts = [unpacked(content) for content in archives]
     name = "archive/data.pkl"
     pickles = [(others.pop(name), archive(name, others)) for others in parts]
-    return whole(*archives, saved(bomb, **old), script.getvalue(), pickle.dumps(Bomb())) + pickles
+    return whole(*archives, saved(bomb, **old), saved(numpys, **old), script.getvalue(), pickle.dumps(Bomb())) + pickles
 
 
 def read_teacher(path: Path) -> None:

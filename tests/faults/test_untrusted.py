@@ -3,6 +3,7 @@
 What is broken by chance is in `test_fuzz.py`; model files that do not fit are in `tests/stages/test_teacher.py`.
 """
 
+import codecs
 import io
 import json
 import os
@@ -10,8 +11,10 @@ import pickle
 import shutil
 import struct
 import zipfile
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -22,6 +25,8 @@ from degan_search import ledger
 from degan_search.cli.main import app
 from degan_search.evaluation import networks
 from degan_search.settings import yaml_text
+from degan_search.settings.trial import TeacherConfig
+from degan_search.stages.teacher_file import read_network
 from degan_search.system import untrusted, weights_file
 from degan_search.system.console import PlainConsole
 from degan_search.system.errors import LONGEST, UserError, visible
@@ -124,6 +129,16 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
+class Encoded:
+    """Bytes of text, when it is unpickled."""
+
+    def __init__(self, codec):
+        self.codec = codec
+
+    def __reduce__(self):
+        return codecs.encode, ("aa", self.codec)
+
+
 class TestModels:
     """Archives of weights, beside what tests/test_teacher.py has."""
 
@@ -142,6 +157,34 @@ class TestModels:
         with zipfile.ZipFile(stream, "w") as archive:
             archive.writestr("archive/data.pkl", asked)
         refused(lambda: untrusted.check_state(stream.getvalue(), "this"), "'__builtin__ bytearray'")
+
+    @pytest.mark.parametrize("archive", [True, False])
+    @pytest.mark.parametrize(("codec", "refuses"), [("hex", True), ("Puny-code", True), ("latin1", False)])
+    def test_bytes_that_grow(self, archive, codec, refuses):
+        """Numpy's numbers are pickled as text to encode; an encoding that makes more of it would fill the memory."""
+        stream = io.BytesIO()
+        torch.save({"a": Encoded(codec), "b": np.float64(1)}, stream, _use_new_zipfile_serialization=archive)
+        check = partial(untrusted.check_state, stream.getvalue(), "this")
+        refused(check, f"encoding {codec!r}") if refuses else check()
+
+    def test_nothing_of_numpy_is_called(self, tmp_path):
+        """Its arrays can hold any object, and its types can be given any state."""
+        kept = {"a": np.array([Bomb(tmp_path / "ran")], dtype=object), "w": torch.ones(2)}
+        config = TeacherConfig(dataset="digits", network="lenet", path="w.pt")
+        for archive in (True, False):
+            stream = io.BytesIO()
+            torch.save(kept, stream, _use_new_zipfile_serialization=archive)
+            refused(partial(read_network, config, stream.getvalue(), ".pt", 10), "which no plain state dict needs")
+        assert not (tmp_path / "ran").exists()
+
+    @pytest.mark.parametrize("claimed", [2**31 - 1, 2**50])
+    def test_an_old_file_that_claims_more_numbers_than_it_has(self, claimed):
+        stream = io.BytesIO()
+        torch.save({"w": torch.ones(77)}, stream, _use_new_zipfile_serialization=False)
+        assert stream.getvalue().count(b"K\x4dN") == 1  # the storage's length, then None: it is no view
+        data = stream.getvalue().replace(b"K\x4dN", b"\x8a\x08" + claimed.to_bytes(8, "little") + b"N")
+        config = TeacherConfig(dataset="digits", network="lenet", path="w.pt")
+        refused(partial(read_network, config, data, ".pt", 10), "it is broken")
 
     def test_overlapping_parts(self, monkeypatch):
         """One part listed a hundred times."""

@@ -6,6 +6,8 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -68,8 +70,8 @@ def finished(begun, own, tiny, finished_run):
     return begun
 
 
-def resume(run, **more):
-    return resuming.resume(Options(run.parent, run.name), QUIET, {}, **more)
+def resume(run, data_dir=None, **more):
+    return resuming.resume(Options(run.parent, run.name), QUIET, {"data_dir": data_dir} if data_dir else {}, **more)
 
 
 def other_teacher(own):
@@ -188,6 +190,41 @@ def test_each_set_of_a_union_is_known_by_its_content(tmp_path, tiny):
     assert named_files.differences(before, named_files.fingerprints([config])) == [f"npz:{tmp_path}/b.npz"]
 
 
+def write_set(folder, fill):
+    """Write a public set as it is downloaded, with images that nobody reads here."""
+    for split in ("train", "test"):
+        (folder / "cifar10").mkdir(parents=True, exist_ok=True)
+        table = pa.table({"img": [{"bytes": bytes([fill])}] * 200, "label": list(range(10)) * 20})
+        pq.write_table(table, folder / "cifar10" / f"{split}.parquet")
+
+
+def test_downloaded_sets_are_known_by_their_content_wherever_they_lie(finished, own, settings, store):
+    write_set(own / "data", 0)
+    space = Space(trial=settings | {"proxy": "cifar10/[cat,dog]"})
+    run = sweeping.sweep(space, Options(own / "runs", "downloaded", data_dir=own / "data"), QUIET)
+    assert sorted(named_files.recorded(run)) == [f"{own}/teacher.pt", "cifar10/test", "cifar10/train"]
+    (own / "data").rename(own / "moved")
+    assert resume(run, data_dir=own / "moved") == run
+    write_set(own / "moved", 1)
+    says = rf"{own}/moved/cifar10/train\.parquet, {own}/moved/cifar10/test\.parquet: the content is not what {run} was"
+    with pytest.raises(UserError, match=says):
+        resume(run)
+    with pytest.raises(UserError, match=says):
+        named_files.check(run, [], ["cifar10/[cat]+digits"], own / "moved")
+    named_files.check(finished, [], ["cifar10"], own / "moved")  # of a run that was begun without such hashes
+    (own / "moved").rename(own / "gone")  # whoever needs it says so
+    named_files.check(run, [], ["cifar10"], own / "moved")
+
+
+def test_shards_are_known_by_their_content(tmp_path, tiny):
+    for number in range(2):
+        pq.write_table(pa.table({"a": [number]}), tmp_path / f"train-0000{number}-of-00002.parquet")
+    config = tiny({"proxy": f"parquet:{tmp_path}/train"})
+    before = named_files.fingerprints([config])
+    pq.write_table(pa.table({"a": [2]}), tmp_path / "train-00001-of-00002.parquet")
+    assert named_files.differences(before, named_files.fingerprints([config])) == [f"parquet:{tmp_path}/train"]
+
+
 def test_what_is_not_there_is_said_whole(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"teacher.path '{tmp_path}/none.pt' cannot be opened: No such file"):
@@ -203,7 +240,7 @@ def test_the_code_of_networks_is_known_by_its_content(tmp_path, tiny):
     before = named_files.fingerprints([config])
     assert list(before) == [str(file)]
     (tmp_path / "run.json").write_text(json.dumps({"files": before}))
-    named_files.check(tmp_path, [], [])
+    named_files.check(tmp_path, [], [], None)
     file.write_text("def build(classes): pass")
     with pytest.raises(UserError, match=re.escape(f"{file}: the content is not what")):
-        named_files.check(tmp_path, [], [])
+        named_files.check(tmp_path, [], [], None)

@@ -2,7 +2,9 @@
 
 import argparse
 from collections import Counter, OrderedDict
+from decimal import Decimal
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -27,6 +29,16 @@ def put(prefix, state):
     return OrderedDict((f"{prefix}{name}", value) for name, value in state.items())
 
 
+OLD = {"_use_new_zipfile_serialization": False}
+"""As torch.save wrote before version 1.6."""
+
+
+def with_numpy(state):
+    """What a training saves that counts with numpy."""
+    figures = {"best_acc": np.float64(0.9), "epoch": np.int64(3), "done": np.bool_(True), "net": np.str_("lenet")}
+    return {"state_dict": state, **figures, "losses": np.array([2.0, 1.0]), "none": np.array([]), "k": np.eye(3).T}
+
+
 def training(state):
     """What a training saves beside the weights."""
     optimiser = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(4)}}, "param_groups": [{"lr": 0.1}]}
@@ -47,12 +59,15 @@ FORMS = {
     "parallel.pt": lambda state: put("module.", state),
     "compiled.pt": lambda state: put("_orig_mod.", state),
     "both.pt": lambda state: {"state_dict": put("module._orig_mod.", state)},
+    "numpy.pt": with_numpy,
+    "old.pth.tar": lambda state: {"state_dict": put("module.", state), **training(state)},
+    "old_numpy.t7": with_numpy,
 }
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_checkpoints_are_taken(name, state, tiny, true, teacher, tmp_path, recwarn):
-    torch.save(FORMS[name](state), tmp_path / name)
+    torch.save(FORMS[name](state), tmp_path / name, **(OLD if name.startswith("old") else {}))
     mine = obtained(tmp_path / name, tiny, true)
     images = torch.from_numpy(true.images)
     assert torch.equal(predict(mine.model(), images), predict(teacher.model(), images))
@@ -172,9 +187,8 @@ def test_a_path_is_said_whole(tiny, true, tmp_path, monkeypatch):
         teachers.obtain(tiny({"teacher": {"path": "none.pt"}}).teacher, true, tmp_path)
 
 
-def test_numpy_values_are_refused_with_what_to_do(state, tiny, true, tmp_path):
-    numpy = pytest.importorskip("numpy")
-    torch.save({"state_dict": dict(state), "best": numpy.float64(0.9)}, tmp_path / "mine.pt")
+def test_other_values_are_refused_with_what_to_do(state, tiny, true, tmp_path):
+    torch.save({"state_dict": dict(state), "best": Decimal("0.9")}, tmp_path / "mine.pt")
     with pytest.raises(UserError, match=r"write one by torch.save\(model.state_dict\(\), FILE\)"):
         obtained(tmp_path / "mine.pt", tiny, true)
 

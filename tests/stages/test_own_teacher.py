@@ -136,7 +136,10 @@ def misfits():
     yield "bytes.pt", lambda p: torch.save(bytearray(9), p), "which no plain state dict needs"
     yield "sparse.pt", lambda p: torch.save({"a": torch.eye(3).to_sparse()}, p), "_rebuild_sparse_tensor"
     yield "packed.pt", lambda p: (torch.save(state(), p), pack(p)), "compressed parts"
-    yield "old.pt", lambda p: torch.save(state(), p, _use_new_zipfile_serialization=False), "no whole zip archive"
+    old = {"_use_new_zipfile_serialization": False}
+    yield "cut_old.pt", lambda p: (torch.save(state(), p, **old), cut(p)), "it is broken"
+    yield "cut_short_old.pt", lambda p: (torch.save(state(), p, **old), cut(p, 0.02)), "is broken"
+    yield "sparse_old.pt", lambda p: torch.save({"a": torch.eye(3).to_sparse()}, p, **old), "_rebuild_sparse_tensor"
     yield "module.pt", lambda p: torch.save(build_classifier("lenet", 10, 4), p), "neither TorchScript nor"
     yield "cut.safetensors", lambda p: (save_file(state(), p), cut(p)), "not a whole safetensors file"
     yield "cut.pt", lambda p: (torch.save(state(), p), cut(p)), "neither TorchScript nor"

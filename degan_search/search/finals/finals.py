@@ -58,6 +58,7 @@ def finals(request: Request, options: Options, console: Console) -> None:
         folder,
         (config.teacher.path for config in configs),
         [name for config in configs for name in named_files.sets_of(config)],
+        options.data_dir,
     )
     log = Log(folder, request, lineup, frame)
     check_writable(folder, str(folder))

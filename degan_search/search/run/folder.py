@@ -23,6 +23,7 @@ from degan_search.search.space import schema
 from degan_search.settings import paths
 from degan_search.settings.resolve import flatten
 from degan_search.storage import layout
+from degan_search.storage.about import about_run
 from degan_search.storage.layout import ABOUT, CACHE, CLASSES, SPACE
 from degan_search.system import provenance
 from degan_search.system.errors import UserError, command
@@ -104,10 +105,10 @@ def start(space: schema.Space, options: Options, files: Mapping[str, str] | None
     """Write what a run begins or goes on with: `space.yaml`, and `run.json` with options, versions, hashes of files."""
     (options.folder / layout.LEDGER).mkdir(exist_ok=True)
     write_bytes(options.folder / SPACE, space_file.dump(space).encode())
-    about = provenance.provenance() | {"options": options.saved(), "space": plain(space)}
-    about[named_files.FILES] = dict(files or {})
-    about[CLASSES] = _about(options.folder).get(CLASSES, {})  # of a run that goes on
-    write_bytes(options.folder / ABOUT, json.dumps(about, indent=1).encode())
+    begun = provenance.provenance() | {"options": options.saved(), "space": plain(space)}
+    begun[named_files.FILES] = dict(files or {})
+    begun[CLASSES] = _about(options.folder).get(CLASSES, {})  # of a run that goes on
+    write_bytes(options.folder / ABOUT, json.dumps(begun, indent=1).encode())
 
 
 def add_class_names(folder: Path, names: Mapping[str, Sequence[str]]) -> None:
@@ -115,20 +116,16 @@ def add_class_names(folder: Path, names: Mapping[str, Sequence[str]]) -> None:
 
     So whoever reads the run knows them without the teacher or any image.
     """
-    if about := _about(folder):
-        about[CLASSES] |= {teacher: list(own) for teacher, own in names.items()}
-        write_bytes(folder / ABOUT, json.dumps(about, indent=1).encode())
+    if known := _about(folder):
+        known[CLASSES] |= {teacher: list(own) for teacher, own in names.items()}
+        write_bytes(folder / ABOUT, json.dumps(known, indent=1).encode())
 
 
 def _about(folder: Path) -> dict[str, Any]:
     """Return what `run.json` says; nothing where there is none, or a broken one."""
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    if not (found := about_run(folder)):
         return {}
-    if not isinstance(about, dict):
-        return {}
-    return about | {CLASSES: about[CLASSES] if isinstance(about.get(CLASSES), dict) else {}}
+    return found | {CLASSES: found[CLASSES] if isinstance(found.get(CLASSES), dict) else {}}
 
 
 def remove_if_empty(folder: Path) -> None:

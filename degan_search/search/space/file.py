@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 from degan_search.networks.named import vouch_for
 from degan_search.search.space.check import check
 from degan_search.search.space.schema import Space
+from degan_search.search.space.student import with_offered
 from degan_search.search.space.values import resolved
 from degan_search.settings import yaml_text
 from degan_search.settings.resolve import parse
@@ -72,6 +73,7 @@ def _checked(values: Any, what: str, own: bool) -> Space:
     space = parsed(values, what)
     if own:
         vouch_for(values)
+    space = with_offered(space)
     check(space)
     return space
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
+from torch import nn
 
+from degan_search.data import proxies
 from degan_search.networks.image_input import ImageInput
+from degan_search.networks.own import scripted
 from degan_search.networks.table import CLASSIFIERS, build_classifier, check_name, has_weights, is_builtin
 from degan_search.networks.takes import teacher_input
 from degan_search.settings.image_input import InputConfig
+from degan_search.settings.resolve import flatten, merge, trial_config
 from degan_search.settings.trial import StudentConfig, TeacherConfig
-from degan_search.system.errors import UserError
+from degan_search.stages.own_teacher import own_teacher
+from degan_search.stages.teacher_file import Teacher
+from degan_search.system.errors import UserError, notice
+
+AUTO = "auto"
+"""The student's network that stands for the one that is offered."""
+NETWORK, WIDTH = "student.network", "student.width"
+SOME_CLASSES = 10
+"""Classes by which networks are compared where the true images' are not known yet: it hardly changes which is smaller.
+"""
 
 CHOICES: tuple[tuple[str, int | None], ...] = (
     ("resnet18", 8),
@@ -73,8 +88,46 @@ def offered(teacher: TeacherConfig, classes: int, parameters: int, script: bool 
             student = one.student.model_copy(update={"input": InputConfig(size=seen.size)}) if large else one.student
             return replace(one, student=student), [other for other in smaller if other.student != student]
     raise UserError(
-        f"the teacher has {parameters:,} parameters, fewer than any student to offer: name one by --student"
+        f"the teacher has {parameters:,} parameters, fewer than any student to offer: name a network of your own, as "
+        "FILE.py:FUNCTION, or a built-in one with a small student.width"
     )
+
+
+def with_student(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's settings, nested or dotted, with the student that is offered where its network is `auto`.
+
+    A teacher's file is read for it. What the settings say of the student's input stays.
+
+    Raises:
+        UserError: a width beside `auto`; settings or a teacher that are wrong; or as `offered`.
+    """
+    given = merge({}, settings)
+    known = dict(flatten(given))
+    if known.get(NETWORK) != AUTO:
+        return given
+    if known.get(WIDTH) is not None:
+        raise UserError(f"{WIDTH} = {known[WIDTH]!r} beside {NETWORK} {AUTO}, which chooses the width: leave it out")
+    del given["student"]["network"]
+    chosen = _offered_for(trial_config(given).teacher)
+    notice(f"{NETWORK} {AUTO}: {chosen.name}, {chosen.parameters:,} parameters")
+    student = chosen.student.model_dump(mode="json", exclude_defaults=True)
+    return merge(given, {"student": student}, {"student": given["student"]})
+
+
+def parameters_of(model: nn.Module, teacher: Teacher) -> int:
+    """Return how many weights a teacher has; of a frozen script, which hides them, about how many its file holds."""
+    return sum(weight.numel() for weight in model.parameters()) or len(teacher.data) // 4
+
+
+def _offered_for(config: TeacherConfig) -> Choice:
+    """Return the student to take for a teacher's settings alone; raises as `offered`, or as `own_teacher`."""
+    if config.path:
+        teacher = own_teacher(config, None, None)
+        model = teacher.model()
+        return offered(config, teacher.classes, parameters_of(model, teacher), scripted(model))[0]
+    classes = len(proxies.classes_of(str(config.dataset)) or ()) or SOME_CLASSES
+    whole = named(config.network, classes, teacher_input(config), config.width)
+    return offered(config, classes, whole.parameters)[0]
 
 
 def named(network: str, classes: int, takes: ImageInput, width: int | None = None) -> Choice:
@@ -85,7 +138,7 @@ def named(network: str, classes: int, takes: ImageInput, width: int | None = Non
     """
     if has_weights(network):
         raise UserError(
-            f"--student {network!r} is a file of weights, and a student begins without any: name a network that is "
+            f"student {network!r} is a file of weights, and a student begins without any: name a network that is "
             "built in, torchvision/NAME or FILE.py:FUNCTION"
         )
     check_name(network, takes.channels, takes.size, width)
