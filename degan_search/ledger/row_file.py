@@ -52,11 +52,9 @@ def check_seal(data: bytes) -> int | None:
     hashed = footer - SEALED
     start = hashed - len(SEAL)
     sealed = start >= 0 and data[start:hashed] == SEAL
-    if sealed:
-        whole = hashlib.sha256(data[:start] + data[footer:]).digest() == data[hashed:footer]
-    else:
-        whole = SEAL not in data  # a seal elsewhere: the footer's length is not the one that was written
-    if not whole:
+    # A seal elsewhere: the footer's length is not the one that was written.
+    broken = hashlib.sha256(data[:start] + data[footer:]).digest() != data[hashed:footer] if sealed else SEAL in data
+    if broken:
         raise ValueError("its bytes are not those that were written")
     return start if sealed else None
 
