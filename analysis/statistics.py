@@ -1,15 +1,19 @@
-"""Bootstrap intervals and rank correlations by scipy, each with the number of values that it rests on."""
+"""Bootstrap intervals and rank correlations, each with the number of values that it rests on.
+
+`scipy.stats` takes longer to load than a table takes to make. So what tables need is written out here, and a test
+compares it with scipy's; what the report and the benchmarks need loads it.
+"""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from math import nan
+from math import nan, sqrt
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from degan_search.selection.paired_test import finite_pairs
 
@@ -48,24 +52,19 @@ def interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
     kept = _finite(values)
     if len(kept) < 2:
         return Interval(float(kept.mean()) if len(kept) else nan, nan, nan, len(kept), level)
-    batch = max(1, BATCH // len(kept))
-    result = stats.bootstrap(
-        (kept,),
-        np.mean,
-        confidence_level=level,
-        n_resamples=RESAMPLES,
-        batch=batch,
-        method="percentile",
-        rng=_rng(seed),
-    )
-    low, high = result.confidence_interval
+    rng, batch = _rng(seed), max(1, BATCH // len(kept))
+    counts = (min(batch, RESAMPLES - start) for start in range(0, RESAMPLES, batch))
+    means = np.concatenate([kept[rng.integers(0, len(kept), (count, len(kept)))].mean(axis=1) for count in counts])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(kept.mean()), float(low), float(high), len(kept), level)
 
 
 def wilson(share: float, n: int, level: float = 0.95) -> Interval:
     """Return a share of n images with its Wilson score interval (1927): what the share of all such images may be."""
-    low, high = stats.binomtest(round(share * n), n).proportion_ci(level, method="wilson")
-    return Interval(share, float(low), float(high), n, level)
+    hits, z = round(share * n), NormalDist().inv_cdf((1 + level) / 2)
+    middle, half = hits + z**2 / 2, z * sqrt(hits * (1 - hits / n) + z**2 / 4)
+    low, high = (middle - half) / (n + z**2), (middle + half) / (n + z**2)
+    return Interval(share, low if hits else 0.0, high if hits < n else 1.0, n, level)
 
 
 def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, seed: int = 0) -> Correlation:
@@ -77,6 +76,8 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, level: float = 0.95, s
     Raises:
         ValueError: the two are not equally long.
     """
+    from scipy import stats
+
     pairs = finite_pairs(first, second)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         return Correlation(nan, nan, nan, nan, len(pairs))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import figures
 from analysis.tables import distillation, incremental
 from analysis.tables.styles import STYLES, csv
 from degan_search.system.errors import UserError, close_matches
@@ -67,6 +66,8 @@ def save(tidy: pd.DataFrame, folder: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
+    from analysis import figures  # matplotlib, which who only prints a table does without
+
     try:
         for ending, style in (("csv", "csv"), ("md", "markdown"), ("tex", "latex")):
             write_bytes(folder / f"table.{ending}", render(tidy, style).encode())

@@ -9,8 +9,6 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import train_test_split
 
 from degan_search.data.images import SIZE, Images, ImageSet, chunks, luma
 from degan_search.data.wanted import EVERYTHING, Wanted
@@ -58,6 +56,8 @@ ALL = slice(None)
 @cache
 def photographs() -> tuple[Image.Image, ...]:
     """scikit-learn's two sample photographs, RGB, 640x427."""
+    from sklearn.datasets import load_sample_images
+
     return tuple(Image.fromarray(photo) for photo in load_sample_images().images)
 
 
@@ -208,6 +208,9 @@ def _noise(kind: int, split: Split, wanted: Wanted, side: int, drawn: type, tabl
 
 def digits(split: Split, wanted: Wanted = EVERYTHING) -> ImageSet:
     """scikit-learn's handwritten digits, gray 8x8, 0..16 stretched to 0..255; a fixed stratified 80/20 split."""
+    from sklearn.datasets import load_digits  # a second, for a set that few runs use
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     images = (bunch.images[:, None] * (255 / 16)).round().astype(np.uint8)
     labels = bunch.target.astype(np.int64)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from degan_search.ledger.columns import REPORT_COLUMNS, SCHEMA_VERSION, Phase, State, score_schema, trial_schema
 from degan_search.ledger.read import check_rows
-from degan_search.ledger.row_file import TRIAL_ID, check_names, parquet_bytes, parse_row, seal
+from degan_search.ledger.row_file import TRIAL_ID, check_names, copy_of, parquet_bytes, parse_row, seal
 from degan_search.storage.layout import LEDGER, SCORES
 from degan_search.system.errors import UserError
 from degan_search.system.whole_files import write_bytes
@@ -23,6 +23,8 @@ _PLAIN: dict[str, Any] = {
     "use_dictionary": False,
     "write_statistics": False,
     "write_page_checksum": True,
+    # Parquet's own types say as much, and Arrow's beside them take a third of the file.
+    "store_schema": False,
 }
 
 
@@ -78,7 +80,8 @@ def _write(file: Path, row: Mapping[str, Any], schema: pa.Schema) -> Path:
                 raise ValueError("not a whole number")  # Arrow truncates
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{field.name} = {value!r}: {field.type} is needed ({error})") from None
-    data = seal(parquet_bytes(pa.table(columns, schema=schema), **_PLAIN))
+    table = pa.table(columns, schema=schema)
+    data = seal(parquet_bytes(table, **_PLAIN), copy_of(table))
     check_rows(file.parent, parse_row(data, file.name, schema))  # what is written can be read
     write_bytes(file, data)
     return file

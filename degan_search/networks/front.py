@@ -32,9 +32,11 @@ class Classifier(nn.Module):
         self.network, self.takes, self.outputs = network, takes, outputs
         # Of x in [-1, 1]: ((x + 1) / 2 - mean) / std. A frozen TorchScript module has nothing else that tells its
         # device.
-        mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (takes.mean, takes.std))
-        self.register_buffer("scale", 0.5 / std, persistent=False)
-        self.register_buffer("shift", (0.5 - mean) / std, persistent=False)
+        # On the CPU first: to divide by a tensor of the device `meta`, torch loads its compiler, which takes a second.
+        mean, std = (torch.tensor(v, device="cpu").reshape(1, -1, 1, 1) for v in (takes.mean, takes.std))
+        here = torch.get_default_device()
+        self.register_buffer("scale", (0.5 / std).to(here), persistent=False)
+        self.register_buffer("shift", ((0.5 - mean) / std).to(here), persistent=False)
 
     def forward(self, images: Images) -> Float[Tensor, "n k"]:
         """Return logits; gradients reach the images."""

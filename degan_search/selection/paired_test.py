@@ -8,7 +8,6 @@ from math import isnan, nan
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
 
 ROUNDING = 1e-12
 """Differences whose range is below this share of the largest value differ by rounding alone."""
@@ -65,6 +64,8 @@ def paired(ours: ArrayLike, theirs: ArrayLike, level: float = 0.95) -> Paired:
     Raises:
         ValueError: not as many of ours as of theirs.
     """
+    from scipy import stats  # half a second, and a sweep of finals alone needs it
+
     pairs = finite_pairs(ours, theirs)
     first, second = pairs.T
     differences = first - second

@@ -25,16 +25,22 @@ def merge(base: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any
     """
     merged: dict[str, Any] = json.loads(json.dumps(base))
     for change in changes:
-        for key, value in change.items():
-            head, _, rest = key.partition(".")
-            if rest:
-                value = {rest: value}
-            if isinstance(value, Mapping):
-                below = merged.get(head)
-                merged[head] = merge(below if isinstance(below, dict) else {}, value)
-            else:
-                merged[head] = value
+        _lay(change, merged)
     return merged
+
+
+def _lay(change: Mapping[str, Any], settings: dict[str, Any]) -> None:
+    """Lay a change over nested settings, which are modified."""
+    for key, value in change.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            value = {rest: value}
+        if isinstance(value, Mapping):
+            if not isinstance(settings.get(head), dict):
+                settings[head] = {}
+            _lay(value, settings[head])
+        else:
+            settings[head] = value
 
 
 def trial_config(*settings: Mapping[str, Any]) -> TrialConfig:
@@ -45,9 +51,16 @@ def trial_config(*settings: Mapping[str, Any]) -> TrialConfig:
     Raises:
         UserError: an unknown key or a value out of range, named with its place.
     """
+    defaults = _defaults()
+    return parse(TrialConfig, merge(defaults, *(_with_profiles(merge({}, layer), defaults) for layer in settings)))
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Return the settings over which others are laid; nobody may modify them."""
     defaults = TrialConfig().model_dump(mode="json")
     defaults["teacher"]["dataset"] = None  # what it is then, `TeacherConfig` says, by the other settings
-    return parse(TrialConfig, merge(defaults, *(_with_profiles(merge({}, layer), defaults) for layer in settings)))
+    return defaults
 
 
 def _with_profiles(settings: dict[str, Any], defaults: Any) -> dict[str, Any]:
@@ -124,7 +137,7 @@ def _of_setting(name: str) -> TypeAdapter[Any]:
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted name, value) of each leaf of nested settings."""
     for key, value in config.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

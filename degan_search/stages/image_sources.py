@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol, Self
 
 import torch
@@ -45,8 +46,8 @@ class Source(Protocol):
     batch_size: int
     """Images of a whole batch; the last one of a pass over an image set has fewer."""
 
-    def batches(self, rng: torch.Generator) -> Batches:
-        """Return an endless series of batches, drawn with `rng`."""
+    def batches(self, rng: torch.Generator, with_logits: bool = True) -> Batches:
+        """Return an endless series of batches, drawn with `rng`; without `with_logits` the logits are [n, 0]."""
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
         """Return the share of images not trained on where student and teacher agree, 0 to 1."""
@@ -55,7 +56,7 @@ class Source(Protocol):
 class ImageSource:
     """Images of a set on the device; the teacher's logits are computed once, as no image is augmented.
 
-    `logits`: those of both parts, where they are known.
+    `known`: those of both parts, where others have computed them.
     """
 
     def __init__(
@@ -65,15 +66,22 @@ class ImageSource:
         teacher: nn.Module,
         batch_size: int,
         config: DistillConfig,
-        logits: tuple[Tensor, Tensor] | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.train, self.held_out, self.batch_size = train, held_out, min(batch_size, len(train))
-        self.logits, self.held_out_logits = logits or (predict(teacher, train), predict(teacher, held_out))
+        self.teacher, self.known = teacher, known
+        self.held_out_logits = known[1] if known else predict(teacher, held_out)
         self.steps_per_epoch = config.steps_per_epoch or -(-len(train) // batch_size)
 
-    def batches(self, rng: torch.Generator) -> ImageBatches:
+    @cached_property
+    def logits(self) -> Float[Tensor, "n k"]:
+        """The teacher's logits for the training images, computed when first asked for."""
+        return self.known[0] if self.known else predict(self.teacher, self.train)
+
+    def batches(self, rng: torch.Generator, with_logits: bool = True) -> ImageBatches:
         """Return endless shuffled passes over the training images."""
-        return ImageBatches(self.train, self.logits, self.batch_size, rng)
+        logits = self.logits if with_logits else _no_logits(self.train)
+        return ImageBatches(self.train, logits, self.batch_size, rng)
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
         """Return agreement on the held-out images."""
@@ -122,19 +130,21 @@ class GeneratorSource:
         self.steps_per_epoch = self.config.steps_per_epoch or EPOCH
 
     @torch.no_grad()
-    def make(self, count: int, rng: torch.Generator) -> Batch:
-        """Return this many new images in [-1, 1] and the teacher's logits."""
+    def make(self, count: int, rng: torch.Generator, with_logits: bool = True) -> Batch:
+        """Return this many new images in [-1, 1] and the teacher's logits; [n, 0] without `with_logits`."""
         images, logits = [], []
         for start in range(0, count, CHUNK):
             z = torch.randn(min(CHUNK, count - start), self.latent, 1, 1, generator=rng, device=rng.device)
             with device.arithmetic(self.precision, str(rng.device)):
                 images.append(self.generator(z))
-                logits += [self.teacher(part) for part in torch.split(images[-1], self.at_once)]
-        return torch.cat(images), torch.cat(logits)
+                if with_logits:
+                    logits += [self.teacher(part) for part in torch.split(images[-1], self.at_once)]
+        made = torch.cat(images)
+        return made, torch.cat(logits) if with_logits else _no_logits(made)
 
-    def batches(self, rng: torch.Generator) -> GeneratedBatches:
+    def batches(self, rng: torch.Generator, with_logits: bool = True) -> GeneratedBatches:
         """Return an endless series of batches; each image is used 1 / `pool_refresh` times, then new ones are made."""
-        return GeneratedBatches(self, rng)
+        return GeneratedBatches(self, rng, self.batch_size, with_logits)
 
     @torch.no_grad()
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
@@ -145,58 +155,68 @@ class GeneratorSource:
 
 
 class GeneratedBatches:
-    """The batches of `GeneratorSource`, from a pool of images that is replaced after `pool_of`'s number of batches."""
+    """The batches of `GeneratorSource`, from a pool of images that is replaced once they are used as `pool_of` says."""
 
-    def __init__(self, source: GeneratorSource, rng: torch.Generator) -> None:
-        self.source, self.rng = source, rng
-        self.size, self.uses = pool_of(source.config)
+    def __init__(self, source: GeneratorSource, rng: torch.Generator, batch: int, with_logits: bool) -> None:
+        self.source, self.rng, self.batch, self.with_logits = source, rng, batch, with_logits
+        self.size, self.uses = pool_of(source.config, batch)
         self.pool: Batch | None = None
-        self.batches_left = 0
-        self.order = IndexBatches(self.size, source.config.batch_size, rng)
+        self.uses_left = 0
+        self.order = torch.empty(0, dtype=torch.int64, device=rng.device)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
-        if self.pool is None or not self.batches_left:
+        return self.take(self.batch)
+
+    def take(self, count: int) -> Batch:
+        """Return the next images of shuffled passes over the pool."""
+        if self.pool is None or self.uses_left < count:
             self.pool = None  # frees the old images before new ones are made
-            self.pool, self.batches_left = self.source.make(self.size, self.rng), self.uses
-        self.batches_left -= 1
+            self.pool, self.uses_left = self.source.make(self.size, self.rng, self.with_logits), self.uses
+        self.uses_left -= count
+        while len(self.order) < count:
+            self.order = torch.cat([self.order, torch.randperm(self.size, generator=self.rng, device=self.rng.device)])
+        indices, self.order = self.order[:count], self.order[count:]
         images, logits = self.pool
-        indices = next(self.order)
         return images[indices], logits[indices]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the pool and how far it has been used."""
-        return {"pool": self.pool, "batches_left": self.batches_left, "order": self.order.state_dict()}
+        return {"pool": self.pool, "uses_left": self.uses_left, "order": self.order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the pool that was saved."""
         if (pool := state["pool"]) is not None:
             pool = pool[0].to(self.rng.device), pool[1].to(self.rng.device)
-        self.pool, self.batches_left = pool, state["batches_left"]
-        self.order.load_state_dict(state["order"])
+        self.pool, self.uses_left = pool, state["uses_left"]
+        self.order = state["order"].to(self.rng.device)
 
 
-def pool_of(config: DistillConfig) -> tuple[int, int]:
-    """Return how many images a pool has, and how many batches are drawn from it before it is replaced.
+def pool_of(config: DistillConfig, batch: int) -> tuple[int, int]:
+    """Return how many images a pool has, and how many are drawn from it before it is replaced.
 
-    The images fill whole batches, and are no more than the training uses.
+    The images fill whole batches of so many, and are no more than the training uses.
     """
-    batches = max(1, min(config.pool // config.batch_size, config.steps or config.pool))
-    return batches * config.batch_size, max(1, round(batches / config.pool_refresh))
+    batches = max(1, min(config.pool // batch, config.steps or config.pool))
+    return batches * batch, max(1, round(batches / config.pool_refresh)) * batch
+
+
+def _no_logits(images: Tensor) -> Tensor:
+    return torch.empty(len(images), 0, device=images.device)
 
 
 class MixedSource:
-    """Generated images with a share of proxy images in each batch (`mix_proxy`)."""
+    """Generated images with a share of proxy images in each batch (`mix_proxy`); no more are made than are needed."""
 
     def __init__(self, generated: GeneratorSource, images: ImageSource, share: float) -> None:
         self.generated, self.images, self.share = generated, images, share
         self.steps_per_epoch, self.batch_size = generated.steps_per_epoch, generated.batch_size
 
-    def batches(self, rng: torch.Generator) -> MixedBatches:
-        """Return an endless series of batches; each has at least one generated and one proxy image."""
-        return MixedBatches(self.generated.batches(rng), self.images.batches(rng), self.share)
+    def batches(self, rng: torch.Generator, with_logits: bool = True) -> MixedBatches:
+        """Return an endless series of batches; each has a proxy image at least, and if it has two a generated one."""
+        return MixedBatches(self, rng, with_logits)
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
         """Return the agreement on freshly generated and on held-out images, weighted by their shares."""
@@ -206,20 +226,22 @@ class MixedSource:
 class MixedBatches:
     """The batches of `MixedSource`."""
 
-    def __init__(self, generated: GeneratedBatches, images: ImageBatches, share: float) -> None:
-        self.generated, self.images, self.share = generated, images, share
+    def __init__(self, source: MixedSource, rng: torch.Generator, with_logits: bool) -> None:
+        self.batch_size = source.batch_size
+        self.mixed = max(1, min(self.batch_size - 1, round(source.share * self.batch_size)))
+        made = max(1, self.batch_size - self.mixed)
+        self.generated = GeneratedBatches(source.generated, rng, made, with_logits)
+        self.images = source.images.batches(rng, with_logits)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
-        made, made_logits = next(self.generated)
-        real, real_logits = next(self.images)
-        mixed = max(1, min(len(made) - 1, len(real), round(self.share * len(made))))
-        size = real.shape[2], real.shape[3]
-        return torch.cat([resized(made[mixed:], size), real[:mixed]]), torch.cat(
-            [made_logits[mixed:], real_logits[:mixed]]
-        )
+        real, real_logits = (part[: self.mixed] for part in next(self.images))
+        if len(real) == self.batch_size:  # of one image
+            return real, real_logits
+        made, made_logits = self.generated.take(self.batch_size - len(real))  # more where a pass ends
+        return torch.cat([resized(made, tuple(real.shape[2:])), real]), torch.cat([made_logits, real_logits])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generated and of the proxy images."""
@@ -238,9 +260,9 @@ class AugmentedSource:
         self.source, self.teacher, self.precision = source, teacher, precision
         self.steps_per_epoch, self.batch_size = source.steps_per_epoch, source.batch_size
 
-    def batches(self, rng: torch.Generator) -> AugmentedBatches:
-        """Return an endless series of batches."""
-        return AugmentedBatches(self.source.batches(rng), self.logits, rng)
+    def batches(self, rng: torch.Generator, with_logits: bool = True) -> AugmentedBatches:
+        """Return an endless series of batches; those of the other source come without logits."""
+        return AugmentedBatches(self.source.batches(rng, False), self.logits if with_logits else _no_logits, rng)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:

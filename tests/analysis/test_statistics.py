@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics import Correlation, Interval, interval, rank_correlation
+from analysis.statistics import BATCH, RESAMPLES, Correlation, Interval, interval, rank_correlation, wilson
 from degan_search.selection.paired_test import Paired, paired
 
 
@@ -59,6 +59,20 @@ class TestInterval:
         assert interval(values, seed=3) == interval(values, seed=3)
         assert interval(values, seed=3) != interval(values, seed=4)
         assert isinstance(interval(values), Interval)
+
+    @pytest.mark.parametrize("n", [2, 3, 150])
+    def test_it_is_scipys(self, n):
+        values = np.random.default_rng(n).normal(size=n)
+        options = {"n_resamples": RESAMPLES, "batch": BATCH // n, "method": "percentile", "rng": 3}
+        low, high = stats.bootstrap((values,), np.mean, confidence_level=0.9, **options).confidence_interval
+        result = interval(values, 0.9, seed=3)
+        assert (result.low, result.high) == pytest.approx((low, high), rel=1e-12)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (3, 7), (886, 1000), (1, 10_000)])
+def test_wilsons_interval_is_scipys(hits, n):
+    expected = stats.binomtest(hits, n).proportion_ci(0.9, method="wilson")
+    assert near(wilson(hits / n, n, 0.9), hits / n, *expected, n, 0.9)
 
 
 class TestPaired:

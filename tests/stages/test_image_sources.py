@@ -110,6 +110,21 @@ def test_each_batch_has_its_share_of_proxy_images(share, batch, real, model, mak
     assert len(set(seen)) == len(seen)  # of either kind, new ones each time
 
 
+def test_no_image_is_made_that_no_batch_has(model, maker, images, monkeypatch):
+    source = mixed_source(model, maker, images, 0.5, 4, pool_refresh=1)
+    plain, made = source.generated.make, []
+
+    def make(*given):
+        batch = plain(*given)
+        made.extend(keys(batch[0]))
+        return batch
+
+    monkeypatch.setattr(source.generated, "make", make)
+    seen = [key for x, _ in islice(source.batches(rng()), 16) for key in keys(x[:4])]
+    assert len(made) == 64  # two pools
+    assert sorted(made) == sorted(seen)
+
+
 def test_all_proxy_images_are_mixed_in(model, maker, images):
     # 60 in batches of 7: eight, and one of 4, which leaves more room to generated ones.
     source = mixed_source(model, maker, images, 0.7, 7, 10)
@@ -160,6 +175,35 @@ def test_augmented_images_have_the_logits_that_the_teacher_gives_them(model, ima
     expected = augment(next(plain.batches(stream))[0], stream)
     assert torch.equal(next(source.batches(rng()))[0], expected)
     assert torch.equal(next(source.batches(rng()))[0], expected)
+
+
+class Counting(nn.Module):
+    """A teacher that counts the images about which it is asked."""
+
+    def __init__(self, teacher):
+        super().__init__()
+        self.teacher, self.asked = teacher, 0
+
+    def forward(self, x):
+        self.asked += len(x)
+        return self.teacher(x)
+
+
+@pytest.mark.parametrize("kind", ["images", "generated", "mixed"])
+def test_the_teacher_is_asked_about_augmented_images_alone(kind, model, maker, images):
+    teacher = Counting(model)
+    if kind == "images":
+        plain = ImageSource(*images, teacher, 8, DistillConfig())
+    elif kind == "generated":
+        plain = GeneratorSource(maker, LATENT, teacher, DistillConfig(batch_size=8, pool=32))
+    else:
+        plain = mixed_source(teacher, maker, images, 0.25, 2)
+    before = teacher.asked  # of images that are held out
+    batches = list(islice(AugmentedSource(plain, teacher).batches(rng()), 7))
+    assert teacher.asked - before == sum(len(x) for x, _ in batches) > 50
+    for (x, none), (same, logits) in zip(plain.batches(rng(), False), islice(plain.batches(rng()), 7), strict=False):
+        assert torch.equal(x, same)
+        assert (none.shape, logits.shape) == ((len(x), 0), (len(x), 10))
 
 
 def test_an_augmented_sources_score_is_on_images_as_they_are(model, maker, images):

@@ -43,7 +43,7 @@ from degan_search.training.context import Context
 from degan_search.training.loop import ENDLESS, LR_FACTORS
 from degan_search.training.losses import distillation_loss
 
-SAMPLE_BATCH = 32
+SAMPLE_BATCH = 16
 WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
 CLASSES = 10
 """Of networks that are timed: their number hardly counts."""

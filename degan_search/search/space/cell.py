@@ -74,11 +74,16 @@ class Cell:
 
     def example(self) -> TrialConfig:
         """Return the configuration with each parameter at its first or lowest value."""
-        return self._resolve(lambda _, spec: first_value(spec))[0]
+        return self._first[0]
 
     def varies(self) -> dict[str, Parameter]:
         """Return the parameters that may vary in this cell, by name."""
-        return self._resolve(lambda _, spec: first_value(spec))[1]
+        return dict(self._first[1])
+
+    @cached_property
+    def _first(self) -> tuple[TrialConfig, dict[str, Parameter]]:
+        """What `_resolve` gives for each parameter's first or lowest value; the methods above are asked often."""
+        return self._resolve(lambda _, spec: first_value(spec))
 
     def grid(self) -> list[dict[str, Scalar]]:
         """Return every combination of this cell's lists, each with the parameters that its conditions give it.
@@ -128,6 +133,10 @@ class Cell:
 
     def trials(self) -> int:
         """Return how many trials the search of this cell runs."""
+        return self._trials
+
+    @cached_property
+    def _trials(self) -> int:
         if not self.varies():
             return 0 if self.space.finals else 1
         if self.space.search.sampler == "grid":
