@@ -110,10 +110,8 @@ class Trial:
         else:
             return self._end()
         progress = stage.step()
-        if isinstance(stage, GanStage):
+        if isinstance(stage, GanStage | Mosaic):
             self.gan_steps = stage.steps_reported
-        elif isinstance(stage, Mosaic):
-            self.gan_steps = stage.steps_done
         if progress is None:
             return None
         return Event(progress.stage, progress.step, progress.of, self.seconds, self.gan_steps, progress.metrics)

@@ -96,9 +96,9 @@ def differences(config=CONFIG, **wrong):
     stage = make(config)
     plain = PlainMosaic(
         stage.generator,
-        stage.discriminator,
+        stage.players.discriminator,
         copy.deepcopy(stage.student),
-        stage.teacher,
+        stage.players.teacher,
         config.model_copy(update=wrong),
         ROUNDS,
     )
@@ -111,7 +111,7 @@ def differences(config=CONFIG, **wrong):
             "discriminator": plain.discriminator.state,
             "student": [*plain.student.state_dict().values()],
         }
-        states = [difference(stage.networks[name].state_dict().values(), own) for name, own in others.items()]
+        states = [difference(stage.players.networks[name].state_dict().values(), own) for name, own in others.items()]
         yield largest, *states
 
 
@@ -129,8 +129,8 @@ def test_steps_agree_with_an_independent_calculation(augmented, double):
     assert max(max(step) for step in found) < 1e-9
     before, after = make(config), make(config)
     list(progress_of(after))
-    for name, network in after.networks.items():
-        assert difference(network.state_dict().values(), before.networks[name].state_dict().values()) > 1e-3
+    for name, network in after.players.networks.items():
+        assert difference(network.state_dict().values(), before.players.networks[name].state_dict().values()) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_rates_fall_to_nothing_and_the_last_weights_stay():
         ("mosaic", step, ROUNDS) for step in range(1, ROUNDS + 1)
     ]
     assert (stage.done, stage.steps) == (True, ROUNDS * CONFIG.student_steps)
-    assert all(own.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12) for own in stage.optimisers.values())
-    assert not any(layer.training for network in stage.networks.values() for layer in network.modules())
+    assert all(own.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12) for own in stage.players.optimisers.values())
+    assert not any(layer.training for network in stage.players.networks.values() for layer in network.modules())
     assert dropouts(stage.student)
     assert all(layer.rng is None for layer in dropouts(stage.student))
 
@@ -190,7 +190,7 @@ def test_what_cannot_be_trained_ends_it():
     stage = make()
     nn.init.zeros_(stage.generator[-2].weight)
     with pytest.raises(DivergedError, match="mosaic: the generator makes one image only at step 1"):
-        stage.optimisers["generator"].param_groups[0]["lr"] = 0.0
+        stage.players.optimisers["generator"].param_groups[0]["lr"] = 0.0
         stage.step()
     with pytest.raises(DivergedError, match=r"mosaic: loss is (nan|inf) at step 1"):
         make(CONFIG.model_copy(update={"student_lr": 1e30, "adversary": 0.0})).step()
