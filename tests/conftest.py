@@ -40,6 +40,7 @@ TINY = {
     "distill_images": {"batch_size": 8, "steps": 8},
     "shots": 2,
     "zskd": {"images": 80, "iterations": 3, "batch_size": 40},
+    "mosaic": {"batch_size": 8, "steps": 4, "student_steps": 2, "student_lr": 0.01},
     "incremental": {"batch_size": 8, "steps": 8, "lr": 0.01},
     "probe": {"steps": 4, "batch_size": 8},
     "bank": {"proxy_images": 8, "generators": [[0, 0], [0, 5]], "generated_images": 8},

@@ -11,9 +11,10 @@ from torch import nn
 
 from degan_search import ledger
 from degan_search.ledger.columns import State
-from degan_search.networks.dcgan import build_generator
+from degan_search.networks import dcgan, mosaic
 from degan_search.networks.mixture import Mixture
 from degan_search.networks.takes import generated_size, student_input, teacher_input, untrained
+from degan_search.settings.methods import METHODS
 from degan_search.settings.trial import TrialConfig
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError, close_matches, notice
@@ -91,8 +92,9 @@ def load_generator(run: Path, trial_id: str, config: TrialConfig) -> nn.Module:
         UserError: its file is missing (methods that distil from images have none), broken or another network's.
     """
     takes, parts = teacher_input(config.teacher), len(config.combine.members)
+    build = mosaic.build_generator if METHODS[config.method].source == "mosaic" else dcgan.build_generator
     made = [
-        build_generator(takes.channels, config.gan.width, config.gan.latent, generated_size(config.gan, takes))
+        build(takes.channels, config.gan.width, config.gan.latent, generated_size(config.gan, takes))
         for _ in range(max(1, parts))
     ]
     return _filled(Mixture(made) if parts else made[0], _file(run, trial_id, "generator"), trial_id)

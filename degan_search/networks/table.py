@@ -14,6 +14,7 @@ from degan_search.networks import alexnet, inception, lenet, of_code, of_onnx, o
 from degan_search.networks.image_input import ImageInput, signed
 from degan_search.networks.names import Named, Wanted, one_line, parts
 from degan_search.networks.resnet import ZeroPadding, resnet
+from degan_search.networks.wide_resnet import wide_resnet
 from degan_search.system.errors import UserError, close_matches
 
 LARGEST = 512
@@ -45,6 +46,11 @@ CLASSIFIERS: dict[str, Network] = {
     "resnet18": Network(partial(resnet, blocks=(2, 2, 2, 2), he=False), channels=3, width=64, revision=2),
     "resnet34": Network(partial(resnet, blocks=(3, 4, 6, 3)), channels=3, width=64),
     "resnet32": Network(partial(resnet, blocks=(5, 5, 5), shortcut=ZeroPadding), channels=3, width=16),
+    **{
+        f"wrn_{depth}_{factor}": Network(partial(wide_resnet, depth=depth, factor=factor), channels=3, width=16)
+        for depth in (40, 16)
+        for factor in (2, 1)
+    },
 }
 
 

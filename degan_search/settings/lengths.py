@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from degan_search.settings.methods import METHODS
+from degan_search.settings.mosaic import MosaicConfig
 from degan_search.settings.trial import DistillConfig, GanConfig, TrialConfig
 from degan_search.system.errors import UserError
 
@@ -20,6 +21,11 @@ def gan_lengths(config: GanConfig, images: int, set_images: int) -> tuple[int, i
     if images < size:
         raise UserError(f"the proxy has {images} images, fewer than gan.batch_size = {size}; lower gan.batch_size")
     return size, config.steps or config.epochs * -(-images // size)
+
+
+def mosaic_steps(config: MosaicConfig, images: int) -> int:
+    """Return the number of the generator's steps in MosaicKD, for a proxy of `images`."""
+    return config.steps or config.epochs * -(-images // config.batch_size)
 
 
 def scaled_batch(batch_size: int, batch_of: str, images: int, set_images: int) -> int:

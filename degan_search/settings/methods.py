@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from degan_search.settings.combine import Combine, CombineConfig
+from degan_search.settings.mosaic import MosaicConfig
 from degan_search.settings.trial import IncrementalConfig, StudentConfig, TrialConfig, ZskdConfig
 from degan_search.system.errors import UserError, close_matches
 
@@ -14,7 +15,7 @@ Rule = Literal["all", "new_outputs", "sigmoid"]
 """What is trained, and how. `all`: everything, by cross-entropy, over old and new classes where nothing is distilled
 (finetuning), else over the new ones (proxy, DeGAN). `new_outputs`: the last layer's new rows alone (fixed
 representation). `sigmoid`: everything, each class by a sigmoid of its own (LwF.MC as Rebuffi et al. 2017 train it)."""
-Source = Literal["generator", "proxy", "true", "few_true", "zskd", "members", "nothing"]
+Source = Literal["generator", "proxy", "true", "few_true", "zskd", "members", "mosaic", "nothing"]
 UNTUNED = {"lambda_e": 0.0, "lambda_d": 0.0, "lambda_s": 0.0, "lambda_bn": 0.0}
 """The GAN's weights in methods that tune none."""
 
@@ -25,7 +26,8 @@ class Method:
 
     source: Source
     """`generator`: a GAN's images; `few_true`: some true images of each class; `zskd`: images made from the teacher;
-    `members`: the images of a search's best generators together."""
+    `members`: the images of a search's best generators together; `mosaic`: those of a generator trained beside the
+    student."""
     tuned: bool = False
     """Whether the GAN's lambdas count; else all are 0."""
     adversarial: bool = True
@@ -39,7 +41,7 @@ class Method:
 
     @property
     def generates(self) -> bool:
-        """Whether it trains a generator."""
+        """Whether it trains a generator first, for the student to learn from."""
         return self.source == "generator"
 
     @property
@@ -65,6 +67,7 @@ METHODS: dict[str, Method] = {
     "degan": Method("generator", tuned=True, rule="all"),
     "extended": Method("generator", tuned=True, rule="all"),
     "combined": Method("members"),
+    "mosaic": Method("mosaic"),
 }
 """In the order of tables. `extended` is `degan` with the settings that are not the paper's, for a row of its own."""
 COMBINED = "combined"
@@ -110,6 +113,8 @@ def normalised(config: TrialConfig) -> TrialConfig:
         changes["incremental"] = IncrementalConfig()
     if method.source != "zskd":
         changes["zskd"] = ZskdConfig()
+    if method.source != "mosaic":
+        changes["mosaic"] = MosaicConfig()
     if method.source != "few_true":
         changes["shots"] = defaults.shots
     if method.source != "members":

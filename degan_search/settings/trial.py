@@ -15,6 +15,7 @@ from degan_search.settings.bank import BankConfig
 from degan_search.settings.combine import CombineConfig
 from degan_search.settings.criteria import OBJECTIVES
 from degan_search.settings.image_input import InputConfig
+from degan_search.settings.mosaic import MosaicConfig
 from degan_search.settings.values import (
     Batch,
     ClassNames,
@@ -286,6 +287,7 @@ class TrialConfig(Model):
     distill_images: DistillConfig = DistillConfig(batch_size=2048, batch_of="set", epochs=5000)
     """Distillation from images rather than from a generator, with the released code's batch and length."""
     zskd: ZskdConfig = ZskdConfig()
+    mosaic: MosaicConfig = MosaicConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     objective: Literal[*OBJECTIVES] = "balanced_soft_agreement"  # type: ignore[valid-type]
     """What the search maximises. All but `oracle_accuracy` and `check_accuracy` need no true data."""

@@ -138,7 +138,7 @@ class GanTraining:
         self.run_step = self.gan.accelerated(self.accelerate)  # a recording would use the tensors from before loading
 
 
-def check(progress: GanProgress, adversarial: bool = True) -> None:
+def check(progress: GanProgress, adversarial: bool = True, stage: str = "gan") -> None:
     """Refuse losses that are not finite (the discriminator's too, if there is one), and a generator of one image.
 
     Raises:
@@ -147,9 +147,9 @@ def check(progress: GanProgress, adversarial: bool = True) -> None:
     d_loss, g_loss = progress.losses["d_loss"], progress.losses["g_loss"]
     if not ((math.isfinite(d_loss) or not adversarial) and math.isfinite(g_loss)):
         raise DivergedError(
-            f"gan: loss is not finite at step {progress.step} (discriminator {d_loss}, generator {g_loss})"
+            f"{stage}: loss is not finite at step {progress.step} (discriminator {d_loss}, generator {g_loss})"
         )
     if not progress.spread > COLLAPSED:
         raise DivergedError(
-            f"gan: the generator makes one image only at step {progress.step} (spread {progress.spread:.1e})"
+            f"{stage}: the generator makes one image only at step {progress.step} (spread {progress.spread:.1e})"
         )

@@ -55,6 +55,11 @@ class FittedStage:
         """Whether the network has its final weights."""
         return self.fitting.done
 
+    @property
+    def steps(self) -> int:
+        """Steps of the network so far."""
+        return self.fitting.steps
+
     def step(self) -> Progress | None:
         """Train on a batch; returns the progress after an epoch.
 

@@ -174,7 +174,7 @@ class Fitting:
 
     def _end_epoch(self, loss: Tensor) -> Progress:
         """Score the model, keep its weights if they are the best, and end the phase if it has lasted long enough."""
-        _check_loss(last := float(loss), self.name, self.steps)
+        check_loss(last := float(loss), self.name, self.steps)
         self.model.eval()
         self.steps_in_epoch = 0
         self.epochs += 1
@@ -216,7 +216,7 @@ def _optimiser_step(stepper: Optimizer, loss: Callable[..., Tensor], noisy: list
     return step
 
 
-def _check_loss(loss: float, stage: str, step: int) -> None:
+def check_loss(loss: float, stage: str, step: int) -> None:
     """Refuse a loss that is not finite.
 
     Raises:

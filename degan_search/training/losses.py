@@ -39,6 +39,16 @@ def discriminator_loss(real_logits: Float[Tensor, ...], fake_logits: Float[Tenso
     return -real - fake
 
 
+def patch_discriminator_loss(real_logits: Float[Tensor, "m 1 h w"], fake_logits: Float[Tensor, "n 1 h w"]) -> Scalar:
+    """Binary cross-entropy of images' patches, real to label 1 and fake to label 0 (MosaicKD, Fang et al. 2021); >= 0.
+
+    Summed over the patches and both kinds, then divided by 2n, as in the released code: in a short batch of real images
+    each of these counts for no more.
+    """
+    real, fake = F.logsigmoid(_precise(real_logits)).sum(), F.logsigmoid(-_precise(fake_logits)).sum()
+    return -(real + fake) / (2 * len(fake_logits))
+
+
 def generator_loss(fake_logits: Float[Tensor, ...]) -> Scalar:
     """The generator's part of the game: binary cross-entropy of its images to label 1; >= 0.
 

@@ -108,13 +108,16 @@ def check_batches(config: TrialConfig, images: int, set_images: int, train: int)
     method = METHODS[config.method]
     if method.generates:
         lengths.gan_lengths(config.gan, images, set_images)
+    batch, setting = 0, ""
     if config.task != "incremental" and method.source == "proxy":
-        batch = image_batch(config, images, set_images)
-        if train < batch:
-            raise UserError(
-                f"proxy {config.proxy!r} leaves {train} images for distillation, "
-                f"fewer than a batch of {batch}; lower distill_images.batch_size"
-            )
+        batch, setting = image_batch(config, images, set_images), "distill_images.batch_size"
+    elif method.source == "mosaic":
+        batch, setting = config.mosaic.batch_size, "mosaic.batch_size"
+    if train < batch:
+        raise UserError(
+            f"proxy {config.proxy!r} leaves {train} images for distillation, "
+            f"fewer than a batch of {batch}; lower {setting}"
+        )
 
 
 def check_inputs(config: TrialConfig, proxy: Proxy, true: TrueImages | None, teacher: Teacher) -> None:

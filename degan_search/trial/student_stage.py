@@ -12,16 +12,17 @@ from degan_search.stages import incremental
 from degan_search.stages.distillation import Distillation
 from degan_search.stages.image_sources import AugmentedSource, ImageSource, MixedSource, Source
 from degan_search.stages.incremental import IncrementalLearning
+from degan_search.stages.mosaic import Mosaic
 from degan_search.stages.recall import Recall, RecallFromBatches, RecallFromNewImages
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import generated
 from degan_search.trial.images import few_of_each, image_batch
 from degan_search.trial.shared import Pair
 
+StudentStage = Distillation | IncrementalLearning | Mosaic
 
-def student_stage(
-    trial: TrialContext, generator: nn.Module | None, made: Tensor | None
-) -> Distillation | IncrementalLearning:
+
+def student_stage(trial: TrialContext, generator: nn.Module | None, made: Tensor | None) -> StudentStage:
     """Return the student's training from its beginning.
 
     Args:
@@ -32,7 +33,16 @@ def student_stage(
     if trial.config.task == "incremental":
         return _incremental(trial, generator)
     student = trial.untrained_student("student")
+    if trial.method.source == "mosaic":
+        return _mosaic(trial, student)
     return Distillation(student, _source(trial, generator, made), distill_config(trial.config), trial.context)
+
+
+def _mosaic(trial: TrialContext, student: nn.Module) -> Mosaic:
+    """Return the joint training of generator and student."""
+    shared, config = trial.shared, trial.config
+    proxy, (learned, _) = shared.proxy_of(trial.image_shape[1]), shared.proxy_parts()
+    return Mosaic(student, trial.fast_teacher, proxy, learned, config.mosaic, config.gan, trial.context)
 
 
 def _incremental(trial: TrialContext, generator: nn.Module | None) -> IncrementalLearning:

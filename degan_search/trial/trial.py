@@ -11,19 +11,18 @@ from torch import Tensor, nn
 
 from degan_search.settings.criteria import REFEREE, REFEREE_BEST
 from degan_search.settings.trial import TrialConfig
-from degan_search.stages.distillation import Distillation
-from degan_search.stages.incremental import IncrementalLearning
+from degan_search.stages.mosaic import Mosaic
 from degan_search.stages.zskd import ZskdSynthesis
 from degan_search.system.device import Precision
 from degan_search.training.resumable import snapshot
 from degan_search.trial.context import TrialContext
-from degan_search.trial.gan_stage import SAMPLES, GanStage, samples
+from degan_search.trial.gan_stage import SAMPLES, GanStage, samples, statistics
 from degan_search.trial.inputs import Inputs
 from degan_search.trial.members import combined_generator, loaded_generator
 from degan_search.trial.outcome import Event, Outcome
-from degan_search.trial.student_stage import student_stage
+from degan_search.trial.student_stage import StudentStage, student_stage
 
-Stage = GanStage | ZskdSynthesis | Distillation | IncrementalLearning
+Stage = GanStage | ZskdSynthesis | StudentStage
 StageName = Literal["gan", "zskd", "student"]
 Referee = Callable[[nn.Module], float]
 """Says how accurate a student is on test images, in [0, 1]."""
@@ -117,7 +116,7 @@ class Trial:
         else:
             return self._end()
         progress = stage.step()
-        if isinstance(stage, GanStage):
+        if isinstance(stage, GanStage | Mosaic):
             self.gan_steps = stage.steps_reported
         if progress is None:
             return None
@@ -186,9 +185,12 @@ class Trial:
 
     def _end(self) -> Event:
         """Compare the student and set the outcome; returns the last event."""
-        assert isinstance(self.stage, Distillation | IncrementalLearning), "the student's stage is the last"
-        student, metrics = self.stage.student, self.metrics
-        metrics["distill_steps"] = self.stage.fitting.steps
+        assert isinstance(self.stage, StudentStage), "the student's stage is the last"
+        student, metrics, generator = self.stage.student, self.metrics, self.generator
+        if isinstance(self.stage, Mosaic):
+            generator = self.stage.generator
+            metrics |= self.stage.losses | statistics(self.common, generator)
+        metrics["distill_steps"] = self.stage.steps
         metrics["distill_seconds"] = self.seconds - metrics.get("gan_seconds", 0.0)
         metrics["gan_steps"] = self.gan_steps
         compared = self.common.compare(student)
@@ -197,9 +199,9 @@ class Trial:
         self._outcome = Outcome(metrics, student, class_agreement=compared.class_agreement)
         if self.images is not None:
             self._outcome.samples = self.images[:SAMPLES].cpu()
-        if self.generator is not None:
-            self._outcome.generator = self.generator.eval()
-            self._outcome.samples = samples(self.common, self.generator)
+        if generator is not None:
+            self._outcome.generator = generator.eval()
+            self._outcome.samples = samples(self.common, generator)
         return Event("done", 1, 1, self.seconds, self.gan_steps, metrics, compared.class_agreement)
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-SMALL = {"inception_v3": 1, "resnet18": 4, "resnet34": 4, "resnet32": 4}
+SMALL = {"inception_v3": 1, "resnet18": 4, "resnet34": 4, "resnet32": 4, "wrn_40_2": 2, "wrn_40_1": 4}
+SMALL |= {"wrn_16_2": 2, "wrn_16_1": 4}
 """Widths at which the deep networks, whose full size is slow here, still have every layer."""
 
 

@@ -69,6 +69,7 @@ def test_normalising_again_changes_nothing(task, name):
         "shots": 3,
         "distill.mix_proxy": 0.5,
         "zskd.images": 99,
+        "mosaic.steps": 9,
         "combine": {"members": ["search-0001@0123456789abcdef"], "balance": True},
         "incremental.lr": 0.5,
         **{f"gan.{weight}": 2.0 for weight in UNTUNED},
@@ -82,12 +83,15 @@ def test_normalising_again_changes_nothing(task, name):
 EVERY_LEARNING = {("incremental", name) for name in LEARNING}
 SHOTS = {("distillation", "few_shot"), ("distillation", "few_shot_matched")}
 ZSKD = {("distillation", "zskd"), ("distillation", "zskd_matched")}
+MOSAIC = {("distillation", "mosaic")}
 TUNING = {(task, name) for task, name in OF_TASK if name in ("classifier_only", "degan", "extended")}
 COMBINED = {("distillation", "combined")}
 COUNTS_FOR = {
     "shots": (3, SHOTS),
     "zskd.images": (99, ZSKD),
     "zskd.temperature": (3.0, ZSKD),
+    "mosaic.balance": (3.0, MOSAIC),
+    "mosaic.student_steps": (2, MOSAIC),
     "incremental.lr": (0.5, EVERY_LEARNING),
     "incremental.scaling": ("none", EVERY_LEARNING),
     "distill.mix_proxy": (0.5, TUNING | COMBINED),

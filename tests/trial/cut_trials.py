@@ -3,7 +3,7 @@
 from degan_search.settings.methods import METHODS
 from degan_search.training.loop import progress_of
 from degan_search.trial.trial import Trial
-from tests.trial.tiny_trials import DISTILLING
+from tests.trial.tiny_trials import DISTILLING, DROPOUT
 
 FITTING = {"steps": 12, "steps_per_epoch": 3}  # four events, the last of which in the second phase
 SHORT = {"distill": FITTING, "distill_images": FITTING, "incremental": FITTING, "gan.steps": 6}
@@ -18,6 +18,7 @@ CASES = {
     **{name: {"method": name} for name in DISTILLING},
     **{f"new {name}": NEW | {"method": name} for name, method in METHODS.items() if method.rule},
     "everything": SGD | RIVAL | MIXED | POOL | PROBED | {"method": "extended", "gan.lambda_e": 1},
+    "mosaic with dropout": DROPOUT | {"method": "mosaic", "mosaic.steps": 3},
     "pool": POOL,
     "rungs": PROBED | RIVAL,
     "a rung before the first step": {"probe.at": [0, 3]},

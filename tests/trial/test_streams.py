@@ -63,6 +63,9 @@ def needed(task, method):
         streams.add(("incremental", "augment"))
     if method.source == "zskd":
         streams |= {("zskd", "targets"), ("zskd", "noise")}
+    if method.source == "mosaic":
+        own = ("generator", "discriminator", "images", "proxy images", "noise", "augment", "dropout")
+        streams = {("mosaic", name) for name in own} | {("student", "weights"), ("statistics",), ("samples",)}
     if method.source == "few_true":
         streams.add(("few_shot",))
     if method.generates:

@@ -21,7 +21,7 @@ from degan_search.training.loop import DivergedError, progress_of
 from degan_search.training.measures import accuracy, predict
 from degan_search.trial.trial import Trial
 from degan_search.trial.trial import run as run_trial
-from tests.trial.tiny_trials import DISTILL_STEPS, DISTILLING, DROPOUT, GAN_STEPS
+from tests.trial.tiny_trials import DISTILL_STEPS, DISTILLING, DROPOUT, GAN_STEPS, MOSAIC_STEPS
 
 OBJECTIVES = get_args(TrialConfig.model_fields["objective"].annotation)
 
@@ -32,22 +32,23 @@ OBJECTIVES = get_args(TrialConfig.model_fields["objective"].annotation)
 @pytest.mark.parametrize("method", DISTILLING)
 def test_every_method_runs_and_says_what_it_did(method, run, true):
     outcome = run(method=method)
-    metrics, from_generator, made = outcome.metrics, METHODS[method].generates, METHODS[method].source == "zskd"
+    metrics, source = outcome.metrics, METHODS[method].source
+    from_generator, made, joint = METHODS[method].generates, source == "zskd", source == "mosaic"
     assert metrics["score"] == metrics["balanced_soft_agreement"]
     assert 0 <= metrics["score"] <= 1
-    assert metrics["gan_steps"] == (GAN_STEPS if from_generator else 0)
+    assert metrics["gan_steps"] == (GAN_STEPS if from_generator else MOSAIC_STEPS if joint else 0)
     assert metrics["distill_steps"] == DISTILL_STEPS
     assert metrics["seconds"] >= metrics["distill_seconds"] > 0
     assert ("gan_seconds" in metrics) == (from_generator or made)
-    assert ("d_loss" in metrics) == ("coverage" in metrics) == from_generator
+    assert ("d_loss" in metrics) == ("coverage" in metrics) == (from_generator or joint)
     assert predict(outcome.student, torch.from_numpy(true.images[:3])).shape == (3, 10)
     assert not any(module.training for module in outcome.student.modules())
-    assert (outcome.samples is not None) == (from_generator or made)
-    assert (outcome.generator is not None) == from_generator
-    if from_generator or made:
+    assert (outcome.samples is not None) == (from_generator or made or joint)
+    assert (outcome.generator is not None) == (from_generator or joint)
+    if outcome.samples is not None:
         assert outcome.samples.shape == (64, 1, 32, 32)
         assert outcome.samples.dtype == torch.uint8
-    if from_generator:
+    if outcome.generator is not None:
         assert not outcome.generator.training
 
 

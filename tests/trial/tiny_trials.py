@@ -2,7 +2,7 @@
 
 from degan_search.settings.methods import METHODS
 
-GAN_STEPS, DISTILL_STEPS = 12, 8
+GAN_STEPS, DISTILL_STEPS, MOSAIC_STEPS = 12, 8, 4
 DISTILLING = [name for name, method in METHODS.items() if method.distils and name != "combined"]
 """Alone: `combined` needs a search's generators, see `test_combined`."""
 DROPOUT = {"student.network": "alexnet_half"}  # a student whose training needs torch's global generator

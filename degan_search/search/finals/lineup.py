@@ -29,6 +29,7 @@ FROM_SEARCH = {
     "gan": (*UNTUNED, "width", "latent"),
     "distill": ("profile", "mix_proxy"),
     "zskd": ("profile", "scales", "temperature"),
+    "mosaic": ("local", "align", "adversary", "balance", "temperature"),
     "incremental": ("joint", "scaling", "scale_weight", "distill_weight", "temperature"),
 }
 """Settings of each stage that stay as in the search at the paper's lengths; the stage's others are the paper's."""

@@ -11,11 +11,13 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from torch import nn
 
 from degan_search.data import proxies
 from degan_search.data.images import normalise
 from degan_search.ledger.columns import Phase
 from degan_search.networks.frozen import freeze
+from degan_search.networks.image_input import ImageInput
 from degan_search.networks.table import own_classes
 from degan_search.networks.takes import generated_shape, student_input, teacher_input, untrained
 from degan_search.search.planning.cost_model import CostModel
@@ -27,6 +29,7 @@ from degan_search.search.space.schema import Space
 from degan_search.settings import lengths
 from degan_search.settings.lengths import distill_config
 from degan_search.settings.methods import METHODS
+from degan_search.settings.mosaic import MosaicConfig
 from degan_search.settings.trial import (
     DistillConfig,
     FitConfig,
@@ -37,6 +40,7 @@ from degan_search.settings.trial import (
     TrialConfig,
 )
 from degan_search.stages import gan
+from degan_search.stages.mosaic import Mosaic
 from degan_search.system.device import set_up_torch
 from degan_search.system.errors import UserError
 from degan_search.training.context import Context
@@ -118,6 +122,10 @@ def _stretches(
         whole = 50_000
     method = METHODS[config.method]
     count = config.count or round(whole * proxies.share(config.proxy))
+    if method.source == "mosaic":
+        step = mosaic_seconds(config.teacher, config.student, timed(config.gan), config.mosaic, device, threads)
+        seconds = step * config.mosaic.batch_size * lengths.mosaic_steps(config.mosaic, count)
+        return (), [], (seconds, seconds)
     gan_image, distill_image = image_seconds(config.teacher, config.student, timed(config.gan), device, threads)
     rungs: tuple[int, ...] = ()
     before: list[float] = []
@@ -158,11 +166,7 @@ def image_seconds(
     teacher: TeacherConfig, student: StudentConfig, gan_config: GanConfig, device: str, threads: int
 ) -> tuple[float, float]:
     """Return seconds per image of a GAN step and of a distillation step."""
-    set_up_torch(threads)
-    takes, classes = teacher_input(teacher), own_classes(teacher.network) or CLASSES
-    frozen = freeze(untrained(teacher.network, classes, teacher.width, takes)).to(device)
-    learns = student_input(TrialConfig(teacher=teacher, student=student))
-    trained = untrained(student.network, classes, student.width, learns).to(device)
+    takes, frozen, trained = _networks(teacher, student, device, threads)
     shape = generated_shape(gan_config, takes)
     networks = gan.build(gan_config, shape, frozen, Context(0, device), student=(trained, DistillConfig()))
     images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, *shape), dtype=torch.uint8, device=device))
@@ -174,6 +178,37 @@ def image_seconds(
 
     gan_seconds = _seconds(lambda: networks.step(images, z), device)
     return gan_seconds / SAMPLE_BATCH, _seconds(distil, device) / SAMPLE_BATCH
+
+
+@cache
+def mosaic_seconds(
+    teacher: TeacherConfig,
+    student: StudentConfig,
+    gan_config: GanConfig,
+    config: MosaicConfig,
+    device: str,
+    threads: int,
+) -> float:
+    """Return seconds per image of a batch, of a step of MosaicKD's generator and those of the student after it."""
+    takes, frozen, trained = _networks(teacher, student, device, threads)
+    endless = config.model_copy(update={"batch_size": SAMPLE_BATCH, "steps": ENDLESS})
+    proxy, learned = (
+        torch.zeros(SAMPLE_BATCH, *shape, dtype=torch.uint8, device=device)
+        for shape in (generated_shape(gan_config, takes), takes.shape)
+    )
+    training = Mosaic(trained, frozen, proxy, learned, endless, gan_config, Context(0, device))
+    return _seconds(training.step, device) / SAMPLE_BATCH
+
+
+def _networks(
+    teacher: TeacherConfig, student: StudentConfig, device: str, threads: int
+) -> tuple[ImageInput, nn.Module, nn.Module]:
+    """Return what the teacher takes, the frozen teacher and a student, both untrained; torch is set up."""
+    set_up_torch(threads)
+    takes, classes = teacher_input(teacher), own_classes(teacher.network) or CLASSES
+    frozen = freeze(untrained(teacher.network, classes, teacher.width, takes)).to(device)
+    learns = student_input(TrialConfig(teacher=teacher, student=student))
+    return takes, frozen, untrained(student.network, classes, student.width, learns).to(device)
 
 
 def _seconds(act: Callable[[], object], device: str) -> float:
