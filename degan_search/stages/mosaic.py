@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -160,7 +160,7 @@ class Mosaic:
             context: each network's weights, the batches, the noise, the augmentation and the dropout have streams of
                 their own.
         """
-        self.config, self.latent, self.proxy, self.learned = config, gan.latent, proxy, learned
+        self.config, self.latent, self.proxy, self.shown = config, gan.latent, proxy, learned
         self.student, self.rounds = student, mosaic_steps(config, len(proxy))
         self.generator, discriminator = untrained(gan, proxy.shape[1:], context)
         self.players = Players(student, teacher, self.generator, discriminator, config, self.rounds, context)
@@ -172,6 +172,8 @@ class Mosaic:
         }
         draw_from(student, self.streams["dropout"])
         self.steps_done = 0
+        self.watch: Callable[[], dict[str, float]] = dict
+        """What it returns is reported beside the losses."""
         self.losses: dict[str, float] = {}
         """Those of the generator's last step that was reported, by the names of `GAN_LOSSES`."""
 
@@ -179,6 +181,11 @@ class Mosaic:
     def done(self) -> bool:
         """Whether the student has its final weights."""
         return self.steps_done == self.rounds
+
+    @property
+    def learned(self) -> nn.Module:
+        """The student as it would be if training ended now."""
+        return self.student
 
     @property
     def steps_reported(self) -> int:
@@ -234,7 +241,7 @@ class Mosaic:
         return torch.randn(self.config.batch_size, self.latent, generator=rng, device=rng.device)
 
     def _proxy_images(self) -> Images:
-        images = normalise(self.learned[next(self.orders["proxy images"])])
+        images = normalise(self.shown[next(self.orders["proxy images"])])
         return augment(images, self.streams["augment"]) if self.config.augment else images
 
     def _progress(self, losses: Tensor, student_loss: float) -> Progress:
@@ -242,7 +249,7 @@ class Mosaic:
         self.losses = dict(zip(GAN_LOSSES, values, strict=True))
         check(GanProgress(self.steps_done, self.rounds, self.losses, spread), stage=STAGE)
         check_loss(student_loss, STAGE, self.steps_done)
-        return Progress(STAGE, self.steps_done, self.rounds, math.nan, student_loss, self.losses)
+        return Progress(STAGE, self.steps_done, self.rounds, math.nan, student_loss, self.losses | self.watch())
 
     def _end(self) -> None:
         draw_from(self.student, None)

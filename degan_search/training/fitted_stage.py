@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -49,6 +49,15 @@ class FittedStage:
     def learned(self) -> nn.Module:
         """The network as it would be if training ended now and kept its last weights; in eval mode after an epoch."""
         return self.network
+
+    @property
+    def watch(self) -> Callable[[], dict[str, float]]:
+        """Called after each epoch; what it returns is reported."""
+        return self.fitting.watch
+
+    @watch.setter
+    def watch(self, watch: Callable[[], dict[str, float]]) -> None:
+        self.fitting.watch = watch
 
     @property
     def done(self) -> bool:

@@ -123,10 +123,7 @@ class Trial:
         return Event(progress.stage, progress.step, progress.of, self.seconds, self.gan_steps, progress.metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of all that the trial needs to go on after its last step.
-
-        It is for `resumable.state_bytes`: tensors on the CPU, numbers, text, lists and dicts.
-        """
+        """Return a copy of what the trial needs to go on after its last step, for `resumable.state_bytes`."""
         state = {
             "about": self.common.about(),
             "seconds": self.seconds,
@@ -137,8 +134,7 @@ class Trial:
             "stage_name": self.stage_name,
             "stage": None if self.stage is None else self.stage.state_dict(),
         }
-        copied: dict[str, Any] = snapshot(state)
-        return copied
+        return snapshot(state)  # type: ignore[no-any-return]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state, which stays as it is.
@@ -171,7 +167,7 @@ class Trial:
         else:
             self.stage = student_stage(common, self.generator, self.images)
             if self.referee:
-                self.stage.fitting.watch = partial(_refereed, self.stage, self.referee, self.metrics)
+                self.stage.watch = partial(_refereed, self.stage, self.referee, self.metrics)
         return self.stage
 
     def _keep_what_was_made(self) -> None:
@@ -186,10 +182,9 @@ class Trial:
     def _end(self) -> Event:
         """Compare the student and set the outcome; returns the last event."""
         assert isinstance(self.stage, StudentStage), "the student's stage is the last"
-        student, metrics, generator = self.stage.student, self.metrics, self.generator
-        if isinstance(self.stage, Mosaic):
-            generator = self.stage.generator
-            metrics |= self.stage.losses | statistics(self.common, generator)
+        student, metrics = self.stage.student, self.metrics
+        generator, measured = _trained_beside(self.stage, self.common) or (self.generator, {})
+        metrics |= measured
         metrics["distill_steps"] = self.stage.steps
         metrics["distill_seconds"] = self.seconds - metrics.get("gan_seconds", 0.0)
         metrics["gan_steps"] = self.gan_steps
@@ -205,9 +200,14 @@ class Trial:
         return Event("done", 1, 1, self.seconds, self.gan_steps, metrics, compared.class_agreement)
 
 
-def _refereed(
-    stage: Distillation | IncrementalLearning, referee: Referee, metrics: dict[str, float]
-) -> dict[str, float]:
+def _trained_beside(stage: StudentStage, common: TrialContext) -> tuple[nn.Module, dict[str, float]] | None:
+    """Return the generator that was trained with the student, and what is measured of it; None: there is none."""
+    if not isinstance(stage, Mosaic):
+        return None
+    return stage.generator, stage.losses | statistics(common, stage.generator)
+
+
+def _refereed(stage: StudentStage, referee: Referee, metrics: dict[str, float]) -> dict[str, float]:
     """Return what the referee says of the student as it is, and keep the best of it among the trial's metrics."""
     said = referee(stage.learned)
     metrics[REFEREE_BEST] = max(said, metrics.get(REFEREE_BEST, 0.0))

@@ -79,7 +79,7 @@ def given(stage):
         return torch.randn(BATCH, GAN.latent, generator=rng["noise"])
 
     def proxy():
-        batch = in_double(stage.learned[next(orders["proxy images"])])
+        batch = in_double(stage.shown[next(orders["proxy images"])])
         return augment(batch, rng["augment"]) if stage.config.augment else batch
 
     while True:
@@ -88,7 +88,7 @@ def given(stage):
 
 
 def images_of(stage):
-    return {"images": stage.proxy, "proxy images": stage.learned}
+    return {"images": stage.proxy, "proxy images": stage.shown}
 
 
 def differences(config=CONFIG, **wrong):

@@ -12,7 +12,16 @@ from degan_search.trial.trial import Trial
 from tests.trial.cut_trials import CASES
 
 pytestmark = pytest.mark.usefixtures("few_images")
-SEEN = ["proxy", "patience", "everything", "new degan", "new fixed_representation", "new, aligned", "new, dropout"]
+SEEN = [
+    "proxy",
+    "patience",
+    "everything",
+    "new degan",
+    "new fixed_representation",
+    "new, aligned",
+    "new, dropout",
+    "mosaic with dropout",
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +61,9 @@ def test_with_and_without_a_referee_everything_is_the_same_bit_for_bit(case, giv
     assert watched == without
     assert same == files
     assert not any(nothing)
-    epochs = [words for (stage, *_), words in zip(watched, said, strict=True) if stage in ("distill", "incremental")]
+    epochs = [
+        words for (stage, *_), words in zip(watched, said, strict=True) if stage in ("distill", "incremental", "mosaic")
+    ]
     assert len(epochs) > 1
     assert all(words.keys() == {REFEREE} for words in epochs)
     assert sum(map(bool, said)) == len(epochs) + 1

@@ -137,13 +137,7 @@ class Cell:
 
     @cached_property
     def _trials(self) -> int:
-        if not self.varies():
-            return 0 if self.space.finals else 1
-        if self.space.search.sampler == "grid":
-            return len(self.grid())
-        wanted = self.space.search.trials
-        possible = self.distinct(wanted)
-        return wanted if possible is None else len(possible)
+        return _trials_of(self)
 
     @cached_property
     def proxies(self) -> tuple[str, ...]:
@@ -194,6 +188,16 @@ def _proxies(branches: Iterator[Branch]) -> tuple[str, ...]:
         for config, drawn, _ in itertools.islice(branches, MAX_TRIALS)
     )
     return tuple(dict.fromkeys(itertools.chain.from_iterable(each)))
+
+
+def _trials_of(cell: Cell) -> int:
+    if not cell.varies():
+        return 0 if cell.space.finals else 1
+    if cell.space.search.sampler == "grid":
+        return len(cell.grid())
+    wanted = cell.space.search.trials
+    possible = cell.distinct(wanted)
+    return wanted if possible is None else len(possible)
 
 
 def _compared(config: TrialConfig, proxies: tuple[str, ...], space: Space) -> TrialConfig:
