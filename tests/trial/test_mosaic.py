@@ -10,6 +10,8 @@ from degan_search.system.errors import UserError
 from degan_search.trial import outcome as outcomes
 from tests.trial.tiny_trials import MOSAIC_STEPS
 
+SAMPLE = timed_steps.SAMPLE_BATCH
+
 
 def test_its_generator_can_be_loaded_and_makes_the_same_images(run, tiny, tmp_path):
     outcome = run(method="mosaic")
@@ -54,6 +56,6 @@ def test_its_time_is_that_of_its_steps(monkeypatch):
             "mosaic": {"batch_size": 64, "steps": 50},
         }
     )
-    assert timed_steps.trial_seconds(config, None) == (50 * 64 / 32, 50 * 64 / 32)
+    assert timed_steps.trial_seconds(config, None) == (50 * 64 / SAMPLE, 50 * 64 / SAMPLE)
     passes = config.model_copy(update={"count": 100, "mosaic": config.mosaic.model_copy(update={"steps": None})})
-    assert timed_steps.trial_seconds(passes, None)[0] == 200 * 2 * 64 / 32
+    assert timed_steps.trial_seconds(passes, None)[0] == 200 * 2 * 64 / SAMPLE
