@@ -96,12 +96,43 @@ def test_resnet_stages(name, blocks):
     assert shapes_after(name, 4, ("BasicBlock",)) == [(channels, size, size) for channels, size in expected]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet32"])
+def in_plain_torch(state, x, strides):
+    """A Wide ResNet by its weights in their order: the shortcut, where there is one, is of the activated input."""
+    weights = iter(state.values())
+
+    def active(x):
+        scale, shift, mean, variance, _ = (next(weights) for _ in range(5))
+        return nn.functional.batch_norm(x, mean, variance, scale, shift).relu()
+
+    x = nn.functional.conv2d(x, next(weights), padding=1)
+    for stride in strides:
+        before = active(x)
+        after = active(nn.functional.conv2d(before, next(weights), None, stride, padding=1))
+        after = nn.functional.conv2d(after, next(weights), padding=1)
+        x = after + (x if x.shape == after.shape else nn.functional.conv2d(before, next(weights), None, stride))
+    return nn.functional.linear(active(x).mean((2, 3)), *weights)
+
+
+@pytest.mark.parametrize(
+    ("depth", "factor", "strides"), [(16, 1, [1, 1, 2, 1, 2, 1]), (40, 2, [1] * 6 + [2, *[1] * 5] * 2)]
+)
+def test_wide_resnets_are_those_of_their_paper(depth, factor, strides):
+    name = f"wrn_{depth}_{factor}"
+    sizes = [(3 * factor, 32), (6 * factor, 16), (12 * factor, 8)]
+    expected = [(channels, size, size) for channels, size in sizes for _ in range(len(strides) // 3)]
+    assert shapes_after(name, 3, ("Block",)) == expected
+    model = used(build_classifier(name, 5, 3), images(16, 3)).eval().double()
+    x = images(4, 3).double()
+    torch.testing.assert_close(model(x), in_plain_torch(model.state_dict(), x, strides))
+    assert not build_classifier(name, 5, 3)[-1].bias.any()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet32", "wrn_16_2"])
 def test_resnet_convolutions_start_as_he_says_and_those_of_the_student_as_torch_does(name):
     model = build_classifier(name, 10, 16)
     for layer in [m for m in model.modules() if isinstance(m, nn.Conv2d)][1:]:
         pixels = layer.kernel_size[0] ** 2
-        variance = 2 / (pixels * layer.out_channels) if name == "resnet32" else 1 / (3 * pixels * layer.in_channels)
+        variance = 2 / (pixels * layer.out_channels) if name != "resnet18" else 1 / (3 * pixels * layer.in_channels)
         assert layer.weight.std().item() == pytest.approx(variance**0.5, rel=5 / (2 * layer.weight.numel()) ** 0.5)
         assert (layer.weight.abs().max() ** 2 < 3.01 * variance) == (name == "resnet18")  # uniform, else normal
 
