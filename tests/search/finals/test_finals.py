@@ -18,7 +18,7 @@ from tests.search.finals.made_runs import searched, write
 
 # No generators in the bank: each would be a worker's start more.
 CHANGES = {"gan.steps": 6, "bank.generators": []}
-REQUEST = Request(top=2, seeds=4, baselines=("dcgan", "proxy_matched"), changes=CHANGES)
+REQUEST = Request(top=2, seeds=4, baselines=("dcgan", "proxy_matched"), changes=CHANGES, referee=True)
 SEEDS = [7, 8, 9, 10]
 
 
@@ -77,6 +77,9 @@ def test_finals_alone_see_the_test_images(done):
     complete = frame[frame["state"] == "COMPLETE"]
     assert (complete["test_accuracy"].notna() == (complete["phase"] == "final")).all()
     assert complete["oracle_accuracy"].notna().all()
+    refereed = complete[complete["referee_best_test_accuracy"].notna()]
+    assert sorted(refereed.index) == [f"final-{number:04d}" for number in range(6, 20)]  # those of this call
+    assert (refereed["referee_best_test_accuracy"] >= refereed["test_accuracy"]).all()
 
 
 def test_it_says_which_seeds_and_what_is_not_run(before, done):
