@@ -103,6 +103,8 @@ def best(
         sys.stdout.write(f"{json.dumps(found, indent=1)}\n")
         return
     print_line(tabulate(_with_interval(table).to_dict("list"), headers="keys", floatfmt=".4g"))
+    if "ahead" in table:
+        print_line(f"{by} is the mean over the seeds' students; ahead: the chance that a row is better than the next.")
     if by == criteria.TRUE:
         print_line("Chosen with true data: held-out true images and their labels.")
     if yaml_:
