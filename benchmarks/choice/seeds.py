@@ -108,7 +108,7 @@ def chances(pair: Pair, repeats: int, rng: np.random.Generator) -> np.ndarray:
         first, second = order[:2]
         again = students[order]
         means, freedom = again.mean(1), again.size - len(again)
-        error = sqrt(again.var(1, ddof=1).mean()) * sqrt(2 / (1 + repeats))
+        error = max(1e-12, sqrt(again.var(1, ddof=1).mean() * 2 / (1 + repeats)))
         truth = pair.scores.mean(1)
         rows.append((stats.t.cdf((means[0] - means[1]) / error, freedom), truth[first] > truth[second]))
     return np.array(rows, float)

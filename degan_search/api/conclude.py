@@ -42,6 +42,8 @@ def conclude(run: Run, begun: float) -> None:
 def flat_cells(run: Path) -> list[str]:
     """Return a line for each cell of a run whose search ended as it was flat; none if its space cannot be read."""
     from degan_search import ledger
+    from degan_search.ledger.columns import Phase
+    from degan_search.search.run import jobs
     from degan_search.search.space import file as space_file
     from degan_search.search.space.cell import cells
     from degan_search.search.suggest.flat_cells import FlatCells
@@ -52,7 +54,10 @@ def flat_cells(run: Path) -> list[str]:
         return []
     if not space.search.stop_when_flat:
         return []
-    return FlatCells({cell.label: cell for cell in cells(space)}, ledger.load(run)).lines()
+    frame = ledger.load(run)
+    unfinished = jobs.unfinished(jobs.read(run)[0], frame, Phase.SEARCH)
+    searched = frame[frame["phase"] == Phase.SEARCH]
+    return FlatCells({cell.label: cell for cell in cells(space)}, searched, unfinished).lines()
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:

@@ -92,7 +92,7 @@ class CellSearcher(Jobs):
                 label: studies.from_ledger(cell, rows, past.curves, lenient=True) for label, cell in self.cells.items()
             }
             self._adopt(past)
-            self.flat = FlatCells(self.cells, rows)
+            self.flat = FlatCells(self.cells, rows, past.unfinished)
         else:
             self.studies = {label: studies.create(cell) for label, cell in self.cells.items()}
             self.flat = FlatCells(self.cells)
@@ -159,6 +159,7 @@ class CellSearcher(Jobs):
         self.number += 1
         self.tried.add((label, stable_hash(config)))
         self.asked[job.id] = _Asked(study, trial, set())
+        self.flat.begin(job)
         return job
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -170,7 +171,7 @@ class CellSearcher(Jobs):
 
     def ended(self, job: Job, state: State, result: TrialResult | None) -> None:
         """Tell the study how the trial ended; a cell that this makes flat has no further ones."""
-        if self.flat.add(job.cell, state, result.score if result else math.nan):
+        if self.flat.end(job, state, result.score if result else math.nan):
             before = len(self.next_cells)
             self.next_cells = deque(label for label in self.next_cells if label != job.cell)
             self.total -= before - len(self.next_cells)

@@ -51,6 +51,21 @@ def test_it_stays_ended_when_the_run_goes_on(done, left):
     assert len(run_all(on)) == left
 
 
+def test_what_began_before_is_waited_for_and_what_ends_later_changes_nothing():
+    search = searcher(cells={"proxy": ["digits"]}, search={"trials": 30, "stop_when_flat": True})
+    jobs = [suggest(search, str(number)) for number in range(FLAT + 1)]
+    for number in reversed(range(1, FLAT)):
+        end(search, str(number), result(0.5, "COMPLETE"))
+    assert not search.flat.after  # the first still runs
+    end(search, "0", result(0.6, "COMPLETE"))
+    assert search.flat.after == {"proxy=digits": FLAT}
+    end(search, str(FLAT), result(0.9, "COMPLETE"))
+    rows = rows_of(jobs).assign(score=[0.6, *[0.5] * (FLAT - 1), 0.9])
+    cells = list(search.cells.values())
+    assert CellSearcher(cells, past=Past(rows, CURVES)).flat.after == {"proxy=digits": FLAT}
+    assert not CellSearcher(cells, past=Past(rows[1:], CURVES, jobs[:1])).flat.after
+
+
 def test_trials_that_failed_are_none():
     search = searcher(cells={"proxy": ["digits"]}, search={"trials": 12, "stop_when_flat": True})
     for number in range(12):
