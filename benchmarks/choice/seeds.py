@@ -129,8 +129,9 @@ def show(frame: pd.DataFrame) -> None:
         print(table.drop(columns="pair").groupby("repeats").mean().to_markdown(floatfmt=".2f"))
         for repeats in REPEATS[1:]:
             rows = np.concatenate([chances(pair, repeats, rng) for pair in pairs(frame, by)])
-            bins = pd.cut(rows[:, 0], CHANCES, include_lowest=True)
-            stated = pd.DataFrame(rows, columns=["stated", "true"]).groupby(bins, observed=True).agg(["mean", "size"])
+            stated = pd.DataFrame(rows, columns=["stated", "true"])
+            stated["between"] = pd.cut(stated["stated"], CHANCES, include_lowest=True).astype(str)
+            stated = stated.groupby("between").agg(["mean", "size"])
             print(f"\nwith {repeats} repeats, the chance that the first is ahead, stated and true")
             print(stated.to_markdown(floatfmt=".2f"))
 

@@ -62,7 +62,9 @@ def test_the_best_trial_is_repeated_from_its_own_generator(done, rows):
     assert (repeats["distill_steps"] == 60).all() and (repeats["gan_steps"] == 0).all()
     assert repeats[["score", "oracle_accuracy", "cross_soft_agreement"]].notna().all(axis=None)
     assert repeats["test_accuracy"].isna().all()
-    assert not any(file_of(done.folder, name, network).is_file() for name in REPEATS for network in ("student", "generator"))
+    assert not any(
+        file_of(done.folder, name, network).is_file() for name in REPEATS for network in ("student", "generator")
+    )
     (chosen,) = ds.open_run(done.folder).best().to_dict("records")
     values = [rows.loc[name, "cross_soft_agreement"] for name in (best, *REPEATS)]
     assert (chosen["trial"], chosen["seeds"]) == (best, 3)

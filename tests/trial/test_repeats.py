@@ -61,7 +61,9 @@ def test_its_settings_are_the_trials(first):
     config, name = first[0], first[4]
     wanted = repeat(config, name, 1)
     assert wanted.combine.members == (name,) and wanted.seed != config.seed
-    assert wanted.model_copy(update={"seed": config.seed, "combine": config.combine, "probe": config.probe}) == normalised(config)
+    assert wanted.model_copy(
+        update={"seed": config.seed, "combine": config.combine, "probe": config.probe}
+    ) == normalised(config)
     assert wanted.probe == ProbeConfig()
     assert not trains_generator(wanted) and trains_generator(config)
     assert normalised(wanted) == wanted

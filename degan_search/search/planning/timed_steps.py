@@ -66,6 +66,9 @@ def sweep_seconds(
         runs = cell.trials() + (len(space.finals.seeds) if space.finals else 0)
         for index, seconds in enumerate(trial_seconds(_typical(cell), data_dir, device, threads)):
             totals[index] += runs * seconds / slots
+        if repeats := repeats_of(cell):
+            for index, seconds in enumerate(trial_seconds(_again(cell), data_dir, device, threads)):
+                totals[index] += repeats * seconds / slots
     for cell in combined_cells(space):
         for index, seconds in enumerate(trial_seconds(combined_example(cell), data_dir, device, threads)):
             totals[index] += (len(space.finals.seeds) if space.finals else 0) * seconds / slots
@@ -79,6 +82,12 @@ def _typical(cell: Cell) -> TrialConfig:
     return config.model_copy(update={"gan": config.gan.model_copy(update=weights)})
 
 
+def _again(cell: Cell) -> TrialConfig:
+    """Return a configuration that takes as long as a repeat of one of a cell's trials."""
+    given = CombineConfig(members=(member("search-0000", b""),))
+    return cell.example().model_copy(update={"combine": given, "probe": ProbeConfig()})
+
+
 def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> CostModel:
     """Return what the trials of a space should cost, its repeats and finals all to come."""
     priors: dict[Kind, Prior] = {}
@@ -89,8 +98,7 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
         priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
         priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
         if repeats := repeats_of(cell):
-            again = final.model_copy(update={"combine": CombineConfig(members=(member("search-0000", b""),))})
-            priors[Phase.REPEAT, cell.label] = prior(again, data_dir, device, threads)
+            priors[Phase.REPEAT, cell.label] = prior(_again(cell), data_dir, device, threads)
             after += [(Phase.REPEAT, cell.label)] * repeats
     for cell in combined_cells(space):
         priors[Phase.FINAL, combined_label(cell)] = prior(combined_example(cell), data_dir, device, threads)

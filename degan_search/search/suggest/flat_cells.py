@@ -16,8 +16,8 @@ from degan_search.selection.flat import flat_after
 class FlatCells:
     """Watches the cells of a space that asks for it (`search.stop_when_flat`); of others none is ever flat.
 
-    Trials count in the order in which they began, up to the first that still runs. So neither the clock nor which of two
-    ends first matters, what ends later changes nothing, and a run that goes on finds what the driver before it found.
+    Trials count in the order in which they began, up to the first that still runs. So neither the clock nor which of
+    two ends first matters, what ends later changes nothing, and a run that goes on finds what its last driver found.
     """
 
     def __init__(
