@@ -136,7 +136,7 @@ def test_cut_short_it_goes_on_from_its_checkpoint_with_the_same_bits(done, rows)
         file.unlink()
     checkpoints.save(place.at(NAME), long)
     assert jobs.read(done.folder)[0][NAME].config == config
-    resume(done.folder, timeout=120)
+    resume(done.folder, timeout=300)
     after = ledger.load(done.folder).set_index("trial_id")
     assert set(after.index) == set(rows.index)
     assert after.loc[REPEATS[1], ["score", "config_hash"]].tolist() == repeated
