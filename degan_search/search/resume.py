@@ -109,8 +109,8 @@ def _with_trials(space: Space, trials: int | None, planned: bool) -> Space:
 def with_time_budget(options: Options, new: bool, trials: int | None) -> Options:
     """Return the options with a time budget that begins now: a new one, or what the last driver left of the run's own.
 
-    Once repeats or final runs have begun, no time is left for search trials. If `trials` is given, there is no time budget any
-    more.
+    Once repeats or final runs have begun, no time is left for search trials. If `trials` is given, there is no time
+    budget any more.
 
     Raises:
         UserError: `trials` beside a new budget.
