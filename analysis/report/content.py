@@ -128,7 +128,8 @@ def _teacher(frame: pd.DataFrame) -> str:
 def _counts(frame: pd.DataFrame) -> str:
     words = {State.COMPLETE: "finished", State.PRUNED: "stopped early", State.FAIL: "failed"}
     parts = []
-    for phase, name in ((Phase.SEARCH, "search trials"), (Phase.FINAL, "final runs")):
+    names = {Phase.SEARCH: "search trials", Phase.REPEAT: "repeats", Phase.FINAL: "final runs"}
+    for phase, name in names.items():
         states = frame.loc[frame["phase"] == phase, "state"]
         if len(states):
             counts = [f"{(states == state).sum():,} {word}" for state, word in words.items() if (states == state).any()]

@@ -29,12 +29,35 @@ def conclude(run: Run, begun: float) -> None:
     table.save(tidy, folder)
     page = write_report(folder)  # all is written before anything is printed
     console.print(table.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
+    for line in flat_cells(folder):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"\nResults: {folder} ({(time.monotonic() - begun) / 60:.1f} min). Table again: {command('table', folder)}",
         highlight=False,
         soft_wrap=True,
     )
     console.print(f"Everything to look at: {page}", highlight=False, soft_wrap=True)
+
+
+def flat_cells(run: Path) -> list[str]:
+    """Return a line for each cell of a run whose search ended as it was flat; none if its space cannot be read."""
+    from degan_search import ledger
+    from degan_search.ledger.columns import Phase
+    from degan_search.search.run import jobs
+    from degan_search.search.space import file as space_file
+    from degan_search.search.space.cell import cells
+    from degan_search.search.suggest.flat_cells import FlatCells
+
+    try:
+        space = space_file.of_run(run)
+    except UserError:
+        return []
+    if not space.search.stop_when_flat:
+        return []
+    frame = ledger.load(run)
+    unfinished = jobs.unfinished(jobs.read(run)[0], frame, Phase.SEARCH)
+    searched = frame[frame["phase"] == Phase.SEARCH]
+    return FlatCells({cell.label: cell for cell in cells(space)}, searched, unfinished).lines()
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:

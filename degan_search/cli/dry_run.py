@@ -27,6 +27,7 @@ def describe(
     """
     from degan_search.search.planning import timed_steps
     from degan_search.search.planning.cost_model import duration
+    from degan_search.search.planning.timed_steps import repeats_of
     from degan_search.search.space import check
     from degan_search.search.space import file as space_file
     from degan_search.search.space.cell import cells, fewer_points
@@ -45,23 +46,30 @@ def describe(
         sys.stdout.write(
             f"{cell.label}: true {example.teacher.dataset or 'none'}, proxy {', '.join(cell.proxies)}, "
             f"method {example.method}, {networks}; varies {varies}; "
-            f"{cell.trials()} search trials, {finals} final runs\n"
+            f"{cell.trials()} search trials, {_repeats(repeats_of(cell))}{finals} final runs\n"
         )
     combined = combined_cells(space)
     for cell in combined:
         sys.stdout.write(f"{combined_label(cell)}: best generators of {cell.label} together; {finals} final runs\n")
     sys.stdout.writelines(f"{line}\n" for line in fewer_points(all_cells))
     slots = max_concurrent or max(1, cpus.usable() // cpus_per_trial)
+    repeats = sum(map(repeats_of, all_cells))
     search, final = sum(cell.trials() for cell in all_cells), finals * (len(all_cells) + len(combined))
     fewest, most = map(duration, timed_steps.sweep_seconds(space, slots, data_dir, "cpu", cpus_per_trial))
     span = fewest if fewest == most else f"{fewest} to {most}, as patience decides,"
+    counted = f", {repeats} repeats and" if repeats else " and"
     sys.stdout.write(
-        f"\n{search} search trials and {final} final runs in {len(all_cells)} cells: about {span} "
+        f"\n{search} search trials{counted} {final} final runs in {len(all_cells)} cells: about {span} "
         f"on {slots} slots of this machine's CPU if no trial stopped early (a few steps timed and scaled; the teacher "
         f"and reading images apart).\n"
     )
     if time_budget:
         sys.stdout.write(f"{_plan(space, slots, cpus_per_trial, data_dir, time_budget)}\n")
+
+
+def _repeats(count: int) -> str:
+    """Return how many repeats there are, as a part of a list; "" for none."""
+    return f"{count} repeats, " if count else ""
 
 
 def _plan(space: Space, slots: int, cpus_per_trial: int, data_dir: Path | None, time_budget: float) -> str:

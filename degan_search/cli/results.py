@@ -45,11 +45,15 @@ def table(
     from analysis.tables.table import render, save
     from analysis.tables.table import table as tidy_table
     from degan_search import ledger
+    from degan_search.api.conclude import flat_cells
 
     tidy = tidy_table(ledger.load(runs), paper)
     text = render(tidy, style)  # an unknown style is refused before anything is written
     save(tidy, runs[0])
     sys.stdout.write(visible(text))  # without the console's wrapping, so that it can be piped
+    if style == "text":
+        for run in runs:
+            sys.stdout.writelines(f"{visible(line)}\n" for line in flat_cells(run))
 
 
 @shows_errors
@@ -99,6 +103,8 @@ def best(
         sys.stdout.write(f"{json.dumps(found, indent=1)}\n")
         return
     print_line(tabulate(_with_interval(table).to_dict("list"), headers="keys", floatfmt=".4g"))
+    if "ahead" in table:
+        print_line(f"{by} is the mean over the seeds' students; ahead: the chance that a row is better than the next.")
     if by == criteria.TRUE:
         print_line("Chosen with true data: held-out true images and their labels.")
     if yaml_:

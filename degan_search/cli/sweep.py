@@ -24,6 +24,9 @@ def sweep(
     ] = "runs",
     data_dir: DataDir = None,
     given: Given,
+    stop_when_flat: Annotated[
+        bool, typer.Option(help="End the search of a cell once it has stopped getting better.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved settings, trials and time; run nothing.")] = False,
 ) -> None:
     """Search the weights for every cell of a space, run the finals, and print the table of proxies by methods.
@@ -33,6 +36,9 @@ def sweep(
     from degan_search.search.space import file as space_file
 
     loaded = space_file.load(space)
+    if stop_when_flat:
+        search = loaded.search.model_copy(update={"stop_when_flat": True})
+        loaded = loaded.model_copy(update={"search": search})
     time_budget = given.read("budget")
     if dry_run:
         describe(loaded, given["max_concurrent"], given["cpus_per_trial"], data_dir, time_budget)

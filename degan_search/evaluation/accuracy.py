@@ -17,7 +17,8 @@ from degan_search.evaluation import across_trials
 from degan_search.evaluation.judges import Panels
 from degan_search.evaluation.networks import has_student, load_generator, load_student
 from degan_search.ledger.columns import Phase, State, config_of, score_schema
-from degan_search.settings.methods import METHODS
+from degan_search.settings.combine import trial_of
+from degan_search.settings.methods import trains_generator
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.console import Count, PlainConsole
 from degan_search.trial import named_files
@@ -34,8 +35,8 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path, console: Console | N
     Oracle accuracy is that on the held-out 20% of the true training images, and on each half of it. It is
     computed here, apart from the search, so that no searcher can see it. Test accuracy is computed for
     trials of phase `final` only. Students that learned new classes are scored on images of old and new ones, and on
-    each kind apart. The agreements of `across_trials.agreements` are computed anew for all search trials on
-    a proxy once one of them has none.
+    each kind apart. The agreements of `across_trials.agreements` are computed anew for all search trials and
+    repeats on a proxy once one of them has none.
 
     Args:
         run: the run's folder.
@@ -64,7 +65,8 @@ def evaluate(run: Path, data_dir: Path | None, cache: Path, console: Console | N
             count.add()
     # While a search runs, the networks of most finished trials have been removed: those keep their old agreements.
     there = np.array([has_student(run, str(name)) for name in done["trial_id"]], bool) | done["cross_agreement"].isna()
-    compared = done[(done["phase"] == Phase.SEARCH) & there].groupby(COMPARED_WITHIN, dropna=False, sort=False)
+    judged = done["phase"].isin((Phase.SEARCH, Phase.REPEAT))
+    compared = done[judged & there].groupby(COMPARED_WITHIN, dropna=False, sort=False)
     groups = [
         trials
         for _, trials in compared
@@ -138,14 +140,15 @@ def _agreements(run: Path, trials: pd.DataFrame, panels: Panels, count: Count) -
     competitors = []
     for _, row in trials.iterrows():
         trial_id, config = str(row["trial_id"]), config_of(row)
-        has_generator = METHODS[config.method].generates
+        repeated = [trial_of(name) for name in config.combine.members]
         competitors.append(
             across_trials.Competitor(
                 trial_id,
                 load_student(run, trial_id, config, panel.outputs(config)),
-                load_generator(run, trial_id, config) if has_generator else None,
+                load_generator(run, trial_id, config) if trains_generator(config) else None,
                 config.gan.latent,
                 config.seed,
+                *repeated,
             )
         )
     held_out = torch.from_numpy(held_out_images(first, compared))

@@ -28,13 +28,18 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Competitor:
-    """A trial's networks; trials that distil from images have no generator."""
+    """A trial's networks; trials that distil from images have no generator.
+
+    A repeat leaves the generator, on whose images it is not judged either, to the trial that it repeats.
+    """
 
     trial_id: str
     student: nn.Module
     generator: nn.Module | None
     latent: int
     seed: int
+    repeats: str | None = None
+    """The trial whose generator its student learned from; None: its own."""
 
 
 def agreements(
@@ -66,6 +71,7 @@ def agreements(
     own: dict[str, Scores] = {}
     device = held_out.device
     images, owner = [held_out], [torch.full((len(held_out),), -1, device=device)]
+    places = {competitor.trial_id: index for index, competitor in enumerate(competitors)}
     for index, competitor in enumerate(competitors):
         count_half()
         own[competitor.trial_id] = _scores(Needs.OWN_GENERATOR, None)
@@ -80,8 +86,8 @@ def agreements(
     pool, owners = torch.cat(images), torch.cat(owner)
     truth = predict(teacher, pool)
     scores: dict[str, Scores] = {}
-    for index, competitor in enumerate(competitors):
-        others = owners != index
+    for competitor in competitors:
+        others = owners != places.get(competitor.repeats or competitor.trial_id, -2)
         pair = (predict(competitor.student, pool[others]), truth[others]) if others.any() else None
         scores[competitor.trial_id] = own[competitor.trial_id] | _scores(Needs.OTHER_TRIALS, pair)
         count_half()

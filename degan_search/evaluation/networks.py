@@ -10,7 +10,7 @@ import pandas as pd
 from torch import nn
 
 from degan_search import ledger
-from degan_search.ledger.columns import State
+from degan_search.ledger.columns import Phase, State
 from degan_search.networks import dcgan, mosaic
 from degan_search.networks.mixture import Mixture
 from degan_search.networks.takes import generated_size, student_input, teacher_input, untrained
@@ -47,7 +47,8 @@ def find(run: Path, trial: str | None, network: Literal["student", "generator"])
             f"score, or an id such as {', '.join(names[:3])}"
         )
     if trial is None or trial == BEST:
-        best = left.iloc[int(left["score"].fillna(float("-inf")).argmax())]
+        scores = left["score"].where(left["phase"] != Phase.REPEAT)  # the luckiest seed of several is not the best
+        best = left.iloc[int(scores.fillna(float("-inf")).argmax())]
         _tell_of_other_proxies(left, best)
         return best
     asked = frame[frame["trial_id"] == trial]
@@ -91,8 +92,9 @@ def load_generator(run: Path, trial_id: str, config: TrialConfig) -> nn.Module:
     Raises:
         UserError: its file is missing (methods that distil from images have none), broken or another network's.
     """
-    takes, parts = teacher_input(config.teacher), len(config.combine.members)
-    build = mosaic.build_generator if METHODS[config.method].source == "mosaic" else dcgan.build_generator
+    takes, source = teacher_input(config.teacher), METHODS[config.method].source
+    parts = len(config.combine.members) if source == "members" else 0
+    build = mosaic.build_generator if source == "mosaic" else dcgan.build_generator
     made = [
         build(takes.channels, config.gan.width, config.gan.latent, generated_size(config.gan, takes))
         for _ in range(max(1, parts))

@@ -52,6 +52,8 @@ class Phase(StrEnum):
     """What a trial was for."""
 
     SEARCH = "search"
+    REPEAT = "repeat"
+    """A further student of a search trial's generator, which `combine.members` names."""
     FINAL = "final"
 
 

@@ -26,10 +26,13 @@ from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.workers import checkpoints
 from degan_search.search.workers.slots import trials_per_process
 from degan_search.selection import choose
-from degan_search.selection.members import combined_config
+from degan_search.selection.members import combined_config, repeated
+from degan_search.settings.combine import CombineConfig
+from degan_search.settings.methods import normalised
 from degan_search.settings.resolve import stable_hash, trial_config
-from degan_search.settings.trial import TrialConfig
+from degan_search.settings.trial import ProbeConfig, TrialConfig
 from degan_search.system.errors import UserError
+from degan_search.system.seeds import stream_seed
 
 
 def remaining_search(
@@ -62,26 +65,37 @@ def _rung_scores(checkpoint: dict[str, Any] | None) -> dict[int, float]:
 def remaining_finals(cells: list[Cell], finals: FinalsConfig, run: Run, retry_failed: bool = False) -> GivenJobs:
     """Return the final runs that have no row yet; those that began keep their names, and so their checkpoints."""
     frame = ledger.load(run.folder)
-    known = read_jobs(run)
-    begun = {
-        stable_hash(job.config): job for job in jobs.unfinished(known, frame, Phase.FINAL, failed_too=retry_failed)
-    }
-    again = {job.id for job in begun.values()}
-    done = set(frame.loc[(frame["phase"] == Phase.FINAL) & ~frame["trial_id"].isin(again), "config_hash"])
-    number = itertools.count(jobs.next_number(run.folder, known, frame, Phase.FINAL))
-    left, wanted_jobs = [], final_jobs(cells, frame, finals, run.folder)
+    wanted_jobs = final_jobs(cells, frame, finals, run.folder)
     for cell in filter(combines, cells) if finals.combine else ():
         if (label := combined_label(cell)) not in {wanted.cell for wanted in wanted_jobs}:
             said = (
                 f"{label}: fewer than two generators of the search are there, so no student learns from them together"
             )
             run.console.print(said, highlight=False, markup=False, soft_wrap=True)
+    return _left(Phase.FINAL, wanted_jobs, frame, run, retry_failed)
+
+
+def remaining_repeats(space: Space, cells: list[Cell], run: Run, retry_failed: bool = False) -> GivenJobs:
+    """Return the further students of search trials that have no row yet, as `remaining_finals` does final runs."""
+    frame = ledger.load(run.folder)
+    by = space.finals.by if space.finals else None
+    wanted_jobs = repeat_jobs(cells, frame, space.search.repeats, by, run.folder)
+    return _left(Phase.REPEAT, wanted_jobs, frame, run, retry_failed)
+
+
+def _left(phase: Phase, wanted_jobs: list[Job], frame: pd.DataFrame, run: Run, retry_failed: bool) -> GivenJobs:
+    known = read_jobs(run)
+    begun = {stable_hash(job.config): job for job in jobs.unfinished(known, frame, phase, failed_too=retry_failed)}
+    again = {job.id for job in begun.values()}
+    done = set(frame.loc[(frame["phase"] == phase) & ~frame["trial_id"].isin(again), "config_hash"])
+    number = itertools.count(jobs.next_number(run.folder, known, frame, phase))
+    left = []
     for wanted in wanted_jobs:
         name = stable_hash(wanted.config)
         if name in begun:
             left.append(begun[name])
         elif name not in done:
-            left.append(wanted.changed(number=(own := next(number)), id=jobs.trial_name(Phase.FINAL, own)))
+            left.append(wanted.changed(number=(own := next(number)), id=jobs.trial_name(phase, own)))
     return GivenJobs(left, Outbox(), partial(trials_per_process, run.options))
 
 
@@ -107,6 +121,37 @@ def final_jobs(cells: list[Cell], frame: pd.DataFrame, finals: FinalsConfig, fol
         final = trial_config(config.model_dump(mode="json"), finals.settings(), {"seed": seed, "probe.at": []})
         made.append(jobs.new_job(Phase.FINAL, len(made), label, final, by, finals.referee))
     return made
+
+
+def repeat_jobs(cells: list[Cell], frame: pd.DataFrame, repeats: int, by: str | None, folder: Path) -> list[Job]:
+    """Return a job for each further student: first the first one of every trial that is repeated, then the second ones.
+
+    Repeated are the best of each cell whose generators lie in the run's `folder`.
+    """
+    picked: list[tuple[Cell, str, str, TrialConfig]] = []
+    for cell in filter(Cell.varies, cells):
+        trials = choose.finished(frame[frame["cell"] == cell.label])
+        measure = choose.chosen_by(trials, by)
+        picked += [(cell, measure, *found) for found in repeated(trials, measure, folder)]
+    made: list[Job] = []
+    for number, (cell, measure, name, config) in itertools.product(range(1, repeats + 1), picked):
+        made.append(jobs.new_job(Phase.REPEAT, len(made), cell.label, repeat(config, name, number), measure))
+    return made
+
+
+def repeat(config: TrialConfig, member: str, number: int) -> TrialConfig:
+    """Return the configuration of a further student of a trial's generator, with a random stream of its own.
+
+    The n-th repeats of all trials of one seed have one seed: what it brings them alike does not change their order.
+
+    Args:
+        config: of the trial.
+        member: its generator, as `combine.members` names it.
+        number: of the repeat, from 1.
+    """
+    seed = stream_seed(config.seed, "repeat", number) % 2**32
+    changes = {"seed": seed, "combine": CombineConfig(members=(member,)), "probe": ProbeConfig()}
+    return normalised(config.model_copy(update=changes))
 
 
 def combined_of(

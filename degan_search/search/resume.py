@@ -112,8 +112,8 @@ def _with_trials(space: Space, trials: int | None, planned: bool) -> Space:
 def with_time_budget(options: Options, new: bool, trials: int | None) -> Options:
     """Return the options with a time budget that begins now: a new one, or what the last driver left of the run's own.
 
-    Once final runs have begun, no time is left for search trials. If `trials` is given, there is no time budget any
-    more.
+    Once repeats or final runs have begun, no time is left for search trials. If `trials` is given, there is no time
+    budget any more.
 
     Raises:
         UserError: `trials` beside a new budget.
@@ -127,7 +127,7 @@ def with_time_budget(options: Options, new: bool, trials: int | None) -> Options
         frame = ledger.load(options.folder)
         finished = [moment.timestamp() for moment in frame["finished"].dropna()]
         left = max(0.0, left - max(0.0, max(finished, default=0.0) - options.budget_begun))
-        if any(job.phase == Phase.FINAL for job in jobs.read(options.folder)[0].values()):
+        if any(job.phase != Phase.SEARCH for job in jobs.read(options.folder)[0].values()):
             left = 0.0
     return replace(options, budget=left, budget_begun=time.time())
 

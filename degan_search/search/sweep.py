@@ -1,4 +1,4 @@
-"""The sweep: teacher, inputs, search, oracle accuracy, finals. From the start, or from where a run stands."""
+"""The sweep: teacher, inputs, search, accuracies, repeats, finals. From the start, or from where a run stands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from degan_search.search.planning import timed_steps
 from degan_search.search.planning.budget import FEWEST, TimeBudget
 from degan_search.search.planning.cost_model import CostModel
 from degan_search.search.prepare import prepare
-from degan_search.search.remaining import remaining_finals, remaining_search
+from degan_search.search.remaining import remaining_finals, remaining_repeats, remaining_search
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run import keep
 from degan_search.search.run.options import Options
@@ -30,6 +30,7 @@ from degan_search.search.space.check import check_budget, check_numbers
 from degan_search.search.space.schema import Space
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.cell_searcher import CellSearcher
+from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.workers.cluster import ray_cluster
 from degan_search.system.device import choose_device, set_up_torch
 from degan_search.system.errors import IncompleteError
@@ -71,7 +72,7 @@ def sweep(space: Space, options: Options, console: Console, conclude: Conclude |
 
 
 def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_failed: bool = False) -> None:
-    """Do the parts of a sweep that are not done yet: search, accuracies, finals, and then `conclude`.
+    """Do the parts of a sweep that are not done yet: search, accuracies, repeats, finals, and then `conclude`.
 
     Raises: as `sweep`.
     """
@@ -81,7 +82,7 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
     with ExitStack() as stack:
         run.copy.push_all()
         search, rungs = remaining_search(space, all_cells, run, retry_failed)
-        for line in fewer_points(all_cells) if options.budget is None else ():
+        for line in [*(fewer_points(all_cells) if options.budget is None else ()), *search.flat.lines()]:
             console.print(line, highlight=False, soft_wrap=True)
         if options.budget is not None:
             search.set_trials(0)  # only unfinished trials, until the budget is planned
@@ -110,17 +111,27 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
                 run_phase(Phase.SEARCH, run, prepared, CellAsha(rungs), search, budget)
         if any(cell.trials() for cell in all_cells):
             measure_accuracies(run)
-        if space.finals:
-            final_runs = remaining_finals(all_cells, space.finals, run, retry_failed)
-            if final_runs.total:
+
+        def run_after(phase: Phase, work: GivenJobs) -> None:
+            nonlocal prepared
+            if work.total:
                 prepared = prepared or start()[0]
-                prepared.cost.begin_last_phase()
-                run_phase(Phase.FINAL, run, prepared, CellAsha(None), final_runs)
+                prepared.cost.begin_phase(phase)
+                run_phase(phase, run, prepared, CellAsha(None), work)
             measure_accuracies(run)
+
+        if space.search.repeats:
+            run_after(Phase.REPEAT, remaining_repeats(space, all_cells, run, retry_failed))
+        if space.finals:
+            run_after(Phase.FINAL, remaining_finals(all_cells, space.finals, run, retry_failed))
     by = space.finals.by if space.finals else None
     run.copy.delete(keep.needless(run.folder, ledger.load(run.folder), options.keep, by))
     if conclude:
         conclude(run, begun)
+    _raise_if_faulty(run)
+
+
+def _raise_if_faulty(run: Run) -> None:
     if run.faulty:
         name, reason = next(iter(run.faulty.items()))
         raise IncompleteError(

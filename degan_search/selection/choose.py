@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
-from degan_search.ledger.columns import METRICS, Phase, State, config_of
+from degan_search.ledger.columns import Phase, State, config_of
+from degan_search.selection import repeats
 from degan_search.settings.criteria import CHECK, CRITERIA, SURE, TRUE
 from degan_search.system.errors import UserError, close_matches
 
@@ -28,6 +31,9 @@ def best(
     frame: pd.DataFrame, by: str = "score", per: Sequence[str] = (*PROXY, "config_method"), top: int = 1
 ) -> pd.DataFrame:
     """Return the `top` finished search trials of each group by a criterion, the best first.
+
+    A trial whose generator taught further students has their mean in place of its own value, as `repeats.ordered` says,
+    and `seeds` counts them.
 
     Args:
         frame: from `ledger.load`.
@@ -54,8 +60,7 @@ def best(
                 f"by {DEFAULT} or score"
             )
         raise UserError(f"no finished search trial has a value of {by!r}: there is nothing to choose from")
-    # Stable: of equal trials the first run is taken.
-    ordered = done.sort_values(by, ascending=METRICS[by] == "min", kind="stable")
+    ordered = repeats.ordered(done, frame, by)
     return ordered.groupby(list(per), sort=False, dropna=False).head(top) if per else ordered.head(top)
 
 
@@ -74,7 +79,9 @@ def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) 
     """Return the best configurations with what they were chosen by, those of a group beside each other.
 
     The columns are run, trial, cell, proxy, lambda_e, lambda_d, `by`, score, with the images of `teacher.check` also
-    check_accuracy and n_check, and config, a dict of all settings.
+    check_accuracy and n_check, and config, a dict of all settings. Where trials were repeated, `by` is the mean over
+    `seeds` students, and `ahead` the chance that the row is truly better than the next of its group
+    (`repeats.chance_ahead`), whether or not that is shown.
 
     Args:
         frame: from `ledger.load`.
@@ -86,13 +93,22 @@ def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) 
         UserError: as `best` and `grouping`.
     """
     columns = list(grouping(per))
-    rows = best(frame, by, columns, top)
-    rows = pd.concat([group for _, group in rows.groupby(columns, sort=False, dropna=False)])
+    rows = best(frame, by, columns, top + 1)
+    groups = [_with_chances(group, frame, by).head(top) for _, group in rows.groupby(columns, sort=False, dropna=False)]
+    rows = pd.concat(groups)
     names = {"run": "run", "trial_id": "trial", "cell": "cell", "config_proxy": "proxy"}
     names |= {f"config_gan_{name}": name for name in ("lambda_e", "lambda_d")} | {by: by, "score": "score"}
+    names |= {"seeds": "seeds", "ahead": "ahead"} if (rows["seeds"] > 1).any() else {}
     names |= {name: name for name in ("check_accuracy", "n_check") if name in rows and rows[name].notna().any()}
     configs = pd.Series([config_of(row).model_dump(mode="json") for _, row in rows.iterrows()], dtype=object)
     return rows[[*names]].rename(columns=names).reset_index(drop=True).assign(config=configs)
+
+
+def _with_chances(group: pd.DataFrame, frame: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Return a group's trials, the best first, with `ahead`: the chance that each is truly better than the next."""
+    rows = [row for _, row in group.iterrows()]
+    chances = [repeats.chance_ahead(frame, by, *pair) for pair in itertools.pairwise(rows)]
+    return group.assign(ahead=[*chances, math.nan])
 
 
 def chosen_by(trials: pd.DataFrame, by: str | None = None) -> str:

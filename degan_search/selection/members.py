@@ -1,4 +1,4 @@
-"""Which generators of a search are combined: those of its best trials."""
+"""Which generators of a search teach further students, together or each alone: those of its best trials."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pandas as pd
 
 from degan_search.ledger.columns import config_of
 from degan_search.selection import choose
+from degan_search.selection.repeats import number_repeated
 from degan_search.settings.combine import Combine, member, trial_of
-from degan_search.settings.methods import TUNED, combined
+from degan_search.settings.methods import COMBINED, METHODS, TUNED, combined
 from degan_search.settings.trial import TrialConfig
 from degan_search.storage.layout import GENERATOR
 from degan_search.system import untrusted
@@ -35,8 +36,8 @@ def combined_config(trials: pd.DataFrame, by: str, wanted: Combine, run: Path) -
     Raises:
         UserError: a generator's file that is a link out of the run, or too large.
     """
-    tuned = choose.finished(trials[trials["config_method"].isin(TUNED)]).dropna(subset=by)
-    if tuned.empty:
+    tuned = trials[trials["config_method"].isin(TUNED)]
+    if choose.finished(tuned).dropna(subset=by).empty:
         return None
     best = choose.best(tuned, by, per=(), top=len(tuned))
     files = {name: run / "trials" / str(name) / GENERATOR for name in best["trial_id"]}
@@ -49,6 +50,29 @@ def combined_config(trials: pd.DataFrame, by: str, wanted: Combine, run: Path) -
     return combined(config_of(chosen.iloc[0]), members, wanted)
 
 
+def repeated(trials: pd.DataFrame, by: str, run: Path) -> list[tuple[str, TrialConfig]]:
+    """Return the generators of a cell's best quarter, by their names in `combine.members`, with their configurations.
+
+    Best by one student each; those whose method trains no generator, or whose generator's file is gone, are left out.
+
+    Args:
+        trials: the finished search trials of one cell.
+        by: the measure that chooses.
+        run: the run's folder.
+
+    Raises:
+        UserError: a generator's file that is a link out of the run, or too large.
+    """
+    if trials.dropna(subset=by).empty:
+        return []
+    found = []
+    for _, row in choose.best(trials, by, per=(), top=number_repeated(len(trials))).iterrows():
+        file, config = run / "trials" / str(row["trial_id"]) / GENERATOR, config_of(row)
+        if METHODS[config.method].generates and file.is_file():
+            found.append((member(str(row["trial_id"]), _content(file)), config))
+    return found
+
+
 def _content(file: Path) -> bytes:
     if not file.resolve().is_relative_to(file.parent.parent.resolve()):
         raise UserError(f"{file} is a link to {file.resolve()}, outside its run; copy the file instead")
@@ -56,7 +80,8 @@ def _content(file: Path) -> bytes:
 
 
 def combined_trials(frame: pd.DataFrame) -> set[str]:
-    """Return the ids of the trials whose generators a student of the run learned from."""
+    """Return the ids of the trials whose generators a combined student of the run learned from."""
     if "config_combine_members" not in frame:
         return set()
-    return {trial_of(name) for names in frame["config_combine_members"].dropna() for name in names}
+    rows = frame[frame["config_method"] == COMBINED]
+    return {trial_of(name) for names in rows["config_combine_members"].dropna() for name in names}

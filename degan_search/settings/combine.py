@@ -1,4 +1,4 @@
-"""Settings of a student that learns from several generators at once: the best of a search."""
+"""Settings of a student that learns from finished generators of its run: from several at once, or from one again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ Member = Annotated[str, Field(pattern=r"^search-[0-9]{4,9}@[0-9a-f]{16}$")]
 
 
 class CombineConfig(Model):
-    """The generators of a trial of method `combined`, each of which makes an equal share of its images."""
+    """The generators of a trial of method `combined`, each of which makes an equal share of its images.
+
+    A trial of a method that trains a generator and names one here repeats the trial that trained it: its student learns
+    from that generator, with another seed, and no GAN is trained.
+    """
 
     members: Annotated[tuple[Member, ...], Field(max_length=MOST)] = ()
     """Of the same run, the best first."""

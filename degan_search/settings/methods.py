@@ -118,8 +118,14 @@ def normalised(config: TrialConfig) -> TrialConfig:
     if method.source != "few_true":
         changes["shots"] = defaults.shots
     if method.source != "members":
-        changes["combine"] = defaults.combine
+        given = config.combine.members if method.generates else ()
+        changes["combine"] = CombineConfig(members=given)
     return config.model_copy(update=changes)
+
+
+def trains_generator(config: TrialConfig) -> bool:
+    """Return whether a trial trains a generator; a repeat of another trial is given that one's."""
+    return METHODS[config.method].generates and not config.combine.members
 
 
 def combined(best: TrialConfig, members: Sequence[str], wanted: Combine) -> TrialConfig:

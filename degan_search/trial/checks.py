@@ -57,11 +57,13 @@ def check(config: TrialConfig) -> None:
 
 
 def check_alone(config: TrialConfig) -> None:
-    """Refuse a trial that only a search's final runs can have, as it learns from the search's generators.
+    """Refuse a trial that only a search's repeats and final runs can have, as it learns from the search's generators.
 
     Raises:
         UserError: says where to ask for it.
     """
+    if config.combine.members:
+        raise UserError("combine.members: a sweep sets it itself, for the students of finished generators")
     if method_of(config).source == "members":
         raise UserError(
             f"method {config.method!r} learns from the generators of a finished search: ask for it by "

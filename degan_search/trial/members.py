@@ -1,4 +1,4 @@
-"""The generators that a trial's student learns from, of method `combined` several, read from the run's files."""
+"""The finished generators that a trial's student learns from, of `combined` several, read from the run's files."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def read_members(place: Place, members: Sequence[str]) -> list[dict[str, Tensor]
     return [_read(place, name) for name in members]
 
 
-def combined_generator(trial: TrialContext, members: Sequence[Mapping[str, Tensor]]) -> Mixture | None:
-    """Return the generators with these states as one; None for every method but `combined`."""
-    if trial.method.source != "members":
+def given_generator(trial: TrialContext, members: Sequence[Mapping[str, Tensor]]) -> nn.Module | None:
+    """Return the generators with these states as one; None for a trial that names none."""
+    if not trial.config.combine.members:
         return None
     generator = _untrained(trial)
-    assert isinstance(generator, Mixture), "final runs name their members"
-    for part, state in zip(generator.members, members, strict=True):
+    parts = generator.members if isinstance(generator, Mixture) else [generator]
+    for part, state in zip(parts, members, strict=True):
         part.load_state_dict(state)
     return generator
 
@@ -49,9 +49,10 @@ def loaded_generator(trial: TrialContext, state: Mapping[str, Tensor]) -> nn.Mod
 
 
 def _untrained(trial: TrialContext) -> nn.Module:
-    parts = len(trial.config.combine.members)
     one = untrained_generator(trial.config.gan, trial.image_shape, trial.context)
-    return Mixture(copy.deepcopy(one) for _ in range(parts)) if parts else one
+    if trial.method.source != "members":
+        return one
+    return Mixture(copy.deepcopy(one) for _ in trial.config.combine.members)
 
 
 def _read(place: Place, name: str) -> dict[str, Tensor]:

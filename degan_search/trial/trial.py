@@ -18,7 +18,7 @@ from degan_search.training.resumable import snapshot
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import SAMPLES, GanStage, samples, statistics
 from degan_search.trial.inputs import Inputs
-from degan_search.trial.members import combined_generator, loaded_generator
+from degan_search.trial.members import given_generator, loaded_generator
 from degan_search.trial.outcome import Event, Outcome
 from degan_search.trial.student_stage import StudentStage, student_stage
 
@@ -68,7 +68,7 @@ class Trial:
         self.stage_name: StageName | None = None
         self.stage: Stage | None = None
         """The current one; None before the first step."""
-        self.generator: nn.Module | None = combined_generator(self.common, members)
+        self.generator: nn.Module | None = given_generator(self.common, members)
         """Trained, for the student to learn from."""
         self.images: Tensor | None = None
         """Made from the teacher, for the student to learn from."""
@@ -107,7 +107,8 @@ class Trial:
             DivergedError: a loss is not finite, or the generator collapsed.
         """
         if self.stage is None:
-            stage = self.begin(FIRST.get(self.common.method.source, "student"))
+            first = "student" if self.generator is not None else FIRST.get(self.common.method.source, "student")
+            stage = self.begin(first)
         elif not self.stage.done:
             stage = self.stage
         elif self.stage_name != "student":

@@ -25,6 +25,15 @@ class TestDryRun:
         assert "on 2 slots of this machine's CPU" in rest
         assert not any(tmp_path.iterdir())
 
+    def test_of_repeats_and_of_an_end_when_flat(self, tmp_path):
+        weights = {"gan.lambda_d": {"range": [0, 5]}}
+        file = write(tmp_path, {"trial": TRIAL, "parameters": weights, "search": {"trials": 5, "repeats": 2}})
+        result = call("sweep", file, "--dry-run", "--stop-when-flat")
+        assert result.exit_code == 0, result.output
+        assert yaml.safe_load(result.stdout.partition("\n# every cell")[0])["search"]["stop_when_flat"] is True
+        assert "5 search trials, 4 repeats, 0 final runs" in result.stdout
+        assert "5 search trials, 4 repeats and 0 final runs in 1 cells" in result.stdout
+
     def test_needs_no_data(self, tmp_path):
         space = {"trial": {**TRIAL, "proxy": "cifar100/related_90"}, "parameters": {"gan.lambda_d": {"range": [0, 5]}}}
         result = call("sweep", write(tmp_path, space), "--dry-run", "--data-dir", tmp_path / "none")

@@ -90,3 +90,13 @@ def test_every_generator_has_an_equal_share():
     scores = agreements(trials, DARK, Reads(0.0))
     # Dark all right, of the bright class four fifths.
     assert scores["images"]["cross_agreement"] == pytest.approx((1 + 4 / 5) / 2, abs=1e-3)
+
+
+def test_a_repeat_is_judged_as_its_trial_is_and_changes_nothing_for_others():
+    trials = [competitor("a", 0.1, -0.5), competitor("b", 0.9, 0.5), competitor("c", -0.7, 0.0)]
+    again = Competitor("again", Reads(0.9), None, 4, seed=7, repeats="b")
+    with_it = agreements([again, *trials], DARK, Reads(0.0, sharp=1.0))
+    assert {name: with_it[name] for name in "abc"} == agreements(trials, DARK, Reads(0.0, sharp=1.0))
+    cross = ("cross_agreement", "cross_soft_agreement")
+    assert [with_it["again"][name] for name in cross] == [with_it["b"][name] for name in cross]  # the same student
+    assert math.isnan(with_it["again"]["own_agreement"])

@@ -1,4 +1,4 @@
-"""A sweep whose finals combine the best generators: rows, files, table, and a final run that was cut short."""
+"""A sweep that repeats its best trial and whose finals combine the best generators: rows, files, table, cut trials."""
 
 import hashlib
 
@@ -26,11 +26,12 @@ COMBINED = {
     "trial": {**SPACE["trial"], "probe": {"at": []}},
     "parameters": {"gan.lambda_e": [0, 1, 2]},
     "first": [],
-    "search": {"sampler": "grid"},
+    "search": {"sampler": "grid", "repeats": 2},
     "asha": None,
     "finals": {"seeds": [5], "combine": {"members": 2, "balance": True, "share": 0.25}},
 }
 NAME = "final-0001"
+REPEATS = ["repeat-0000", "repeat-0001"]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,29 @@ def rows(done):
 
 def file_of(folder, trial_id, network="generator"):
     return folder / "trials" / trial_id / f"{network}.safetensors"
+
+
+def test_the_best_trial_is_repeated_from_its_own_generator(done, rows):
+    assert list(rows.index[rows["phase"] == "repeat"]) == REPEATS
+    search, repeats = rows[rows["phase"] == "search"], rows.loc[REPEATS]
+    best = search["cross_soft_agreement"].idxmax()
+    own = hashlib.sha256(file_of(done.folder, best).read_bytes()).hexdigest()[:16]
+    assert [list(names) for names in repeats["config_combine_members"]] == 2 * [[f"{best}@{own}"]]
+    for column in ("cell", "config_method", "config_gan_lambda_e", "compared_on"):
+        assert set(repeats[column]) == {rows.loc[best, column]}
+    assert repeats["config_seed"].nunique() == 2 and set(repeats["chosen_by"]) == {"cross_soft_agreement"}
+    assert (repeats["distill_steps"] == 60).all() and (repeats["gan_steps"] == 0).all()
+    assert repeats[["score", "oracle_accuracy", "cross_soft_agreement"]].notna().all(axis=None)
+    assert repeats["test_accuracy"].isna().all()
+    assert not any(
+        file_of(done.folder, name, network).is_file() for name in REPEATS for network in ("student", "generator")
+    )
+    (chosen,) = ds.open_run(done.folder).best().to_dict("records")
+    values = [rows.loc[name, "cross_soft_agreement"] for name in (best, *REPEATS)]
+    assert (chosen["trial"], chosen["seeds"]) == (best, 3)
+    assert chosen["cross_soft_agreement"] == pytest.approx(sum(values) / 3)
+    assert 0 < chosen["ahead"] < 1
+    assert "Repeat: 2 done" in done.out
 
 
 def test_its_row_names_the_best_generators_and_their_hashes(done, rows):
@@ -106,12 +130,17 @@ def test_cut_short_it_goes_on_from_its_checkpoint_with_the_same_bits(done, rows)
     for _ in range(25):
         trial.step()
     long = {"trial": trial.state_dict() | {"seconds": 5000.0}, "reports": Curve().saved()}
+    repeated = rows.loc[REPEATS[1], ["score", "config_hash"]].tolist()
+    (done.folder / "ledger" / f"{REPEATS[1]}-1.parquet").unlink()
     for file in (done.folder / "ledger" / f"{NAME}-1.parquet", done.folder / "scores" / f"{NAME}.parquet", student):
         file.unlink()
     checkpoints.save(place.at(NAME), long)
     assert jobs.read(done.folder)[0][NAME].config == config
-    resume(done.folder, timeout=120)
-    row = ledger.load(done.folder).set_index("trial_id").loc[NAME]
+    resume(done.folder, timeout=300)
+    after = ledger.load(done.folder).set_index("trial_id")
+    assert set(after.index) == set(rows.index)
+    assert after.loc[REPEATS[1], ["score", "config_hash"]].tolist() == repeated
+    row = after.loc[NAME]
     assert row["seconds"] > 5000  # it was the checkpoint that went on
     assert student.read_bytes() == before
     assert row["score"] == score

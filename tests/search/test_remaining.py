@@ -10,16 +10,19 @@ from rich.console import Console
 from degan_search import ledger
 from degan_search.ledger.columns import Phase, config_columns
 from degan_search.search.open_run import open_run
-from degan_search.search.remaining import final_jobs, remaining_finals, remaining_search
+from degan_search.search.remaining import final_jobs, remaining_finals, remaining_repeats, remaining_search
 from degan_search.search.run import jobs
 from degan_search.search.run.options import Options
 from degan_search.search.space import cell as spaces
 from degan_search.search.space import schema
 from degan_search.search.space.check import check
+from degan_search.settings.combine import member
 from degan_search.settings.resolve import stable_hash
 from degan_search.system.errors import UserError
 from degan_search.trial.inputs import inputs_key
 from tests.ledger.rows import age, synthetic
+
+WEIGHT = {"gan.lambda_d": {"range": [0, 9]}}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,38 @@ def test_nothing_that_an_older_version_finished_is_run_again(tmp_path):
         (left,) = remaining_finals(cells, space.finals, run).given
     assert (search.total, search.tried) == (0, {(label, stable_hash(config)) for label, config in grid})
     assert (left.cell, left.config.seed) == ("proxy=photos", 8)
+
+
+def test_repeats_are_of_the_best_quarter_and_go_on_where_they_were_cut(tmp_path):
+    settings = {"cells": {"method": ["degan", "proxy"]}, "when": [{"if": {"method": "degan"}, "parameters": WEIGHT}]}
+    settings |= {"parameters": {"seed": [0, 1, 2, 3, 4]}, "search": {"sampler": "grid", "repeats": 2}}
+    space = schema.Space.model_validate(settings | {"trial": {"proxy": "photos"}})
+    cells, folder = spaces.cells(space), tmp_path / "run"
+    for number in range(5):
+        config = weighted(cells[0], float(number))
+        write(folder, jobs.new_job(Phase.SEARCH, number, cells[0].label, config), number / 10)
+        (folder / "trials" / f"search-{number:04d}").mkdir(parents=True)
+        (folder / "trials" / f"search-{number:04d}" / "generator.safetensors").write_bytes(bytes([number]))
+    (folder / "trials" / "search-0003" / "generator.safetensors").unlink()
+    best = member("search-0004", bytes([4]))
+    with open_run(Options(tmp_path, "run"), Console(quiet=True)) as run:
+        first, second = remaining_repeats(space, cells, run).given
+        assert (first.id, second.id, first.cell) == ("repeat-0000", "repeat-0001", "method=degan")
+        assert [one.config.combine.members for one in (first, second)] == [(best,), (best,)]
+        assert first.config.gan.lambda_d == 4 and len({0, first.config.seed, second.config.seed}) == 3
+        jobs.write(folder, first)
+        jobs.write(folder, second)
+        write(folder, first, 0.1)
+        (left,) = remaining_repeats(space, cells, run).given  # the second had begun
+        assert left == second
+        write(folder, second, 0.2)
+        assert not remaining_repeats(space, cells, run).given
+        (more,) = remaining_repeats(with_repeats(space, 3), cells, run).given
+        assert (more.id, more.config.combine.members) == ("repeat-0002", (best,))
+
+
+def with_repeats(space, repeats):
+    return space.model_copy(update={"search": space.search.model_copy(update={"repeats": repeats})})
 
 
 def weighted(cell, lambda_d):

@@ -89,7 +89,8 @@ def test_a_file_elsewhere_is_refused(tmp_path):
         chosen(trials, 2, tmp_path / "run")
 
 
-def test_the_trials_that_were_combined_are_known():
-    frame = pd.DataFrame({"config_combine_members": [None, [], named("search-0001", "search-0002")]})
+def test_the_trials_that_were_combined_are_known_and_those_that_were_repeated_are_none():
+    members = [None, [], named("search-0001", "search-0002"), named("search-0003")]
+    frame = pd.DataFrame({"config_combine_members": members, "config_method": ["degan", "degan", "combined", "degan"]})
     assert combined_trials(frame) == {"search-0001", "search-0002"}
     assert combined_trials(pd.DataFrame({"trial_id": ["search-0000"]})) == set()

@@ -195,6 +195,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.patience.count(job.id, end.cause, end.reason)
         if end.state is State.FAIL:
             self.bar.say(f"{job.id} failed ({job.cell}): {end.reason}", "red")
+        while self.jobs.news:
+            self.bar.expect(self.jobs.total, self.jobs.news.pop(0))
         if self.rules.time_budget and (changed := self.rules.time_budget.correct(time.monotonic())):
             self.bar.expect(self.jobs.total, changed)
         self.bar.print_line(self._show())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from degan_search.ledger.columns import config_of
+from degan_search.ledger.columns import Phase, State, config_of
 from degan_search.selection import choose
 from degan_search.selection.members import combined_config
 from degan_search.settings.combine import Combine, trial_of
@@ -145,7 +145,8 @@ def _combined(tuned: pd.DataFrame, by: str, request: Request, run: Path) -> list
     found: list[Entrant] = []
     if request.combine is None:
         return found
-    for _, trials in choose.finished(tuned).groupby(list(request.per), sort=False, dropna=False):
+    ended = tuned[(tuned["phase"] != Phase.FINAL) & (tuned["state"] == State.COMPLETE)]
+    for _, trials in ended.groupby(list(request.per), sort=False, dropna=False):
         config = combined_config(trials, by, request.combine, run)
         if config is None:
             names = ", ".join(map(str, trials["trial_id"]))

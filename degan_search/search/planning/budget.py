@@ -92,7 +92,8 @@ class TimeBudget:
         return f"{_number(trials, 'trial')} in {f'each of {cells} cells' if cells > 1 else 'one cell'}"
 
     def _finals(self) -> str:
-        return f", {_number(len(self.cost.after), 'final')}" if self.cost.after else ""
+        counts = ((phase, sum(kind[0] == phase for kind in self.cost.after)) for phase in (Phase.REPEAT, Phase.FINAL))
+        return "".join(f", {_number(count, phase)}" for phase, count in counts if count)
 
     def _begun(self) -> bool:
         return any(self.search.started[cell] for cell in self.search.varied)

@@ -47,7 +47,7 @@ class CostModel:
         self.slots, self.reduction_factor = slots, reduction_factor
         self.stretches = StretchTimes(priors)
         self.after = list(after)
-        """Trials that run once this phase has ended: the finals."""
+        """Trials that run once this phase has ended: repeats and finals."""
         self.running: dict[str, _Running] = {}
         self.ended: Counter[Kind] = Counter()
         """Trials that ended, finished or stopped early, but not failed."""
@@ -97,7 +97,7 @@ class CostModel:
             for gan_steps, seconds in rungs.get(name, []):
                 self.reach(name, int(gan_steps), float(seconds))
             self.end(name, State(row["state"]), float(row["seconds"]))
-        for kind in frame.loc[frame["phase"] == Phase.FINAL, "cell"].map(lambda cell: (str(Phase.FINAL), str(cell))):
+        for kind in map(tuple, frame.loc[frame["phase"] != Phase.SEARCH, ["phase", "cell"]].astype(str).to_numpy()):
             if kind in self.after:  # after a change of the space it may not be
                 self.after.remove(kind)
 
@@ -139,17 +139,18 @@ class CostModel:
         """Set the prior of a kind of trial, unless it has one."""
         self.stretches.priors.setdefault(kind, prior)
 
-    def begin_last_phase(self) -> None:
-        """Note that the trials in `after` begin now."""
-        self.after = []
+    def begin_phase(self, phase: Phase) -> None:
+        """Note that the trials of this phase begin now, so that they are none of those in `after`."""
+        self.after = [kind for kind in self.after if kind[0] != phase]
 
     def text(self, waiting: Sequence[Kind], now: float) -> str:
         """Return such as `about 12 min left, 20 min with the finals`; `roughly` until a trial has ended."""
         if not (self.stretches.priors or self.ended) or not (waiting or self.running):
             return ""
         left = self.left(waiting, now)
-        finals = f", {duration(left + self.left_after())} with the finals" if self.after else ""
-        return f"{'about' if self.ended else 'roughly'} {duration(left)} left{finals}"
+        rest = "the finals" if (Phase.FINAL in {phase for phase, _ in self.after}) else "the repeats"
+        after = f", {duration(left + self.left_after())} with {rest}" if self.after else ""
+        return f"{'about' if self.ended else 'roughly'} {duration(left)} left{after}"
 
     def _each(self, waiting: Iterable[Kind]) -> Iterator[float]:
         """Yield the expected seconds of trials that begin one after the other."""

@@ -26,9 +26,11 @@ from degan_search.search.run.jobs import Kind
 from degan_search.search.space.cell import Cell, cells
 from degan_search.search.space.combined import combined_cells, combined_example, combined_label
 from degan_search.search.space.schema import Space
+from degan_search.selection.repeats import number_repeated
 from degan_search.settings import lengths
+from degan_search.settings.combine import CombineConfig, member
 from degan_search.settings.lengths import distill_config
-from degan_search.settings.methods import METHODS
+from degan_search.settings.methods import METHODS, trains_generator
 from degan_search.settings.mosaic import MosaicConfig
 from degan_search.settings.trial import (
     DistillConfig,
@@ -68,6 +70,9 @@ def sweep_seconds(
         runs = cell.trials() + (len(space.finals.seeds) if space.finals else 0)
         for index, seconds in enumerate(trial_seconds(_typical(cell), data_dir, device, threads)):
             totals[index] += runs * seconds / slots
+        if repeats := repeats_of(cell):
+            for index, seconds in enumerate(trial_seconds(_again(cell), data_dir, device, threads)):
+                totals[index] += repeats * seconds / slots
     for cell in combined_cells(space):
         for index, seconds in enumerate(trial_seconds(combined_example(cell), data_dir, device, threads)):
             totals[index] += (len(space.finals.seeds) if space.finals else 0) * seconds / slots
@@ -81,8 +86,14 @@ def _typical(cell: Cell) -> TrialConfig:
     return config.model_copy(update={"gan": config.gan.model_copy(update=weights)})
 
 
+def _again(cell: Cell) -> TrialConfig:
+    """Return a configuration that takes as long as a repeat of one of a cell's trials."""
+    given = CombineConfig(members=(member("search-0000", b""),))
+    return cell.example().model_copy(update={"combine": given, "probe": ProbeConfig()})
+
+
 def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> CostModel:
-    """Return what the trials of a space should cost, its finals all to come."""
+    """Return what the trials of a space should cost, its repeats and finals all to come."""
     priors: dict[Kind, Prior] = {}
     after: list[Kind] = []
     for cell in cells(space):
@@ -90,12 +101,23 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
         final = config.model_copy(update={"probe": ProbeConfig()})
         priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
         priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
+        if repeats := repeats_of(cell):
+            priors[Phase.REPEAT, cell.label] = prior(_again(cell), data_dir, device, threads)
+            after += [(Phase.REPEAT, cell.label)] * repeats
     for cell in combined_cells(space):
         priors[Phase.FINAL, combined_label(cell)] = prior(combined_example(cell), data_dir, device, threads)
     for _ in space.finals.seeds if space.finals else ():
         after += [(Phase.FINAL, cell.label) for cell in cells(space)]
         after += [(Phase.FINAL, combined_label(cell)) for cell in combined_cells(space)]
     return CostModel(1, space.asha.reduction_factor if space.asha else None, priors, after)
+
+
+def repeats_of(cell: Cell) -> int:
+    """Return how many further students of its generators a cell has, if no trial is stopped early."""
+    repeats = cell.space.search.repeats
+    if not (repeats and cell.varies() and METHODS[cell.example().method].generates):
+        return 0
+    return repeats * number_repeated(cell.trials())
 
 
 def prior(config: TrialConfig, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> Prior:
@@ -130,7 +152,7 @@ def _stretches(
     rungs: tuple[int, ...] = ()
     before: list[float] = []
     last_seconds = 0.0
-    if method.generates:
+    if trains_generator(config):
         batch, steps = lengths.gan_lengths(config.gan, count, count if config.count else whole)
         rungs = tuple(step for step in config.probe.at if step <= steps)
         probe = distill_image * config.probe.steps * config.probe.batch_size

@@ -16,7 +16,7 @@ NETWORKS = ("student.safetensors", "generator.safetensors")
 
 
 def needless(run: Path, frame: pd.DataFrame, keep: int | None, by: str | None) -> list[Path]:
-    """Return the network files of finished search trials, without those of the best `keep` of each cell.
+    """Return the network files of finished search trials and repeats, but those of the best `keep` trials of each cell.
 
     The best are chosen by the measure that chooses configurations, and also by score. Rows, grids of samples and the
     networks of final runs stay, and those of trials whose generators were combined in one. None keeps all. Call it
@@ -24,7 +24,7 @@ def needless(run: Path, frame: pd.DataFrame, keep: int | None, by: str | None) -
     """
     if keep is None:
         return []
-    done = frame[(frame["phase"] == Phase.SEARCH) & (frame["state"] == State.COMPLETE)]
+    done = frame[(frame["phase"] != Phase.FINAL) & (frame["state"] == State.COMPLETE)]
     files: list[Path] = []
     for _, trials in done.groupby("cell"):
         kept = combined_trials(frame)

@@ -109,6 +109,11 @@ class SearchConfig(Model):
     trials: Count = 16
     """Trials in each cell that has parameters; `grid` runs every combination instead."""
     seed: Seed = 0
+    repeats: Annotated[int, Field(ge=0, le=100)] = 0
+    """Further students of the best quarter of each cell's trials, from their generators: the choice is then by the mean
+    over students (docs/results/2026-11-28-noise.md)."""
+    stop_when_flat: bool = False
+    """Ends the search of a cell once it has stopped getting better (`selection.flat`)."""
 
 
 class AshaConfig(Model):

@@ -20,6 +20,7 @@ from degan_search.search.run.results import TrialResult
 from degan_search.search.space.cell import Cell, points
 from degan_search.search.suggest import few_points, studies
 from degan_search.search.suggest.few_points import PointCounts
+from degan_search.search.suggest.flat_cells import FlatCells
 from degan_search.search.suggest.job_queue import Jobs, PerProcess, one_a_process, take_first
 from degan_search.search.suggest.studies import OPTUNA_STATES
 from degan_search.settings.resolve import stable_hash
@@ -91,15 +92,17 @@ class CellSearcher(Jobs):
                 label: studies.from_ledger(cell, rows, past.curves, lenient=True) for label, cell in self.cells.items()
             }
             self._adopt(past)
+            self.flat = FlatCells(self.cells, rows, past.unfinished)
         else:
             self.studies = {label: studies.create(cell) for label, cell in self.cells.items()}
+            self.flat = FlatCells(self.cells)
         for cell in cells:
-            self._enqueue_points(cell)
-        self.counts = {label: cell.trials() for label, cell in self.cells.items()}
+            _enqueue_points(self.studies[cell.label], cell)
+        self.counts = {label: cell.trials() for label, cell in self.cells.items()} | self._of_flat()
         """Trials of each cell in all."""
         self.varied = [label for label, cell in self.cells.items() if cell.varies()]
         self.points = PointCounts({label: self.cells[label] for label in self.varied})
-        self.next_cells = deque(self._round_robin(self.counts))
+        self.next_cells = deque(_round_robin(self.started, self.counts))
         """The cell of each new trial, in order."""
         self.total = len(self.unfinished) + len(self.next_cells)
 
@@ -111,8 +114,8 @@ class CellSearcher(Jobs):
     def set_trials(self, trials: int) -> None:
         """Give each cell that varies so many trials in all, but not fewer than began, nor more than have points."""
         self.total -= len(self.next_cells)
-        self.counts |= self.points.at_most(trials)
-        self.next_cells = deque(self._round_robin(self.counts))
+        self.counts |= self.points.at_most(trials) | self._of_flat()
+        self.next_cells = deque(_round_robin(self.started, self.counts))
         self.total += len(self.next_cells)
 
     def waiting(self, trials: int | None = None) -> list[Kind]:
@@ -120,7 +123,7 @@ class CellSearcher(Jobs):
         if trials is None:
             labels: Iterable[str] = self.next_cells
         else:
-            labels = self._round_robin(self.counts | self.points.at_most(trials))
+            labels = _round_robin(self.started, self.counts | self.points.at_most(trials) | self._of_flat())
         new = ((str(Phase.SEARCH), label) for label in labels)
         return [*super().waiting(), *(job.kind for job in self.unfinished), *new]
 
@@ -156,6 +159,7 @@ class CellSearcher(Jobs):
         self.number += 1
         self.tried.add((label, stable_hash(config)))
         self.asked[job.id] = _Asked(study, trial, set())
+        self.flat.begin(job)
         return job
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -166,7 +170,13 @@ class CellSearcher(Jobs):
                 asked.report(sent.score, sent.gan_steps)
 
     def ended(self, job: Job, state: State, result: TrialResult | None) -> None:
-        """Tell the study how the trial ended."""
+        """Tell the study how the trial ended; a cell that this makes flat has no further ones."""
+        if self.flat.end(job, state, result.score if result else math.nan):
+            before = len(self.next_cells)
+            self.next_cells = deque(label for label in self.next_cells if label != job.cell)
+            self.total -= before - len(self.next_cells)
+            self.counts |= self._of_flat()
+            self.news.append(self.flat.lines()[-1])
         asked = self.asked.pop(job.id, None)
         if asked is None:
             return
@@ -179,10 +189,9 @@ class CellSearcher(Jobs):
                 state, value = State.FAIL, None
         asked.study.tell(asked.trial, value, state=OPTUNA_STATES[state])
 
-    def _round_robin(self, counts: Mapping[str, int]) -> Iterator[str]:
-        """Yield the cell of each trial that is still to begin: one of each cell, then the next of each."""
-        for place in range(max(counts.values(), default=0)):
-            yield from (label for label, count in counts.items() if self.started[label] <= place < count)
+    def _of_flat(self) -> dict[str, int]:
+        """Return the trials of each flat cell: those that began."""
+        return {label: self.started[label] for label in self.flat.after}
 
     def _adopt(self, past: Past) -> None:
         """Make the unfinished trials running ones of their studies, which then neither repeat nor forget them."""
@@ -196,12 +205,18 @@ class CellSearcher(Jobs):
                 for step, score in past.rungs.get(job.id, {}).items():
                     asked.report(score, step)
 
-    def _enqueue_points(self, cell: Cell) -> None:
-        """Enqueue the points known before the search that have no trial yet."""
-        study = self.studies[cell.label]
-        known = {frozenset(trial.params.items()) for trial in study.get_trials(deepcopy=False)}
-        whole = cell.space.search.sampler == "grid"  # first points may name some of the parameters only
-        for point in points(cell):
-            asked = frozenset(point.items())
-            if asked not in known and (whole or not any(asked <= params for params in known)):
-                study.enqueue_trial(point)
+
+def _round_robin(started: Mapping[str, int], counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield the cell of each trial that is still to begin: one of each cell, then the next of each."""
+    for place in range(max(counts.values(), default=0)):
+        yield from (label for label, count in counts.items() if started[label] <= place < count)
+
+
+def _enqueue_points(study: optuna.Study, cell: Cell) -> None:
+    """Enqueue the points known before the search that have no trial yet."""
+    known = {frozenset(trial.params.items()) for trial in study.get_trials(deepcopy=False)}
+    whole = cell.space.search.sampler == "grid"  # first points may name some of the parameters only
+    for point in points(cell):
+        asked = frozenset(point.items())
+        if asked not in known and (whole or not any(asked <= params for params in known)):
+            study.enqueue_trial(point)

@@ -53,6 +53,8 @@ class Jobs(Searcher):  # type: ignore[misc]
         """Jobs that were drawn to run beside others but cannot, as they are not alike."""
         self.retries: list[tuple[float, Job]] = []
         """Jobs to run again, each with the moment of the monotonic clock from which on it may."""
+        self.news: list[str] = []
+        """Lines for people about jobs that will not come; the recorder takes them away."""
         self._while_idle: Callable[[], None] = _nothing
 
     def call_when_idle(self, act: Callable[[], None]) -> None:
