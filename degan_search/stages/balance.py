@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from degan_search.stages.image_sources import CHUNK, Batch, GeneratorSource
+from degan_search.stages.image_sources import CHUNK, Batch, GeneratorSource, no_logits
 
 DRAWS = 4
 """Images drawn for each that is kept."""
@@ -20,8 +20,8 @@ class BalancedSource(GeneratorSource):
     """
 
     @torch.no_grad()
-    def make(self, count: int, rng: torch.Generator) -> Batch:
-        """Return this many new images in [-1, 1] and the teacher's logits."""
+    def make(self, count: int, rng: torch.Generator, with_logits: bool = True) -> Batch:
+        """Return this many new images in [-1, 1] and the teacher's logits; [n, 0] without `with_logits`."""
         images, logits = [], []
         for start in range(0, count, CHUNK):
             wanted = min(CHUNK, count - start)
@@ -29,7 +29,8 @@ class BalancedSource(GeneratorSource):
             kept = balanced(seen.argmax(dim=1), wanted)
             images.append(drawn[kept])
             logits.append(seen[kept])
-        return torch.cat(images), torch.cat(logits)
+        made = torch.cat(images)
+        return made, torch.cat(logits) if with_logits else no_logits(made)
 
 
 def balanced(labels: Int64[Tensor, " n"], count: int) -> Int64[Tensor, " m"]:

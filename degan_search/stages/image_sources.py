@@ -80,7 +80,7 @@ class ImageSource:
 
     def batches(self, rng: torch.Generator, with_logits: bool = True) -> ImageBatches:
         """Return endless shuffled passes over the training images."""
-        logits = self.logits if with_logits else _no_logits(self.train)
+        logits = self.logits if with_logits else no_logits(self.train)
         return ImageBatches(self.train, logits, self.batch_size, rng)
 
     def score(self, student: nn.Module, rng: torch.Generator) -> float:
@@ -140,7 +140,7 @@ class GeneratorSource:
                 if with_logits:
                     logits += [self.teacher(part) for part in torch.split(images[-1], self.at_once)]
         made = torch.cat(images)
-        return made, torch.cat(logits) if with_logits else _no_logits(made)
+        return made, torch.cat(logits) if with_logits else no_logits(made)
 
     def batches(self, rng: torch.Generator, with_logits: bool = True) -> GeneratedBatches:
         """Return an endless series of batches; each image is used 1 / `pool_refresh` times, then new ones are made."""
@@ -203,7 +203,8 @@ def pool_of(config: DistillConfig, batch: int) -> tuple[int, int]:
     return batches * batch, max(1, round(batches / config.pool_refresh)) * batch
 
 
-def _no_logits(images: Tensor) -> Tensor:
+def no_logits(images: Tensor) -> Float[Tensor, "n 0"]:
+    """Return what stands for the logits of images about which the teacher is not asked."""
     return torch.empty(len(images), 0, device=images.device)
 
 
@@ -241,7 +242,7 @@ class MixedBatches:
         if len(real) == self.batch_size:  # of one image
             return real, real_logits
         made, made_logits = self.generated.take(self.batch_size - len(real))  # more where a pass ends
-        return torch.cat([resized(made, tuple(real.shape[2:])), real]), torch.cat([made_logits, real_logits])
+        return torch.cat([resized(made, (real.shape[2], real.shape[3])), real]), torch.cat([made_logits, real_logits])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generated and of the proxy images."""
@@ -262,7 +263,7 @@ class AugmentedSource:
 
     def batches(self, rng: torch.Generator, with_logits: bool = True) -> AugmentedBatches:
         """Return an endless series of batches; those of the other source come without logits."""
-        return AugmentedBatches(self.source.batches(rng, False), self.logits if with_logits else _no_logits, rng)
+        return AugmentedBatches(self.source.batches(rng, False), self.logits if with_logits else no_logits, rng)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:

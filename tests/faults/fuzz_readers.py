@@ -27,7 +27,7 @@ from safetensors.torch import save
 import search_spaces
 from degan_search import ledger
 from degan_search.data import folders, npz, parquet
-from degan_search.ledger import pack
+from degan_search.ledger import pack, row_file
 from degan_search.ledger.columns import config_columns, config_of
 from degan_search.networks.table import build_classifier
 from degan_search.search.space.schema import Space
@@ -163,7 +163,10 @@ def row() -> dict[str, object]:
 
 
 def rows(folder: Path) -> list[Seed]:
-    return whole(ledger.write_row(folder / "seed", row()).read_bytes())
+    data = ledger.write_row(folder / "seed", row()).read_bytes()
+    table = pq.read_table(io.BytesIO(data))
+    parquet_part, copy = row_file.parquet_bytes(table), row_file.copy_of(table).removeprefix(row_file.COPY)
+    return [*whole(data), (copy, lambda broken: row_file.seal(parquet_part, row_file.COPY + broken))]
 
 
 def packs(folder: Path) -> list[Seed]:

@@ -42,6 +42,8 @@ def test_a_rare_class_is_as_frequent_as_the_others_and_no_image_is_there_twice()
     assert images.shape == (CHUNK + 88, 3, 1, 1)
     seen = Counter(logits.argmax(1).tolist())
     assert torch.equal(logits, Rare()(images))
+    same, none = source.make(CHUNK + 88, rng(), with_logits=False)
+    assert torch.equal(same, images) and none.shape == (CHUNK + 88, 0)
     assert len({image.numpy().tobytes() for image in images}) == CHUNK + 88
     assert abs(seen[1] - seen[0]) < 40  # 300 each, as far as 4 draws for one reach
     few = Counter(GeneratorSource(plain, 3, Rare(), config).make(CHUNK + 88, rng())[1].argmax(1).tolist())
