@@ -64,7 +64,7 @@ def test_what_a_student_is_compared_on(tmp_path):
         ({"scores": 1.0}, "unknown column 'scores'; did you mean score"),
         ({"reports": [{"budjet": 1}]}, "unknown report 'budjet'; did you mean budget"),
         ({"state": "PRUNE"}, "COMPLETE, PRUNED, FAIL"),
-        ({"phase": None}, "search, final"),
+        ({"phase": None}, "search, repeat, final"),
         ({"attempt": None}, "attempt = None"),
         ({"trial_id": None}, "trial_id = None"),
         ({"trial_id": "../x"}, "trial_id = '../x'"),
