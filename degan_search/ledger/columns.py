@@ -22,7 +22,7 @@ from degan_search.settings.resolve import flatten, parse, stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 class State(StrEnum):
