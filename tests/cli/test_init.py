@@ -49,9 +49,9 @@ def test_says_what_it_sees_and_writes_a_space(tmp_path, pictures):
 
 @pytest.mark.usefixtures("steps")
 def test_the_order_of_channels_is_in_the_file(tmp_path):
-    torch.save(build_classifier("resnet18", 3).state_dict(), tmp_path / "w.pt")
+    torch.save(build_classifier("alexnet", 3).state_dict(), tmp_path / "w.pt")
     options = ("--weights", "w.pt", "--proxy", "photos", "--images", 50, "--order", "bgr", "--budget", "5h")
-    result = call("init", "--teacher", "resnet18", *options)
+    result = call("init", "--teacher", "alexnet", *options)
     assert result.exit_code == 0, (result.output, result.exception)
     assert "takes 32x32 BGR, normalised as signed" in result.stdout
     text = (tmp_path / "my.yaml").read_text()
