@@ -41,6 +41,7 @@ def init(
     ] = None,
     channels: Annotated[int | None, typer.Option(help="1 for gray, 3 for RGB.")] = None,
     normalise: Annotated[str | None, typer.Option(help="imagenet, unit ([0, 1]) or signed ([-1, 1]).")] = None,
+    order: Annotated[str | None, typer.Option(help="bgr if blue comes before red, as OpenCV reads images.")] = None,
     classes: Annotated[str | None, typer.Option(help="Names a,b,c, a text file with one a line, or a number.")] = None,
     student: Annotated[str, typer.Option(help="A network, as for --teacher; auto offers one.")] = "auto",
     check: Annotated[
@@ -67,9 +68,10 @@ def init(
     if out.exists():
         raise UserError(f"--out {str(out)!r} is already there; choose another name, or move it away")
     time_budget = seconds("--budget", budget)
-    config = _teacher(teacher, weights, size, channels, normalise, classes, check, trusted)
+    config = _teacher(teacher, weights, size, channels, normalise, order, classes, check, trusted)
     given = {"teacher": teacher, "weights": weights, "proxy": proxy, "size": size, "channels": channels}
-    given |= {"normalise": normalise, "classes": classes, "student": student, "check": check, "budget": budget}
+    given |= {"normalise": normalise, "order": order, "classes": classes, "student": student, "check": check}
+    given |= {"budget": budget}
     if student != students.AUTO:
         vouch_for({"student": {"network": student}})
         students.named(student, 2, teacher_input(config))  # before anything is loaded
@@ -134,6 +136,7 @@ def _teacher(
     size: str | None,
     channels: int | None,
     normalise: str | None,
+    order: str | None,
     classes: str | None,
     check: str | None,
     trusted: bool,
@@ -159,6 +162,7 @@ def _teacher(
             "size": sides and [int(sides[0]), int(sides[-1])],
             "channels": channels,
             "normalise": normalise,
+            "order": order,
         },
         "classes": [name.strip() for name in classes.split(",")] if classes and "," in classes else classes,
         "check": check,
@@ -179,7 +183,7 @@ def _typed(given: dict[str, Any]) -> list[str]:
 def _say_teacher(found: Look, config: TeacherConfig) -> None:
     known, takes = found.teacher, found.teacher.takes
     shown = ", ".join(known.class_names[:10]) + (", ..." if known.classes > 10 else "")
-    colours = "gray" if takes.channels == 1 else "RGB"
+    colours = "gray" if takes.channels == 1 else "BGR" if takes.bgr else "RGB"
     print_line(
         f"Teacher: {config.network}, {found.parameters:,} parameters, {known.classes} classes ({shown}); takes "
         f"{takes.height}x{takes.width} {colours}, {_normalised(takes)}; gives {known.outputs.replace('_', '-')}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -32,8 +31,8 @@ from degan_search.system.errors import UserError
 from degan_search.training.measures import infomax, predict
 
 GIVEN = "as given"
-BYTES, BGR = "range: [0, 255]", "BGR"
-"""Two other ways of giving images to a network: pixels as bytes, and blue before red."""
+BYTES, ORDERS = "range: [0, 255]", ("RGB", "BGR")
+"""Other ways of giving images to a network: pixels as bytes, and the other order of channels."""
 TRIED = 300
 """Images of each proxy on which other ways of giving them are tried."""
 FEW = 500
@@ -67,7 +66,7 @@ class Way:
     """How well a way of giving images to the network fits, on the proxy where it fits best."""
 
     name: str
-    """A normalisation's, `BYTES`, `BGR`, or `GIVEN`."""
+    """A normalisation's, `BYTES`, one of `ORDERS`, or `GIVEN`."""
     bn_distance: float
     """Of the network's inputs from those that its BatchNorm layers remember; NaN without such layers."""
     infomax: float
@@ -190,7 +189,7 @@ def _doubts_of_ways(ways: Sequence[Way]) -> list[str]:
         figures = f"its outputs tell {best.infomax:.2f} nats about an image, not {given.infomax:.2f}"
     ask = {
         BYTES: f"write teacher.input: {{{BYTES}}} in the file",
-        BGR: "it was trained on images with blue before red: turn them in the network's own code",
+        **{order: f"try --order {order.lower()}" for order in ORDERS},
     }.get(best.name, f"try --normalise {best.name}")
     return [f"Another preprocessing fits the teacher better, {best.name}: {figures}; {ask}"]
 
@@ -219,12 +218,10 @@ def _ways(model: nn.Module, takes: ImageInput, images: UInt8[Tensor, "n c h w"])
         other = changed(takes, config, "teacher.input")
         if other != takes:
             inputs[name] = other
-    tried = {name: (images, own) for name, own in inputs.items()}
     if takes.channels == 3:
-        tried[BGR] = (images.flip(1), takes)
+        inputs[ORDERS[not takes.bgr]] = replace(takes, bgr=not takes.bgr)
     assert isinstance(model, Classifier)
-    of = partial(_way, model)
-    return [of(name, given, own) for name, (given, own) in tried.items()]
+    return [_way(model, name, images, own) for name, own in inputs.items()]
 
 
 def _way(model: Classifier, name: str, images: UInt8[Tensor, "n c h w"], takes: ImageInput) -> Way:

@@ -48,6 +48,7 @@ class Classifier(nn.Module):
     def prepared(self, images: Images) -> Images:
         """Return images as the network takes them; the very same if they are so already."""
         images = with_channels(resized(images, self.takes.size), self.takes.channels)
+        images = images.flip(1) if self.takes.bgr else images
         return images if self.takes.signed else images * self.scale + self.shift
 
     def state_dict(self, *arguments: Any, **options: Any) -> Any:

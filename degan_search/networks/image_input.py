@@ -29,6 +29,8 @@ class ImageInput:
     channels: int = 3
     mean: tuple[float, ...] = NORMALISATIONS["signed"][0]
     std: tuple[float, ...] = NORMALISATIONS["signed"][1]
+    bgr: bool = False
+    """Whether blue comes before red; mean and std are in this order, too."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,7 +93,7 @@ def changed(known: ImageInput, config: InputConfig, what: str) -> ImageInput:
         what: names them in messages, such as teacher.input.
 
     Raises:
-        UserError: as many means or deviations as there are no channels.
+        UserError: as many means or deviations as there are no channels, or an order of a single one.
     """
     height, width = config.size or known.size
     channels = config.channels or known.channels
@@ -104,7 +106,10 @@ def changed(known: ImageInput, config: InputConfig, what: str) -> ImageInput:
         mean = tuple((value - low) / span for value in config.mean or (0.0,))
         std = tuple(value / span for value in config.std or (1.0,))
     means, stds = _each(mean, channels, f"{what}.mean"), _each(std, channels, f"{what}.std")
-    return ImageInput(height, width, channels, means, stds)
+    if config.order == "bgr" and channels == 1:
+        raise UserError(f"{what}.order = 'bgr' needs 3 channels, and there is 1: leave it out")
+    bgr = config.order == "bgr" if config.order else known.bgr
+    return ImageInput(height, width, channels, means, stds, bgr and channels == 3)
 
 
 def _each(values: tuple[float, ...], channels: int, what: str) -> tuple[float, ...]:

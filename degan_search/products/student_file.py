@@ -68,8 +68,9 @@ def _preprocessing(takes: ImageInput, network: ImageInput, fit: str) -> dict[str
     The file takes what the teacher takes, whose place it fills; inside, the student's network may take smaller images.
     """
     how = "the shorter side scaled, then a centre crop" if fit == "crop" else "each side scaled by itself"
+    turned = ", red and blue exchanged" if network.bgr else ""
     return {
-        "inside": f"resized to {network.height}x{network.width} if need be, then (pixels / 255 - mean) / std",
+        "inside": f"resized to {network.height}x{network.width} if need be{turned}, then (pixels / 255 - mean) / std",
         "mean": list(network.mean),
         "std": list(network.std),
         "channels": takes.channels,

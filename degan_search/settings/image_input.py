@@ -19,12 +19,14 @@ class InputConfig(Model):
     """What a network takes; None: as the network says, else 32x32 RGB in [-1, 1].
 
     Pixels in 0..1 are brought to `range`, then `mean` is taken off, and the rest divided by `std`; each of the two is a
-    number for all channels, or one for each.
+    number for all channels, or one for each, in the network's order.
     """
 
     size: Annotated[tuple[Side, Side], BeforeValidator(_both)] | None = None
     """Height and width in pixels; one number for a square."""
     channels: Literal[1, 3] | None = None
+    order: Literal["rgb", "bgr"] | None = None
+    """Of the channels: `bgr`, blue before red, as OpenCV reads images."""
     normalise: Literal["signed", "unit", "imagenet"] | None = None
     """`signed`: [-1, 1]; `unit`: [0, 1]; `imagenet`: [0, 1], then torchvision's mean and deviation of each channel."""
     range: tuple[float, float] | None = None

@@ -170,7 +170,7 @@ def _check_true(config: TrialConfig) -> None:
     }
     for what, wanted in needs.items():
         if wanted:
-            raise UserError(f"{what}, and there are none: name them in teacher.dataset, or do without")
+            raise UserError(f"{what}, and there are none: name them in teacher.dataset, or choose another")
 
 
 def _check_bank(config: TrialConfig) -> None:

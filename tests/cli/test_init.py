@@ -48,6 +48,18 @@ def test_says_what_it_sees_and_writes_a_space(tmp_path, pictures):
 
 
 @pytest.mark.usefixtures("steps")
+def test_the_order_of_channels_is_in_the_file(tmp_path):
+    torch.save(build_classifier("alexnet", 3).state_dict(), tmp_path / "w.pt")
+    options = ("--weights", "w.pt", "--proxy", "photos", "--images", 50, "--order", "bgr", "--budget", "5h")
+    result = call("init", "--teacher", "alexnet", *options)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "takes 32x32 BGR, normalised as signed" in result.stdout
+    text = (tmp_path / "my.yaml").read_text()
+    assert "order: bgr" in text
+    assert "--order bgr" in text
+
+
+@pytest.mark.usefixtures("steps")
 def test_the_file_sweeps():
     assert call("init", *LENET, "--out", "first.yaml", "--student", "lenet_half", "--budget", "1h").exit_code == 0
     dry = call("sweep", "first.yaml", "--dry-run")
@@ -75,6 +87,8 @@ def test_overwrites_nothing(tmp_path):
         (["--size", "big"], "--size 'big'"),
         (["--size", "4"], "input.size"),
         (["--normalise", "none"], "input.normalise"),
+        (["--order", "grb"], "input.order"),
+        (["--order", "bgr"], "teacher.input.order = 'bgr' needs 3 channels"),
         (["--budget", "soon"], "--budget 'soon' is no time"),
         (["--out", "first.txt"], "must end in .yaml"),
     ],

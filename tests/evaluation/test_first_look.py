@@ -9,7 +9,7 @@ from PIL import Image
 
 from degan_search.data import proxies
 from degan_search.data.images import normalise
-from degan_search.evaluation.first_look import BGR, BYTES, GIVEN, doubts, look
+from degan_search.evaluation.first_look import BYTES, GIVEN, doubts, look
 from degan_search.networks.front import Classifier
 from degan_search.networks.table import build_classifier
 from degan_search.networks.takes import teacher_input
@@ -24,7 +24,7 @@ SIZE = 16
 def teacher(tmp_path):
     """Write a small teacher whose BatchNorm layers remember photographs, given to it as `normalise` says."""
 
-    def write(normalise_as, bgr=False, bias=None, scale=1.0):
+    def write(normalise_as, bias=None, scale=1.0):
         config = TeacherConfig(
             network="resnet18",
             width=4,
@@ -41,7 +41,7 @@ def teacher(tmp_path):
                 if isinstance(layer, torch.nn.BatchNorm2d):
                     layer.momentum = 1.0  # nothing of its first statistics stays
             with torch.no_grad():
-                model(normalise(images.flip(1) if bgr else images))
+                model(normalise(images))
                 last = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)][-1]
                 last.weight.mul_(scale)
                 if bias is not None:
@@ -101,7 +101,7 @@ class TestDoubts:
         config = teacher({"normalise": right})
         config = config.model_copy(update={"input": config.input.model_copy(update={"normalise": given})})
         ways, lines = found_ways(config)
-        assert set(ways) == {GIVEN, BYTES, BGR} | {"signed", "unit", "imagenet"} - {given}
+        assert set(ways) == {GIVEN, BYTES, "BGR"} | {"signed", "unit", "imagenet"} - {given}
         if right == given:
             assert not any("preprocessing fits" in line for line in lines)
             return
@@ -115,10 +115,21 @@ class TestDoubts:
         config = config.model_copy(update={"input": config.input.model_copy(update={"range": None})})
         assert any("range: [0, 255]" in line for line in found_ways(config)[1])
 
+    @pytest.mark.parametrize(("right", "given"), [("rgb", "bgr"), ("bgr", "rgb"), ("bgr", "bgr")])
+    def test_of_the_order_of_channels(self, right, given, teacher):
+        config = teacher({"order": right})
+        config = config.model_copy(update={"input": config.input.model_copy(update={"order": given})})
+        ways, lines = found_ways(config)
+        other = "RGB" if given == "bgr" else "BGR"
+        assert (ways[other].bn_distance < ways[GIVEN].bn_distance) == (right != given)
+        assert any(f"{other}: its inputs" in line and f"try --order {right}" in line for line in lines) == (
+            right != given
+        )
+
     def test_of_a_network_without_norms(self, tmp_path):
         torch.save(build_classifier("lenet", 3, 2).state_dict(), tmp_path / "w.pt")
         ways, _ = found_ways(TeacherConfig(network="lenet", width=2, path=str(tmp_path / "w.pt"), classes=3))
-        assert BGR not in ways  # it takes gray images
+        assert not {"BGR", "RGB"} & set(ways)  # it takes gray images
         assert all(math.isnan(way.bn_distance) and way.infomax >= 0 for way in ways.values())
 
     def test_of_outputs(self, teacher):

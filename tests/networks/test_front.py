@@ -84,6 +84,23 @@ def test_a_range_is_pixels_between_its_ends(images):
         changed(ImageInput(), InputConfig(mean=(1.0, 2.0)), "input")
 
 
+def test_blue_comes_before_red_where_the_network_takes_it_so(images):
+    settings = {"order": "bgr", "mean": (0.1, 0.2, 0.3), "size": (10, 16)}
+    takes, network = changed(ImageInput(20, 32), InputConfig(**settings), "input"), Seen()
+    given = images.clone().requires_grad_()
+    Classifier(network, takes)(given)
+    pixels = (resized(images, (10, 16)) + 1) / 2 - torch.tensor([0.3, 0.2, 0.1]).reshape(3, 1, 1)
+    torch.testing.assert_close(network.images, pixels[:, [2, 1, 0]])
+    network.images[:, 0].sum().backward()
+    assert [bool(slope.any()) for slope in given.grad.unbind(1)] == [False, False, True]
+    bgr = changed(ImageInput(), InputConfig(order="bgr"), "input")
+    Classifier(network, bgr)(images)
+    assert changed(bgr, InputConfig(order="rgb"), "input") == ImageInput()
+    assert not changed(bgr, InputConfig(channels=1), "input").bgr  # a gray student of a colour teacher
+    with pytest.raises(UserError, match=r"input\.order = 'bgr' needs 3 channels"):
+        changed(ImageInput(), InputConfig(order="bgr", channels=1), "input")
+
+
 def test_what_a_network_takes_as_it_is_reaches_it_as_it_is(images):
     network = Seen()
     Classifier(network, ImageInput(20, 32))(images)

@@ -5,7 +5,6 @@ import json
 import operator
 import shutil
 import sys
-from contextlib import nullcontext
 
 import pytest
 import safetensors.torch
@@ -18,7 +17,7 @@ from degan_search.cli.main import app
 from degan_search.evaluation import networks
 from degan_search.ledger.columns import config_columns, config_of
 from degan_search.networks.table import CLASSIFIERS, build_classifier
-from degan_search.products.student_file import check, export_student, find_student
+from degan_search.products.student_file import check, export_student
 from degan_search.products.student_formats import ABOUT, CHECK, CHECK_TEXT, FORMATS, MODEL, WEIGHTS, CheckBatch
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import NoticeWarning, UserError
@@ -250,19 +249,6 @@ def test_without_the_proxy_the_check_images_are_noise(finished_run, tiny, tmp_pa
         export_student(run, "final-0000", tmp_path / "s.pt2")
     assert read(tmp_path / "s.pt2")[1]["check"] == "8 images of noise"
     assert check(tmp_path / "s.pt2").passes
-
-
-def test_the_run_tells_the_class_names_of_a_teacher_that_is_gone(finished_run, tiny, teacher, tmp_path):
-    run = shutil.copytree(finished_run, tmp_path / "digits")
-    trial = {"trial_id": "final-0000", "attempt": 1, "phase": "final", "state": "COMPLETE", "score": 1.0}
-    gone = tiny({"teacher": {"dataset": None, "path": f"{tmp_path}/gone.pt", "classes": f"{tmp_path}/gone.txt"}})
-    ledger.write_row(run, trial | {"teacher_hash": teacher.hash} | config_columns(gone))
-    shutil.copytree(run / "trials" / "search-0000", run / "trials" / "final-0000")
-    names = [f"digit {number}" for number in range(10)]
-    for told, says in ((names, None), (None, "gone"), ([*names[1:], 7], "gone"), (names[1:], "size mismatch")):
-        (run / "run.json").write_text(json.dumps({"class_names": {teacher.hash: told, "other": ["a", "b"]}}))
-        with pytest.raises(UserError, match=says) if says else nullcontext():
-            assert find_student(run, "final-0000").classes == tuple(names)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,10 @@ def test_new_classes_without_labels_are_refused(method, tiny, prepare):
         ({"method": "degann"}, "method 'degann' is unknown; did you mean degan or dcgan? known: true, "),
         ({"method": "lwf_mc"}, "method 'lwf_mc' is none of task 'distillation'; its methods: true, "),
         ({"method": "zskd", "task": "incremental"}, "is none of task 'incremental'; its methods: finetuning, "),
+        (
+            NEW | {"teacher": {"dataset": None, "path": "w.pt", "network": "lenet"}},
+            "task incremental measures the old classes on true images, and there are none: name them in teacher",
+        ),
         ({"task": "incremental", "probe.at": [3]}, "probe.at = [3]: task incremental has no rungs"),
         ({"gan.lambda_bn": 2}, "gan.lambda_bn = 2 needs a teacher with BatchNorm layers"),
         ({"gan.lambda_bn": 2, "method": "classifier_only", "task": "incremental"}, "lenet has none: set it to 0"),
