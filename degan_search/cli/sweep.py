@@ -33,9 +33,8 @@ def sweep(
     from degan_search.search.space import file as space_file
 
     loaded = space_file.load(space)
-    time_budget = given.read("budget")
     if dry_run:
-        describe(loaded, given["max_concurrent"], given["cpus_per_trial"], data_dir, time_budget)
+        describe(loaded, given.options(data_dir=data_dir), console)
         return
     begin(loaded, storage, name or Path(space).stem, data_dir, given.settings(), console)
 

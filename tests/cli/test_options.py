@@ -26,6 +26,7 @@ TYPED = {
     "checkpoint_every": ("1.5", 1.5),
     "keep": ("7", 7),
     "budget": ("30min", 1800.0),
+    "price": ("cpu=1eur/h", "cpu=1eur/h"),
 }
 """What is typed, and the field of `Options` that it makes."""
 RUN = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})

@@ -33,6 +33,8 @@ class Job(Model):
     attempt: int = 1
     faults: int = 0
     """How many earlier attempts by this driver were cut short by a fault."""
+    held: float | None = None
+    """Seconds that this driver's earlier attempts took; None before they are known."""
     config: TrialConfig
 
     @property

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray import tune
@@ -21,6 +21,7 @@ from degan_search.search.run import faults, results, tune_dicts
 from degan_search.search.run.jobs import Job
 from degan_search.search.run.results import Curve, End, TrialResult
 from degan_search.search.workers import checkpoints
+from degan_search.search.workers.told import Told
 from degan_search.storage import Place
 from degan_search.system import cpus, device
 from degan_search.system.errors import UserError
@@ -73,6 +74,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         self.jobs = tune_dicts.from_config(config)
         self.references, self.folders = inputs, place
         self.checkpoint_every, self.time_limit = checkpoint_every, time_limit
+        self.told = Told()
         self.worker, self.begun = results.Worker(self.device, threads, time.time()), time.monotonic()
         self.inputs: Inputs | None = None
         self.trials: dict[str, Trial] = {}
@@ -86,8 +88,12 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         """When, on the monotonic clock, each trial's last checkpoint was written."""
 
     def step(self) -> dict[str, Any]:
-        """Go on until a trial has a score or ends; returns `tune_dicts.to_result`."""
-        with time_limited(self.time_limit, self.begun):
+        """Go on until a trial has a score or ends; returns `tune_dicts.to_result`.
+
+        Raises:
+            SystemExit: the process was told to end; after the step that it was in, each trial wrote a checkpoint.
+        """
+        with time_limited(self.time_limit, self.begun), self.told.listening():
             try:
                 if not self.trials:
                     self._begin()
@@ -107,7 +113,9 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next job in the same process."""
+        told = self.told  # what was said to the process while it ended the job before still holds
         self.setup(new_config)
+        self.told = told
         return True
 
     def cleanup(self) -> None:
@@ -138,7 +146,17 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             results = [self._record(self.jobs[place], event) for place, event in events.items()]
             if sent := [result for result in results if result] + self._diverged():
                 return sent
+            if self.told.to_end():
+                self._leave()
         return self._diverged()
+
+    def _leave(self) -> NoReturn:
+        """Write a checkpoint of each trial and end this process, so that they go on elsewhere or later."""
+        self.side_by_side.settle()
+        for job in self.jobs:
+            if job.id in self.running:
+                self._checkpoint(job)
+        sys.exit(faults.LEFT)
 
     def _diverged(self) -> list[TrialResult]:
         """Return the results of the trials that diverged since the last step."""

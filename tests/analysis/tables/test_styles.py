@@ -27,7 +27,7 @@ def test_text(sweep):
         "no final trials.\n"
         "The interval is a bootstrap over seeds: with few seeds it is too narrow.\n"
         "How the lambdas (lambda_e, lambda_d) were chosen: data-free: balanced_soft_agreement.\n"
-        "5 trials, of which 0 pruned and 1 failed; 3.02 hours of trials together.\n"
+        "5 trials, of which 0 pruned and 1 failed; 3.02 hours of trials together: 3.02 core-hours.\n"
     )
 
 
