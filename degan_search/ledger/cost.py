@@ -140,11 +140,8 @@ def together(parts: pd.DataFrame) -> dict[str, Any]:
     paid = parts[parts["core_hours"] + parts["gpu_hours"] > 0]
     one = paid["money"].notna().all() and paid["currency"].nunique() == 1
     hours = {name: parts[name].sum() for name in ("core_hours", "gpu_hours")}
-    return {
-        **hours,
-        "money": paid["money"].sum() if one else nan,
-        "currency": paid["currency"].iloc[0] if one else None,
-    }
+    known = (paid["money"].sum(), paid["currency"].iloc[0]) if one else (nan, None)
+    return hours | dict(zip(("money", "currency"), known, strict=True))
 
 
 def in_words(held: Mapping[Any, Any]) -> str:

@@ -25,6 +25,8 @@ from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from rich.console import Console
 
+from degan_search.search.run.faults import told_to_end
+
 STOP = b"stop"
 CHECKED = "2.60"
 """The minor version of Ray that all of this was checked with."""
@@ -60,7 +62,7 @@ def print_in_one_line(console: Console) -> None:
 
 def _print(console: Console, message: Mapping[str, Any], **options: Any) -> None:
     text = " ".join(" ".join(message["lines"]).split())
-    if "Raylet is terminated" in text:  # each worker of a lost machine says so
+    if "Raylet is terminated" in text or told_to_end(text):  # each worker of a lost machine, or of a sweep that stops
         return
     if lost := re.search(r"and address: (\S+) .*has been marked dead", text):
         text = f"{lost[1]} of the cluster is lost; its trials are tried again"

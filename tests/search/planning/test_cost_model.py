@@ -98,7 +98,7 @@ class TestCostModel:
         made.begin("c", DEGAN, 0)
         made.reach("c", 100, 20)
         assert made.seconds(DEGAN) == 30 + 90 + 50
-        assert made.text([PROXY], 20) == "about 70 s to 4 min left"  # 140 s of c, beside it a slot for the other
+        assert made.text([PROXY], 20) == "about 2 to 3 min left"  # 140 s of c, beside it a slot for the other
 
     def test_what_was_not_seen_whole_or_went_wrong_teaches_nothing(self):
         made = model()
