@@ -26,10 +26,10 @@ TRIAL = {
     "teacher": {"dataset": "glyphs/[A-J]", "count": 1000, "network": "lenet", "width": 6},
     "teacher.fit": {"steps": 60, "steps_per_epoch": 30},
     "student": {"network": "lenet", "width": 6},
-    "gan": {"width": 8, "batch_size": 32, "batch_of": "used", "steps": 120},
-    "distill": {"steps": 200, "steps_per_epoch": 50, "score_images": 256, "pool": 512},
-    "distill_images": {"steps": 200, "steps_per_epoch": 50, "batch_size": 32, "batch_of": "used"},
-    "probe": {"at": [40, 80], "steps": 40, "batch_size": 32},
+    "gan": {"width": 8, "batch_size": 32, "batch_of": "used", "steps": 60},
+    "distill": {"steps": 100, "steps_per_epoch": 25, "score_images": 256, "pool": 512},
+    "distill_images": {"steps": 100, "steps_per_epoch": 25, "batch_size": 32, "batch_of": "used"},
+    "probe": {"at": [20, 40], "steps": 20, "batch_size": 32},
     "bank": {"proxy_images": 100, "generators": [[0, 0]], "generated_images": 100, "steps": 20},
 }
 WEIGHTS = {"gan.lambda_e": {"range": [0, 5]}, "gan.lambda_d": {"range": [0, 5]}}
@@ -67,13 +67,13 @@ def watched(space: Space, storage: Path, name: str) -> tuple[list[Moment], float
     ends: list[float] = []
     plain = CostModel.text
 
-    def text(cost: CostModel, waiting: Sequence[Kind], now: float) -> str:
-        if cost.running or waiting:
-            left, (least, most) = cost.left(waiting, now) + cost.left_after(), cost.bounds(len(waiting))
+    def text(self: CostModel, waiting: Sequence[Kind], now: float) -> str:
+        if self.running or waiting:
+            left, (least, most) = self.left(waiting, now) + self.left_after(), self.bounds(len(waiting))
             said.append(Moment(now, left, least * left, most * left))
         else:
             ends.append(now)
-        return plain(cost, waiting, now)
+        return plain(self, waiting, now)
 
     CostModel.text = text  # type: ignore[method-assign]
     try:
