@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.measure import Figures, arguments
-from degan_search.search.planning.cost_model import CostModel
+from degan_search.search.planning.cost_model import CostModel, bounds
 from degan_search.search.run.jobs import Kind
 from degan_search.search.run.options import Options
 from degan_search.search.space.schema import Space
@@ -69,7 +69,7 @@ def watched(space: Space, storage: Path, name: str) -> tuple[list[Moment], float
 
     def text(self: CostModel, waiting: Sequence[Kind], now: float) -> str:
         if self.running or waiting:
-            left, (least, most) = self.left(waiting, now) + self.left_after(), self.bounds(len(waiting))
+            left, (least, most) = self.left(waiting, now) + self.left_after(), bounds(self, len(waiting))
             said.append(Moment(now, left, least * left, most * left))
         else:
             ends.append(now)

@@ -155,23 +155,12 @@ class CostModel:
         """Return such as `about 10 to 14 min left, 16 to 24 min with the finals`."""
         if not (self.stretches.priors or self.ended) or not (waiting or self.running):
             return ""
-        left, (least, most) = self.left(waiting, now), self.bounds(len(waiting))
+        left, (least, most) = self.left(waiting, now), bounds(self, len(waiting))
         finals = ""
         if self.after:
             together = left + self.left_after()
             finals = f", {span(least * together, most * together)} with the finals"
         return f"about {span(least * left, most * left)} left{finals}"
-
-    def bounds(self, waiting: int) -> tuple[float, float]:
-        """Return the factors between which the seconds that are left will lie, with so many trials still to begin.
-
-        Until a trial has ended: from what the timed steps would take without other programs, to what they took.
-        """
-        ended = self.ended.total()
-        if not ended:
-            return self.share * (1 - UNTIMED), 1 + UNTIMED
-        around = min(WIDEST, SPREAD * math.sqrt((ended + len(self.running) + waiting) / ended))
-        return 1 - around, 1 + around
 
     def _each(self, waiting: Iterable[Kind]) -> Iterator[float]:
         """Yield the expected seconds of trials that begin one after the other."""
@@ -193,6 +182,18 @@ class CostModel:
             share *= self.goes_on(kind, rung, ahead * share)
             total += share * seconds
         return total
+
+
+def bounds(cost: CostModel, waiting: int) -> tuple[float, float]:
+    """Return the factors between which the seconds that are left will lie, with so many trials still to begin.
+
+    Until a trial has ended: from what the timed steps would take without other programs, to what they took.
+    """
+    ended = cost.ended.total()
+    if not ended:
+        return cost.share * (1 - UNTIMED), 1 + UNTIMED
+    around = min(WIDEST, SPREAD * math.sqrt((ended + len(cost.running) + waiting) / ended))
+    return 1 - around, 1 + around
 
 
 def makespans(running: Iterable[float], waiting: Iterable[float], slots: int) -> Iterator[float]:

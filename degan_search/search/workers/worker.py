@@ -126,18 +126,8 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         """Make the trials ready, each anew or from its last checkpoint."""
         self.inputs = fetch_inputs(self.references[inputs_key(self.jobs[0].config)])
         for job in self.jobs:
-            self.trials[job.id] = self._trial(job, self.inputs)
+            self.trials[job.id], self.curves[job.id] = begun(job, self.inputs, self.device, self.folders)
         self.side_by_side = Turns(dict(enumerate(self.trials.values())), self.device)
-
-    def _trial(self, job: Job, inputs: Inputs) -> Trial:
-        members = read_members(self.folders, job.config.combine.members)
-        trial = Trial(job.config, inputs, self.device, members)
-        if found := checkpoints.load(self.folders.at(job.id)):
-            with contextlib.suppress(UserError):  # of another version: the trial begins anew
-                curve = Curve.of(found["reports"])
-                trial.load_state_dict(found["trial"])
-                self.curves[job.id] = curve
-        return trial
 
     def _advance(self) -> list[TrialResult]:
         """Go on until a trial has a result; returns the results."""
@@ -153,9 +143,8 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
     def _leave(self) -> NoReturn:
         """Write a checkpoint of each trial and end this process, so that they go on elsewhere or later."""
         self.side_by_side.settle()
-        for job in self.jobs:
-            if job.id in self.running:
-                self._checkpoint(job)
+        for name in self.running:
+            self._checkpoint(name)
         sys.exit(faults.LEFT)
 
     def _diverged(self) -> list[TrialResult]:
@@ -173,16 +162,16 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         if math.isfinite(event.metrics.get("score", math.nan)):
             return self._result(job, event)
         if time.monotonic() - self.saved[job.id] >= self.checkpoint_every:
-            self._checkpoint(job)
+            self._checkpoint(job.id)
         return None
 
-    def _checkpoint(self, job: Job) -> None:
-        state = self.trials[job.id].state_dict()
+    def _checkpoint(self, name: str) -> None:
+        state = self.trials[name].state_dict()
         # Without a checkpoint the trial goes on: it only loses more time if it is cut short later.
         with contextlib.suppress(OSError):
-            reports = self.curves[job.id].saved()
-            checkpoints.save(self.folders.at(job.id), {"trial": state, "reports": reports})
-        self.saved[job.id] = time.monotonic()
+            reports = self.curves[name].saved()
+            checkpoints.save(self.folders.at(name), {"trial": state, "reports": reports})
+        self.saved[name] = time.monotonic()
 
     def _failure(self, job: Job, error: Exception) -> TrialResult:
         cause = faults.cause_of(error)
@@ -197,6 +186,17 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         teacher, trial = self.inputs.teacher if self.inputs else None, self.trials.get(job.id)
         precision = trial.precision if trial else None
         return results.result(job, event, self.curves[job.id], self.worker, teacher, precision, end)
+
+
+def begun(job: Job, inputs: Inputs, device: str, place: Place) -> tuple[Trial, Curve]:
+    """Return a job's trial and its curve, from its last checkpoint if it has one; `place`: where trials keep files."""
+    trial = Trial(job.config, inputs, device, read_members(place, job.config.combine.members))
+    if found := checkpoints.load(place.at(job.id)):
+        with contextlib.suppress(UserError):  # of another version: the trial begins anew
+            curve = Curve.of(found["reports"])
+            trial.load_state_dict(found["trial"])
+            return trial, curve
+    return trial, Curve()
 
 
 @contextlib.contextmanager
