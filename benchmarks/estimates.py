@@ -55,6 +55,8 @@ class Moment:
     """What was said at a moment."""
 
     now: float
+    ended: float
+    """Share of the trials that had ended, final runs included."""
     left: float
     """Seconds to the sweep's end, final runs included."""
     least: float
@@ -69,8 +71,10 @@ def watched(space: Space, storage: Path, name: str) -> tuple[list[Moment], float
 
     def text(self: CostModel, waiting: Sequence[Kind], now: float) -> str:
         if self.running or waiting:
-            left, (least, most) = self.left(waiting, now) + self.left_after(), bounds(self, len(waiting))
-            said.append(Moment(now, left, least * left, most * left))
+            left, (least, most) = self.left(waiting, now) + self.left_after(), bounds(self, len(waiting), now)
+            ended = self.ended.total()
+            ended_share = ended / (ended + len(self.running) + len(waiting) + len(self.after))
+            said.append(Moment(now, ended_share, left, least * left, most * left))
         else:
             ends.append(now)
         return plain(self, waiting, now)
@@ -84,11 +88,12 @@ def watched(space: Space, storage: Path, name: str) -> tuple[list[Moment], float
 
 
 def compare(name: str, said: Sequence[Moment], end: float, figures: Figures) -> None:
-    """Add what a sweep said before its first trial ended, after a quarter of its time, and all along."""
+    """Add what a sweep said when it began, after a quarter of its time, and of its trials, and from a quarter on."""
     begun = said[0].now
     quarter = next(moment for moment in said if moment.now >= begun + (end - begun) / 4)
     figures.add(f"{name}_seconds", end - begun)
-    for when, moment in (("first", said[0]), ("quarter", quarter)):
+    trials = next(moment for moment in said if moment.ended >= 1 / 4)
+    for when, moment in (("first", said[0]), ("quarter", quarter), ("quarter_of_trials", trials)):
         taken = end - moment.now
         figures.add(f"{name}_{when}_ratio", moment.left / taken)
         figures.add(f"{name}_{when}_least", moment.least / taken)

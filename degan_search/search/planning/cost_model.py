@@ -155,7 +155,7 @@ class CostModel:
         """Return such as `about 10 to 14 min left, 16 to 24 min with the finals`."""
         if not (self.stretches.priors or self.ended) or not (waiting or self.running):
             return ""
-        left, (least, most) = self.left(waiting, now), bounds(self, len(waiting))
+        left, (least, most) = self.left(waiting, now), bounds(self, len(waiting), now)
         finals = ""
         if self.after:
             together = left + self.left_after()
@@ -184,15 +184,17 @@ class CostModel:
         return total
 
 
-def bounds(cost: CostModel, waiting: int) -> tuple[float, float]:
+def bounds(cost: CostModel, waiting: int, now: float) -> tuple[float, float]:
     """Return the factors between which the seconds that are left will lie, with so many trials still to begin.
 
-    Until a trial has ended: from what the timed steps would take without other programs, to what they took.
+    Until a trial has ended: from what the timed steps would take without other programs to what they took, or to as
+    many times more as a running trial is late.
     """
-    ended = cost.ended.total()
+    ended, running = cost.ended.total(), cost.running.values()
     if not ended:
-        return cost.share * (1 - UNTIMED), 1 + UNTIMED
-    around = min(WIDEST, SPREAD * math.sqrt((ended + len(cost.running) + waiting) / ended))
+        late = [(now - run.since) / cost.stretches.predict(run.kind)[run.passed] for run in running]
+        return cost.share * (1 - UNTIMED), (1 + UNTIMED) * max([1.0, *late])
+    around = min(WIDEST, SPREAD * math.sqrt((ended + len(running) + waiting) / ended))
     return 1 - around, 1 + around
 
 

@@ -1,6 +1,7 @@
 """A worker that is told to end writes checkpoints after the step that it is in, from which its trials go on."""
 
 import os
+import random
 import signal
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from degan_search.trial.trial import run as run_trial
 @pytest.fixture
 def made(tiny, prepare, tmp_path, monkeypatch):
     """Two jobs, a worker for them, the steps that its trials have done, and what to do during a step."""
-    configs = [tiny({"seed": seed}) for seed in (1, 2)]
+    configs = [tiny({"seed": seed, "gan.steps": 40}) for seed in (1, 2)]
     inputs, steps, during = prepare(configs[0]), [], {}
     context = SimpleNamespace(get_accelerator_ids=dict)
     monkeypatch.setattr(worker_module.ray, "get_runtime_context", lambda: context)
@@ -80,6 +81,19 @@ def test_sigterm_and_the_drivers_wish_cost_no_step(made, monkeypatch):
     assert len(made.steps) == 12
 
     monkeypatch.setattr(told.ray_patches, "driver_stops", lambda: False)
+    same(made, to_the_end(made.worker()))
+    assert len(made.steps) == whole
+
+
+def test_twenty_random_preemptions_cost_no_step(made):
+    same(made, to_the_end(made.worker()))
+    whole = len(made.steps)
+    made.steps.clear()
+    moments = sorted(random.Random(0).sample(range(0, whole - 4, 2), 20))  # after a turn of both a worker is gone
+    for moment in moments:
+        made.during[moment] = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        leaves(made.worker())
+        assert len(made.steps) == moment + 2
     same(made, to_the_end(made.worker()))
     assert len(made.steps) == whole
 
