@@ -192,7 +192,8 @@ def bounds(cost: CostModel, waiting: int, now: float) -> tuple[float, float]:
     """
     ended, running = cost.ended.total(), cost.running.values()
     if not ended:
-        late = [(now - run.since) / cost.stretches.predict(run.kind)[run.passed] for run in running]
+        expected = [(run, cost.stretches.predict(run.kind)[run.passed]) for run in running]
+        late = [(now - run.since) / seconds for run, seconds in expected if seconds]
         return cost.share * (1 - UNTIMED), (1 + UNTIMED) * max([1.0, *late])
     around = min(WIDEST, SPREAD * math.sqrt((ended + len(running) + waiting) / ended))
     return 1 - around, 1 + around

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from degan_search.ledger.columns import State
-from degan_search.search.planning.cost_model import CostModel, Prior, duration, makespans
+from degan_search.search.planning.cost_model import CostModel, Prior, bounds, duration, makespans, span
 from degan_search.search.suggest.asha import Rungs
 
 SECONDS = st.floats(0, 100)
@@ -126,6 +126,23 @@ class TestCostModel:
         made.begin("a", ("final", "a"), 0)
         made.end("a", State.COMPLETE, 30)
         assert made.text([("final", "b")] * 2, 30) == "about 50 to 70 s left"
+
+    def test_a_range_holds_until_a_trial_has_ended_as_it_is_late_and_then_grows_narrow(self):
+        made = model()
+        made.share = 0.5  # other programs had the CPUs while steps were timed
+        assert bounds(made, 4, 0) == (0.375, 1.25)
+        made.begin("a", DEGAN, 0)
+        assert bounds(made, 3, 10) == (0.375, 1.25)
+        assert bounds(made, 3, 60) == (0.375, 1.25 * 3)  # 20 s were expected
+        made.end("a", State.PRUNED, 60)
+        assert bounds(made, 3, 60) == pytest.approx((0.8, 1.2))  # a quarter has ended
+        assert bounds(made, 99, 60) == (0.5, 1.5)
+        assert [span(*ends) for ends in ((10, 20), (50, 150), (600, 600), (600, 900))] == [
+            "10 to 20 s",
+            "50 s to 2 min",
+            "10 min",
+            "10 to 15 min",
+        ]
 
     def test_finals_come_after_all_of_the_search(self):
         made = model()
