@@ -16,6 +16,7 @@ from analysis.regret import regret
 from analysis.report.tables import TEXT, by_class, regrets, results, text
 from analysis.statistics import wilson
 from analysis.tables.table import table
+from degan_search.ledger import cost
 from degan_search.ledger.columns import Phase, State
 from degan_search.settings.methods import METHODS
 from degan_search.storage.layout import CLASSES
@@ -89,10 +90,11 @@ def _summary(run: Path, frame: pd.DataFrame, about: dict[str, Any]) -> Iterable[
         yield "Methods", _names(pd.Series([*methods, *frame["config_method"].dropna()]))
         yield "Trials", _counts(frame)
         yield "Searched by", _names(frame["config_objective"])
-        spent = frame["seconds"].sum() / 3600
+        spent = cost.seconds(frame).sum() / 3600
         begun, ended = frame["started"].min(), frame["finished"].max()
         wall = (ended - begun).total_seconds() / 3600 if pd.notna(begun) and pd.notna(ended) else float("nan")
         yield "Time", f"{_hours(spent)} in trials" + ("" if pd.isna(wall) else f", {_hours(wall)} by the clock")
+        yield "Held", cost.in_words(cost.held(frame))
         if pd.notna(begun):
             yield "When", f"{begun:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M} UTC"
         machines = frame[["host", "hardware", "device"]].dropna().drop_duplicates().head(5)

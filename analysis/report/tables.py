@@ -18,6 +18,7 @@ from analysis.tables.styles import absent, checked, result, teacher_checked
 from analysis.tables.table import is_incremental
 
 FORMATS = {"rank_correlation": ".2f", "of_random": ".2f", "lambda_e": ".3g", "lambda_d": ".3g", "hours": ".3g"}
+FORMATS |= {"core_hours": ".3g", "gpu_hours": ".3g", "money": ".2f"}
 """Number formats by column; all other columns have one decimal."""
 TEXT = 200_000
 """Largest number of characters of a text that is shown."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.agreement import BANK, SEARCHED, judged_by
 from analysis.statistics import interval, wilson
+from degan_search.ledger import cost
 from degan_search.ledger.columns import Phase, State
 from degan_search.selection.choose import best, chosen_by
 from degan_search.settings import criteria
@@ -39,6 +40,8 @@ OFF = {
     "joint": ("config_incremental_joint", False),
 }
 """The extensions that are not the paper's: their ledger columns, and the values that turn them off."""
+HELD = ["core_hours", "gpu_hours", "money", "currency"]
+"""Columns of a table: what trials held, from `cost.held`; money is null where the run was given no price."""
 PER_SEED = ("config_seed", "config_hash", "config_json")
 """Columns in which the seeds of one configuration differ."""
 
@@ -120,13 +123,10 @@ def refereed(runs: pd.DataFrame) -> dict[str, float]:
 
 
 def spent(trials: pd.DataFrame) -> dict[str, Any]:
-    """Return the hours that all of a cell's trials took, their number, and how many were pruned or failed.
-
-    A trial that ended before it reported its seconds counts from its start to its end.
-    """
-    seconds = trials["seconds"].fillna((trials["finished"] - trials["started"]).dt.total_seconds())
+    """Return the hours that all of a cell's trials took, what they held, and how many there were, pruned or failed."""
     return {
-        "hours": seconds.sum() / 3600,
+        "hours": cost.seconds(trials).sum() / 3600,
+        **cost.held(trials),
         "trials": len(trials),
         "pruned": int((trials["state"] == State.PRUNED).sum()),
         "failed": int((trials["state"] == State.FAIL).sum()),

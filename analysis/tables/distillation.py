@@ -19,7 +19,7 @@ from degan_search.settings.methods import METHODS, TUNED
 
 COLUMNS = ["proxy", "method", "chosen_proxy", "ours", "std", "n", "low", "high", "measured_on", "paper", "difference"]
 COLUMNS += ["lambda_e", "lambda_d", "extensions", "chosen_by", "hours", "trials", "pruned", "failed"]
-COLUMNS += ["dataset", "teacher", "objective", *cells.CHECK, *cells.REFEREED]
+COLUMNS += ["dataset", "teacher", "objective", *cells.CHECK, *cells.REFEREED, *cells.HELD]
 """The columns of `table`; accuracies are in percent."""
 
 WITHOUT_PROXY = ("teacher", "kimura", *methods.WITHOUT_PROXY)
@@ -57,7 +57,8 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     without `finals.referee`.
     `teacher` is measured on the same images. `paper` is the paper's figure, `difference` ours minus it. Weights are
     null where the method uses none; `extensions` names the extensions of the paper that are on, and is null where none
-    is. Trials, and the `hours` that they took, count both phases and those pruned or failed.
+    is. Trials, the `hours` that they took and what they held (`cells.HELD`) count both phases and those pruned or
+    failed.
 
     Rows are the run's proxies by its methods (of trials on a bank of several proxies those that ran), and what else
     the paper's table has for the true data set: a cell with no measure has `measured_on` "missing". A method that uses
@@ -101,7 +102,7 @@ def page(tidy: pd.DataFrame) -> styles.Page:
     return styles.Page(
         tidy,
         caption(tidy),
-        shown.loc[:, (shown != "").any()],
+        styles.without_needless(shown),
         styles.notes(tidy, names, IMAGES, "seeds"),
     )
 

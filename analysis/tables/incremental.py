@@ -17,7 +17,7 @@ from degan_search.system.errors import UserError
 
 COLUMNS = ["method", "ours", "std", "orders", "n", "low", "high", "old", "new", "measured_on", "paper", "difference"]
 COLUMNS += ["lambda_e", "lambda_d", "lambdas", "extensions", "teacher", "chosen_by", "hours", "trials", "pruned"]
-COLUMNS += ["failed", "old_classes", "new_classes", "network", "objective", *cells.REFEREED]
+COLUMNS += ["failed", "old_classes", "new_classes", "network", "objective", *cells.REFEREED, *cells.HELD]
 """The columns of `table`; accuracies are in percent."""
 
 CLASS_ORDER = ["config_teacher_dataset", "config_proxy"]
@@ -56,10 +56,11 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     `teacher` is the initial network's accuracy on the old classes, on the same images.
 
     `lambda_e` and `lambda_d` are null where the method uses none, and where they differ from order to order;
-    `lambdas` is both as text, with ranges. `extensions` names the extensions of the paper that are on. Trials, and
-    their `hours`, count both phases and those pruned or failed. `paper` is the paper's figure; `difference`, ours minus
-    it, is null unless the classes are the paper's, 20 + 20 of CIFAR-100. `old_classes` and `new_classes` are the
-    names with `*` for an order's number, and with the number of images where not all are used.
+    `lambdas` is both as text, with ranges. `extensions` names the extensions of the paper that are on. Trials, their
+    `hours` and what they held (`cells.HELD`) count both phases and those pruned or failed. `paper` is the paper's
+    figure; `difference`, ours minus it, is null unless the classes are the paper's, 20 + 20 of CIFAR-100. `old_classes`
+    and `new_classes` are the names with `*` for an order's number, and with the number of images where not all are
+    used.
 
     Rows are the run's methods and the paper's; one with no measure has `measured_on` "missing".
 
@@ -101,7 +102,7 @@ def page(tidy: pd.DataFrame) -> styles.Page:
     lines = styles.notes(tidy, list(tidy["method"].replace(LABELS)), IMAGES, "runs")
     if (first["old_classes"], first["new_classes"]) != PAPERS_CLASSES:
         lines.insert(0, SIZES_DIFFER)
-    return styles.Page(tidy, caption, shown.loc[:, (shown != "").any()], lines)
+    return styles.Page(tidy, caption, styles.without_needless(shown), lines)
 
 
 def _classes(frame: pd.DataFrame) -> tuple[str, str]:

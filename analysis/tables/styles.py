@@ -20,10 +20,11 @@ from tabulate import LATEX_ESCAPE_RULES, tabulate
 from analysis.agreement import BANK, NO_ACCURACY, SEARCHED
 from analysis.statistics import wilson
 from analysis.tables.cells import HELD_OUT, MISSING, NO_TEST, STOPPED, grouped
+from degan_search.ledger.cost import Money, in_words, together
 
 WIDTH = 120
 """Characters in a line of the text table."""
-NUMBERS = ("best", "gap", "old", "new", "paper", "diff.", "orders", "trials", "hours")
+NUMBERS = ("best", "gap", "old", "new", "paper", "diff.", "orders", "trials", "hours", "core-h", "GPU-h", "cost")
 BEST = (
     "Best: each run's best epoch by the test images, as most published code reports it; "
     "gap: how far the student that was chosen without them is below that, on the same runs."
@@ -98,9 +99,22 @@ def refereed(cell: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def effort(cell: Mapping[Any, Any]) -> dict[str, str]:
-    """Return a row's trials and hours as text."""
-    ran = bool(cell["trials"])
-    return {"trials": str(cell["trials"]) if ran else "", "hours": number(cell, "hours") if ran else ""}
+    """Return a row's trials, hours, and what they held, as text."""
+    if not cell["trials"]:
+        return dict.fromkeys(("trials", "hours", "core-h", "GPU-h", "cost"), "")
+    return {
+        "trials": str(cell["trials"]),
+        "hours": number(cell, "hours"),
+        "core-h": number(cell, "core_hours"),
+        "GPU-h": number(cell, "gpu_hours") if cell["gpu_hours"] else "",
+        "cost": str(Money(cell["money"], cell["currency"])) if number(cell, "money") else "",
+    }
+
+
+def without_needless(shown: pd.DataFrame) -> pd.DataFrame:
+    """Return a page's columns but for those that are blank throughout, and for core-hours that are the hours."""
+    needless = ["core-h"] if (shown["core-h"] == shown["hours"]).all() else []
+    return shown.loc[:, (shown != "").any()].drop(columns=needless, errors="ignore")
 
 
 def notes(tidy: pd.DataFrame, names: Sequence[str], images: Mapping[str, str], over: str) -> list[str]:
@@ -133,7 +147,7 @@ def notes(tidy: pd.DataFrame, names: Sequence[str], images: Mapping[str, str], o
     counts = tidy[["trials", "pruned", "failed"]].sum()
     lines.append(
         f"{counts['trials']} trials, of which {counts['pruned']} pruned and {counts['failed']} failed; "
-        f"{tidy['hours'].sum():.2f} hours of trials together."
+        f"{tidy['hours'].sum():.2f} hours of trials together: {in_words(together(tidy))}."
     )
     return lines
 

@@ -36,6 +36,26 @@ def _positive_seconds(option: str, given: str | float) -> float:
     return found
 
 
+def _time_or_money(option: str, given: str | float) -> float | str:
+    """Return seconds, or money with a currency as it was given."""
+    from degan_search.ledger.cost import Money
+
+    try:
+        return _positive_seconds(option, given)
+    except UserError as error:
+        found = Money.read(str(given), str(error))
+        if not found.currency:
+            raise
+        return str(given)
+
+
+def _price(option: str, text: str) -> str:
+    from degan_search.ledger.cost import Price
+
+    Price.read(text, option)
+    return text
+
+
 def _number_to_keep(option: str, given: str | int) -> int | None:
     if given == "all":
         return None
@@ -127,9 +147,15 @@ RUN_OPTIONS = (
     RunOption(
         "budget",
         str,
-        "Time for all of it, such as 2h: it decides how many search trials there are.",
-        help_of_resume="Time from now, such as 1h; by default what is left of the run's own, if it has one.",
-        read=_positive_seconds,
+        "Time for all of it, such as 2h, or with --price money, 10eur: it decides how many search trials there are.",
+        help_of_resume="Time, or money, from now, such as 1h; by default what is left of the run's own, if it has one.",
+        read=_time_or_money,
+    ),
+    RunOption(
+        "price",
+        str,
+        "Of an hour of a core and of a GPU, such as cpu=0.05eur/h,gpu=2.5eur/h: table and report show money.",
+        read=_price,
     ),
 )
 """In the order of `--help`."""
@@ -148,6 +174,15 @@ class RunOptions(TypedDict, total=False):
     time_limit: str | float | None
     checkpoint_every: str | float | None
     keep: int | Literal["all"] | None
+    price: str | None
+
+
+def as_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of `Options` from the options' values by name: a budget in money is a field of its own."""
+    fields = dict(values)
+    if isinstance(fields.get("budget"), str):
+        fields["spend"] = fields.pop("budget")
+    return fields
 
 
 def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,9 +199,10 @@ def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"option {name!r} is unknown; {close_matches(name, known)}")
         if value is not None:
             values[name] = known[name].read(name, value)
+    values = as_fields(values)
     fields = {name: getattr(loaded({}, values, "options"), name) for name in values}
     for name, value in fields.items():
-        minimum = known[name].minimum
+        minimum = known[name].minimum if name in known else None
         if minimum is not None and value < minimum:
             raise UserError(f"{name} = {value!r} must be {minimum} or more")
     return fields

@@ -37,7 +37,8 @@ def sweep(
         space: a shipped space's name, a path, or a dict with what a space file holds.
         storage: folder, or object store such as s3://bucket/runs, of runs, teachers and comparison images.
         name: of the run; the space's by default, of a dict `sweep`.
-        budget: time for all of it, such as "20min" or in seconds: it decides how many search trials there are.
+        budget: time for all of it, such as "20min" or in seconds, or with the option `price` money, such as "10eur": it
+            decides how many search trials there are.
         data_dir: folder of image sets; by default the environment variable DATA_DIR, or ./data.
         quiet: print and show nothing.
         options: those of the command, by its names with _ for -, and times as text or in seconds:
@@ -79,7 +80,7 @@ def resume(
 
     Args:
         path: the run's folder, or s3://bucket/runs/name.
-        budget: time from now; by default what is left of the run's own, if it has one.
+        budget: time or money from now; by default what is left of the run's own, if it has one.
         trials: search trials of each cell in all, to add some.
         space: another space file to go on with, by `allow_changed`.
         allow_changed: go on with a space, or files that it names, that were changed since.

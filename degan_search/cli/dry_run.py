@@ -7,26 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from degan_search.search.run.options import Options
     from degan_search.search.space.schema import Space
 
+BUSY = 0.8
+"""Share of a CPU below which other programs are said to run."""
 
-def describe(
-    space: Space, max_concurrent: int | None, cpus_per_trial: int, data_dir: Path | None, time_budget: float | None
-) -> None:
+
+def describe(space: Space, options: Options, console: Console) -> None:
     """Print a space's settings, its cells, and how long a sweep of it would take here.
 
-    Args:
-        space: what to sweep.
-        max_concurrent: trials at a time; None for as many as this machine's CPUs allow.
-        cpus_per_trial: threads of a trial.
-        data_dir: folder of image sets.
-        time_budget: seconds for the whole sweep; None for no limit.
-
     Raises:
-        UserError: missing data, or a time budget that the sweep would refuse.
+        UserError: missing data, or a budget that the sweep would refuse.
     """
     from degan_search.search.planning import timed_steps
-    from degan_search.search.planning.cost_model import duration
+    from degan_search.search.planning.cost_model import UNTIMED, span
     from degan_search.search.planning.timed_steps import repeats_of
     from degan_search.search.space import check
     from degan_search.search.space import file as space_file
@@ -34,6 +31,7 @@ def describe(
     from degan_search.search.space.combined import combined_cells, combined_label
     from degan_search.system import cpus
 
+    data_dir, threads = options.data_dir, options.cpus_per_trial
     check.check_numbers(space, data_dir)
     all_cells = cells(space)
     finals = len(space.finals.seeds) if space.finals else 0
@@ -52,19 +50,29 @@ def describe(
     for cell in combined:
         sys.stdout.write(f"{combined_label(cell)}: best generators of {cell.label} together; {finals} final runs\n")
     sys.stdout.writelines(f"{line}\n" for line in fewer_points(all_cells))
-    slots = max_concurrent or max(1, cpus.usable() // cpus_per_trial)
+    slots = options.max_concurrent or max(1, cpus.usable() // threads)
     repeats = sum(map(repeats_of, all_cells))
     search, final = sum(cell.trials() for cell in all_cells), finals * (len(all_cells) + len(combined))
-    fewest, most = map(duration, timed_steps.sweep_seconds(space, slots, data_dir, "cpu", cpus_per_trial))
-    span = fewest if fewest == most else f"{fewest} to {most}, as patience decides,"
+    fewest, most = timed_steps.sweep_seconds(space, slots, data_dir, "cpu", threads)
+    share = timed_steps.share_of_cpu(threads)
+    why = ", as patience decides," if fewest < most else ""
     counted = f", {repeats} repeats and" if repeats else " and"
     sys.stdout.write(
-        f"\n{search} search trials{counted} {final} final runs in {len(all_cells)} cells: about {span} "
+        f"\n{search} search trials{counted} {final} final runs in {len(all_cells)} cells: about "
+        f"{span(fewest * share * (1 - UNTIMED), most * (1 + UNTIMED))}{why} "
         f"on {slots} slots of this machine's CPU if no trial stopped early (a few steps timed and scaled; the teacher "
         f"and reading images apart).\n"
     )
-    if time_budget:
-        sys.stdout.write(f"{_plan(space, slots, cpus_per_trial, data_dir, time_budget)}\n")
+    if share < BUSY:
+        sys.stdout.write(
+            f"Other programs are running: the timed steps had {share:.0%} of a CPU. The shorter time is without them.\n"
+        )
+    if options.spend:
+        from degan_search.search.planning.money import with_time
+
+        options = with_time(options, console)
+    if options.budget:
+        sys.stdout.write(f"{_plan(space, slots, threads, data_dir, options.budget)}\n")
 
 
 def _repeats(count: int) -> str:

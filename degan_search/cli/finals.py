@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @shows_errors
-@run_options(without=("track", "keep", "budget"))
+@run_options(without=("track", "keep", "budget", "price"))
 def finals(
     run: Annotated[
         Path, typer.Argument(help="A run's folder or address; the new rows go there too.", parser=stored.networks)

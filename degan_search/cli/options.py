@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from degan_search.api.options import RUN_OPTIONS, RunOption
+from degan_search.api.options import RUN_OPTIONS, RunOption, as_fields
 
 if TYPE_CHECKING:
     from degan_search.search.run.options import Options
@@ -48,7 +48,7 @@ class Given(dict[str, Any]):
         Raises:
             UserError: one makes no sense.
         """
-        return {name: self.read(name) for name, value in self.items() if value is not None}
+        return as_fields({name: self.read(name) for name, value in self.items() if value is not None})
 
     def options(self, **where: Any) -> Options:
         """Return the search's options; `where` are the fields that say where the run is.

@@ -39,9 +39,8 @@ def sweep(
     if stop_when_flat:
         search = loaded.search.model_copy(update={"stop_when_flat": True})
         loaded = loaded.model_copy(update={"search": search})
-    time_budget = given.read("budget")
     if dry_run:
-        describe(loaded, given["max_concurrent"], given["cpus_per_trial"], data_dir, time_budget)
+        describe(loaded, given.options(data_dir=data_dir), console)
         return
     begin(loaded, storage, name or Path(space).stem, data_dir, given.settings(), console)
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from degan_search.ledger.columns import REPORT_COLUMNS, SCHEMA_VERSION, Phase, State, score_schema, trial_schema
+from degan_search.ledger.cost import price_of
 from degan_search.ledger.pack import PACKED, read_rows, stamps_of
 from degan_search.ledger.row_file import FILE, LAST_MOMENT, TRIAL_ID, UNSEEN, read_row
 from degan_search.storage.layout import LEDGER, SCORES
@@ -26,10 +27,11 @@ Run = str | Path
 def load(run: Run | Sequence[Run]) -> pd.DataFrame:
     """Return one row a trial, its last attempt with its accuracies beside it, of one run or of several.
 
-    The column `run`, the folder's name, comes first, then those of the schemas without `reports`. The last,
-    `compared_on`, names the proxies on whose images a student is compared with others: those of `bank.proxies`, else
-    its own. What an older run did not record is null, but for settings, which `older.up_to_date` fills in. A broken
-    file is left out, with a `BrokenFileWarning` that names it. Safe while a sweep writes.
+    The column `run`, the folder's name, comes first, then those of the schemas without `reports`. The last two:
+    `compared_on` names the proxies on whose images a student is compared with others, those of `bank.proxies`, else its
+    own; `price` is the run's, null where it has none. What an older run did not record is null, but for settings, which
+    `older.up_to_date` fills in. A broken file is left out, with a `BrokenFileWarning` that names it. Safe while a sweep
+    writes.
 
     Raises:
         UserError: no such folder, no ledger in it, two runs of one name, rows of a newer schema than this one, or
@@ -45,7 +47,12 @@ def load(run: Run | Sequence[Run]) -> pd.DataFrame:
     compared_on = [
         proxy if several is None else visible(", ".join(map(str, several))) or proxy for several, proxy in named
     ]
-    return frame.assign(compared_on=pd.Series(compared_on, frame.index, frame["config_proxy"].dtype))
+    prices = {path.name: price_of(path) for path in runs}
+    text = frame["config_proxy"].dtype
+    return frame.assign(
+        compared_on=pd.Series(compared_on, frame.index, text),
+        price=pd.Series([prices[name] for name in frame["run"]], frame.index, text),
+    )
 
 
 def curves(run: Run | Sequence[Run]) -> pd.DataFrame:

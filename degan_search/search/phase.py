@@ -23,7 +23,7 @@ from degan_search.search.run.jobs import Job
 from degan_search.search.run.options import Options
 from degan_search.search.suggest.asha import CellAsha
 from degan_search.search.suggest.job_queue import GivenJobs, Jobs
-from degan_search.search.workers import checkpoints
+from degan_search.search.workers import checkpoints, ray_patches
 from degan_search.search.workers.slots import fill, slots, trials_per_process
 from degan_search.search.workers.worker import DeganTrainable
 from degan_search.storage.layout import CACHE
@@ -113,7 +113,15 @@ def run_phase(
                 janitor.submit(checkpoints.clear, options.place().at(trial_id))
 
         rules = Rules(
-            options.retries, options.time_limit, run.interruption, run.copy.push, clear_checkpoints, time_budget
+            options.retries,
+            options.time_limit,
+            run.interruption,
+            run.copy.push,
+            clear_checkpoints,
+            time_budget,
+            ray_patches.ask_workers_to_end,
+            options.cpus_per_trial,
+            options.gpus_per_trial,
         )
         title = str(phase).capitalize()
         recorder = Recorder(run.folder, scheduler.reasons, work, rules, work.total, title, run.console, cost)

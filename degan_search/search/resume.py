@@ -14,6 +14,7 @@ from degan_search import ledger
 from degan_search.ledger.columns import Phase
 from degan_search.search.callbacks.trackers import tracking
 from degan_search.search.open_run import check_slots, open_run
+from degan_search.search.planning.money import with_time
 from degan_search.search.run import folder as run_folder
 from degan_search.search.run import jobs
 from degan_search.search.run.options import Options, loaded
@@ -69,14 +70,16 @@ def resume(
         files = _unchanged_files(where.folder, found, options.data_dir, allow_changed)
         planned = found.options.get("budget") is not None  # then the budget chose the number of trials, not the space
         space = _with_trials(found.space, trials, planned)
-        if "budget" in changes:
+        new_budget = "budget" in changes or "spend" in changes
+        if new_budget:
             check_budget(space)
+            options = with_time(options, console)
         check_slots(options)
         check_numbers(space, options.data_dir)
         _say_versions(found.versions, console)
         for broken in run_folder.set_aside_broken(where.folder):
             console.print(f"{broken} could not be read and is set aside", highlight=False, soft_wrap=True)
-        options = with_time_budget(options, "budget" in changes, trials)
+        options = with_time_budget(options, new_budget, trials)
         trackers = [tracking(options.track, where.folder, console)] if options.track else []
         run_folder.start(space, options, files)
         done = len(ledger.load(where.folder))

@@ -20,6 +20,7 @@ from degan_search.search.phase import Prepared, concurrent_trials, measure_accur
 from degan_search.search.planning import timed_steps
 from degan_search.search.planning.budget import FEWEST, TimeBudget
 from degan_search.search.planning.cost_model import CostModel
+from degan_search.search.planning.money import with_time
 from degan_search.search.prepare import prepare
 from degan_search.search.remaining import remaining_finals, remaining_repeats, remaining_search
 from degan_search.search.run import folder as run_folder
@@ -51,6 +52,7 @@ def sweep(space: Space, options: Options, console: Console, conclude: Conclude |
     """
     run_folder.check_name(options)
     check_slots(options)
+    options = with_time(options, console)
     if options.budget is not None:
         check_budget(space)
         options = replace(options, budget_begun=time.time())

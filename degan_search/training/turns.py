@@ -55,6 +55,11 @@ class Turns(Generic[T]):
         """Run a member no further."""
         self.running.pop(number, None)
 
+    def settle(self) -> None:
+        """Wait until all that the members began is computed, so that their states can be copied."""
+        for stream in self.streams.values():
+            stream.synchronize()
+
     def _step(self, number: int) -> T | None:
         member = self.running[number]
         try:

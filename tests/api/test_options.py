@@ -20,6 +20,7 @@ def test_values_mean_what_they_mean_on_the_command_line():
         "retries": 0,
     }
     assert read_options({"keep": "all", "address": ""}) == {"keep": None, "address": None}
+    assert read_options({"budget": "10eur", "price": "2eur/h"}) == {"spend": "10eur", "price": "2eur/h"}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,8 @@ def test_values_mean_what_they_mean_on_the_command_line():
         ({"max_concurent": 2}, "option 'max_concurent' is unknown; did you mean max_concurrent?"),
         ({"remote": "s3://b/x"}, "option 'remote' is unknown"),
         ({"budget": "soon"}, "budget 'soon' is no time; give such as 90s, 30min or 2h"),
+        ({"budget": "10quid"}, "budget '10quid' is no time"),
+        ({"price": "much"}, "price 'much' is no price; give such as cpu=0.05/h,gpu=2.50/h"),
         ({"budget": 0}, "budget 0 is no time at all"),
         ({"budget": float("inf")}, "budget inf is no time"),
         ({"time_limit": [1]}, "time_limit [1] is no time"),

@@ -26,6 +26,7 @@ TYPED = {
     "checkpoint_every": ("1.5", 1.5),
     "keep": ("7", 7),
     "budget": ("30min", 1800.0),
+    "price": ("cpu=1eur/h", "cpu=1eur/h"),
 }
 """What is typed, and the field of `Options` that it makes."""
 RUN = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
@@ -82,7 +83,7 @@ def test_resume_can_take_back_an_address_and_a_limit_of_what_is_kept(asked):
 def test_finals_take_all_but_those_of_a_whole_sweep(asked, monkeypatch):
     monkeypatch.setattr("analysis.finals.compare", lambda frame: (_ for _ in ()).throw(UserError("no table")))
     monkeypatch.setattr("degan_search.ledger.load", lambda run: None)
-    taken = [name for name in TYPED if name not in ("track", "keep", "budget")]
+    taken = [name for name in TYPED if name not in ("track", "keep", "budget", "price")]
     RUN.invoke(app, ["finals", "runs/x", "--data-dir", "images", *flags(*taken)])
     ((_, options, _),) = asked
     run = Path("runs/x").resolve()

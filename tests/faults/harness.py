@@ -154,7 +154,7 @@ def check(run, failed=()):
         assert row["cause"] == Cause.DIVERGED, (row["trial_id"], row["reason"])
         config = config_of(row)
         with pytest.raises(DivergedError, match=re.escape(row["reason"])):
-            run_trial(config, _inputs(space, config, run))
+            run_trial(config, inputs_of(space, config, run))
     assert {file.stem for file in (run / "jobs").iterdir()} == set(frame["trial_id"])
     for name in frame.loc[frame["state"] == State.COMPLETE, "trial_id"]:
         assert (run / "trials" / name / "student.safetensors").is_file()
@@ -170,13 +170,13 @@ def same_as_uninterrupted(run, frame, most=100):
     space = space_file.load(str(run / "space.yaml"))
     for _, row in frame[frame["state"] == State.COMPLETE].head(most).iterrows():
         config = config_of(row)
-        outcome = run_trial(config, _inputs(space, config, run))
+        outcome = run_trial(config, inputs_of(space, config, run))
         assert outcome.metrics["score"] == row["score"], row["trial_id"]
         saved = (run / "trials" / row["trial_id"] / "student.safetensors").read_bytes()
         assert files(outcome)["student.safetensors"] == saved, row["trial_id"]
 
 
-def _inputs(space, config, run):
+def inputs_of(space, config, run):
     """Return what a trial was given: the images to compare on are of the first configuration that shares them."""
     device.set_up_torch(1)
     shared = (first for cell in cells(space) for first in cell.shared() if inputs_key(first) == inputs_key(config))

@@ -28,24 +28,27 @@ def points(*first, **parameters):
     }
 
 
-def kill_when(driver, ready):
-    """Kill the driver's worker with SIGKILL once the condition holds."""
+def kill_when(driver, ready, number=signal.SIGKILL):
+    """Send the driver's worker a signal once the condition holds."""
     driver.until(ready)
     (worker,) = driver.workers()
-    os.kill(worker, signal.SIGKILL)
+    os.kill(worker, number)
 
 
 def test_killed_workers_go_on_from_the_checkpoint_and_divergence_is_a_result(tmp_path):
     parameters = {"gan.lr": [0.002, DIVERGES], "gan.lambda_d": [0, 5]}
     write_space(tmp_path, points({"gan.lr": 0.002}, {"gan.lr": DIVERGES}, **parameters))
     run = tmp_path / "runs" / "tiny"
-    driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, "--checkpoint-every", "0")
+    driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, "--checkpoint-every", "0", "--retries", "1")
     kill_when(driver, lambda: checkpoints(run))
     (run / "trials" / "search-0000" / ".tmp-1234-checkpoint-000009").write_bytes(b"as if killed while it wrote")
+    seen = set(checkpoints(run))
+    kill_when(driver, lambda: set(checkpoints(run)) - seen, signal.SIGTERM)  # which is no fault
     assert driver.wait() == 0, driver.text
     assert "search-0000 is tried again in 5 s" in driver.text
+    assert "search-0000 goes on in 5 s: its process was told to end" in driver.text
     frame = check(run, failed=["search-0001"]).set_index("trial_id")
-    assert frame["attempt"].to_dict() == {"search-0000": 2, "search-0001": 1}
+    assert frame["attempt"].to_dict() == {"search-0000": 3, "search-0001": 1}
     assert (frame.loc["search-0001", ["state", "cause"]] == ["FAIL", "diverged"]).all()
     same_as_uninterrupted(run, frame.reset_index())
     # One curve, without gaps or repeats, though two processes told of it.

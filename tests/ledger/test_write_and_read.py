@@ -31,6 +31,8 @@ def test_every_column_comes_back(tmp_path):
     expected = {"run": "x"} | {k: v for k, v in row.items() if k != "reports"}
     expected |= {k: v for k, v in scores.items() if k != "schema_version"}
     expected["compared_on"] = ", ".join(row["config_bank_proxies"])
+    expected["price"] = "2eur/h"
+    (tmp_path / "x" / "run.json").write_text('{"options": {"price": "2eur/h"}}')
     frame = ledger.load(tmp_path / "x")
     assert list(frame.columns) == list(expected)
     assert {k: plain(v) for k, v in frame.iloc[0].items()} == expected

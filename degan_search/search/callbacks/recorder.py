@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable
@@ -17,8 +16,10 @@ from rich.console import Console
 
 from degan_search import ledger
 from degan_search.ledger.columns import Cause, Report, State
+from degan_search.search.callbacks.attempts import Attempt, Attempts, seconds_held
 from degan_search.search.callbacks.progress_bar import ProgressBar
 from degan_search.search.callbacks.row import trial_row
+from degan_search.search.callbacks.stop import Stop
 from degan_search.search.planning.budget import TimeBudget
 from degan_search.search.planning.cost_model import CostModel
 from degan_search.search.run import faults, tune_dicts
@@ -49,21 +50,15 @@ class Rules:
     """Called with a trial and the cause of its failure, if any, once its row is written."""
     time_budget: TimeBudget | None = None
     """Changes how many trials there are while they run."""
+    ask_to_end: Callable[[], None] = _nothing
+    """Tells all workers to write checkpoints and end."""
+    cpus: float = 1.0
+    gpus: float = 0.0
+    """What a process holds."""
 
-
-@dataclass
-class _Attempt:
-    """A running attempt of a trial, which begins now."""
-
-    trial: Trial
-    clock: float = field(default_factory=time.time)
-    begun: float = field(default_factory=time.monotonic)
-    killed: bool = False
-
-    @property
-    def seconds(self) -> float:
-        """How long it has run."""
-        return time.monotonic() - self.begun
+    def held(self, seconds: float) -> dict[str, float]:
+        """Return the columns of `columns.HELD` for so many seconds of a process."""
+        return {"core_seconds": seconds * self.cpus, "gpu_seconds": seconds * self.gpus}
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
@@ -88,8 +83,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.jobs, self.outbox, self.rules = jobs, jobs.outbox, rules
         self.cost = cost or CostModel()
         self.curves: dict[str, list[Report]] = {}
-        self.attempts: dict[str, _Attempt] = {}
-        """Of the running trials."""
+        self.attempts = Attempts()
         self.ended: list[Trial] = []
         """Tune's trials that ended since its last step; Tune reads their results until its next one."""
         self.last_results: dict[str, TrialResult] = {}
@@ -97,6 +91,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.patience = faults.Patience(self.outbox)
         self.listening = False
         self.bar = ProgressBar(title, total, console)
+        self.stop = Stop(rules.interruption, rules.ask_to_end, jobs, self.bar)
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         """Leave nothing of this in Ray's snapshots: the ledger, not they, is what a run is rebuilt from."""
@@ -119,18 +114,18 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self.rules.interruption.listen()
             self.listening = True
         self.patience.check()
-        self._kill_hung_workers()
+        self.attempts.kill_hung(self.rules.time_limit)
         while self.ended:
             ray_patches.forget(self.ended.pop())
         if self.bar.due:
             self._show()
-        self.rules.interruption.raise_if_caught()
+        self.stop.check(len(self.attempts))
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note when an attempt began, and write the job's file."""
         for job in tune_dicts.from_config(trial.config):
             if job.id not in self.attempts:
-                self.attempts[job.id] = _Attempt(trial)
+                self.attempts[job.id] = Attempt(trial)
                 self.cost.begin(job.id, job.kind, time.monotonic(), whole=job.attempt == 1)
                 self.outbox.put(f"jobs/{job.id}", partial(self._write_job, job))
         self._show()
@@ -154,7 +149,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the row of a trial that ended or was stopped, unless it is tried again."""
         self.ended.append(trial)
-        for job in self._running_jobs(trial):
+        for job in _unfinished(trial, self.attempts):
             self._finish(job, _end(self.last_results.get(job.id), self.reasons.get(job.id)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -162,34 +157,26 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         # `trial.get_error` looks where Tune copies this file to later.
         text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
         self.ended.append(trial)
-        for job in self._running_jobs(trial):
-            self._finish(job, _lost(text, self.attempts.get(job.id), self.rules.time_limit))
-
-    def _running_jobs(self, trial: Trial) -> list[Job]:
-        """Return the jobs of a worker that have not ended."""
-        jobs = tune_dicts.from_config(trial.config)
-        return [job for job in jobs if len(jobs) == 1 or job.id in self.attempts]
-
-    def _kill_hung_workers(self) -> None:
-        """Kill workers that are past the time limit and have not ended themselves: they hang, or cannot be reached."""
-        limit = math.inf if self.rules.time_limit is None else self.rules.time_limit
-        for attempt in self.attempts.values():
-            if not attempt.killed and attempt.seconds > limit + faults.GRACE:
-                attempt.killed = ray_patches.kill_worker(attempt.trial)
+        for job in _unfinished(trial, self.attempts):
+            if self.stop.since is not None or faults.told_to_end(text):
+                self._put_off(job)
+            else:
+                self._finish(job, _lost(text, self.attempts.get(job.id), self.rules.time_limit))
 
     def _finish(self, job: Job, end: End) -> None:
         """Try the trial again if a fault ended it and attempts are left; else write its row."""
-        last = self.last_results.pop(job.id, None)
-        attempt = self.attempts.pop(job.id, None)
+        last, attempt = self.last_results.pop(job.id, None), self.attempts.end(job.id)
+        held = seconds_held(job, last, attempt)
         seconds = faults.wait(end.cause, job.faults + 1, self.rules.retries) if end.cause else None
         if seconds is not None:
             self.cost.cut_short(job.id)
             self.bar.say(f"{job.id} is tried again in {seconds:.0f} s ({job.cell}): {end.reason}", "yellow")
-            self.jobs.retry(job, seconds)
+            self.jobs.retry(job.changed(held=held), seconds)
             return
         self.cost.end(job.id, end.state, time.monotonic())
         self.jobs.ended(job, end.state, last)
-        row = trial_row(job, last, end, self.curves.pop(job.id, []), attempt.clock if attempt else time.time())
+        begun = attempt.clock if attempt else time.time()
+        row = trial_row(job, last, end, self.curves.pop(job.id, []), begun, self.rules.held(held))
         self.bar.count(job.id, job.cell, end.state, row["score"])
         self.outbox.put(job.id, partial(self._write, row))
         self.patience.count(job.id, end.cause, end.reason)
@@ -200,6 +187,14 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if self.rules.time_budget and (changed := self.rules.time_budget.correct(time.monotonic())):
             self.bar.expect(self.jobs.total, changed)
         self.bar.print_line(self._show())
+
+    def _put_off(self, job: Job) -> None:
+        """Let a trial go on later whose process was told to end, and wrote a checkpoint first: that is no fault."""
+        last, attempt = self.last_results.pop(job.id, None), self.attempts.end(job.id)
+        self.cost.cut_short(job.id)
+        if self.stop.since is None:
+            self.bar.say(f"{job.id} goes on in {faults.BACK_OFF:.0f} s: its process was told to end", "yellow")
+        self.jobs.retry(job.changed(held=seconds_held(job, last, attempt)), faults.BACK_OFF, fault=False)
 
     def _write(self, row: dict[str, Any]) -> None:
         """Write a row; only then may the trial's checkpoints be deleted."""
@@ -214,6 +209,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return self.bar.show(len(self.attempts), self.cost.text(self.jobs.waiting(), time.monotonic()))
 
 
+def _unfinished(trial: Trial, attempts: Attempts) -> list[Job]:
+    """Return the jobs of a worker that have not ended."""
+    jobs = tune_dicts.from_config(trial.config)
+    return [job for job in jobs if len(jobs) == 1 or job.id in attempts]
+
+
 def _end(last: TrialResult | None, stopped: str | None) -> End:
     """Return how a trial ended: by itself, if its last result says so, else it was stopped early, with this reason."""
     if last is None or last.state is None:
@@ -221,7 +222,7 @@ def _end(last: TrialResult | None, stopped: str | None) -> End:
     return End(last.state, last.reason, last.cause)
 
 
-def _lost(text: str, attempt: _Attempt | None, limit: float | None) -> End:
+def _lost(text: str, attempt: Attempt | None, limit: float | None) -> End:
     """Return how a trial ended whose worker is gone; `text`: Ray's message about that."""
     cause = faults.cause_of_death(text, attempt.seconds if attempt else 0.0, limit)
     reason = f"not done within the time limit of {limit:g} s" if cause is Cause.TIME_LIMIT else _reason(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +27,9 @@ OWN = (
 """Columns that have the value of the result's field of this name."""
 
 
-def trial_row(job: Job, result: TrialResult | None, end: End, curve: list[Report], started: float) -> dict[str, Any]:
+def trial_row(
+    job: Job, result: TrialResult | None, end: End, curve: list[Report], started: float, held: Mapping[str, float]
+) -> dict[str, Any]:
     """Return a trial's row.
 
     Args:
@@ -35,6 +38,7 @@ def trial_row(job: Job, result: TrialResult | None, end: End, curve: list[Report
         end: how the trial ended.
         curve: all of it.
         started: seconds since 1970 by the driver's clock, for a worker that sent nothing.
+        held: the columns of `columns.HELD`.
     """
     about = (result and result.provenance) or provenance.provenance()  # of this machine, if the worker sent nothing
     begun = datetime.fromtimestamp((result and result.started) or started, UTC)
@@ -53,6 +57,7 @@ def trial_row(job: Job, result: TrialResult | None, end: End, curve: list[Report
         "number": job.number,
         **config_columns(job.config),
         **_measured(result),
+        **held,
         "started": begun,
         "finished": ended,
         **about,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,12 @@ from degan_search.search.run.jobs import Kind
 
 LATE = 0.05
 """Share of a stretch's seconds that a trial is expected to need still, however long it has taken already."""
+
+UNTIMED = 0.25
+"""Share by which timed steps may be wrong about trials that run alone on the machine."""
+SPREAD, WIDEST = 0.1, 0.5
+"""Share by which the seconds left may be wrong once all trials have ended, and grows with the root of all to those that
+have: twice as much after a quarter of them (docs/results/2026-11-28-estimates.md). At most `WIDEST`."""
 
 
 @dataclass
@@ -43,8 +50,9 @@ class CostModel:
         reduction_factor: float | None = None,
         priors: Mapping[Kind, Prior] | None = None,
         after: Iterable[Kind] = (),
+        share: float = 1.0,
     ) -> None:
-        self.slots, self.reduction_factor = slots, reduction_factor
+        self.slots, self.reduction_factor, self.share = slots, reduction_factor, share
         self.stretches = StretchTimes(priors)
         self.after = list(after)
         """Trials that run once this phase has ended: repeats and finals."""
@@ -144,13 +152,16 @@ class CostModel:
         self.after = [kind for kind in self.after if kind[0] != phase]
 
     def text(self, waiting: Sequence[Kind], now: float) -> str:
-        """Return such as `about 12 min left, 20 min with the finals`; `roughly` until a trial has ended."""
+        """Return such as `about 10 to 14 min left, 16 to 24 min with the finals`."""
         if not (self.stretches.priors or self.ended) or not (waiting or self.running):
             return ""
-        left = self.left(waiting, now)
-        rest = "the finals" if (Phase.FINAL in {phase for phase, _ in self.after}) else "the repeats"
-        after = f", {duration(left + self.left_after())} with {rest}" if self.after else ""
-        return f"{'about' if self.ended else 'roughly'} {duration(left)} left{after}"
+        left, (least, most) = self.left(waiting, now), bounds(self, len(waiting), now)
+        after = ""
+        if self.after:
+            together = left + self.left_after()
+            rest = "the finals" if (Phase.FINAL in {phase for phase, _ in self.after}) else "the repeats"
+            after = f", {span(least * together, most * together)} with {rest}"
+        return f"about {span(least * left, most * left)} left{after}"
 
     def _each(self, waiting: Iterable[Kind]) -> Iterator[float]:
         """Yield the expected seconds of trials that begin one after the other."""
@@ -174,6 +185,21 @@ class CostModel:
         return total
 
 
+def bounds(cost: CostModel, waiting: int, now: float) -> tuple[float, float]:
+    """Return the factors between which the seconds that are left will lie, with so many trials still to begin.
+
+    Until a trial has ended: from what the timed steps would take without other programs to what they took, or to as
+    many times more as a running trial is late.
+    """
+    ended, running = cost.ended.total(), cost.running.values()
+    if not ended:
+        expected = [(run, cost.stretches.predict(run.kind)[run.passed]) for run in running]
+        late = [(now - run.since) / seconds for run, seconds in expected if seconds]
+        return cost.share * (1 - UNTIMED), (1 + UNTIMED) * max([1.0, *late])
+    around = min(WIDEST, SPREAD * math.sqrt((ended + len(running) + waiting) / ended))
+    return 1 - around, 1 + around
+
+
 def makespans(running: Iterable[float], waiting: Iterable[float], slots: int) -> Iterator[float]:
     """Yield the seconds until all running trials have ended, then until each waiting one and those before have.
 
@@ -192,6 +218,15 @@ def makespans(running: Iterable[float], waiting: Iterable[float], slots: int) ->
         end = free[0] + seconds
         heapq.heapreplace(free, end)
         yield (last := max(last, end))
+
+
+def span(least: float, most: float) -> str:
+    """Return two lengths of time for people, such as `12 to 18 min` or `50 s to 2 min`; one where they read alike."""
+    first, last = duration(least), duration(most)
+    if first == last:
+        return first
+    number, unit = first.split(" ", 1)
+    return f"{number if last.split(' ', 1)[1] == unit else first} to {last}"
 
 
 def duration(seconds: float) -> str:

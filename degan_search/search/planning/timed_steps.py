@@ -109,7 +109,8 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
     for _ in space.finals.seeds if space.finals else ():
         after += [(Phase.FINAL, cell.label) for cell in cells(space)]
         after += [(Phase.FINAL, combined_label(cell)) for cell in combined_cells(space)]
-    return CostModel(1, space.asha.reduction_factor if space.asha else None, priors, after)
+    factor = space.asha.reduction_factor if space.asha else None
+    return CostModel(1, factor, priors, after, share_of_cpu(threads))
 
 
 def repeats_of(cell: Cell) -> int:
@@ -236,11 +237,23 @@ def _networks(
 def _seconds(act: Callable[[], object], device: str) -> float:
     taken = []
     for _ in range(1 + REPEATS):
-        begun = time.perf_counter()
+        begun, computed = time.perf_counter(), time.process_time()
         act()
         _wait(device)
         taken.append(time.perf_counter() - begun)
+        if device == "cpu":
+            _timed.append((taken[-1], time.process_time() - computed))
     return median(taken[1:])  # another program's burst counts little
+
+
+_timed: list[tuple[float, float]] = []
+"""Of each step timed on the CPU, its seconds and those in which it computed."""
+
+
+def share_of_cpu(threads: int = 1) -> float:
+    """Return in which part of their time the timed steps computed; in the rest other programs had the CPUs."""
+    wall, computed = (sum(column) for column in zip(*_timed, strict=True)) if _timed else (1.0, float(threads))
+    return min(1.0, computed / threads / wall)
 
 
 def _wait(device: str) -> None:

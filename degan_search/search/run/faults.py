@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 
 import torch
@@ -23,6 +24,10 @@ HOPELESS = 8
 """Trials in a row that a fault ends before the sweep stops: something is broken that lasts."""
 DISK_PATIENCE = 300.0
 """Seconds that a sweep waits for a disk that cannot be written; it starts no trial meanwhile."""
+LEFT = 75
+"""Exit code of a worker that was told to end and wrote checkpoints first; EX_TEMPFAIL of `sysexits.h`."""
+STOP_SECONDS = 60.0
+"""That a sweep which is told to stop waits for the checkpoints of its trials."""
 RETRY_SECONDS = 5.0
 """Between two attempts to write what the disk refused."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
@@ -52,6 +57,11 @@ def cause_of_death(text: str, seconds: float, time_limit: float | None) -> Cause
     if time_limit is not None and seconds >= time_limit:
         return Cause.TIME_LIMIT
     return Cause.OUT_OF_MEMORY if "OutOfMemoryError" in text else Cause.WORKER_LOST
+
+
+def told_to_end(text: str) -> bool:
+    """Return whether a worker, by Ray's message about its end, was told to end and wrote checkpoints first."""
+    return re.search(rf"exit code {LEFT}\b", text) is not None
 
 
 def wait(cause: Cause, faults: int, retries: int) -> float | None:

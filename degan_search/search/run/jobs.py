@@ -37,6 +37,8 @@ class Job(Model):
     referee: bool = False
     """Whether its student is tried on the test images after each epoch; no part of the configuration, as the result
     is the same without."""
+    held: float | None = None
+    """Seconds that this driver's earlier attempts took; None before they are known."""
     config: TrialConfig
 
     @model_validator(mode="after")

@@ -38,6 +38,10 @@ class Options:
     """Search trials of each cell whose networks are kept; None: all."""
     budget: float | None = None
     """Time budget of the sweep, or of the rest of a resumed one, in seconds; it decides how many trials there are."""
+    spend: str | None = None
+    """Budget in money, such as `10eur`; when a driver begins, `budget` is made of it."""
+    price: str | None = None
+    """Of a core-hour and a GPU-hour, see `cost.Price`; tables and reports show money by it."""
     budget_begun: float = 0.0
     """When the time budget began, in seconds since 1970."""
     remote: str | None = None

@@ -55,6 +55,8 @@ class Jobs(Searcher):  # type: ignore[misc]
         """Jobs to run again, each with the moment of the monotonic clock from which on it may."""
         self.news: list[str] = []
         """Lines for people about jobs that will not come; the recorder takes them away."""
+        self.closed = False
+        """Whether nothing begins any more, as the sweep stops."""
         self._while_idle: Callable[[], None] = _nothing
 
     def call_when_idle(self, act: Callable[[], None]) -> None:
@@ -78,7 +80,7 @@ class Jobs(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the jobs that start next by `tune_dicts.to_config`; None: none just now; FINISHED: none any more."""
-        if self.outbox.unwritten:
+        if self.outbox.unwritten or self.closed:
             self._while_idle()
             return None
         job = self._next()
@@ -112,9 +114,9 @@ class Jobs(Searcher):  # type: ignore[misc]
                 return
             yield other
 
-    def retry(self, job: Job, seconds: float) -> None:
-        """Hand the job out again after so many seconds."""
-        again = job.changed(attempt=job.attempt + 1, faults=job.faults + 1)
+    def retry(self, job: Job, seconds: float, fault: bool = True) -> None:
+        """Hand the job out again after so many seconds; `fault`: whether one cut it short."""
+        again = job.changed(attempt=job.attempt + 1, faults=job.faults + fault)
         self.retries.append((time.monotonic() + seconds, again))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

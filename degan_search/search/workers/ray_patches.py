@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,10 +20,14 @@ from ray._private.utils import get_num_cpus
 from ray.actor import ActorHandle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.experimental import internal_kv
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from rich.console import Console
 
+from degan_search.search.run.faults import told_to_end
+
+STOP = b"stop"
 CHECKED = "2.60"
 """The minor version of Ray that all of this was checked with."""
 
@@ -57,7 +62,7 @@ def print_in_one_line(console: Console) -> None:
 
 def _print(console: Console, message: Mapping[str, Any], **options: Any) -> None:
     text = " ".join(" ".join(message["lines"]).split())
-    if "Raylet is terminated" in text:  # each worker of a lost machine says so
+    if "Raylet is terminated" in text or told_to_end(text):  # each worker of a lost machine, or of a sweep that stops
         return
     if lost := re.search(r"and address: (\S+) .*has been marked dead", text):
         text = f"{lost[1]} of the cluster is lost; its trials are tried again"
@@ -89,6 +94,28 @@ def cpus_of_machine() -> int:
     Ray does not ask which CPUs the process may use (`taskset`). Stands in for: an option of `ray.init` for that.
     """
     return int(get_num_cpus())
+
+
+def ask_workers_to_end() -> None:
+    """Let `driver_stops` be true in all workers of this driver.
+
+    A call of a Trainable waits until its step is over, which may take minutes. Stands in for: a word to all actors of a
+    job that each can look up, without a process of its own that holds it.
+    """
+    internal_kv._internal_kv_put(STOP, b"1", namespace=_job())
+
+
+def driver_stops() -> bool:
+    """Return whether the driver of this worker has called `ask_workers_to_end`."""
+    if not internal_kv._internal_kv_initialized():  # without Ray
+        return False
+    with suppress(RayError):  # a head that does not answer says nothing
+        return bool(internal_kv._internal_kv_exists(STOP, namespace=_job()))
+    return False
+
+
+def _job() -> bytes:
+    return f"degan-search-{ray.get_runtime_context().get_job_id()}".encode()
 
 
 def worker_of(trial: Trial) -> ActorHandle | None:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray import tune
@@ -22,6 +22,7 @@ from degan_search.search.run import faults, results, tune_dicts
 from degan_search.search.run.jobs import Job
 from degan_search.search.run.results import Curve, End, TrialResult
 from degan_search.search.workers import checkpoints
+from degan_search.search.workers.told import Told
 from degan_search.storage import Place
 from degan_search.system import cpus, device
 from degan_search.system.errors import UserError
@@ -76,6 +77,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         self.jobs = tune_dicts.from_config(config)
         self.references, self.referees, self.folders = inputs, referees or {}, place
         self.checkpoint_every, self.time_limit = checkpoint_every, time_limit
+        self.told = Told()
         self.worker, self.begun = results.Worker(self.device, threads, time.time()), time.monotonic()
         self.inputs: Inputs | None = None
         self.trials: dict[str, Trial] = {}
@@ -89,8 +91,12 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         """When, on the monotonic clock, each trial's last checkpoint was written."""
 
     def step(self) -> dict[str, Any]:
-        """Go on until a trial has a score or ends; returns `tune_dicts.to_result`."""
-        with time_limited(self.time_limit, self.begun):
+        """Go on until a trial has a score or ends; returns `tune_dicts.to_result`.
+
+        Raises:
+            SystemExit: the process was told to end; after the step that it was in, each trial wrote a checkpoint.
+        """
+        with time_limited(self.time_limit, self.begun), self.told.listening():
             try:
                 if not self.trials:
                     self._begin()
@@ -110,7 +116,9 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next job in the same process."""
+        told = self.told  # what was said to the process while it ended the job before still holds
         self.setup(new_config)
+        self.told = told
         return True
 
     def cleanup(self) -> None:
@@ -121,20 +129,10 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         """Make the trials ready, each anew or from its last checkpoint."""
         self.inputs = fetch_inputs(self.references[inputs_key(self.jobs[0].config)])
         for job in self.jobs:
-            self.trials[job.id] = self._trial(job, self.inputs)
+            self.trials[job.id], self.curves[job.id] = begun(job, self.inputs, self.device, self.folders)
+            if job.referee:
+                self.trials[job.id].referee = fetch_referee(self.referees[referee_key(job.config)], self.device)
         self.side_by_side = Turns(dict(enumerate(self.trials.values())), self.device)
-
-    def _trial(self, job: Job, inputs: Inputs) -> Trial:
-        members = read_members(self.folders, job.config.combine.members)
-        trial = Trial(job.config, inputs, self.device, members)
-        if job.referee:
-            trial.referee = fetch_referee(self.referees[referee_key(job.config)], self.device)
-        if found := checkpoints.load(self.folders.at(job.id)):
-            with contextlib.suppress(UserError):  # of another version: the trial begins anew
-                curve = Curve.of(found["reports"])
-                trial.load_state_dict(found["trial"])
-                self.curves[job.id] = curve
-        return trial
 
     def _advance(self) -> list[TrialResult]:
         """Go on until a trial has a result; returns the results."""
@@ -143,7 +141,16 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
             results = [self._record(self.jobs[place], event) for place, event in events.items()]
             if sent := [result for result in results if result] + self._diverged():
                 return sent
+            if self.told.to_end():
+                self._leave()
         return self._diverged()
+
+    def _leave(self) -> NoReturn:
+        """Write a checkpoint of each trial and end this process, so that they go on elsewhere or later."""
+        self.side_by_side.settle()
+        for name in self.running:
+            self._checkpoint(name)
+        sys.exit(faults.LEFT)
 
     def _diverged(self) -> list[TrialResult]:
         """Return the results of the trials that diverged since the last step."""
@@ -160,16 +167,16 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         if math.isfinite(event.metrics.get("score", math.nan)):
             return self._result(job, event)
         if time.monotonic() - self.saved[job.id] >= self.checkpoint_every:
-            self._checkpoint(job)
+            self._checkpoint(job.id)
         return None
 
-    def _checkpoint(self, job: Job) -> None:
-        state = self.trials[job.id].state_dict()
+    def _checkpoint(self, name: str) -> None:
+        state = self.trials[name].state_dict()
         # Without a checkpoint the trial goes on: it only loses more time if it is cut short later.
         with contextlib.suppress(OSError):
-            reports = self.curves[job.id].saved()
-            checkpoints.save(self.folders.at(job.id), {"trial": state, "reports": reports})
-        self.saved[job.id] = time.monotonic()
+            reports = self.curves[name].saved()
+            checkpoints.save(self.folders.at(name), {"trial": state, "reports": reports})
+        self.saved[name] = time.monotonic()
 
     def _failure(self, job: Job, error: Exception) -> TrialResult:
         cause = faults.cause_of(error)
@@ -184,6 +191,17 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         teacher, trial = self.inputs.teacher if self.inputs else None, self.trials.get(job.id)
         precision = trial.precision if trial else None
         return results.result(job, event, self.curves[job.id], self.worker, teacher, precision, end)
+
+
+def begun(job: Job, inputs: Inputs, device: str, place: Place) -> tuple[Trial, Curve]:
+    """Return a job's trial and its curve, from its last checkpoint if it has one; `place`: where trials keep files."""
+    trial = Trial(job.config, inputs, device, read_members(place, job.config.combine.members))
+    if found := checkpoints.load(place.at(job.id)):
+        with contextlib.suppress(UserError):  # of another version: the trial begins anew
+            curve = Curve.of(found["reports"])
+            trial.load_state_dict(found["trial"])
+            return trial, curve
+    return trial, Curve()
 
 
 @contextlib.contextmanager

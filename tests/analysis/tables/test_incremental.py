@@ -200,7 +200,7 @@ def test_text(run):
         "final\ntrials.\n"
         "The interval is a bootstrap over runs: with few runs it is too narrow.\n"
         "How the lambdas (lambda_e, lambda_d) were chosen: data-free: balanced_soft_agreement.\n"
-        "3 trials, of which 0 pruned and 0 failed; 2.02 hours of trials together.\n"
+        "3 trials, of which 0 pruned and 0 failed; 2.02 hours of trials together: 2.02 core-hours.\n"
     )
 
 

@@ -27,8 +27,21 @@ def test_text(sweep):
         "no final trials.\n"
         "The interval is a bootstrap over seeds: with few seeds it is too narrow.\n"
         "How the lambdas (lambda_e, lambda_d) were chosen: data-free: balanced_soft_agreement.\n"
-        "5 trials, of which 0 pruned and 1 failed; 3.02 hours of trials together.\n"
+        "5 trials, of which 0 pruned and 1 failed; 3.02 hours of trials together: 3.02 core-hours.\n"
     )
+
+
+def test_what_cells_held_and_cost_stands_beside_them(sweep):
+    glyphs = {"teacher.dataset": "glyphs"}
+    held = {"core_seconds": 2 * 3600.0, "gpu_seconds": 1800.0}
+    (sweep.folder / "run.json").write_text('{"options": {"price": "cpu=0.5eur/h,gpu=3eur/h"}}')
+    sweep.add("photos", "degan", score=0.5, test=0.7, settings=glyphs, seconds=3600.0, **held)
+    sweep.add("photos", "proxy", score=0.5, test=0.6, settings=glyphs, seconds=3600.0, threads=1)
+    shown = render(sweep.tidy())
+    assert "trials  hours  core-h  GPU-h      cost\n" in shown
+    assert "1   1.00    2.00   0.50  2.50 eur\n" in shown
+    assert "1   1.00    1.00         0.50 eur\n" in shown
+    assert shown.endswith("2.00 hours of trials together: 3.00 core-hours, 0.50 GPU-hours, 3.00 eur.\n")
 
 
 def test_the_papers_figure_and_ours_stand_side_by_side(sweep):

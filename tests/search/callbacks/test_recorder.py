@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from degan_search.ledger import columns
 from degan_search.ledger.columns import (
     REFEREE_METRICS,
     REPORT_COLUMNS,
@@ -67,6 +68,8 @@ GIVEN = {
     "combine.members": ["search-0001@0123456789abcdef"],
 }
 """Values of settings that cannot have any, and of some that exclude each other."""
+HELD, CPUS, GPUS = 5000.0, 3, 0.25
+"""Seconds of earlier attempts, and what a process holds."""
 STARTED, FINISHED = 1_700_000_000.0, 1_700_000_123.0
 
 
@@ -100,7 +103,7 @@ def told():
     ]
     about = {"host": "a host", "git_commit": "a commit", "hardware": "hardware", "versions": {"a": "1", "b": "2"}}
     settings = parse(TrialConfig, merge({}, config))
-    given = new_job(Phase.FINAL, next(numbers), "a cell", settings, "infomax").changed(attempt=next(numbers))
+    given = new_job(Phase.FINAL, next(numbers), "a cell", settings, "infomax").changed(attempt=next(numbers), held=HELD)
     result = {
         "id": given.id,
         "state": "FAIL",
@@ -150,7 +153,7 @@ def told():
 
 def written(folder, given, result):
     """Return the row that the recorder writes of a worker that ended so, as it lies on the disk."""
-    made = Recorder(folder, {}, GivenJobs([]), Rules(), 1, "Search", Console(file=io.StringIO()))
+    made = Recorder(folder, {}, GivenJobs([]), Rules(cpus=CPUS, gpus=GPUS), 1, "Search", Console(file=io.StringIO()))
     trial = SimpleNamespace(config=tune_dicts.to_config([given]), error_file=None)
     made.on_trial_start(0, [], trial)
     made.on_trial_result(0, [], trial, tune_dicts.to_result([TrialResult.model_validate(result)], [], 1))
@@ -167,6 +170,8 @@ def test_every_value_is_in_its_own_column(told, tmp_path):
     assert found.pop("config_hash") == stable_hash(given.config)
     assert json.loads(found.pop("config_json")) == given.config.model_dump(mode="json")
     assert {*found, "config_hash", "config_json"} == set(trial_schema().names)
+    seconds = {name: found.pop(name) for name in columns.HELD}
+    assert seconds == pytest.approx({"core_seconds": HELD * CPUS, "gpu_seconds": HELD * GPUS}, rel=0.01)
     assert found == expected
 
 

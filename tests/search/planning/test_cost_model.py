@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from degan_search.ledger.columns import State
-from degan_search.search.planning.cost_model import CostModel, Prior, duration, makespans
+from degan_search.search.planning.cost_model import CostModel, Prior, bounds, duration, makespans, span
 from degan_search.search.suggest.asha import Rungs
 
 SECONDS = st.floats(0, 100)
@@ -75,7 +75,7 @@ class TestCostModel:
         assert [made.seconds(kind) for kind in made.stretches.priors] == [100, 200, 10, 80]
         assert made.seconds(DEGAN, passed=1, elapsed=10) == 70
         assert made.seconds(PROXY, elapsed=99) == 0.5  # late: not much longer
-        assert made.text([PROXY, PROXY, PROXY], 0) == "roughly 20 s left"
+        assert made.text([PROXY, PROXY, PROXY], 0) == "about 15 to 25 s left"
         assert CostModel().text([PROXY], 0) == ""  # nothing is known at all
         assert made.text([], 0) == ""
 
@@ -98,7 +98,7 @@ class TestCostModel:
         made.begin("c", DEGAN, 0)
         made.reach("c", 100, 20)
         assert made.seconds(DEGAN) == 30 + 90 + 50
-        assert made.text([PROXY], 20) == "about 2 min left"  # 140 s of c, beside it a slot for the other
+        assert made.text([PROXY], 20) == "about 2 to 3 min left"  # 140 s of c, beside it a slot for the other
 
     def test_what_was_not_seen_whole_or_went_wrong_teaches_nothing(self):
         made = model()
@@ -125,14 +125,31 @@ class TestCostModel:
         made = CostModel()
         made.begin("a", ("final", "a"), 0)
         made.end("a", State.COMPLETE, 30)
-        assert made.text([("final", "b")] * 2, 30) == "about 60 s left"
+        assert made.text([("final", "b")] * 2, 30) == "about 50 to 70 s left"
+
+    def test_a_range_holds_until_a_trial_has_ended_as_it_is_late_and_then_grows_narrow(self):
+        made = model()
+        made.share = 0.5  # other programs had the CPUs while steps were timed
+        assert bounds(made, 4, 0) == (0.375, 1.25)
+        made.begin("a", DEGAN, 0)
+        assert bounds(made, 3, 10) == (0.375, 1.25)
+        assert bounds(made, 3, 60) == (0.375, 1.25 * 3)  # 20 s were expected
+        made.end("a", State.PRUNED, 60)
+        assert bounds(made, 3, 60) == pytest.approx((0.8, 1.2))  # a quarter has ended
+        assert bounds(made, 99, 60) == (0.5, 1.5)
+        assert [span(*ends) for ends in ((10, 20), (50, 150), (600, 600), (600, 900))] == [
+            "10 to 20 s",
+            "50 s to 2 min",
+            "10 min",
+            "10 to 15 min",
+        ]
 
     def test_finals_come_after_all_of_the_search(self):
         made = model()
         made.after = [("final", "photos degan")] * 3
         assert made.left([DEGAN, PROXY], 0) == 100
         assert made.left_after() == 160
-        assert made.text([DEGAN, PROXY], 0) == "roughly 2 min left, 4 min with the finals"
+        assert made.text([DEGAN, PROXY], 0) == "about 75 s to 2 min left, 3 to 5 min with the finals"
 
     def test_the_ledger_teaches_the_same(self):
         live, read = model(factor=2), model(factor=2)

@@ -88,6 +88,15 @@ def cpus_of_machine():
     assert 1 <= ray_patches.cpus_of_machine() <= os.cpu_count()
 
 
+def ask_workers_to_end():
+    kv = ray_patches.internal_kv
+    for function, names in ((kv._internal_kv_put, ["key", "value"]), (kv._internal_kv_exists, ["key"])):
+        found = arguments(inspect.unwrap(function))
+        assert found[: len(names)] == names
+        assert "namespace" in found
+    assert not ray_patches.driver_stops()  # without Ray
+
+
 def worker_of():
     trial = made_trial(id="a")
     assert ray_patches.worker_of(trial) is None
@@ -115,6 +124,7 @@ def forget():
         use_token_of_home,
         is_part_of_cluster,
         cpus_of_machine,
+        ask_workers_to_end,
         worker_of,
         forget,
     ],
@@ -129,7 +139,8 @@ def test_every_patch_has_its_case():
     functions = {name for name, one in vars(ray_patches).items() if inspect.isfunction(one)}
     own = {name for name in functions if getattr(ray_patches, name).__module__ == ray_patches.__name__}
     checked = set(test_what_a_patch_needs_is_still_there.pytestmark[0].args[1])
-    assert {name for name in own if not name.startswith("_")} - {"kill_worker"} == {one.__name__ for one in checked}
+    others = {"kill_worker", "driver_stops"}  # are checked with one of the cases
+    assert {name for name in own if not name.startswith("_")} - others == {one.__name__ for one in checked}
 
 
 def test_the_installed_ray_is_one_that_the_patches_were_checked_with():
