@@ -81,7 +81,6 @@ class Cell:
 
     @cached_property
     def _first(self) -> tuple[TrialConfig, dict[str, Parameter]]:
-        """What `_resolve` gives for each parameter's first or lowest value; the methods above are asked often."""
         return self._resolve(lambda _, spec: first_value(spec))
 
     def grid(self) -> list[dict[str, Scalar]]:
@@ -91,10 +90,9 @@ class Cell:
             UserError: a parameter is a range, which has no combinations; more than MAX_TRIALS.
         """
         combinations = list(itertools.islice(self.branches(lambda _: True), MAX_TRIALS + 1))
-        for _, varies, _ in combinations:
-            for name, spec in varies.items():
-                if isinstance(spec, Range):
-                    raise UserError(f"search.sampler grid needs lists, but {name} is a range")
+        for name, spec in (parameter for _, varies, _ in combinations for parameter in varies.items()):
+            if isinstance(spec, Range):
+                raise UserError(f"search.sampler grid needs lists, but {name} is a range")
         if len(combinations) > MAX_TRIALS:
             raise UserError(f"search.sampler grid has more than {MAX_TRIALS:,} combinations")
         return [values for _, _, values in combinations]
@@ -132,16 +130,11 @@ class Cell:
 
     def trials(self) -> int:
         """Return how many trials the search of this cell runs."""
-        return self._trials
-
-    @cached_property
-    def _trials(self) -> int:
         if not self.varies():
             return 0 if self.space.finals else 1
         if self.space.search.sampler == "grid":
             return len(self.grid())
-        wanted = self.space.search.trials
-        possible = self.distinct(wanted)
+        possible = self.distinct(wanted := self.space.search.trials)
         return wanted if possible is None else len(possible)
 
     @cached_property
@@ -164,8 +157,7 @@ class Cell:
         """Return what `_drawn` does, with a bank of all the cell's proxies where the space says nothing else."""
         config, drawn = self._drawn(draw)
         if self._bank_proxies and config.task == "distillation":
-            bank = config.bank.model_copy(update={"proxies": self._bank_proxies})
-            config = config.model_copy(update={"bank": bank})
+            config = config.model_copy(update={"bank": config.bank.model_copy(update={"proxies": self._bank_proxies})})
         return config, drawn
 
     def _drawn(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
@@ -179,8 +171,7 @@ class Cell:
                 if name in drawn:
                     raise UserError(f"{name} varies twice in one trial; let every condition but one leave it out")
                 if name not in self.settings:
-                    drawn[name] = spec
-                    values[name] = draw(name, spec)
+                    drawn[name], values[name] = spec, draw(name, spec)
 
         take(self.space.parameters)
         for when in self.space.when:
