@@ -82,7 +82,6 @@ class Cell:
 
     @cached_property
     def _first(self) -> tuple[TrialConfig, dict[str, Parameter]]:
-        """What `_resolve` gives for each parameter's first or lowest value; the methods above are asked often."""
         return self._resolve(lambda _, spec: first_value(spec))
 
     def grid(self) -> list[dict[str, Scalar]]:
@@ -92,10 +91,9 @@ class Cell:
             UserError: a parameter is a range, which has no combinations; more than MAX_TRIALS.
         """
         combinations = list(itertools.islice(self.branches(lambda _: True), MAX_TRIALS + 1))
-        for _, varies, _ in combinations:
-            for name, spec in varies.items():
-                if isinstance(spec, Range):
-                    raise UserError(f"search.sampler grid needs lists, but {name} is a range")
+        for name, spec in (parameter for _, varies, _ in combinations for parameter in varies.items()):
+            if isinstance(spec, Range):
+                raise UserError(f"search.sampler grid needs lists, but {name} is a range")
         if len(combinations) > MAX_TRIALS:
             raise UserError(f"search.sampler grid has more than {MAX_TRIALS:,} combinations")
         return [values for _, _, values in combinations]
@@ -133,11 +131,12 @@ class Cell:
 
     def trials(self) -> int:
         """Return how many trials the search of this cell runs."""
-        return self._trials
-
-    @cached_property
-    def _trials(self) -> int:
-        return _trials_of(self)
+        if not self.varies():
+            return 0 if self.space.finals else 1
+        if self.space.search.sampler == "grid":
+            return len(self.grid())
+        possible = self.distinct(wanted := self.space.search.trials)
+        return wanted if possible is None else len(possible)
 
     @cached_property
     def proxies(self) -> tuple[str, ...]:
@@ -171,8 +170,7 @@ class Cell:
                 if name in drawn:
                     raise UserError(f"{name} varies twice in one trial; let every condition but one leave it out")
                 if name not in self.settings:
-                    drawn[name] = spec
-                    values[name] = draw(name, spec)
+                    drawn[name], values[name] = spec, draw(name, spec)
 
         take(self.space.parameters)
         for when in self.space.when:
@@ -188,16 +186,6 @@ def _proxies(branches: Iterator[Branch]) -> tuple[str, ...]:
         for config, drawn, _ in itertools.islice(branches, MAX_TRIALS)
     )
     return tuple(dict.fromkeys(itertools.chain.from_iterable(each)))
-
-
-def _trials_of(cell: Cell) -> int:
-    if not cell.varies():
-        return 0 if cell.space.finals else 1
-    if cell.space.search.sampler == "grid":
-        return len(cell.grid())
-    wanted = cell.space.search.trials
-    possible = cell.distinct(wanted)
-    return wanted if possible is None else len(possible)
 
 
 def _compared(config: TrialConfig, proxies: tuple[str, ...], space: Space) -> TrialConfig:
