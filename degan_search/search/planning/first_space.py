@@ -262,7 +262,7 @@ first:
   - {{gan.lambda_e: 1, gan.lambda_d: 5}}
   - {{gan.lambda_e: 1, gan.lambda_d: 10}}
   - {{gan.lambda_e: 5, gan.lambda_d: 20}}
-search: {{sampler: tpe, trials: {trials}}}  # of each method; `sweep --budget 2h` chooses the number by the time
+search: {{trials: {trials}}}  # of each method; `sweep --budget 2h` chooses the number by the time
 asha: {{reduction_factor: 2}}
 # The best of each method is run again with these seeds, and beside it one student of the best generators together,
 # with each of the teacher's classes equally often and a quarter of proxy images.

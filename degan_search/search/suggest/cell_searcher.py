@@ -19,6 +19,7 @@ from degan_search.search.run.outbox import Outbox
 from degan_search.search.run.results import TrialResult
 from degan_search.search.space.cell import Cell, points
 from degan_search.search.suggest import few_points, studies
+from degan_search.search.suggest.box_sampler import REPEATED
 from degan_search.search.suggest.few_points import PointCounts
 from degan_search.search.suggest.job_queue import Jobs, PerProcess, one_a_process, take_first
 from degan_search.search.suggest.studies import OPTUNA_STATES
@@ -143,11 +144,13 @@ class CellSearcher(Jobs):
         for _ in range(REPEATS):
             if (label, stable_hash(config)) not in self.tried:
                 break
+            trial.set_user_attr(REPEATED, True)
             study.tell(trial, state=TrialState.FAIL)  # it would give the same result again
             trial = study.ask()
             config = cell.configure(trial)
         tried = {name for of, name in self.tried if of == label}
         if stable_hash(config) in tried and (point := few_points.untried(cell, tried)):
+            trial.set_user_attr(REPEATED, True)
             study.tell(trial, state=TrialState.FAIL)
             study.enqueue_trial(cell.enqueue(point))
             trial = study.ask()

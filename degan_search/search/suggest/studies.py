@@ -20,6 +20,7 @@ from degan_search import ledger
 from degan_search.ledger.columns import METRICS, Phase, State, config_of
 from degan_search.search.space import file as space_file
 from degan_search.search.space.cell import Cell, cells
+from degan_search.search.suggest.box_sampler import BoxSampler
 from degan_search.settings.methods import METHODS, UNTUNED
 from degan_search.settings.resolve import flatten
 from degan_search.settings.trial import TrialConfig
@@ -52,6 +53,8 @@ def create(cell: Cell, known: int = 0) -> optuna.Study:
         with warnings.catch_warnings():  # `group` is called experimental; conditional parameters need it
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = TPESampler(seed=seed, group=True, n_startup_trials=max(5, len(cell.space.first)))
+    elif search.sampler == "gp" or cell.space.prior:
+        sampler = BoxSampler(cell, seed, model=search.sampler == "gp")
     else:
         sampler = RandomSampler(seed=seed)
     return optuna.create_study(direction="maximize", sampler=sampler, study_name=cell.label)
