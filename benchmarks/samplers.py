@@ -125,7 +125,7 @@ def _ended(jobs: CellSearcher, task: pd.DataFrame, by: str, trials: int) -> Iter
 
 
 def regrets(task: pd.DataFrame, rows: Sequence[int], by: str) -> np.ndarray:
-    """Return regret and points below all trials' choice after each of `AT` trials, [len(AT), 2]."""
+    """Return regret and points below all trials' choice after each of `AT` trials, or at the end, [len(AT), 2]."""
     values, accuracy = task[by].to_numpy(), 100 * task["accuracy"].to_numpy()
     chosen = [rows[int(values[list(rows[:trials])].argmax())] for trials in AT]
     regret = (values.max() - values[chosen]) / (values.max() - values.mean())
@@ -156,20 +156,23 @@ def _prior(values: Sequence[float], confidence: str = "medium") -> Prior:
     return Prior.model_validate({"confidence": confidence, **given})
 
 
-def add(figures: Figures, name: str, found: Mapping[str, np.ndarray]) -> None:
-    """Add means over tasks, with intervals, of what `regrets` gives for each task's seeds, [seeds, len(AT), 2]."""
+def add(figures: Figures, name: str, found: Mapping[str, np.ndarray], most: int) -> None:
+    """Add means over tasks, with intervals, of what `regrets` gives for each task's seeds, [seeds, len(AT), 2].
+
+    Leaves out what needs more than `most` trials.
+    """
     means = np.stack([values.mean(0) for values in found.values()])
-    for place, trials in enumerate(AT):
+    for place, trials in enumerate(AT[: AT.index(most) + 1]):
         for column, what in enumerate(("regret", "points")):
             line, own = f"{name}_{what}_at_{trials}", interval(means[:, place, column].tolist())
             for end, value in (("", own.mean), ("_low", own.low), ("_high", own.high)):
                 figures.add(line + end, value)
     for task, mean in zip(found, means, strict=True):
-        for place, trials in enumerate(AT):
+        for place, trials in enumerate(AT[: AT.index(most) + 1]):
             figures.add(f"{name}_{task}_regret_at_{trials}", mean[place, 0])
 
 
-def add_priors(figures: Figures, by: str, seeds: int, confidence: str) -> None:
+def add_priors(figures: Figures, by: str, seeds: int, confidence: str, most: int) -> None:
     """Add regrets of searches with priors on the grids, and random's beside them."""
     grids = {name: task for name, task in tasks().items() if name.startswith("grid")}
     for kind in ("good", "mediocre", "adversarial"):
@@ -178,12 +181,12 @@ def add_priors(figures: Figures, by: str, seeds: int, confidence: str) -> None:
             given = [
                 priors(task, by, seed)[kind].model_copy(update={"confidence": confidence}) for seed in range(seeds)
             ]
-            rows = [searched(task, ARMS["gp"], False, seed, by, prior=prior) for seed, prior in enumerate(given)]
+            rows = [searched(task, ARMS["gp"], False, seed, by, most, prior) for seed, prior in enumerate(given)]
             found[name] = np.stack([regrets(task, row, by) for row in rows])
-            for place, trials in enumerate(AT):
+            for place, trials in enumerate(AT[: AT.index(most) + 1]):
                 middle = float(np.median(found[name][:, place, 1]))
                 figures.add(f"prior_{by}_{kind}_{confidence}_{name}_median_points_at_{trials}", middle)
-        add(figures, f"prior_{by}_{kind}_{confidence}", found)
+        add(figures, f"prior_{by}_{kind}_{confidence}", found, most)
 
 
 def main() -> None:
@@ -192,6 +195,7 @@ def main() -> None:
     parser.add_argument("arms", nargs="*", help=f"of {', '.join(ARMS)}; default all")
     parser.add_argument("--by", choices=("score", "accuracy"), default="score", help="what searches maximise")
     parser.add_argument("--seeds", type=int, default=20, help="search seeds, default 20")
+    parser.add_argument("--trials", type=int, choices=AT, default=AT[-1], help="of each search, default 32")
     parser.add_argument("--first", choices=("with", "without", "both"), default="both", help="the shipped first points")
     parser.add_argument("--priors", choices=("low", "medium", "high"), help="priors of this confidence, not samplers")
     parser.add_argument("--json", type=Path, help="where to write the figures as well")
@@ -202,7 +206,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     figures = Figures()
     if given.priors:
-        add_priors(figures, given.by, given.seeds, given.priors)
+        add_priors(figures, given.by, given.seeds, given.priors, given.trials)
     for name in () if given.priors else given.arms or ARMS:
         for first in {"with": (True,), "without": (False,), "both": (False, True)}[given.first]:
             if first and name == "grid":
@@ -210,13 +214,13 @@ def main() -> None:
             found = {
                 task: np.stack(
                     [
-                        regrets(frame, searched(frame, ARMS[name], first, seed, given.by), given.by)
+                        regrets(frame, searched(frame, ARMS[name], first, seed, given.by, given.trials), given.by)
                         for seed in range(given.seeds)
                     ]
                 )
                 for task, frame in tasks().items()
             }
-            add(figures, f"sampler_{given.by}_{name}{'_first' if first else ''}", found)
+            add(figures, f"sampler_{given.by}_{name}{'_first' if first else ''}", found, given.trials)
     figures.save(given.json)
 
 
