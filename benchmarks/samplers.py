@@ -30,6 +30,7 @@ from degan_search.search.run import tune_dicts
 from degan_search.search.run.results import TrialResult
 from degan_search.search.space.cell import Cell
 from degan_search.search.space.schema import Prior
+from degan_search.search.suggest import studies
 from degan_search.search.suggest.box_sampler import BoxSampler
 from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.settings.criteria import TRUE
@@ -57,14 +58,14 @@ ARMS: dict[str, Arm] = {
     "tpe": Arm("tpe"),
     "random": Arm("random"),
     "grid": Arm("grid"),
-    "quasi_random": Arm("random", lambda cell, seed: BoxSampler(cell, seed, model=False)),
+    "quasi_random": Arm("gp", lambda cell, seed: BoxSampler(cell, studies.sampler_seed(cell), model=False)),
     "optuna_gp": Arm("random", lambda _, seed: GPSampler(seed=seed, n_startup_trials=5)),
     "optuna_quasi_random": Arm("random", lambda _, seed: QMCSampler(seed=seed, scramble=True)),
     "tpe_univariate": Arm("random", lambda cell, seed: TPESampler(seed=seed, multivariate=False, n_startup_trials=5)),
     "tpe_2_startup": Arm("random", lambda cell, seed: TPESampler(seed=seed, group=True, n_startup_trials=2)),
     "tpe_10_startup": Arm("random", lambda cell, seed: TPESampler(seed=seed, group=True, n_startup_trials=10)),
 }
-"""`tpe` is multivariate, with five trials before its model."""
+"""`tpe` is multivariate, with five trials before its model; `quasi_random` is `gp` without its model."""
 
 
 def tasks() -> dict[str, pd.DataFrame]:
