@@ -90,7 +90,7 @@ def searched(
     """Return the row of each trial in the order in which they end; no more after the best there is."""
     best = int(task[by].to_numpy().argmax())
     if arm.sampler == "grid":
-        order = np.random.default_rng(seed).permutation(len(task))[:trials].tolist()
+        order: list[int] = np.random.default_rng(seed).permutation(len(task))[:trials].tolist()
         return order[: order.index(best) + 1] if best in order else order
     jobs = search(task, arm.sampler, first, seed, prior)
     if arm.other:

@@ -144,14 +144,12 @@ class CellSearcher(Jobs):
         for _ in range(REPEATS):
             if (label, stable_hash(config)) not in self.tried:
                 break
-            trial.set_user_attr(REPEATED, True)
-            study.tell(trial, state=TrialState.FAIL)  # it would give the same result again
+            _turn_down(study, trial)
             trial = study.ask()
             config = cell.configure(trial)
         tried = {name for of, name in self.tried if of == label}
         if stable_hash(config) in tried and (point := few_points.untried(cell, tried)):
-            trial.set_user_attr(REPEATED, True)
-            study.tell(trial, state=TrialState.FAIL)
+            _turn_down(study, trial)
             study.enqueue_trial(cell.enqueue(point))
             trial = study.ask()
             config = cell.configure(trial)
@@ -208,3 +206,9 @@ class CellSearcher(Jobs):
             asked = frozenset(point.items())
             if asked not in known and (whole or not any(asked <= params for params in known)):
                 study.enqueue_trial(point)
+
+
+def _turn_down(study: optuna.Study, trial: optuna.Trial) -> None:
+    """End a trial that would give the same result as an earlier one."""
+    trial.set_user_attr(REPEATED, True)
+    study.tell(trial, state=TrialState.FAIL)
