@@ -85,12 +85,20 @@ class GridCell(Cell):
         return config.model_copy(update={"gan": config.gan.model_copy(update=moved)})
 
 
-def search(frame: pd.DataFrame, sampler: str, first: bool, seed: int) -> CellSearcher:
-    """Return the package's searcher over the shipped ranges, with or without the shipped first points."""
+def search(
+    frame: pd.DataFrame, sampler: str, first: bool, seed: int, prior: schema.Prior | None = None
+) -> CellSearcher:
+    """Return the package's searcher over the shipped ranges, with or without the shipped first points.
+
+    Where the table is of several proxies, these are searched too.
+    """
     shipped = space_file.load(SHIPPED)
     trials = schema.SearchConfig(sampler=sampler, seed=seed, trials=schema.MAX_TRIALS)
     ranges = {name: spec for when in shipped.when for name, spec in when.parameters.items()}
-    space = schema.Space(parameters=ranges, first=shipped.first if first else [], search=trials)
+    proxies = list(frame["proxy"].unique()) if "proxy" in frame else []
+    if len(proxies) > 1:
+        ranges = {"proxy": proxies, **ranges}
+    space = schema.Space(parameters=ranges, first=shipped.first if first else [], prior=prior, search=trials)
     return CellSearcher([GridCell({}, space, values={name: sorted(set(frame[name])) for name in WEIGHTS})])
 
 

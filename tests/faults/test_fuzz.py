@@ -80,7 +80,9 @@ PARTS = {
         st.fixed_dictionaries({"if": st.just({"method": "degan"})}, optional={"parameters": PARAMETERS}), max_size=2
     ),
     "first": st.lists(st.dictionaries(NAMES, SCALARS, max_size=2), max_size=1),
-    "search": st.fixed_dictionaries({}, optional={"sampler": st.sampled_from(["tpe", "grid"]), "trials": SCALARS}),
+    "search": st.fixed_dictionaries(
+        {}, optional={"sampler": st.sampled_from(["gp", "tpe", "grid"]), "trials": SCALARS}
+    ),
     "finals": st.none() | st.just({"seeds": [1, 2]}),
 }
 SPACES = st.fixed_dictionaries({}, optional=PARTS) | st.fixed_dictionaries(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from degan_search.search.space.cell import Cell, cells
 from degan_search.search.space.combined import combined_cells
-from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Space
+from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Scalar, Space
 from degan_search.selection.choose import LABELLED
 from degan_search.settings.methods import TUNED, UNTUNED, normalised
 from degan_search.settings.resolve import trial_config
@@ -31,9 +32,13 @@ def check(space: Space) -> None:
         raise UserError(f"cells: more than {MAX_TRIALS:,} combinations")
     trial_config(space.trial)
     known = set(space.parameters).union(*(when.parameters for when in space.when))
-    for name in (name for point in space.first for name in point):
-        if name not in known:
-            raise UserError(f"first: {name!r} is none of the parameters ({', '.join(sorted(known)) or 'none'})")
+    _check_named(space.first, "first", known)
+    if space.prior:
+        if not space.prior.point:
+            raise UserError("prior: names no parameter; give values that you believe to be good, as {gan.lambda_e: 1}")
+        _check_named([space.prior.point], "prior", known)
+        if space.search.sampler not in ("gp", "random"):
+            raise UserError(f"prior: search.sampler {space.search.sampler} takes none; use gp, the default")
     if space.finals and space.finals.combine and not combined_cells(space):
         raise UserError(
             f"finals.combine: no cell searches settings of a method whose generator's weights are tuned "
@@ -48,6 +53,12 @@ def check(space: Space) -> None:
             _check_cell(cell)
         except UserError as error:
             raise UserError(f"cell {cell.label}: {error}") from None
+
+
+def _check_named(points: Sequence[Mapping[str, Scalar]], what: str, known: set[str]) -> None:
+    for name in (name for point in points for name in point):
+        if name not in known:
+            raise UserError(f"{what}: {name!r} is none of the parameters ({', '.join(sorted(known)) or 'none'})")
 
 
 def check_numbers(space: Space, data_dir: Path | None) -> None:
@@ -75,7 +86,7 @@ def check_budget(space: Space) -> None:
         UserError: says why.
     """
     if space.search.sampler == "grid":
-        raise UserError("--budget: search.sampler grid runs every combination, whatever it takes; use tpe or random")
+        raise UserError("--budget: search.sampler grid runs every combination, whatever it takes; use gp or random")
     if not any(cell.varies() for cell in cells(space)):
         raise UserError("--budget: no cell of the space has parameters, so there is no search to fit into it")
 
@@ -103,6 +114,11 @@ def _check_cell(cell: Cell) -> None:
                 )
     for point in space.first:
         cell.enqueue(point)
+    if space.prior:
+        try:
+            cell.enqueue(space.prior.point)
+        except UserError as error:
+            raise UserError(f"prior: {str(error).removeprefix('first: ')}") from None
     if space.search.sampler == "grid":
         cell.grid()
 

@@ -105,7 +105,8 @@ class When(Model):
 class SearchConfig(Model):
     """How configurations are chosen within each cell."""
 
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
+    """`gp`: Gaussian process, `tpe`: Optuna's TPE; `random` and `grid` are there for comparison."""
     trials: Count = 16
     """Trials in each cell that has parameters; `grid` runs every combination instead."""
     seed: Seed = 0
@@ -114,6 +115,19 @@ class SearchConfig(Model):
     over students (docs/results/2026-11-28-noise.md)."""
     stop_when_flat: bool = False
     """Ends the search of a cell once it has stopped getting better (`selection.flat`)."""
+
+
+class Prior(Model):
+    """Values of `parameters` that the user believes to be good, by setting, and how firmly; they may be wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Scalar]
+    confidence: Literal["low", "medium", "high"] = "medium"
+
+    @property
+    def point(self) -> dict[str, Scalar]:
+        """The values, by setting."""
+        return dict(self.__pydantic_extra__)
 
 
 class AshaConfig(Model):
@@ -158,6 +172,8 @@ class Space(Model):
     when: list[When] = []
     first: list[dict[str, Scalar]] = []
     """Points of `parameters` that each cell tries first."""
+    prior: Prior | None = None
+    """Where good trials are expected; of samplers `gp` and `random` only."""
     search: SearchConfig = SearchConfig()
     asha: AshaConfig | None = AshaConfig()
     finals: FinalsConfig | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from degan_search.search.space.schema import Parameter, Scalar, Space
+from degan_search.search.space.schema import Parameter, Prior, Scalar, Space
 from degan_search.settings.resolve import setting_names, setting_value
 from degan_search.system.errors import UserError, close_matches
 
@@ -29,15 +29,18 @@ def resolved(space: Space) -> Space:
         for number, condition in enumerate(space.when)
     ]
     known = set(space.parameters).union(*(condition.parameters for condition in space.when))
-    first = [
-        {name: _value(name, value) if name in known else value for name, value in point.items()}
-        for point in space.first
-    ]
+
+    def taken(point: dict[str, Scalar]) -> dict[str, Scalar]:
+        return {name: _value(name, value) if name in known else value for name, value in point.items()}
+
+    first = [taken(point) for point in space.first]
+    prior = space.prior and Prior(confidence=space.prior.confidence, **taken(space.prior.point))
     changes = {
         "cells": _lists(space.cells, "cells: cell "),
         "parameters": _lists(space.parameters, "parameters: "),
         "when": when,
         "first": first,
+        "prior": prior,
     }
     return space.model_copy(update=changes)
 

@@ -19,6 +19,7 @@ from degan_search.search.run.outbox import Outbox
 from degan_search.search.run.results import TrialResult
 from degan_search.search.space.cell import Cell, points
 from degan_search.search.suggest import few_points, studies
+from degan_search.search.suggest.box_sampler import REPEATED
 from degan_search.search.suggest.few_points import PointCounts
 from degan_search.search.suggest.flat_cells import FlatCells
 from degan_search.search.suggest.job_queue import Jobs, PerProcess, one_a_process, take_first
@@ -146,12 +147,12 @@ class CellSearcher(Jobs):
         for _ in range(REPEATS):
             if (label, stable_hash(config)) not in self.tried:
                 break
-            study.tell(trial, state=TrialState.FAIL)  # it would give the same result again
+            _turn_down(study, trial)
             trial = study.ask()
             config = cell.configure(trial)
         tried = {name for of, name in self.tried if of == label}
         if stable_hash(config) in tried and (point := few_points.untried(cell, tried)):
-            study.tell(trial, state=TrialState.FAIL)
+            _turn_down(study, trial)
             study.enqueue_trial(cell.enqueue(point))
             trial = study.ask()
             config = cell.configure(trial)
@@ -220,3 +221,9 @@ def _enqueue_points(study: optuna.Study, cell: Cell) -> None:
         asked = frozenset(point.items())
         if asked not in known and (whole or not any(asked <= params for params in known)):
             study.enqueue_trial(point)
+
+
+def _turn_down(study: optuna.Study, trial: optuna.Trial) -> None:
+    """End a trial that would give the same result as an earlier one."""
+    trial.set_user_attr(REPEATED, True)
+    study.tell(trial, state=TrialState.FAIL)

@@ -20,6 +20,7 @@ from degan_search import ledger
 from degan_search.ledger.columns import METRICS, Phase, State, config_of
 from degan_search.search.space import file as space_file
 from degan_search.search.space.cell import Cell, cells
+from degan_search.search.suggest.box_sampler import BoxSampler
 from degan_search.settings.methods import METHODS, UNTUNED
 from degan_search.settings.resolve import flatten
 from degan_search.settings.trial import TrialConfig
@@ -38,20 +39,27 @@ FEWEST = 2 * TOP
 """Finished trials that a cell needs for importances: of fewer, the good ones would be most."""
 
 
+def sampler_seed(cell: Cell, known: int = 0) -> int:
+    """Return the seed of a cell's sampler, where so many trials are known already."""
+    return seeds.stream_seed(cell.space.search.seed, "search", cell.label, *([known] if known else [])) % 2**32
+
+
 def create(cell: Cell, known: int = 0) -> optuna.Study:
     """Return an empty study with the cell's sampler.
 
     `known` is the number of earlier trials that will be added to the study. The sampler's seed depends on it, so that a
     search that goes on does not draw its first points again.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns where a model could not be fitted
     search = cell.space.search
-    seed = seeds.stream_seed(search.seed, "search", cell.label, *([known] if known else [])) % 2**32
+    seed = sampler_seed(cell, known)
     sampler: BaseSampler
     if search.sampler == "tpe":
         with warnings.catch_warnings():  # `group` is called experimental; conditional parameters need it
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = TPESampler(seed=seed, group=True, n_startup_trials=max(5, len(cell.space.first)))
+    elif search.sampler == "gp" or cell.space.prior:
+        sampler = BoxSampler(cell, seed, model=search.sampler == "gp")
     else:
         sampler = RandomSampler(seed=seed)
     return optuna.create_study(direction="maximize", sampler=sampler, study_name=cell.label)

@@ -35,12 +35,14 @@ def rows_of(jobs, state="COMPLETE", score=0.5):
 @settings(max_examples=25)
 def test_a_search_that_goes_on_meets_its_budget_and_repeats_nothing(done, begun, more):
     first = [{"gan.lambda_e": 1, "gan.lambda_d": float(n)} for n in (1, 2, 3)]
-    cut = searcher(first=first)
+    cut = searcher(first=first, search={"trials": 6, "sampler": "tpe"})
     jobs = [suggest(cut, str(n)) for n in range(done + begun)]
     frame = rows_of(jobs[:done]) if done else rows_of([new_job(Phase.SEARCH, 0, "a", TrialConfig())])[:0]
     rungs = {one.id: {10: 0.25} for one in jobs[done:]}
     past = Past(frame, CURVES, jobs[done:], rungs, done + begun)
-    space = cut.cells["proxy=digits"].space.model_copy(update={"search": schema.SearchConfig(trials=6 + more)})
+    space = cut.cells["proxy=digits"].space.model_copy(
+        update={"search": schema.SearchConfig(trials=6 + more, sampler="tpe")}
+    )
     on = CellSearcher(spaces.cells(space), past=past)
     assert on.total == 2 * (6 + more) - done
     later = run_all(on)
