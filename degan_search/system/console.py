@@ -38,7 +38,7 @@ class PlainConsole(Console):
 
 
 class LiveConsole(PlainConsole):
-    """A notebook's: all that is printed, a status, a table and a figure stand in one output of the cell, which is replaced."""
+    """A notebook's: text, a status, a table and a figure stand in one output of the cell, which is replaced."""
 
     def __init__(self) -> None:
         # Without a terminal, rich's own displays show nothing; in a notebook they need a package that may be missing.

@@ -85,7 +85,7 @@ def test_a_cell_has_one_output_which_is_replaced(cells):
 
 
 def test_the_output_has_a_figure_which_grows_with_the_trials(cells):
-    (begun, gone_on, _), replaced = cells
+    (_, gone_on, _), replaced = cells
     points = {number: [page.count("<circle") for index, page in replaced if index == number] for number in (0, 1)}
     assert points[0] == sorted(points[0]) and points[0][0] == 0
     assert points[1][-1] == 1 and "<title>search-0001: 0." in displays(gone_on)[0]
