@@ -20,7 +20,7 @@ from analysis.tables.table import is_incremental
 from degan_search.selection.pareto import front_table
 
 FORMATS = {"rank_correlation": ".2f", "of_random": ".2f", "lambda_e": ".3g", "lambda_d": ".3g", "hours": ".3g"}
-FORMATS |= {"score": ".4g", "student_parameters": ",.0f", "multiply_adds": ",.0f"}
+FORMATS |= {"score": ".4g", "student_parameters": ".0f", "multiply_adds": ".0f", "width": ".0f"}
 """Number formats by column; all other columns have one decimal."""
 TEXT = 200_000
 """Largest number of characters of a text that is shown."""

@@ -29,7 +29,7 @@ def test_each_student_has_its_size_also_where_it_was_stopped(run):
     trials = run.trials
     assert len(trials) == 6 and trials["student_parameters"].notna().all()
     by_student = trials.groupby(["config_student_network", "config_student_width"])["student_parameters"]
-    assert (by_student.nunique() == 1).all() and trials["student_parameters"].nunique() == 6
+    assert (by_student.nunique() == 1).all() and trials["student_parameters"].nunique() == 3
 
 
 def test_the_front_is_printed_and_its_students_are_kept(run):
