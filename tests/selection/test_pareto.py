@@ -71,7 +71,9 @@ def test_what_a_run_pursued(tmp_path):
     refused("best", tmp_path / "two", "--pareto", "--top", "3", says=["--by and --top do not go with it"])
     assert "multiply_adds" in call("best", tmp_path / "two", "--pareto").stdout
     assert call("table", tmp_path / "two").stdout.count("Pareto front of score, multiply_adds") == 1
-    assert "Pareto" not in call("table", tmp_path / "one").stdout + call("table", tmp_path / "two", "--style=csv").stdout
+    assert (
+        "Pareto" not in call("table", tmp_path / "one").stdout + call("table", tmp_path / "two", "--style=csv").stdout
+    )
     assert '<section id="front"' in (report := open_report(tmp_path / "two")) and "multiply adds" in report
 
 
