@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.accuracy import methods_by_proxy, pareto
 from analysis.figures.curves import steps
+from analysis.figures.goals import goals
 from analysis.figures.heat_map import weights
 from analysis.figures.related import relatedness
 from analysis.figures.samples import samples_by_class
@@ -20,7 +21,7 @@ class Entry:
     """A figure's function, and the names of its arguments in order.
 
     Names: `trials` and `curves` from the ledger, `table` from `table.table`, `measures` of proxies from
-    `degan-search relatedness`, `importances` from Optuna, and the parts of `samples.Samples`.
+    `degan-search relatedness`, `importances` from Optuna, the search's `goals`, and the parts of `samples.Samples`.
     """
 
     draw: Callable[..., Figure]
@@ -35,6 +36,7 @@ FIGURES: dict[str, Entry] = {
     "parallel": Entry(parallel, ("trials",)),
     "importances": Entry(importances, ("importances",)),
     "pareto": Entry(pareto, ("trials",)),
+    "goals": Entry(goals, ("trials", "goals")),
     "samples": Entry(
         samples_by_class,
         ("generated", "generated_classes", "proxy_images", "proxy_classes", "class_names"),

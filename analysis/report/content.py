@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.agreement import without_true_data
 from analysis.regret import regret
-from analysis.report.tables import TEXT, by_class, regrets, results, text
+from analysis.report.tables import TEXT, by_class, front, regrets, results, text
 from analysis.statistics import wilson
 from analysis.tables.table import table
 from degan_search.ledger import cost
@@ -39,8 +39,11 @@ FAILED = 200
 """Failed trials listed at most."""
 
 
-def page(run: Path, frame: pd.DataFrame) -> dict[str, Any]:
-    """Return the template's values: name, lead, summary, tables with their notes, failures, files, commands."""
+def page(run: Path, frame: pd.DataFrame, goals: Sequence[str]) -> dict[str, Any]:
+    """Return the template's values: name, lead, summary, tables with their notes, failures, files, commands.
+
+    `goals`: of the search.
+    """
     about = _json(run / "run.json")
     failed = frame[frame["state"] == State.FAIL].sort_values("started", ascending=False, kind="stable")
     columns = ["trial_id", "cell", "attempt", "gan_steps", "finished", "reason"]
@@ -50,6 +53,7 @@ def page(run: Path, frame: pd.DataFrame) -> dict[str, Any]:
         "made": bool(about.get("made")),
         "summary": list(_summary(run, frame, about)),
         "results": _or_note(lambda: results(table(frame))) if len(frame) else {"note": "No trials yet."},
+        "front": _or_note(lambda: front(frame, goals)) if len(goals) > 1 else None,
         "classes": by_class(frame, about.get(CLASSES)) if len(frame) else [],
         "regrets": _or_note(lambda: regrets(regret(frame))),
         "failed": [{name: text(row[name]) for name in columns} for row in failed.head(FAILED).to_dict("records")],

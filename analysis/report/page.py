@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from analysis.report import content, data, plots, samples
 from degan_search import ledger
 from degan_search.ledger.columns import REPORT_COLUMNS, score_schema, trial_schema
+from degan_search.selection.pareto import goals_of
 from degan_search.storage import layout
 from degan_search.system.errors import UserError
 from degan_search.system.whole_files import write_bytes
@@ -70,13 +71,14 @@ def render(
     )
     # Without spaces and with keys in the given order; `tojson` escapes what could end a script element.
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    page: dict[str, Any] = content.page(run, frame)
+    goals = goals_of(run)
+    page: dict[str, Any] = content.page(run, frame, goals)
     return environment.get_template("report.html.j2").render(
         **page,
         grids=grids,
         trials_data=data.trials(frame, grids),
         curves_data=data.curves(curves),
-        figures=plots.figures(frame, curves, importances),
+        figures=plots.figures(frame, curves, importances, goals),
         version=version,
         css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         plotly=Markup(plotly),

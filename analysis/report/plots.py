@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -31,14 +31,20 @@ from analysis.report.axes import (
 )
 from analysis.report.data import in_percent, plain
 from degan_search.ledger.columns import Phase, State
+from degan_search.selection.choose import finished, grouping
+from degan_search.selection.pareto import front
+from degan_search.settings.goals import GOALS, SCORE
 from degan_search.settings.methods import TUNED
 
 View = dict[str, Any]
 
 
-def figures(frame: pd.DataFrame, curves: pd.DataFrame, importances: pd.DataFrame | None) -> list[dict[str, Any]]:
+def figures(
+    frame: pd.DataFrame, curves: pd.DataFrame, importances: pd.DataFrame | None, goals: Sequence[str] = (SCORE,)
+) -> list[dict[str, Any]]:
     """Return each figure that has something to show: name, title, text, and views to choose from.
 
+    `goals`: of the search.
     A view has a label, and data and layout for `Plotly.newPlot`; a point's `customdata` names its trial.
     """
     made = [
@@ -73,6 +79,12 @@ def figures(frame: pd.DataFrame, curves: pd.DataFrame, importances: pd.DataFrame
             "Accuracy, or score, against time",
             "Finished trials; the line joins those that no faster trial beats.",
             pareto(frame),
+        ),
+        (
+            "front",
+            "Pareto front",
+            "Finished search trials by the search's objectives; the dark ones no other of their method beats in all.",
+            fronts(frame, goals),
         ),
         (
             "importances",
@@ -216,6 +228,23 @@ def pareto(frame: pd.DataFrame) -> Iterator[View]:
                 "yaxis": {"title": {"text": label}},
             }
             yield {"label": f"{proxy or 'all proxies'}: {label}", "data": data, "layout": axes}
+
+
+def fronts(frame: pd.DataFrame, goals: Sequence[str]) -> Iterator[View]:
+    """Yield the first goal against each other one, a view for each proxy; nothing for one goal alone."""
+    done = finished(frame).dropna(subset=[*goals])
+    if len(goals) < 2 or done.empty:
+        return
+    best = front(frame, goals, grouping("method")).index
+    for proxy, here in done.groupby("config_proxy", sort=False):
+        for goal in goals[1:]:
+            data = []
+            for method, trials in here.groupby("config_method", sort=False):
+                trace = method_points(str(method), trials[goal], trials[goals[0]], trials["trial_id"])
+                trace["marker"] |= {"opacity": [1.0 if one in best else 0.25 for one in trials.index]}
+                data.append(trace)
+            axes = {"xaxis": {"title": {"text": GOALS[goal].help}}, "yaxis": {"title": {"text": goals[0]}}}
+            yield {"label": f"{proxy}: {goal.replace('_', ' ')}", "data": data, "layout": axes}
 
 
 def important(importances: pd.DataFrame | None) -> Iterator[View]:

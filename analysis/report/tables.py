@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
@@ -16,9 +17,11 @@ from analysis.tables.cells import HELD_OUT, LABELS, MISSING, NO_TEST
 from analysis.tables.distillation import NO_PROXY
 from analysis.tables.styles import absent, checked, result, teacher_checked
 from analysis.tables.table import is_incremental
+from degan_search.selection.pareto import front_table
 
 FORMATS = {"rank_correlation": ".2f", "of_random": ".2f", "lambda_e": ".3g", "lambda_d": ".3g", "hours": ".3g"}
 FORMATS |= {"core_hours": ".3g", "gpu_hours": ".3g", "money": ".2f"}
+FORMATS |= {"score": ".4g", "student_parameters": ".0f", "multiply_adds": ".0f", "width": ".0f"}
 """Number formats by column; all other columns have one decimal."""
 TEXT = 200_000
 """Largest number of characters of a text that is shown."""
@@ -76,6 +79,11 @@ def by_class(frame: pd.DataFrame, names: Any) -> list[dict[str, Any]]:
             }
         )
     return tables
+
+
+def front(frame: pd.DataFrame, goals: Sequence[str]) -> dict[str, Any]:
+    """Return the Pareto front of the search's goals; raises as `pareto.front`."""
+    return plain_table(front_table(frame, goals).drop(columns="config"))
 
 
 def regrets(table: pd.DataFrame) -> dict[str, Any]:

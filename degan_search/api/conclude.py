@@ -22,13 +22,16 @@ def conclude(run: Run, begun: float) -> None:
         begun: when this process began the run, in seconds of `time.monotonic`.
     """
     from analysis.tables import table
+    from analysis.tables.front import render_front
     from degan_search import ledger
 
     folder, console = run.folder, run.console
-    tidy = table.table(ledger.load(folder))
+    frame = ledger.load(folder)
+    tidy = table.table(frame)
     table.save(tidy, folder)
     page = write_report(folder)  # all is written before anything is printed
-    console.print(table.render(tidy, "text"), highlight=False, markup=False, soft_wrap=True)
+    shown = table.render(tidy, "text") + render_front(frame, [folder])
+    console.print(shown, highlight=False, markup=False, soft_wrap=True)
     for line in flat_cells(folder):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(

@@ -73,6 +73,17 @@ class Run:
         with self._files(stored.rows) as folder:
             return ledger.curves(folder)
 
+    def sql(self, select: str) -> pd.DataFrame:
+        """Return what one SELECT gives over the tables trials, curves and scores, by DuckDB; it changes nothing.
+
+        Raises:
+            UserError: DuckDB is not installed, or refuses the statement; anything but one SELECT.
+        """
+        from degan_search.ledger.sql import query
+
+        with self._files(stored.rows) as folder:
+            return query(folder, select)
+
     def table(self, paper: str | None = None) -> pd.DataFrame:
         """Return the table of proxies by methods, ours beside the paper's, with every column, in percent.
 

@@ -1,6 +1,6 @@
 """The command line with all its commands, in the order of `--help`."""
 
-from degan_search.cli import finals, images, init, results, streams, sweep, trial
+from degan_search.cli import finals, images, init, results, sql, streams, sweep, trial
 from degan_search.cli.app import app
 
 COMMANDS = (
@@ -11,6 +11,7 @@ COMMANDS = (
     results.report,
     results.export,
     results.figures,
+    sql.sql,
     init.init,
     sweep.sweep,
     sweep.resume,

@@ -42,13 +42,16 @@ def table(
     They are written into the run's folder, of several runs into the first. By default it is Table 2; of a run that
     learns new classes Table 3, each method over all class orders.
     """
+    from analysis.tables.front import render_front
     from analysis.tables.table import render, save
     from analysis.tables.table import table as tidy_table
     from degan_search import ledger
     from degan_search.api.conclude import flat_cells
 
-    tidy = tidy_table(ledger.load(runs), paper)
-    text = render(tidy, style)  # an unknown style is refused before anything is written
+    frame = ledger.load(runs)
+    tidy = tidy_table(frame, paper)
+    # An unknown style is refused before anything is written.
+    text = render(tidy, style) + render_front(frame, runs, style)
     save(tidy, runs[0])
     sys.stdout.write(visible(text))  # without the console's wrapping, so that it can be piped
     if style == "text":
@@ -79,6 +82,7 @@ def best(
     by: Annotated[str | None, typer.Option(help="Criterion, or score; by default the best that the run has.")] = None,
     per: Annotated[str, typer.Option(help="Choose within each proxy, or each method or cell on it.")] = "method",
     top: Annotated[int, typer.Option(help="How many of each.")] = 1,
+    pareto: Annotated[bool, typer.Option("--pareto", help="The front of a search with several objectives.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, with the whole configurations.")] = False,
     yaml_: Annotated[
         Path | None, typer.Option("--yaml", help="Folder for settings files, as `run` takes them.")
@@ -91,12 +95,19 @@ def best(
 
     from degan_search import ledger
     from degan_search.selection import choose
+    from degan_search.selection.pareto import front_table, goals_of
     from degan_search.settings import criteria
     from degan_search.settings.resolve import trial_config
 
     frame = ledger.load(runs)
-    by = choose.chosen_by(frame, by)
-    rows = choose.best_table(frame, by, per, top)
+    if pareto:
+        if by or top != 1:
+            raise UserError("--pareto: a front has no first, so --by and --top do not go with it; leave them out")
+        goals = goals_of(*runs)
+        by, rows = goals[0], front_table(frame, goals, per)
+    else:
+        by = choose.chosen_by(frame, by)
+        rows = choose.best_table(frame, by, per, top)
     configs, table = rows["config"], rows.drop(columns="config")
     if json_:
         found = rows.astype(object).where(rows.notna(), None).to_dict("records")
@@ -242,6 +253,7 @@ def _figures_given(runs: list[Path], relatedness: Path | None) -> dict[str, Call
     from analysis.tables.table import table as tidy_table
     from degan_search import ledger
     from degan_search.search.suggest.studies import importances
+    from degan_search.selection.pareto import goals_of
 
     frame = ledger.load(runs)
 
@@ -262,6 +274,7 @@ def _figures_given(runs: list[Path], relatedness: Path | None) -> dict[str, Call
         "table": lambda: tidy_table(frame),
         "measures": measures,
         "importances": of_parameters,
+        "goals": lambda: goals_of(*runs),
     }
 
 

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from degan_search.settings import criteria
 from degan_search.settings.criteria import Direction
 from degan_search.settings.gan_losses import GanLosses
+from degan_search.settings.goals import GOALS, OF_STUDENT
 from degan_search.settings.resolve import flatten, parse, stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
@@ -96,6 +97,7 @@ TRIAL_METRICS: dict[str, Direction] = {
     "entropy": "min",
     "diversity": "max",
     "teacher_holdout_accuracy": "max",
+    **{name: GOALS[name].direction for name in OF_STUDENT},
 }
 """Measured by the trial itself, without true labels but for the teacher's own. Rates are in [0, 1]."""
 

@@ -50,7 +50,7 @@ def to_optuna(run: Path, file: Path) -> list[str]:
     storage = JournalStorage(JournalFileBackend(str(file)))
     names = {label: f"{run.resolve().name} {label}" for label in found}
     for label, study in found.items():
-        copy = optuna.create_study(storage=storage, study_name=names[label], direction=study.direction)
+        copy = optuna.create_study(storage=storage, study_name=names[label], directions=study.directions)
         copy.add_trials([_with_values(trial, by_cell[label]) for trial in study.get_trials()])
     return list(names.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -43,22 +44,28 @@ def remaining_search(
     known = read_jobs(run)
     unfinished = jobs.unfinished(known, frame, Phase.SEARCH, retry_failed)
     place = run.options.place()
-    scores = {job.id: _rung_scores(checkpoints.load(place.at(job.id))) for job in unfinished}
-    rungs = Rungs(space.asha.reduction_factor) if space.asha else None
+    goals = space.search.objectives
+    values = {job.id: _rung_values(checkpoints.load(place.at(job.id)), goals) for job in unfinished}
+    rungs = Rungs(space.asha.reduction_factor, goals) if space.asha else None
     if rungs:
         waiting = {job.id for job in unfinished}
-        rungs.fill(curves[~curves["trial_id"].isin(waiting)])
+        rungs.fill(curves[~curves["trial_id"].isin(waiting)], frame)
         for job in unfinished:
-            for gan_steps, score in scores[job.id].items():
-                rungs.record_promoted(job.cell, gan_steps, score, job.id)
+            for gan_steps, reached in values[job.id].items():
+                rungs.record_promoted(job.cell, gan_steps, reached, job.id)
     number = jobs.next_number(run.folder, known, frame, Phase.SEARCH)
+    scores = {name: {step: score for step, (score, *_) in reached.items()} for name, reached in values.items()}
     past = Past(frame, curves, unfinished, scores, number)
     return CellSearcher(cells, Outbox(), past, partial(trials_per_process, run.options)), rungs
 
 
-def _rung_scores(checkpoint: dict[str, Any] | None) -> dict[int, float]:
+def _rung_values(checkpoint: dict[str, Any] | None, goals: Sequence[str]) -> dict[int, list[float]]:
+    """Return the goals at the rungs that an unfinished trial reached, by GAN step; none without a checkpoint."""
+    if checkpoint is None:
+        return {}
+    measured = checkpoint["trial"].get("metrics", {})
     with suppress(UserError):  # of another version: the worker begins the trial anew
-        return Curve.of(checkpoint["reports"] if checkpoint else ()).scores()
+        return Curve.of(checkpoint["reports"]).at_rungs(goals, measured)
     return {}
 
 

@@ -38,7 +38,7 @@ class PlainConsole(Console):
 
 
 class LiveConsole(PlainConsole):
-    """A notebook's: all that is printed, a status and a table stand in one output of the cell, which is replaced."""
+    """A notebook's: text, a status, a table and a figure stand in one output of the cell, which is replaced."""
 
     def __init__(self) -> None:
         # Without a terminal, rich's own displays show nothing; in a notebook they need a package that may be missing.
@@ -46,6 +46,7 @@ class LiveConsole(PlainConsole):
         self.lines: list[str] = []
         self.now = ""
         self.rows: Sequence[Mapping[str, object]] = ()
+        self.figure = ""
         self.output: Any = None
         """IPython's handle of the output, once there is one."""
         self.shown = 0.0
@@ -69,16 +70,19 @@ class LiveConsole(PlainConsole):
         yield _LiveStatus(status, self)
         self.show("")
 
-    def show(self, now: str | None = None, rows: Sequence[Mapping[str, object]] | None = None) -> None:
-        """Replace the output; `now`: its status line, `rows`: its table. None: as it was."""
+    def show(
+        self, now: str | None = None, rows: Sequence[Mapping[str, object]] | None = None, figure: str | None = None
+    ) -> None:
+        """Replace the output; `now`: its status line, `rows`: its table, `figure`: HTML below it. None: as it was."""
         from IPython.display import display
 
         self.now = self.now if now is None else visible(now)
         self.rows = self.rows if rows is None else rows
+        self.figure = self.figure if figure is None else figure
         self.shown = time.monotonic()
         said = "\n".join([*self.lines, *([self.now] if self.now else [])])
         table = _table(self.rows)
-        data = {"text/html": f"{table}<pre>{html.escape(said)}</pre>", "text/plain": said}
+        data = {"text/html": f"{table}{self.figure}<pre>{html.escape(said)}</pre>", "text/plain": said}
         if self.output is None:
             self.output = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from degan_search.networks.layers import channels_last
+from degan_search.networks.size import size
 from degan_search.networks.takes import generated_shape, student_input, untrained
 from degan_search.settings.methods import METHODS, Method, normalised
 from degan_search.settings.resolve import stable_hash
@@ -91,6 +92,16 @@ class TrialContext:
             model = untrained(student.network, teacher.classes, student.width, student_input(self.config))
         channels_last(model.to(self.context.device))
         return model
+
+    def student_size(self) -> dict[str, float]:
+        """Return the goals that the student's network decides; none in the task `incremental`, where it is the teacher.
+
+        It may be asked for at any time: no random stream moves.
+        """
+        if self.config.task == "incremental":
+            return {}
+        student = self.config.student
+        return dict(size(student.network, self.inputs.teacher.classes, student.width, student_input(self.config)))
 
     def compare(self, student: nn.Module) -> banks.Compared:
         """Return what the bank says of a student, with the objective as `score` among the measures."""

@@ -74,7 +74,7 @@ class Trial:
         """Made from the teacher, for the student to learn from."""
         self.gan_steps = 0
         """Steps of the GAN up to its last report."""
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, float] = self.common.student_size()
         self._outcome: Outcome | None = None
 
     @property
@@ -121,7 +121,10 @@ class Trial:
             self.gan_steps = stage.steps_reported
         if progress is None:
             return None
-        return Event(progress.stage, progress.step, progress.of, self.seconds, self.gan_steps, progress.metrics)
+        metrics = progress.metrics
+        if "score" in metrics:  # a rung, at which trials compete by all of a search's goals
+            metrics = self.common.student_size() | metrics
+        return Event(progress.stage, progress.step, progress.of, self.seconds, self.gan_steps, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of what the trial needs to go on after its last step, for `resumable.state_bytes`."""
@@ -149,7 +152,7 @@ class Trial:
         device = self.common.context.device
         self.begun = time.monotonic() - state["seconds"]
         self.gan_steps = state["gan_steps"]
-        self.metrics = state["metrics"]
+        self.metrics = self.common.student_size() | state["metrics"]
         self.generator = None if state["generator"] is None else loaded_generator(self.common, state["generator"])
         self.images = None if state["images"] is None else state["images"].to(device)
         self._outcome = None

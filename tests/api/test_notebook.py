@@ -31,8 +31,14 @@ try:
 except KeyboardInterrupt as stop:
     print("interrupted:", stop)
 assert signal.getsignal(signal.SIGINT) is before
+begun = ds.open_run("runs/tiny").trials
+print([*begun["trial_id"]], [*begun["state"]])
 """
-GO_ON = 'run = ds.resume("runs/tiny")'
+GO_ON = """
+run = ds.resume("runs/tiny")
+assert [*run.trials["trial_id"]] == ["search-0000", "search-0001"]
+assert run.trials["finished"][0] == begun["finished"][0], "what had ended was run again"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,7 @@ def displays(cell):
 def test_an_interrupt_ends_the_sweep_and_says_how_to_go_on(cells):
     begun = cells[0][0]
     assert texts(begun).startswith("interrupted: nothing that ended is lost; go on with: degan-search resume runs/tiny")
-    assert texts(begun).count("\n") == 1
+    assert texts(begun).splitlines()[1:] == ["['search-0000'] ['COMPLETE']"]
 
 
 def test_a_cell_has_one_output_which_is_replaced(cells):
@@ -76,6 +82,13 @@ def test_a_cell_has_one_output_which_is_replaced(cells):
     assert "<td>proxy=digits method=degan</td><td>1</td>" in shown
     assert "Everything to look at: " in shown
     assert any("1 running" in page for _, page in replaced)
+
+
+def test_the_output_has_a_figure_which_grows_with_the_trials(cells):
+    (_, gone_on, _), replaced = cells
+    points = {number: [page.count("<circle") for index, page in replaced if index == number] for number in (0, 1)}
+    assert points[0] == sorted(points[0]) and points[0][0] == 0
+    assert points[1][-1] == 1 and "<title>search-0001: 0." in displays(gone_on)[0]
 
 
 def test_a_run_shows_its_table(cells):

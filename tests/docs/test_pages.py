@@ -10,6 +10,7 @@ from degan_search.ledger.columns import METRICS, score_schema, trial_schema
 from degan_search.search.run import folder, jobs
 from degan_search.search.space.file import shipped
 from degan_search.settings.criteria import CRITERIA, DATA_FREE
+from degan_search.settings.goals import GOALS
 from degan_search.settings.methods import METHODS
 from degan_search.storage import layout
 
@@ -47,8 +48,13 @@ def cells(name):
 
 @pytest.mark.parametrize(
     ("page", "table"),
-    [("docs/methods.md", METHODS), ("docs/metrics.md", MEASURES), ("docs/methods.md", shipped())],
-    ids=["methods", "relatedness", "spaces"],
+    [
+        ("docs/methods.md", METHODS),
+        ("docs/metrics.md", MEASURES),
+        ("docs/methods.md", shipped()),
+        ("docs/several-goals.md", GOALS),
+    ],
+    ids=["methods", "relatedness", "spaces", "goals"],
 )
 def test_every_entry_of_a_table_has_its_line(page, table):
     assert set(table) <= names_in(page)

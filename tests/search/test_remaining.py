@@ -17,6 +17,7 @@ from degan_search.search.space import cell as spaces
 from degan_search.search.space import schema
 from degan_search.search.space.check import check
 from degan_search.settings.combine import member
+from degan_search.search.workers import checkpoints
 from degan_search.settings.resolve import stable_hash
 from degan_search.system.errors import UserError
 from degan_search.trial.inputs import inputs_key
@@ -129,3 +130,21 @@ def weighted(cell, lambda_d):
 def write(folder, job, score):
     about = {"phase": job.phase, "cell": job.cell, "number": job.number, "started": BEGUN, "finished": BEGUN}
     ledger.write_row(folder, synthetic(job.id, score=score, **about, **config_columns(job.config)))
+
+
+def test_an_unfinished_trial_competes_by_every_goal_that_its_checkpoint_tells(tmp_path):
+    settings = {"parameters": {"student.width": [2, 3, 4]}, "asha": {"reduction_factor": 2}}
+    space = schema.Space.model_validate(settings | {"search": {"objectives": ["score", "student_parameters"]}})
+    (cell,), folder, options = spaces.cells(space), tmp_path / "run", Options(tmp_path, "run")
+    begun = [jobs.new_job(Phase.SEARCH, number, cell.label, cell.example()) for number in range(2)]
+    write(folder, begun[0], 0.5)
+    jobs.write(folder, begun[1])
+    reports = [{"budget": 10, "score": 0.25, "seconds": 3.0}, {"budget": 12, "score": math.nan, "seconds": 4.0}]
+    state = {"trial": {"metrics": {"student_parameters": 7.0}}, "reports": reports}
+    checkpoints.save(options.place().at(begun[1].id), state)
+    with open_run(options, Console(quiet=True)) as run:
+        search, rungs = remaining_search(space, [cell], run)
+    assert rungs.scores["all", 10] == [(0.25, 7.0)]
+    assert rungs.record("all", 10, (0.25, 7.0), begun[1].id) is None
+    assert list(search.unfinished) == [begun[1]]
+    assert len(search.studies["all"].directions) == 2

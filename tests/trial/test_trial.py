@@ -11,6 +11,7 @@ import torch
 from same_bits import bits
 from torch import nn
 
+from degan_search.settings.goals import OF_STUDENT
 from degan_search.settings.methods import METHODS, normalised
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
@@ -121,7 +122,7 @@ def test_a_rung_before_the_first_step_scores_the_proxy_images(run):
     assert bits(run(DROPOUT, events.append, probe={"at": (0, 3)})) == bits(without)
     rungs = [event for event in events if event.stage == "gan" and "score" in event.metrics]
     assert [(event.step, event.gan_steps) for event in rungs] == [(0, 0), (3, 3)]
-    assert list(rungs[0].metrics) == ["score"]
+    assert set(rungs[0].metrics) == {"score", *OF_STUDENT}
     assert {event.stage for event in events[: events.index(rungs[0])]} == {"probe at 0"}
     run(DROPOUT | {"gan.lambda_e": 3}, other.append, probe={"at": (0,)})
     of_others = next(event for event in other if event.stage == "gan")

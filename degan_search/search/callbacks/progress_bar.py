@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from degan_search.ledger.columns import State
+from degan_search.search.callbacks.live_figure import live_figure
 from degan_search.system.console import LiveConsole
 from degan_search.system.errors import visible
 
@@ -30,10 +31,14 @@ class Tally:
     ended: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
     score: float = -math.inf
     trial: str = ""
+    finished: list[tuple[int, float, str]] = field(default_factory=list)
+    """Of each finished trial: how many of the phase had ended then, its score and name."""
 
-    def count(self, trial: str, state: State, score: float) -> None:
-        """Count a trial that ended."""
+    def count(self, trial: str, state: State, score: float, place: int) -> None:
+        """Count a trial that ended, as the phase's `place`-th."""
         self.ended[state] += 1
+        if state is State.COMPLETE and math.isfinite(score):
+            self.finished.append((place, score, trial))
         if state is State.COMPLETE and score > self.score:
             self.score, self.trial = score, trial
 
@@ -125,7 +130,7 @@ class ProgressBar:
         """Count a trial of a cell that ended."""
         self.ended[state] += 1
         tally = self.cells.setdefault(cell, Tally())
-        tally.count(trial, state, score)
+        tally.count(trial, state, score, self.done)
         if tally.trial == trial:
             self.improved = [cell, *(other for other in self.improved if other != cell)]
 
@@ -151,7 +156,8 @@ class ProgressBar:
         self.bar.update(self.task, completed=self.done, total=self.total, description=shown)
         if isinstance(self.console, LiveConsole):
             rows = [tally.row(self.title, cell) for cell, tally in self.cells.items()]
-            self.console.show(f"{shown} [{self.done}/{self.total}]", rows)
+            drawing = live_figure({cell: tally.finished for cell, tally in self.cells.items()}, self.total)
+            self.console.show(f"{shown} [{self.done}/{self.total}]", rows, drawing)
         return text
 
     def print_line(self, text: str) -> None:

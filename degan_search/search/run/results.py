@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from degan_search.ledger.columns import REFEREE_METRICS, REPORT_COLUMNS, TRIAL_METRICS, Cause, Report, State
 from degan_search.search.run.jobs import Job
+from degan_search.settings.goals import GOALS, Source
 from degan_search.settings.values import Model
 from degan_search.stages.teacher_file import Teacher
 from degan_search.system import provenance
@@ -63,6 +64,11 @@ class TrialResult(Model):
         """Whether it is the trial's last."""
         return self.state is not None
 
+    def goals(self, names: Sequence[str]) -> tuple[float, ...]:
+        """Return the values of some of GOALS; NaN for one that was not measured."""
+        own = {name: getattr(self, name) for name in names if GOALS[name].source is Source.RESULT}
+        return tuple(math.nan if (value := (self.metrics | own).get(name)) is None else float(value) for name in names)
+
     @field_validator("metrics")
     @classmethod
     def _known(cls, metrics: dict[str, float]) -> dict[str, float]:
@@ -105,9 +111,13 @@ class Curve:
         first, self.sent = self.sent, len(self.reports)
         return first, tuple(self.reports[first:])
 
-    def scores(self) -> dict[int, float]:
-        """Return the scores at rungs by GAN step."""
-        return {report.budget: report.score for report in self.reports if not math.isnan(report.score)}
+    def at_rungs(self, goals: Sequence[str], measured: Mapping[str, float]) -> dict[int, list[float]]:
+        """Return the values of goals at rungs by GAN step; `measured` has those that are the same at all rungs."""
+        return {
+            report.budget: [getattr(report, goal, measured.get(goal, math.nan)) for goal in goals]
+            for report in self.reports
+            if not math.isnan(report.score)
+        }
 
     def saved(self) -> list[dict[str, Any]]:
         """Return the reports as plain values for a checkpoint."""

@@ -12,6 +12,7 @@ from degan_search.search.space.cell import Cell, cells
 from degan_search.search.space.combined import combined_cells
 from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Scalar, Space
 from degan_search.selection.choose import LABELLED
+from degan_search.settings.goals import OF_STUDENT
 from degan_search.settings.methods import TUNED, UNTUNED, normalised
 from degan_search.settings.resolve import trial_config
 from degan_search.settings.trial import TrialConfig
@@ -130,6 +131,11 @@ def _check_trial(space: Space, config: TrialConfig) -> None:
     checks.check_alone(config)
     if space.finals and space.finals.referee:
         checks.check_tested(config, "finals.referee")
+    if config.task == "incremental" and (unknown := set(space.search.objectives) & set(OF_STUDENT)):
+        raise UserError(
+            f"search.objectives: {' and '.join(sorted(unknown))} cannot be pursued in the task incremental, whose "
+            "network is the teacher's own"
+        )
     by = space.finals.by if space.finals else None
     if (needed := LABELLED.get(by or "")) and getattr(config.teacher, needed) is None:
         raise UserError(f"finals.by {by!r} needs labelled images, and there are none: name them in teacher.{needed}")

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, model_vali
 from degan_search.search.space.subsets import written_out
 from degan_search.settings.combine import Combine
 from degan_search.settings.criteria import CRITERIA
+from degan_search.settings.goals import GOALS, SCORE
 from degan_search.settings.values import Count, HeldOut, Model, Seed, Text
 from degan_search.system.errors import UserError
 
@@ -115,6 +116,14 @@ class SearchConfig(Model):
     over students (docs/results/2026-11-28-noise.md)."""
     stop_when_flat: bool = False
     """Ends the search of a cell once it has stopped getting better (`selection.flat`)."""
+    objectives: Annotated[list[Literal[*GOALS]], Field(min_length=1)] = [SCORE]  # type: ignore[valid-type]
+    """What is pursued together, the score first. Of several no trial is best: the search finds a Pareto front."""
+
+    @model_validator(mode="after")
+    def _score_first(self) -> Self:
+        if self.objectives[0] != SCORE or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives must begin with {SCORE} and hold nothing twice, got {self.objectives}")
+        return self
 
 
 class Prior(Model):

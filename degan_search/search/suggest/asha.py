@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,29 +15,40 @@ from degan_search.ledger.columns import Phase
 from degan_search.search.run import tune_dicts
 from degan_search.search.run.results import TrialResult
 from degan_search.search.workers import ray_patches
+from degan_search.selection.pareto import ranks
+from degan_search.settings.goals import SCORE
+
+Values = float | Sequence[float]
+"""The score, or of a search with several goals the value of each, in their order."""
 
 
 class Rungs:
-    """The scores recorded at each rung of each cell (Li et al. 2020, algorithm 2)."""
+    """The scores recorded at each rung of each cell (Li et al. 2020, algorithm 2).
 
-    def __init__(self, reduction_factor: float) -> None:
-        self.reduction_factor = reduction_factor
-        self.scores: dict[tuple[str, int], list[float]] = defaultdict(list)
+    Of several goals trials compete by their rank of non-domination in place of their score (`pareto.ranks`).
+    """
+
+    def __init__(self, reduction_factor: float, goals: Sequence[str] = (SCORE,)) -> None:
+        self.reduction_factor, self.goals = reduction_factor, tuple(goals)
+        self.scores: dict[tuple[str, int], list[Any]] = defaultdict(list)
+        """Numbers, or of several goals tuples."""
         self.promoted: set[tuple[str, int]] = set()
         """Trials and the rungs from which they went on: one that was cut short reaches a rung for a second time."""
 
-    def fill(self, curves: pd.DataFrame) -> None:
-        """Record the rung scores of earlier search trials, from `ledger.curves`."""
+    def fill(self, curves: pd.DataFrame, trials: pd.DataFrame) -> None:
+        """Record the rung scores of earlier search trials, from `ledger.curves` and `ledger.load`."""
         rungs = curves[(curves["phase"] == Phase.SEARCH) & curves["score"].notna() & (curves["stage"] != "done")]
-        for cell, gan_steps, score in rungs[["cell", "budget", "score"]].itertuples(index=False):
-            self.scores[str(cell), int(gan_steps)].append(float(score))
+        elsewhere = [goal for goal in self.goals if goal not in rungs]
+        rungs = rungs.merge(trials[["trial_id", *elsewhere]], how="left", on="trial_id") if elsewhere else rungs
+        for cell, gan_steps, *values in rungs[["cell", "budget", *self.goals]].itertuples(index=False):
+            self.scores[str(cell), int(gan_steps)].append(self._kept([float(value) for value in values]))
 
-    def record_promoted(self, cell: str, gan_steps: int, score: float, trial: str) -> None:
+    def record_promoted(self, cell: str, gan_steps: int, score: Values, trial: str) -> None:
         """Record the score of an unfinished trial that went on from this rung before."""
-        self.scores[cell, gan_steps].append(score)
+        self.scores[cell, gan_steps].append(self._kept(score))
         self.promoted.add((trial, gan_steps))
 
-    def record(self, cell: str, gan_steps: int, score: float, trial: str | None = None) -> str | None:
+    def record(self, cell: str, gan_steps: int, score: Values, trial: str | None = None) -> str | None:
         """Record a score at a rung; return why the trial should stop, or None to go on.
 
         A trial goes on if it is among the best 1/reduction_factor of those recorded there before it. The first always
@@ -45,14 +57,24 @@ class Rungs:
         """
         if trial is not None and (trial, gan_steps) in self.promoted:
             return None
-        before = self.scores[cell, gan_steps]
+        recorded = self.scores[cell, gan_steps]
+        recorded.append(self._kept(score))
+        several = len(self.goals) > 1
+        *before, own = -ranks(np.array(recorded, float), self.goals) if several else recorded
         cutoff = float(np.quantile(before, 1 - 1 / self.reduction_factor)) if before else -np.inf
-        before.append(score)
-        if score >= cutoff:
+        if own >= cutoff:
             if trial is not None:
                 self.promoted.add((trial, gan_steps))
             return None
-        return f"stopped early: score {score:.4f} at GAN step {gan_steps} is below the rung's {cutoff:.4f}"
+        if not several:
+            return f"stopped early: score {own:.4f} at GAN step {gan_steps} is below the rung's {cutoff:.4f}"
+        said = ", ".join(f"{goal} {value:.4g}" for goal, value in zip(self.goals, recorded[-1], strict=True))
+        return f"stopped early: at GAN step {gan_steps} {said} are on front {1 - own}, the rung's is {1 - cutoff:.3g}"
+
+    def _kept(self, score: Values) -> Any:
+        """Return the score as it is kept: a number, or of several goals a tuple."""
+        values = tuple(score) if isinstance(score, Sequence) else (score,)
+        return values if len(self.goals) > 1 else values[0]
 
 
 class CellAsha(FIFOScheduler):  # type: ignore[misc]
@@ -82,7 +104,7 @@ class CellAsha(FIFOScheduler):  # type: ignore[misc]
     def _goes_on(self, cell: str, result: TrialResult) -> bool:
         if self.rungs is None:
             return True
-        reason = self.rungs.record(cell, result.gan_steps, result.score, result.id)
+        reason = self.rungs.record(cell, result.gan_steps, result.goals(self.rungs.goals), result.id)
         if reason is not None:
             self.reasons[result.id] = reason
         return reason is None

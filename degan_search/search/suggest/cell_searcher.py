@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from degan_search.search.suggest.few_points import PointCounts
 from degan_search.search.suggest.flat_cells import FlatCells
 from degan_search.search.suggest.job_queue import Jobs, PerProcess, one_a_process, take_first
 from degan_search.search.suggest.studies import OPTUNA_STATES
+from degan_search.settings.goals import SCORE
 from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 
@@ -53,6 +53,8 @@ class _Asked:
     steps: set[int]
 
     def report(self, score: float, step: int) -> None:
+        if len(self.study.directions) > 1:  # Optuna knows no rungs of several values
+            return
         if step not in self.steps:  # a trial that was cut short reaches a rung twice
             self.steps.add(step)
             self.trial.report(score, step)
@@ -75,6 +77,7 @@ class CellSearcher(Jobs):
     ) -> None:
         super().__init__(outbox, per_process)
         self.cells = {cell.label: cell for cell in cells}
+        self.objectives = cells[0].space.search.objectives if cells else [SCORE]
         self.number = past.first_number if past else 0
         self.unfinished = deque(past.unfinished if past else ())
         """Jobs of an earlier driver that are still to begin again."""
@@ -181,14 +184,12 @@ class CellSearcher(Jobs):
         asked = self.asked.pop(job.id, None)
         if asked is None:
             return
-        value = None
+        values = None
         if result and state is State.PRUNED:  # Tune makes no other call for the rung that stops a trial
             asked.report(result.score, result.gan_steps)
         elif result and state is State.COMPLETE:
-            value = result.score
-            if not math.isfinite(value):  # the objective could not be measured, and Optuna refuses such a value
-                state, value = State.FAIL, None
-        asked.study.tell(asked.trial, value, state=OPTUNA_STATES[state])
+            state, values = studies.told(state, result.goals(self.objectives))
+        asked.study.tell(asked.trial, values, state=OPTUNA_STATES[state])
 
     def _of_flat(self) -> dict[str, int]:
         """Return the trials of each flat cell: those that began."""

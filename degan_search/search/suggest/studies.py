@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from degan_search import ledger
@@ -21,6 +22,7 @@ from degan_search.ledger.columns import METRICS, Phase, State, config_of
 from degan_search.search.space import file as space_file
 from degan_search.search.space.cell import Cell, cells
 from degan_search.search.suggest.box_sampler import BoxSampler
+from degan_search.settings.goals import GOALS, SCORE
 from degan_search.settings.methods import METHODS, UNTUNED
 from degan_search.settings.resolve import flatten
 from degan_search.settings.trial import TrialConfig
@@ -32,6 +34,8 @@ OPTUNA_STATES = {
     State.PRUNED: TrialState.PRUNED,
     State.FAIL: TrialState.FAIL,
 }
+
+DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 TOP = 5
 """Trials that are taken as the good ones for importances, at least, as Optuna advises."""
@@ -54,7 +58,7 @@ def create(cell: Cell, known: int = 0) -> optuna.Study:
     search = cell.space.search
     seed = sampler_seed(cell, known)
     sampler: BaseSampler
-    if search.sampler == "tpe":
+    if search.sampler == "tpe" or (search.sampler == "gp" and len(search.objectives) > 1):
         with warnings.catch_warnings():  # `group` is called experimental; conditional parameters need it
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = TPESampler(seed=seed, group=True, n_startup_trials=max(5, len(cell.space.first)))
@@ -62,17 +66,26 @@ def create(cell: Cell, known: int = 0) -> optuna.Study:
         sampler = BoxSampler(cell, seed, model=search.sampler == "gp")
     else:
         sampler = RandomSampler(seed=seed)
-    return optuna.create_study(direction="maximize", sampler=sampler, study_name=cell.label)
+    return optuna.create_study(
+        directions=[DIRECTIONS[GOALS[goal].direction] for goal in search.objectives],
+        sampler=sampler,
+        study_name=cell.label,
+    )
 
 
-def studies(run: Path) -> dict[str, optuna.Study]:
+def studies(run: Path, score_alone: bool = False) -> dict[str, optuna.Study]:
     """Return the study of each cell of a run's space that has search trials in its ledger, by the cell's label.
+
+    `score_alone`: as if the search had pursued nothing else.
 
     Raises:
         UserError: no run there, no space.yaml in it, or rows that do not fit it.
     """
     frame, curves = ledger.load(run), ledger.curves(run)
-    made = {cell.label: from_ledger(cell, frame, curves) for cell in cells(space_file.of_run(run))}
+    space = space_file.of_run(run)
+    if score_alone:
+        space = space.model_copy(update={"search": space.search.model_copy(update={"objectives": [SCORE]})})
+    made = {cell.label: from_ledger(cell, frame, curves) for cell in cells(space)}
     return {label: study for label, study in made.items() if study.get_trials(deepcopy=False)}
 
 
@@ -101,6 +114,13 @@ def from_ledger(cell: Cell, frame: pd.DataFrame, curves: pd.DataFrame, lenient: 
     return study
 
 
+def told(state: State, values: Sequence[float]) -> tuple[State, list[float] | None]:
+    """Return as what a finished trial is told: with its values, or as failed where one could not be measured."""
+    if all(map(math.isfinite, values)):
+        return state, [*values]
+    return State.FAIL, None  # Optuna refuses such values
+
+
 def ask_again(study: optuna.Study, cell: Cell, config: TrialConfig) -> optuna.Trial | None:
     """Return a new, running trial of the study with the parameters of a known configuration; None: it does not fit."""
     try:
@@ -125,7 +145,7 @@ def importances(run: Path) -> pd.DataFrame:
         UserError: as `studies`.
     """
     rows: list[dict[str, Any]] = []
-    for label, study in studies(run).items():
+    for label, study in studies(run, score_alone=True).items():
         done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(done) < FEWEST:
             continue
@@ -145,18 +165,19 @@ def _trial(cell: Cell, row: Mapping[Any, Any], rungs: Mapping[int, float]) -> Fr
     except UserError as error:
         fault = str(error).removeprefix("first: ")
         raise UserError(f"{row['trial_id']} does not fit the space of its run: {fault}") from None
-    state, value = State(row["state"]), None
+    goals, values = cell.space.search.objectives, None
+    if len(goals) > 1:
+        rungs = {}  # Optuna keeps none of a trial with several values
+    state = State(row["state"])
     if state is State.COMPLETE:
-        value = row["score"]
-        if not math.isfinite(value):  # as in `CellSearcher.ended`
-            state, value = State.FAIL, None
+        state, values = told(state, [math.nan if pd.isna(row[goal]) else float(row[goal]) for goal in goals])
     elif state is State.PRUNED and rungs:  # as Optuna itself values a pruned trial
-        value = rungs[max(rungs)]
+        values = [rungs[max(rungs)]]
     measures = {name: float(row[name]) for name in METRICS if pd.notna(row[name])}
     about = {name: str(row[name]) for name in ("trial_id", "reason") if pd.notna(row[name])}
     trial = optuna.trial.create_trial(
         state=OPTUNA_STATES[state],
-        value=value,
+        values=values,
         params=params,
         distributions=distributions,
         intermediate_values={int(step): float(score) for step, score in rungs.items()},

@@ -33,6 +33,7 @@ def given(trials, curves):
         "curves": curves,
         "table": table(trials),
         "measures": pd.DataFrame({"proxy": proxies, "classes": range(1, len(proxies) + 1), "distance": 0.5}),
+        "goals": ("score", "student_parameters"),
         "importances": pd.DataFrame(cells, columns=["cell", "parameter", "importance", "n"]),
         **dict(zip(figures.FIGURES["samples"].needs, samples, strict=True)),
     }

@@ -29,7 +29,7 @@ class TestPage:
     def test_figures_are_plotly_s(self, made):
         importances = pd.DataFrame({"cell": "a", "parameter": ["x", "y"], "importance": [0.7, 0.3]})
         frame, curves = page.load(made)
-        figures = page.plots.figures(frame, curves, importances)
+        figures = page.plots.figures(frame, curves, importances, ("score", "multiply_adds", "seconds"))
         assert all(figure["views"] for figure in figures)
         for view in (view for figure in figures for view in figure["views"]):
             go.Figure({"data": view["data"], "layout": view["layout"]})  # raises for a property it does not know

@@ -1,11 +1,13 @@
 """What people see while trials run: the best score of each cell."""
 
 import io
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console, Group
 
 from degan_search.ledger.columns import State
+from degan_search.search.callbacks.live_figure import live_figure
 from degan_search.search.callbacks.progress_bar import AROUND, ProgressBar
 
 ENDED = [
@@ -70,3 +72,25 @@ def test_as_many_cells_as_fit_and_how_many_more(cells, shown):
     assert [line.split()[5] for line in lines[:shown]] == [f"proxy={cells - 1 - place}" for place in range(shown)]
     assert (last == f"... and {cells - shown} more cells") == (cells > shown)
     assert len(lines) == min(cells, 6)
+
+
+def test_the_figure_has_each_finished_trial_and_each_cells_best_so_far():
+    finished = {"proxy=<b>": [(1, 0.5, "search-0000"), (4, 0.4, "search-0003")], "other": [(2, 0.75, "search-0001")]}
+    shown = live_figure(finished, 9)
+    root = ElementTree.fromstring(f"<div>{shown}</div>")
+    assert len(root.findall(".//circle")) == 3
+    assert [one.text for one in root.findall(".//circle/title")] == [
+        "search-0000: 0.500",
+        "search-0003: 0.400",
+        "search-0001: 0.750",
+    ]
+    best = root.findall(".//path")[1].get("d")
+    assert best.startswith("M") and best.count("V") == 1  # a poorer trial does not lower the line
+    height = best.removeprefix("M").split("H")[0].split()[1]
+    assert best.endswith(f"V{height}")
+    assert "proxy=<b>" in "".join(root.itertext()) and "of 9" in "".join(root.itertext())
+    assert live_figure({"other": []}, 9) == ""
+
+
+def test_equal_scores_and_one_trial_can_be_drawn():
+    assert "0.500" in live_figure({"one": [(1, 0.5, "search-0000")]}, 1)

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +66,44 @@ def test_reason_says_score_budget_and_cutoff():
     rungs = Rungs(2)
     rungs.record("a", 10, 0.5)
     assert rungs.record("a", 10, 0.25) == "stopped early: score 0.2500 at GAN step 10 is below the rung's 0.5000"
+
+
+class TestSeveralGoals:
+    """Trials compete by their rank of non-domination."""
+
+    GOALS = ("score", "student_parameters")
+
+    def test_a_smaller_student_may_go_on_with_a_lower_score(self):
+        rungs = Rungs(2, self.GOALS)
+        assert rungs.record("a", 10, (0.9, 500)) is None
+        assert rungs.record("a", 10, (0.5, 100)) is None
+        assert rungs.record("a", 10, (0.4, 600)) == (
+            "stopped early: at GAN step 10 score 0.4, student_parameters 600 are on front 2, the rung's is 1"
+        )
+        assert rungs.record("a", 10, (0.6, 400)) is None
+        assert rungs.record("b", 10, (0.1, 900)) is None, "another cell's"
+
+    @given(st.lists(st.tuples(SCORES, st.integers(1, 4)), min_size=1, max_size=20))
+    def test_no_trial_on_the_front_is_stopped(self, values):
+        rungs = Rungs(3, self.GOALS)
+        for place, own in enumerate(values):
+            beaten = any(s >= own[0] and n <= own[1] and (s, n) != own for s, n in values[:place])
+            if rungs.record("a", 10, own) is not None:
+                assert beaten
+
+    @given(st.lists(SCORES, min_size=1, max_size=20), st.floats(1.01, 100))
+    def test_where_students_are_equal_the_order_is_that_of_the_scores(self, scores, factor):
+        rungs = Rungs(factor, self.GOALS)
+        for place, score in enumerate(scores):
+            goes_on = rungs.record("a", 10, (score, 7)) is None
+            assert goes_on or score < max(scores[:place])
+
+    def test_what_the_ledger_has_counts(self):
+        rungs, curves = Rungs(2, (*self.GOALS, "seconds")), {"phase": "search", "cell": "a", "budget": 10}
+        curves = pd.DataFrame([{**curves, "stage": "gan", "trial_id": name, "seconds": 3.0} for name in "xy"])
+        trials = pd.DataFrame({"trial_id": ["x", "y"], "student_parameters": [7.0, 9.0]})
+        rungs.fill(curves.assign(score=[0.5, 0.75]), trials)
+        assert rungs.scores == {("a", 10): [(0.5, 7.0, 3.0), (0.75, 9.0, 3.0)]}
 
 
 def trial(name, cell="a"):
