@@ -16,8 +16,8 @@ from degan_search.search.run.options import Options
 from degan_search.search.space import cell as spaces
 from degan_search.search.space import schema
 from degan_search.search.space.check import check
-from degan_search.settings.combine import member
 from degan_search.search.workers import checkpoints
+from degan_search.settings.combine import member
 from degan_search.settings.resolve import stable_hash
 from degan_search.system.errors import UserError
 from degan_search.trial.inputs import inputs_key

@@ -40,6 +40,8 @@ def check(space: Space) -> None:
         _check_named([space.prior.point], "prior", known)
         if space.search.sampler not in ("gp", "random"):
             raise UserError(f"prior: search.sampler {space.search.sampler} takes none; use gp, the default")
+        if len(space.search.objectives) > 1:
+            raise UserError("prior: a search with several objectives takes none; give points under first")
     if space.finals and space.finals.combine and not combined_cells(space):
         raise UserError(
             f"finals.combine: no cell searches settings of a method whose generator's weights are tuned "

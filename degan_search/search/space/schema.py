@@ -107,7 +107,8 @@ class SearchConfig(Model):
     """How configurations are chosen within each cell."""
 
     sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
-    """`gp`: Gaussian process, `tpe`: Optuna's TPE; `random` and `grid` are there for comparison."""
+    """`gp`: Gaussian process (of several objectives TPE takes its place); `tpe`: Optuna's TPE; `random` and `grid` are
+    there for comparison."""
     trials: Count = 16
     """Trials in each cell that has parameters; `grid` runs every combination instead."""
     seed: Seed = 0
@@ -123,6 +124,8 @@ class SearchConfig(Model):
     def _score_first(self) -> Self:
         if self.objectives[0] != SCORE or len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"objectives must begin with {SCORE} and hold nothing twice, got {self.objectives}")
+        if len(self.objectives) > 1 and self.stop_when_flat:
+            raise ValueError("stop_when_flat looks at the score alone; with several objectives leave it out")
         return self
 
 

@@ -67,6 +67,11 @@ def test_a_prior_may_name_some_parameters_and_is_read_back(tmp_path):
     ("changes", "says"),
     [
         ({"prior": {"gan.lambda_x": 1}}, "prior: 'gan.lambda_x' is none of the parameters"),
+        (
+            {"prior": {"gan.lambda_e": 1}, "search": {"objectives": ["score", "seconds"]}},
+            "several objectives takes none",
+        ),
+        ({"search": {"objectives": ["score", "seconds"], "stop_when_flat": True}}, "looks at the score alone"),
         ({"prior": {"gan.lambda_e": 99}}, "prior: gan.lambda_e = 99 is outside its range"),
         ({"prior": {"gan.lambda_e": 1, "confidence": "sure"}}, "prior.confidence"),
         ({"prior": {"confidence": "low"}}, "prior: names no parameter"),
