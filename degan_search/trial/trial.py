@@ -107,8 +107,7 @@ class Trial:
             DivergedError: a loss is not finite, or the generator collapsed.
         """
         if self.stage is None:
-            first = "student" if self.generator is not None else FIRST.get(self.common.method.source, "student")
-            stage = self.begin(first)
+            stage = self.begin(_first(self.common, self.generator))
         elif not self.stage.done:
             stage = self.stage
         elif self.stage_name != "student":
@@ -121,9 +120,8 @@ class Trial:
             self.gan_steps = stage.steps_reported
         if progress is None:
             return None
-        metrics = progress.metrics
-        if "score" in metrics:  # a rung, at which trials compete by all of a search's goals
-            metrics = self.common.student_size() | metrics
+        # At a rung trials compete by all of a search's goals.
+        metrics = progress.metrics | (self.common.student_size() if "score" in progress.metrics else {})
         return Event(progress.stage, progress.step, progress.of, self.seconds, self.gan_steps, metrics)
 
     def state_dict(self) -> dict[str, Any]:
@@ -202,6 +200,10 @@ class Trial:
             self._outcome.generator = generator.eval()
             self._outcome.samples = samples(self.common, generator)
         return Event("done", 1, 1, self.seconds, self.gan_steps, metrics, compared.class_agreement)
+
+
+def _first(common: TrialContext, generator: nn.Module | None) -> StageName:
+    return "student" if generator is not None else FIRST.get(common.method.source, "student")
 
 
 def _trained_beside(stage: StudentStage, common: TrialContext) -> tuple[nn.Module, dict[str, float]] | None:

@@ -129,9 +129,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         """Make the trials ready, each anew or from its last checkpoint."""
         self.inputs = fetch_inputs(self.references[inputs_key(self.jobs[0].config)])
         for job in self.jobs:
-            self.trials[job.id], self.curves[job.id] = begun(job, self.inputs, self.device, self.folders)
-            if job.referee:
-                self.trials[job.id].referee = fetch_referee(self.referees[referee_key(job.config)], self.device)
+            self.trials[job.id], self.curves[job.id] = begun(job, self.inputs, self.device, self.folders, self.referees)
         self.side_by_side = Turns(dict(enumerate(self.trials.values())), self.device)
 
     def _advance(self) -> list[TrialResult]:
@@ -171,11 +169,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         return None
 
     def _checkpoint(self, name: str) -> None:
-        state = self.trials[name].state_dict()
-        # Without a checkpoint the trial goes on: it only loses more time if it is cut short later.
-        with contextlib.suppress(OSError):
-            reports = self.curves[name].saved()
-            checkpoints.save(self.folders.at(name), {"trial": state, "reports": reports})
+        save(self.trials[name], self.curves[name], self.folders.at(name))
         self.saved[name] = time.monotonic()
 
     def _failure(self, job: Job, error: Exception) -> TrialResult:
@@ -193,15 +187,26 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         return results.result(job, event, self.curves[job.id], self.worker, teacher, precision, end)
 
 
-def begun(job: Job, inputs: Inputs, device: str, place: Place) -> tuple[Trial, Curve]:
+def begun(
+    job: Job, inputs: Inputs, device: str, place: Place, referees: Mapping[str, ray.ObjectRef]
+) -> tuple[Trial, Curve]:
     """Return a job's trial and its curve, from its last checkpoint if it has one; `place`: where trials keep files."""
     trial = Trial(job.config, inputs, device, read_members(place, job.config.combine.members))
+    if job.referee:
+        trial.referee = fetch_referee(referees[referee_key(job.config)], device)
     if found := checkpoints.load(place.at(job.id)):
         with contextlib.suppress(UserError):  # of another version: the trial begins anew
             curve = Curve.of(found["reports"])
             trial.load_state_dict(found["trial"])
             return trial, curve
     return trial, Curve()
+
+
+def save(trial: Trial, curve: Curve, place: Place) -> None:
+    """Write a checkpoint; where that fails the trial goes on, and only loses more time if it is cut short later."""
+    state = trial.state_dict()
+    with contextlib.suppress(OSError):
+        checkpoints.save(place, {"trial": state, "reports": curve.saved()})
 
 
 @contextlib.contextmanager
