@@ -50,8 +50,7 @@ def best(
     for column in per:
         if column not in frame:
             raise UserError(f"no column {column!r} to choose within; {close_matches(column, map(str, frame.columns))}")
-    if top < 1:
-        raise UserError(f"top = {top}: 1 or more is needed")
+    _check_top(top)
     done = finished(frame).dropna(subset=by)
     if done.empty:
         if (setting := LABELLED.get(by)) and frame[f"config_teacher_{setting}"].isna().all() and len(frame):
@@ -75,6 +74,11 @@ def grouping(per: str) -> tuple[str, ...]:
     return (*PROXY, *PER[per])
 
 
+def _check_top(top: int) -> None:
+    if top < 1:
+        raise UserError(f"top = {top}: 1 or more is needed")
+
+
 def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) -> pd.DataFrame:
     """Return the best configurations with what they were chosen by, those of a group beside each other.
 
@@ -92,6 +96,7 @@ def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) 
     Raises:
         UserError: as `best` and `grouping`.
     """
+    _check_top(top)
     columns = list(grouping(per))
     rows = best(frame, by, columns, top + 1)
     groups = [_with_chances(group, frame, by).head(top) for _, group in rows.groupby(columns, sort=False, dropna=False)]
