@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from degan_search.settings import yaml_text
+from degan_search.storage.layout import SPACE
 from degan_search.system.errors import UserError, command
 
 if TYPE_CHECKING:
@@ -44,6 +46,13 @@ def conclude(run: Run, begun: float) -> None:
 
 def flat_cells(run: Path) -> list[str]:
     """Return a line for each cell of a run whose search ended as it was flat; none if its space cannot be read."""
+    try:
+        asked = yaml_text.read(run / SPACE, str(run / SPACE))["search"]["stop_when_flat"]
+    except (UserError, KeyError, TypeError):  # of a version before searches could end so, or no run of a space
+        return []
+    if asked is not True:
+        return []
+    # Optuna and torch come with the space, and few tables need it.
     from degan_search import ledger
     from degan_search.ledger.columns import Phase
     from degan_search.search.run import jobs
@@ -51,12 +60,7 @@ def flat_cells(run: Path) -> list[str]:
     from degan_search.search.space.cell import cells
     from degan_search.search.suggest.flat_cells import FlatCells
 
-    try:
-        space = space_file.of_run(run)
-    except UserError:
-        return []
-    if not space.search.stop_when_flat:
-        return []
+    space = space_file.of_run(run)
     frame = ledger.load(run)
     unfinished = jobs.unfinished(jobs.read(run)[0], frame, Phase.SEARCH)
     searched = frame[frame["phase"] == Phase.SEARCH]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-from scipy import stats
 
 from degan_search.ledger.columns import METRICS, Phase, State
 from degan_search.settings.combine import trial_of
@@ -80,6 +79,8 @@ def chance_ahead(frame: pd.DataFrame, by: str, first: pd.Series, second: pd.Seri
     """
     if not (frame["phase"] == Phase.REPEAT).any():
         return math.nan
+    from scipy import stats  # half a second, and only a comparison of repeats needs it
+
     values = over_seeds(frame, by)
     values = values[values["cell"].isin((first["cell"], second["cell"]))]
     groups = values.groupby(["run", "trial_id"])["value"]

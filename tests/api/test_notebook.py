@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from tests.cli.calls import TRIAL
 
 SPACE = {
-    "trial": TRIAL,
+    "trial": TRIAL | {"gan": TRIAL["gan"] | {"steps": 400}},
     "cells": {"proxy": ["digits"], "method": ["degan"]},
     "parameters": {"gan.lambda_d": [0, 5]},
     "search": {"sampler": "grid"},

@@ -141,7 +141,7 @@ def check(run, failed=()):
     space = space_file.load(str(run / "space.yaml"))
     all_cells = cells(space)
     frame = ledger.load(run)
-    search, final = (frame[frame["phase"] == phase] for phase in Phase)
+    search, final = (frame[frame["phase"] == phase] for phase in (Phase.SEARCH, Phase.FINAL))
     assert len(frame) == frame["trial_id"].nunique() == len(list((run / "ledger").glob("[!.]*.parquet")))
     assert search.groupby("cell").size().to_dict() == {cell.label: cell.trials() for cell in all_cells if cell.trials()}
     assert not frame.duplicated(["phase", "cell", "config_hash"]).any()

@@ -63,7 +63,7 @@ class TestLedger:
         [
             ({"attempt": None}, "attempt None"),
             ({"state": "DONE"}, "state 'DONE'; known: COMPLETE, PRUNED, FAIL"),
-            ({"phase": None}, "phase None; known: search, final"),
+            ({"phase": None}, "phase None; known: search, repeat, final"),
             ({"schema_version": 99}, "rows of schema 99"),
             ({"started": pa.array([2**62], pa.timestamp("us", "UTC"))}, "before 1970 or after 2199"),
         ],

@@ -108,7 +108,7 @@ def test_predict_does_not_depend_on_the_batch_size_nor_moves_the_model(name, ran
     assert logits.shape == (11, 10)
     assert not logits.requires_grad
     for batch_size in (1, 4, 11):
-        torch.testing.assert_close(measures.predict(model, images, batch_size), logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(measures.predict(model, images, batch_size), logits, rtol=1e-5, atol=2e-5)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     model.eval()

@@ -46,6 +46,7 @@ def test_job_files_keep_their_format(tmp_path):
         "attempt",
         "faults",
         "referee",
+        "held",
         "config",
     ]
     assert found["job"]["config"] == TrialConfig(seed=7, proxy="digits").model_dump(mode="json")
