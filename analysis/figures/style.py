@@ -20,11 +20,11 @@ from PIL import Image
 from analysis.agreement import AXIS, judged_by, without_true_data
 from degan_search.ledger.columns import Phase, State
 from degan_search.settings.methods import METHODS
+from degan_search.system.colours import OKABE_ITO
 from degan_search.system.errors import UserError, close_matches
 from degan_search.system.whole_files import write_bytes
 
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
-"""Okabe and Ito's palette."""
+COLOURS = OKABE_ITO
 MARKERS = "osD^vP"
 FIRST = ("proxy", "dcgan", "degan", "proxy_matched", "true", "true_matched")
 ORDER = (*FIRST, *(name for name in METHODS if name not in FIRST))

@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from degan_search.settings import yaml_text
-from degan_search.storage.layout import SPACE
+from degan_search.selection.asked import asked
 from degan_search.system.errors import UserError, command
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def conclude(run: Run, begun: float) -> None:
     page = write_report(folder)  # all is written before anything is printed
     shown = table.render(tidy, "text") + render_front(frame, [folder])
     console.print(shown, highlight=False, markup=False, soft_wrap=True)
-    for line in flat_cells(folder):
+    for line in flat_cells(folder, frame):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"\nResults: {folder} ({(time.monotonic() - begun) / 60:.1f} min). Table again: {command('table', folder)}",
@@ -44,16 +43,14 @@ def conclude(run: Run, begun: float) -> None:
     console.print(f"Everything to look at: {page}", highlight=False, soft_wrap=True)
 
 
-def flat_cells(run: Path) -> list[str]:
-    """Return a line for each cell of a run whose search ended as it was flat; none if its space cannot be read."""
-    try:
-        asked = yaml_text.read(run / SPACE, str(run / SPACE))["search"]["stop_when_flat"]
-    except (UserError, KeyError, TypeError):  # of a version before searches could end so, or no run of a space
-        return []
-    if asked is not True:
+def flat_cells(run: Path, frame: pd.DataFrame) -> list[str]:
+    """Return a line for each cell of a run whose search ended as it was flat; none if its space cannot be read.
+
+    `frame` is the run's, from `ledger.load`.
+    """
+    if asked(run, "stop_when_flat") is not True:
         return []
     # Optuna and torch come with the space, and few tables need it.
-    from degan_search import ledger
     from degan_search.ledger.columns import Phase
     from degan_search.search.run import jobs
     from degan_search.search.space import file as space_file
@@ -61,7 +58,6 @@ def flat_cells(run: Path) -> list[str]:
     from degan_search.search.suggest.flat_cells import FlatCells
 
     space = space_file.of_run(run)
-    frame = ledger.load(run)
     unfinished = jobs.unfinished(jobs.read(run)[0], frame, Phase.SEARCH)
     searched = frame[frame["phase"] == Phase.SEARCH]
     return FlatCells({cell.label: cell for cell in cells(space)}, searched, unfinished).lines()

@@ -56,7 +56,7 @@ def table(
     sys.stdout.write(visible(text))  # without the console's wrapping, so that it can be piped
     if style == "text":
         for run in runs:
-            sys.stdout.writelines(f"{visible(line)}\n" for line in flat_cells(run))
+            sys.stdout.writelines(f"{visible(line)}\n" for line in flat_cells(run, frame[frame["run"] == run.name]))
 
 
 @shows_errors

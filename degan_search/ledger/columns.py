@@ -103,6 +103,9 @@ TRIAL_METRICS: dict[str, Direction] = {
 
 REFEREE_METRICS: dict[str, Direction] = {criteria.REFEREE_BEST: "max"}
 """Measured by a final run on the test images if `finals.referee` asks for it; nothing is chosen by it."""
+TOLD: dict[str, Direction] = TRIAL_METRICS | REFEREE_METRICS
+"""All that a worker measures."""
+
 HELD: dict[str, Direction] = {"core_seconds": "min", "gpu_seconds": "min"}
 """Seconds of all attempts, lost ones too, times the CPUs and the share of a GPU that the trial held; the driver counts.
 
@@ -126,7 +129,7 @@ images, and on each half of it; agreement with the teacher on images of all othe
 accuracy for final trials alone. Of the task `incremental` also the accuracy on each kind's images, old and new
 classes: on the test images for final trials, on the held-out ones for others."""
 
-METRICS: dict[str, Direction] = TRIAL_METRICS | REFEREE_METRICS | HELD | SCORE_METRICS
+METRICS: dict[str, Direction] = TOLD | HELD | SCORE_METRICS
 """Every measured column, and which way is better."""
 
 _PLAIN: dict[Any, pa.DataType] = {
@@ -157,7 +160,7 @@ def trial_schema() -> pa.Schema:
             ("config_json", pa.string()),
             ("teacher_hash", pa.string()),
             *((_column(name), _arrow(annotation)) for name, annotation in _leaves(TrialConfig)),
-            *((name, pa.float64()) for name in (*TRIAL_METRICS, *REFEREE_METRICS, *HELD)),
+            *((name, pa.float64()) for name in (*TOLD, *HELD)),
             ("class_agreement", pa.list_(pa.float64())),
             ("gan_steps", pa.int64()),
             ("distill_steps", pa.int64()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from degan_search.storage.layout import ABOUT
+from degan_search.storage.about import about_run
 from degan_search.system.errors import UserError, visible
 
 EXAMPLES = "give such as cpu=0.05/h,gpu=2.50/h, or 2.50eur/h"
@@ -88,9 +87,9 @@ class Price:
 def price_of(run: Path) -> str | None:
     """Return the price that a run was given, as text; None where it has none that can be read."""
     try:
-        text = json.loads((run / ABOUT).read_text(encoding="utf-8"))["options"]["price"]
+        text = about_run(run)["options"]["price"]
         Price.read(text)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError):
+    except (KeyError, TypeError, AttributeError, UserError):
         return None
     return str(text)
 

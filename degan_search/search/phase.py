@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,17 +112,7 @@ def run_phase(
             if cause in (None, Cause.DIVERGED):  # after a fault the user may try the trial again
                 janitor.submit(checkpoints.clear, options.place().at(trial_id))
 
-        rules = Rules(
-            options.retries,
-            options.time_limit,
-            run.interruption,
-            run.copy.push,
-            clear_checkpoints,
-            time_budget,
-            ray_patches.ask_workers_to_end,
-            options.cpus_per_trial,
-            options.gpus_per_trial,
-        )
+        rules = _rules(run, time_budget, clear_checkpoints)
         title = str(phase).capitalize()
         recorder = Recorder(run.folder, scheduler.reasons, work, rules, work.total, title, run.console, cost)
         work.call_when_idle(recorder.check_sweep)
@@ -145,6 +135,21 @@ def run_phase(
             "; ".join([*unwritten, *([f"{missing} trials left no row"] if missing else [])])
             + f"; go on with: {options.resume()}"
         )
+
+
+def _rules(run: Run, time_budget: TimeBudget | None, when_ended: Callable[[str, str | None], None]) -> Rules:
+    options = run.options
+    return Rules(
+        options.retries,
+        options.time_limit,
+        run.interruption,
+        run.copy.push,
+        when_ended,
+        time_budget,
+        ray_patches.ask_workers_to_end,
+        options.cpus_per_trial,
+        options.gpus_per_trial,
+    )
 
 
 def _tuner(

@@ -27,13 +27,10 @@ from degan_search.search.suggest.job_queue import GivenJobs
 from degan_search.search.workers import checkpoints
 from degan_search.search.workers.slots import trials_per_process
 from degan_search.selection import choose
-from degan_search.selection.members import combined_config, repeated
-from degan_search.settings.combine import CombineConfig
-from degan_search.settings.methods import normalised
+from degan_search.selection.members import combined_config, repeat, repeated
 from degan_search.settings.resolve import stable_hash, trial_config
-from degan_search.settings.trial import ProbeConfig, TrialConfig
+from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
-from degan_search.system.seeds import stream_seed
 
 
 def remaining_search(
@@ -144,21 +141,6 @@ def repeat_jobs(cells: list[Cell], frame: pd.DataFrame, repeats: int, by: str | 
     for number, (cell, measure, name, config) in itertools.product(range(1, repeats + 1), picked):
         made.append(jobs.new_job(Phase.REPEAT, len(made), cell.label, repeat(config, name, number), measure))
     return made
-
-
-def repeat(config: TrialConfig, member: str, number: int) -> TrialConfig:
-    """Return the configuration of a further student of a trial's generator, with a random stream of its own.
-
-    The n-th repeats of all trials of one seed have one seed: what it brings them alike does not change their order.
-
-    Args:
-        config: of the trial.
-        member: its generator, as `combine.members` names it.
-        number: of the repeat, from 1.
-    """
-    seed = stream_seed(config.seed, "repeat", number) % 2**32
-    changes = {"seed": seed, "combine": CombineConfig(members=(member,)), "probe": ProbeConfig()}
-    return normalised(config.model_copy(update=changes))
 
 
 def combined_of(

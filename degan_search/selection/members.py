@@ -9,12 +9,13 @@ import pandas as pd
 from degan_search.ledger.columns import config_of
 from degan_search.selection import choose
 from degan_search.selection.repeats import number_repeated
-from degan_search.settings.combine import Combine, member, trial_of
-from degan_search.settings.methods import COMBINED, METHODS, TUNED, combined
-from degan_search.settings.trial import TrialConfig
+from degan_search.settings.combine import Combine, CombineConfig, member, trial_of
+from degan_search.settings.methods import COMBINED, METHODS, TUNED, combined, normalised
+from degan_search.settings.trial import ProbeConfig, TrialConfig
 from degan_search.storage.layout import GENERATOR
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
+from degan_search.system.seeds import stream_seed
 
 FEWEST = 2
 KIND = ("config_gan_width", "config_gan_latent", "config_gan_size")
@@ -77,6 +78,21 @@ def _content(file: Path) -> bytes:
     if not file.resolve().is_relative_to(file.parent.parent.resolve()):
         raise UserError(f"{file} is a link to {file.resolve()}, outside its run; copy the file instead")
     return untrusted.read(file, str(file), untrusted.MODEL_BYTES)
+
+
+def repeat(config: TrialConfig, generator: str, number: int) -> TrialConfig:
+    """Return the configuration of a further student of a trial's generator, with a random stream of its own.
+
+    The n-th repeats of all trials of one seed have one seed: what it brings them alike does not change their order.
+
+    Args:
+        config: of the trial.
+        generator: its own, as `combine.members` names it.
+        number: of the repeat, from 1.
+    """
+    seed = stream_seed(config.seed, "repeat", number) % 2**32
+    changes = {"seed": seed, "combine": CombineConfig(members=(generator,)), "probe": ProbeConfig()}
+    return normalised(config.model_copy(update=changes))
 
 
 def combined_trials(frame: pd.DataFrame) -> set[str]:

@@ -10,10 +10,9 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from degan_search.ledger.columns import config_of
+from degan_search.selection.asked import asked
 from degan_search.selection.choose import finished, grouping
-from degan_search.settings import yaml_text
 from degan_search.settings.goals import GOALS, SCORE
-from degan_search.storage.layout import SPACE
 from degan_search.system.errors import UserError
 
 
@@ -97,9 +96,6 @@ def goals_of(*runs: Path) -> tuple[str, ...]:
 
 
 def _goals(run: Path) -> tuple[str, ...]:
-    try:
-        given = yaml_text.read(run / SPACE, str(run / SPACE))["search"]["objectives"]
-    except (UserError, KeyError, TypeError):  # of a version before there were several goals, or no run of a space
-        return (SCORE,)
+    given = asked(run, "objectives")
     named = tuple(goal for goal in given if goal in GOALS) if isinstance(given, list) else ()
     return named or (SCORE,)

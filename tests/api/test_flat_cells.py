@@ -25,11 +25,11 @@ def test_named_after_how_many_trials_unless_one_before_still_runs(tmp_path):
         jobs.write(tmp_path, job)
         if number:  # the first one runs
             ledger.write_row(tmp_path, synthetic(job.id, score=0.5, **about, **config_columns(job.config)))
-    assert flat_cells(tmp_path) == []  # no space
+    assert flat_cells(tmp_path, ledger.load(tmp_path)) == []  # no space
     (tmp_path / "space.yaml").write_text(space_file.dump(space))
-    assert flat_cells(tmp_path) == []
+    assert flat_cells(tmp_path, ledger.load(tmp_path)) == []
     (tmp_path / "jobs" / "search-0000.json").unlink()
-    assert flat_cells(tmp_path) == [f"all: ended, flat after {PATIENCE + 1} trials"]
+    assert flat_cells(tmp_path, ledger.load(tmp_path)) == [f"all: ended, flat after {PATIENCE + 1} trials"]
     off = space.model_copy(update={"search": schema.SearchConfig(trials=50)})
     (tmp_path / "space.yaml").write_text(space_file.dump(off))
-    assert flat_cells(tmp_path) == []
+    assert flat_cells(tmp_path, ledger.load(tmp_path)) == []

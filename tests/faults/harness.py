@@ -136,6 +136,26 @@ def still(before, run):
     return now
 
 
+def patch_everywhere(folder, module, code):
+    """Let every Python process with this folder in its PYTHONPATH run `code` on a `module` when it has loaded it."""
+    (folder / "sitecustomize.py").write_text(f"""
+import importlib.abc, importlib.util, sys
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != {module!r}:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+        def exec_module(module):
+            load(module)
+            exec({code!r}, {{"module": module}})
+        spec.loader.exec_module = exec_module
+        return spec
+sys.meta_path.insert(0, Finder())
+""")
+
+
 def check(run, failed=()):
     """Check a finished run: all trials ran, one row each, nothing left over; `failed` are trials that may fail."""
     space = space_file.load(str(run / "space.yaml"))

@@ -5,7 +5,7 @@ import random
 import signal
 
 import pytest
-from harness import TRIAL, Driver, check, inputs_of, same_as_uninterrupted, write_space
+from harness import TRIAL, Driver, check, inputs_of, patch_everywhere, same_as_uninterrupted, write_space
 
 from degan_search.ledger.columns import config_of
 from degan_search.search.space import file as space_file
@@ -13,28 +13,15 @@ from degan_search.trial.trial import Trial
 
 OPTIONS = ("--storage", "runs", "--max-concurrent", "1", "--checkpoint-every", "1h", "--retries", "0")
 COUNTS = """
-import importlib.abc, importlib.util, os, sys
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "degan_search.training.turns":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        load = spec.loader.exec_module
-        def exec_module(module):
-            load(module)
-            step = module.Turns._step
-            def counted(turns, number):
-                done = step(turns, number)
-                with open("{steps}", "ab") as file:
-                    file.write(b".")
-                return done
-            module.Turns._step = counted
-        spec.loader.exec_module = exec_module
-        return spec
-sys.meta_path.insert(0, Finder())
+step = module.Turns._step
+def counted(turns, number):
+    done = step(turns, number)
+    with open("{steps}", "ab") as file:
+        file.write(b".")
+    return done
+module.Turns._step = counted
 """
-"""For every Python process: each step of a trial adds a byte to a file."""
+"""For `patch_everywhere`: each step of a trial adds a byte to a file."""
 
 
 class Steps:
@@ -42,7 +29,7 @@ class Steps:
 
     def __init__(self, folder):
         self.file = folder / "steps"
-        (folder / "sitecustomize.py").write_text(COUNTS.format(steps=self.file))
+        patch_everywhere(folder, "degan_search.training.turns", COUNTS.format(steps=self.file))
         self.environment = {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
 
     @property

@@ -5,7 +5,7 @@ import signal
 
 import psutil
 import pytest
-from harness import TRIAL, Driver, check, same_as_uninterrupted, write_space
+from harness import TRIAL, Driver, check, patch_everywhere, same_as_uninterrupted, write_space
 
 from degan_search import ledger
 
@@ -95,7 +95,7 @@ def test_a_trial_that_hangs_ends_at_the_time_limit(tmp_path, frozen):
     environment = {}
     if not frozen:
         # In every Python process: once a trial has a checkpoint for the first time, its next one never comes back.
-        (tmp_path / "sitecustomize.py").write_text(HANGS.format(mark=tmp_path / "hung"))
+        patch_everywhere(tmp_path, "degan_search.search.workers.checkpoints", HANGS.format(mark=tmp_path / "hung"))
         environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     options = (*OPTIONS, "--checkpoint-every", "0", "--time-limit", "25s")
     driver = Driver(tmp_path, "sweep", "tiny.yaml", *options, environment=environment)
@@ -111,26 +111,14 @@ def test_a_trial_that_hangs_ends_at_the_time_limit(tmp_path, frozen):
 
 
 HANGS = """
-import builtins, os, sys, time, importlib.abc, importlib.util
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "degan_search.search.workers.checkpoints":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        load = spec.loader.exec_module
-        def exec_module(module):
-            load(module)
-            save = module.save
-            def hang(*given):
-                save(*given)
-                if not os.path.exists("{mark}"):
-                    open("{mark}", "w").close()
-                    time.sleep(10**6)
-            module.save = hang
-        spec.loader.exec_module = exec_module
-        return spec
-sys.meta_path.insert(0, Finder())
+import os, time
+save = module.save
+def hang(*given):
+    save(*given)
+    if not os.path.exists("{mark}"):
+        open("{mark}", "w").close()
+        time.sleep(10**6)
+module.save = hang
 """
 
 

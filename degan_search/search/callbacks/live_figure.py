@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from degan_search.system.colours import OKABE_ITO
 from degan_search.system.errors import visible
 
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
-"""Okabe and Ito's palette, as in the report; a seventh cell begins again."""
 WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 60, 12, 12, 30
 """Pixels beside the drawing: for the numbers, and for the axis's name."""
@@ -35,7 +34,7 @@ def live_figure(finished: Finished, total: int) -> str:
 
     parts, legend = [_axes(low, high, last)], []
     for number, (cell, points) in enumerate(finished.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = OKABE_ITO[number % len(OKABE_ITO)]  # a seventh cell begins again
         parts.append(f'<path d="{_best(points, at)}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         for place, score, trial in points:
             x, y = at(place, score)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from degan_search.ledger.columns import REFEREE_METRICS, TRIAL_METRICS, Report, config_columns
+from degan_search.ledger.columns import TOLD, Report, config_columns
 from degan_search.search.run.jobs import Job
 from degan_search.search.run.results import INTEGER_METRICS, End, TrialResult
 from degan_search.system import provenance
@@ -70,6 +70,6 @@ def _measured(result: TrialResult | None) -> dict[str, Any]:
     """Return the columns of a worker's last result; without one, only the score, as NaN."""
     if result is None:
         return {"score": math.nan}
-    metrics = {name: value for name, value in result.metrics.items() if name in (*TRIAL_METRICS, *REFEREE_METRICS)}
+    metrics = {name: value for name, value in result.metrics.items() if name in TOLD}
     counted = {name: int(result.metrics[name]) for name in INTEGER_METRICS if name in result.metrics}
     return {"gan_steps": result.gan_steps, **metrics, **counted, **{name: getattr(result, name) for name in OWN}}

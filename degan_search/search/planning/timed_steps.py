@@ -26,9 +26,10 @@ from degan_search.search.run.jobs import Kind
 from degan_search.search.space.cell import Cell, cells
 from degan_search.search.space.combined import combined_cells, combined_example, combined_label
 from degan_search.search.space.schema import Space
+from degan_search.selection.members import repeat
 from degan_search.selection.repeats import number_repeated
 from degan_search.settings import lengths
-from degan_search.settings.combine import CombineConfig, member
+from degan_search.settings.combine import member
 from degan_search.settings.lengths import distill_config
 from degan_search.settings.methods import METHODS, trains_generator
 from degan_search.settings.mosaic import MosaicConfig
@@ -88,8 +89,7 @@ def _typical(cell: Cell) -> TrialConfig:
 
 def _again(cell: Cell) -> TrialConfig:
     """Return a configuration that takes as long as a repeat of one of a cell's trials."""
-    given = CombineConfig(members=(member("search-0000", b""),))
-    return cell.example().model_copy(update={"combine": given, "probe": ProbeConfig()})
+    return repeat(cell.example(), member("search-0000", b""), 1)
 
 
 def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> CostModel:

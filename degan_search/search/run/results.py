@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator
 
-from degan_search.ledger.columns import REFEREE_METRICS, REPORT_COLUMNS, TRIAL_METRICS, Cause, Report, State
+from degan_search.ledger.columns import REPORT_COLUMNS, TOLD, Cause, Report, State
 from degan_search.search.run.jobs import Job
 from degan_search.settings.goals import GOALS, Source
 from degan_search.settings.values import Model
@@ -22,7 +22,7 @@ from degan_search.trial.outcome import Event
 INTEGER_METRICS = ("gan_steps", "distill_steps")
 CURVE = tuple(name for name in REPORT_COLUMNS if name not in ("stage", "budget"))
 """What a trial may measure at each point of its curve."""
-KNOWN = tuple(dict.fromkeys([*TRIAL_METRICS, *REFEREE_METRICS, *INTEGER_METRICS, *CURVE]))
+KNOWN = tuple(dict.fromkeys([*TOLD, *INTEGER_METRICS, *CURVE]))
 """Names of everything that a trial may measure: each has a column in its row, or in its curve."""
 
 

@@ -144,9 +144,10 @@ class Cell:
         return _proxies(_branches(self._drawn, self.space.conditions().__contains__))
 
     @cached_property
-    def _bank_proxies(self) -> tuple[str, ...]:
-        """The proxies of the bank of trials that learn from one of several each; () where the space says it."""
-        return self.proxies if len(self.proxies) > 1 and not _says(self.space, "bank.proxies") else ()
+    def _several(self) -> tuple[tuple[str, ...], bool]:
+        """The proxies of a bank of several, () where the space says its own; and whether it names an objective."""
+        shared = len(self.proxies) > 1 and not _says(self.space, "bank.proxies")
+        return self.proxies if shared else (), _says(self.space, "objective")
 
     def shared(self) -> Iterator[TrialConfig]:
         """Yield a configuration for every value of `SHARED` settings, and of those in conditions."""
@@ -157,7 +158,7 @@ class Cell:
     def _resolve(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
         """Return what `_drawn` does, compared as trials on several proxies have to be if this cell has several."""
         config, drawn = self._drawn(draw)
-        return _compared(config, self._bank_proxies, self.space), drawn
+        return _compared(config, *self._several), drawn
 
     def _drawn(self, draw: Callable[[str, Parameter], Any]) -> tuple[TrialConfig, dict[str, Parameter]]:
         """Apply conditions in the file's order, drawing each parameter where it first comes up."""
@@ -188,15 +189,15 @@ def _proxies(branches: Iterator[Branch]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(itertools.chain.from_iterable(each)))
 
 
-def _compared(config: TrialConfig, proxies: tuple[str, ...], space: Space) -> TrialConfig:
-    """Return a trial with a bank of all proxies, judged by `sure_agreement` where the space says nothing else.
+def _compared(config: TrialConfig, proxies: tuple[str, ...], given: bool) -> TrialConfig:
+    """Return a trial with a bank of all proxies, judged by `sure_agreement` unless its objective is `given`.
 
     Across proxies other objectives choose little better than chance (docs/results/2026-11-28-choosing.md).
     """
     if not proxies or config.task != "distillation":
         return config
     bank = config.bank.model_copy(update={"proxies": proxies})
-    objective = config.objective if _says(space, "objective") or not bank.proxy_images else SURE
+    objective = config.objective if given or not bank.proxy_images else SURE
     return config.model_copy(update={"bank": bank, "objective": objective})
 
 

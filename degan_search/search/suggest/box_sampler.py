@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
 from degan_search.search.space.cell import Cell
-from degan_search.search.suggest.flat import Box, axes
+from degan_search.search.suggest.box import Box, axes
 from degan_search.search.suggest.priors import Sources, around
 from degan_search.system import seeds
 
@@ -106,13 +106,13 @@ class BoxSampler(BaseSampler):
             name: CategoricalDistribution(range(axis.places)) if axis.places else FloatDistribution(0, 1)
             for name, axis in self.axes.items()
         }
+        absent = {name: 0 if axis.places else ABSENT for name, axis in self.axes.items()}
         seed = seeds.stream_seed(self.seed, "model", number) % 2**32
         with warnings.catch_warnings():  # it is called experimental
             warnings.simplefilter("ignore")
             model = optuna.create_study(direction="maximize", sampler=GPSampler(seed=seed, n_startup_trials=1))
             for trial in trials:
                 if trial.number in values or trial.state is TrialState.RUNNING:
-                    absent = {name: 0 if axis.places else ABSENT for name, axis in self.axes.items()}
                     value = values.get(trial.number)
                     state = TrialState.RUNNING if value is None else TrialState.COMPLETE
                     params: dict[str, Any] = absent | boxes[trial.number]

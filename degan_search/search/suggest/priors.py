@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import truncnorm
 
-from degan_search.search.suggest.flat import Axis, Box
+from degan_search.search.suggest.box import Axis, Box
 
 Confidence = Literal["low", "medium", "high"]
 WIDTHS: dict[Confidence, float] = {"low": 0.25, "medium": 0.15, "high": 0.1}

@@ -5,7 +5,7 @@ import pytest
 
 from degan_search.search.space import file as space_file
 from degan_search.search.space.schema import Range
-from degan_search.search.suggest.flat import Axis
+from degan_search.search.suggest.box import Axis
 from degan_search.search.suggest.priors import SHARES, Sources, around
 from tests.search.space.made_spaces import read, refused
 from tests.search.suggest.as_tune import run_all, searcher

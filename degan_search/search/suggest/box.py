@@ -32,8 +32,7 @@ class Axis:
     @property
     def places(self) -> int:
         """How many values a list that is not of numbers has; 0: the axis is one of numbers."""
-        numbers = isinstance(self.spec, Range) or all(_is_number(value) for value in self.spec)
-        return 0 if numbers or isinstance(self.spec, Range) else len(self.spec)
+        return 0 if isinstance(self.spec, Range) or all(map(_is_number, self.spec)) else len(self.spec)
 
     def value(self, at: float) -> Scalar:
         """Return the setting at a place of the axis."""

@@ -5,7 +5,7 @@ import pytest
 
 from degan_search.search.space.cell import Cell
 from degan_search.search.space.schema import Range, Space
-from degan_search.search.suggest.flat import ZERO, Axis, axes
+from degan_search.search.suggest.box import ZERO, Axis, axes
 
 RANGES = {
     "linear": ({"range": [-1, 3]}, [-1, 0.5, 3]),
