@@ -52,7 +52,7 @@ def space(task: Task, proxies: list[str], trials: int, searched: bool) -> dict[s
             "gan.lambda_d": {"zero_or_log": [0.1, 50]},
         },
         "first": first,
-        "search": {"sampler": "tpe", "trials": trials},
+        "search": {"trials": trials},
         "asha": {"reduction_factor": 2},
         "finals": {"seeds": [1, 2, 3], "combine": {"members": 4, "balance": True, "share": 0.25}},
     }
