@@ -36,12 +36,13 @@ def finals(
         typer.Option(help="By comma, methods without weights; '' for none. By default those of the task."),
     ] = None,
     combine: Annotated[
-        int, typer.Option(help="Also a student of so many of the best generators together, such as 4; 0 for none.")
-    ] = 0,
+        int | None,
+        typer.Option(help="Also a student of so many of the best generators together; 0 for none. By default 4."),
+    ] = None,
     balance: Annotated[
-        bool, typer.Option(help="With --combine: as many images of each of the teacher's classes.")
-    ] = False,
-    share: Annotated[float, typer.Option(help="With --combine: share of proxy images in each batch.")] = 0.0,
+        bool, typer.Option("--balance/--no-balance", help="It sees as many images of each of the teacher's classes.")
+    ] = True,
+    share: Annotated[float, typer.Option(help="Of proxy images in each of its batches.")] = 0.25,
     referee: Annotated[
         bool, typer.Option(help="Also the accuracy on the test images after each epoch; nothing is chosen by it.")
     ] = False,
@@ -66,7 +67,8 @@ def finals(
         names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for text in set_ or [] for key, value in change(text).items()}
         together = _combine(combine, balance, share)
-        request = Request(top, grouping(per), seeds, by, lengths, changes, names, together, referee)
+        asked = combine is not None
+        request = Request(top, grouping(per), seeds, by, lengths, changes, names, together, asked, referee)
         # The run's whole path as its name, as it may lie outside the storage.
         options = given.options(storage=storage or run.resolve().parent, name=str(run.resolve()), data_dir=data_dir)
         run_finals(request, options, console)
@@ -76,14 +78,10 @@ def finals(
     console.print(f"Written: {run / 'finals.csv'}, {run / 'finals.md'}", highlight=False, soft_wrap=True)
 
 
-def _combine(members: int, balance: bool, share: float) -> Combine | None:
+def _combine(members: int | None, balance: bool, share: float) -> Combine | None:
     """Return what --combine and its options ask for."""
     from degan_search.settings.combine import Combine
     from degan_search.settings.resolve import parse
-    from degan_search.system.errors import UserError
 
-    if members:
-        return parse(Combine, {"members": members, "balance": balance, "share": share}, "--combine")
-    if balance or share:
-        raise UserError("--balance and --share are of --combine: say how many generators, such as --combine 4")
-    return None
+    number = {} if members is None else {"members": members}
+    return None if members == 0 else parse(Combine, {**number, "balance": balance, "share": share}, "--combine")

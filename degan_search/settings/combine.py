@@ -28,13 +28,16 @@ class CombineConfig(Model):
 
 
 class Combine(Model):
-    """Final runs of one student more, distilled from the images of a search's best generators together."""
+    """Final runs of one student more, distilled from the images of a search's best generators together.
+
+    The defaults are what docs/results/2026-11-28-choosing.md supports.
+    """
 
     members: Annotated[int, Field(ge=2, le=MOST)] = 4
     """How many generators; fewer where fewer are kept, and no student for fewer than two."""
-    balance: bool = False
+    balance: bool = True
     """As `combine.balance` of a trial."""
-    share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Of proxy images in each batch, as `distill.mix_proxy` of a trial."""
 
 

@@ -44,7 +44,7 @@ SPACE = {
     "parameters": {"gan.lambda_e": {"range": [0.0, 10.0]}, "gan.lambda_d": {"range": [0.0, 10.0]}},
     "search": {"trials": 4},
     "asha": {"reduction_factor": 3},
-    "finals": {"seeds": [5]},
+    "finals": {"seeds": [5], "combine": None},
 }
 
 

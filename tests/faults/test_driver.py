@@ -81,7 +81,7 @@ def test_killed_at_twenty_random_moments(tmp_path):
     draw = random.Random(0)
     cells = {"proxy": ["digits", "photos"], "method": ["degan", "dcgan"]}
     parameters = {"gan.lr": {"log": [0.0005, 0.005]}}
-    more = {"search": {"trials": 6}, "finals": {"seeds": [5, 6]}}
+    more = {"search": {"trials": 6}, "finals": {"seeds": [5, 6], "combine": None}}
     write_space(tmp_path, {"cells": cells, "parameters": parameters, **more})
     run = tmp_path / "runs" / "tiny"
     before = {}

@@ -50,7 +50,7 @@ def test_finals_are_each_cells_choice(by, column, written, tmp_path):
         config = weighted(cells[cell], weight)
         known = nothing | {"trial_id": "t", "config_json": config.model_dump_json(), "config_objective": "agreement"}
         rows.append(known | {"phase": "search", "cell": cells[cell].label, column: score, "state": state})
-    made = final_jobs(cells, pd.DataFrame(rows), schema.FinalsConfig(seeds=[7, 8], by=by), tmp_path)
+    made = final_jobs(cells, pd.DataFrame(rows), schema.FinalsConfig(seeds=[7, 8], by=by, combine=None), tmp_path)
     assert {one.chosen_by for one in made} == {written}
     assert not any(one.referee for one in made)
     assert [(one.cell, one.config.seed, one.config.gan.lambda_d) for one in made] == [

@@ -30,7 +30,7 @@ def done(tmp_path_factory):
         "cells": {"proxy": ["photos"], "method": ["proxy", "degan"]},
         "when": [{"if": {"method": "degan"}, "parameters": {"gan.lambda_e": [0, 1]}}],
         "search": {"trials": 2, "sampler": "grid"},
-        "finals": {"seeds": [5, 6]},
+        "finals": {"seeds": [5, 6], "combine": None},
     }
     return run_sweep(folder, space)
 

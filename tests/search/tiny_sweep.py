@@ -33,7 +33,7 @@ SPACE = {
     "first": [GOOD, {**GOOD, "probe.lr": UNTRAINED}, {**GOOD, "gan.lr": DIVERGES}, {**GOOD, "distill.lr": 0.002}],
     "search": {"trials": 4},
     "asha": {"reduction_factor": 2},
-    "finals": {"seeds": [5], "referee": True},
+    "finals": {"seeds": [5], "referee": True, "combine": None},
 }
 
 

@@ -50,8 +50,10 @@ class Request:
     """Settings that replace those, such as `{"gan.steps": 5000}`."""
     baselines: tuple[str, ...] | None = None
     """None: those of `BASELINES`."""
-    combine: Combine | None = None
+    combine: Combine | None = field(default_factory=Combine)
     """Also a student of the best generators of each group together."""
+    must_combine: bool = False
+    """Whether a group without two generators is an error; else it has no such student."""
     referee: bool = False
     """Also say how accurate each student is on the test images after each epoch; nothing is chosen by it."""
 
@@ -59,6 +61,7 @@ class Request:
         """Return plain values for `finals.json`, where the lengths are called `budget` as in the command's option."""
         names = {"lengths": "budget"}
         values = asdict(replace(self, combine=None))
+        del values["must_combine"]
         values["combine"] = self.combine.model_dump() if self.combine else None
         plain: dict[str, Any] = json.loads(json.dumps(values))  # tuples become lists, as in the file
         return {names.get(name, name): value for name, value in plain.items()}
@@ -118,7 +121,7 @@ def entrants(frame: pd.DataFrame, request: Request, run: Path) -> list[Entrant]:
 
     Raises:
         UserError: no finished search trial with weights, an unknown criterion, settings that do not fit, or fewer than
-            two generators to combine.
+            two generators where the request must combine them.
     """
     tuned = frame[frame["config_method"].isin(TUNED)]
     by = choose.chosen_by(tuned, request.by)
@@ -146,16 +149,19 @@ def _combined(tuned: pd.DataFrame, by: str, request: Request, run: Path) -> list
     if request.combine is None:
         return found
     ended = tuned[(tuned["phase"] != Phase.FINAL) & (tuned["state"] == State.COMPLETE)]
+    if not request.must_combine:
+        ended = ended[ended["config_task"] == "distillation"]
     for _, trials in ended.groupby(list(request.per), sort=False, dropna=False):
         config = combined_config(trials, by, request.combine, run)
-        if config is None:
+        if config is None and request.must_combine:
             names = ", ".join(map(str, trials["trial_id"]))
             raise UserError(
                 f"--combine {request.combine.members}: of the search trials on {trials['compared_on'].iloc[0]} "
                 f"({names}) fewer than two have their generator in {run / 'trials'}; a sweep with --keep all keeps all"
             )
-        cell = f"proxy={config.proxy} method={config.method}"
-        found.append(Entrant(final_config(config, request), cell, by=by))
+        if config is not None:
+            cell = f"proxy={config.proxy} method={config.method}"
+            found.append(Entrant(final_config(config, request), cell, by=by))
     return found
 
 

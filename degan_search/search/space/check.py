@@ -12,6 +12,7 @@ from degan_search.search.space.cell import Cell, cells
 from degan_search.search.space.combined import combined_cells
 from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Scalar, Space
 from degan_search.selection.choose import LABELLED
+from degan_search.settings.combine import Combine
 from degan_search.settings.goals import OF_STUDENT
 from degan_search.settings.methods import TUNED, UNTUNED, normalised
 from degan_search.settings.resolve import trial_config
@@ -42,7 +43,7 @@ def check(space: Space) -> None:
             raise UserError(f"prior: search.sampler {space.search.sampler} takes none; use gp, the default")
         if len(space.search.objectives) > 1:
             raise UserError("prior: a search with several objectives takes none; give points under first")
-    if space.finals and space.finals.combine and not combined_cells(space):
+    if space.finals and space.finals.combine not in (None, Combine()) and not combined_cells(space):
         raise UserError(
             f"finals.combine: no cell searches settings of a method whose generator's weights are tuned "
             f"({', '.join(TUNED)}) in the task distillation, so there are no generators to combine"

@@ -158,8 +158,9 @@ class FinalsConfig(Model):
     """In place of `teacher.holdout`; 0: final runs and their teachers train on all images. None: as in the search."""
     referee: bool = False
     """Also say how accurate each run's student is on the test images after each epoch; nothing is chosen by it."""
-    combine: Combine | None = None
-    """Runs beside these, with the same seeds: a student of each searched cell's best generators together."""
+    combine: Combine | None = Combine()
+    """Runs beside these, with the same seeds: a student of the best generators together, of each cell that searches
+    generators' weights; None: none."""
 
     @model_validator(mode="after")
     def _no_seed_twice(self) -> Self:

@@ -55,7 +55,6 @@ class TestCommands:
         [
             (("--combine", 1), "members = 1"),
             (("--combine", 4, "--share", 1), "share = 1"),
-            (("--balance",), "--combine 4"),
             (("--combine", 4), "fewer than two have their generator"),
         ],
     )

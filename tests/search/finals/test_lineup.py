@@ -61,13 +61,13 @@ class TestEntrants:
         assert together.label == "generators of search-0001, search-0000: digits, combined"
         assert together.config.distill == best.config.distill.model_copy(update={"mix_proxy": 0.25})
         assert together.config.distill.steps == 3
-        assert request.saved()["combine"] == {"members": 2, "balance": False, "share": 0.25}
+        assert request.saved()["combine"] == {"members": 2, "balance": True, "share": 0.25}
 
     def test_without_generators_to_combine(self, frame, tmp_path):
         with pytest.raises(
             UserError, match=r"--combine 4: of the search trials on digits \(search-0000, .*fewer than two"
         ):
-            entrants(frame, Request(combine=Combine()), tmp_path / "run")
+            entrants(frame, Request(must_combine=True), tmp_path / "run")
 
     def test_unknown_settings(self, frame):
         with pytest.raises(UserError, match=r"gan\.step'"):

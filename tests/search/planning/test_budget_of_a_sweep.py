@@ -48,7 +48,7 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         last = result.stdout.splitlines()[-1]
         # A trial takes 1600 s; in 9.5 hours there are 21 rounds of three, one of them the finals'.
-        assert last == "Budget 10 h: 3 trials at a time, 60 trials in one cell, 2 finals; about 9 h 20 min"
+        assert last == "Budget 10 h: 3 trials at a time, 60 trials in one cell, 4 finals; about 9 h 20 min"
 
     @pytest.mark.parametrize(
         ("changes", "budget", "says"),
@@ -118,7 +118,11 @@ def test_a_sweep_with_a_budget_under_ray(tmp_path, tiny, store, teacher, monkeyp
     monkeypatch.setattr(budgets, "MOST", 7)
     (tmp_path / "cache").symlink_to(store)
     trial = tiny({"gan.lr": 0.01, "bank.generators": []}).model_dump(mode="json")
-    settings = {"trial": trial, "cells": {"method": ["proxy_matched", "degan"]}, "finals": {"seeds": [1]}}
+    settings = {
+        "trial": trial,
+        "cells": {"method": ["proxy_matched", "degan"]},
+        "finals": {"seeds": [1], "combine": None},
+    }
     settings["search"] = {"sampler": "tpe"}  # some weights that the default suggests make this tiny GAN collapse
     when = [{"if": {"method": "degan"}, "parameters": {"gan.lambda_d": {"range": [0, 50]}}}]
     space, out = schema.Space.model_validate(settings | {"when": when}), io.StringIO()

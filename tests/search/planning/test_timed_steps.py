@@ -87,7 +87,7 @@ class TestSteps:
     def test_combined_students_are_planned_without_a_gan(self, tiny, tmp_path):
         settings = {"trial": tiny().model_dump(mode="json"), "cells": {"method": ["proxy", "degan"]}}
         settings["when"] = [{"if": {"method": "degan"}, "parameters": {"gan.lambda_d": {"range": [0, 5]}}}]
-        plain = schema.Space.model_validate(settings | {"finals": {"seeds": [1, 2]}})
+        plain = schema.Space.model_validate(settings | {"finals": {"seeds": [1, 2], "combine": None}})
         space = schema.Space.model_validate(settings | {"finals": {"seeds": [1, 2], "combine": {"members": 3}}})
         made, kind = timed_steps.cost_model(space, None), ("final", "method=combined")
         assert sum(made.stretches.priors[kind].seconds) == pytest.approx(6.4)

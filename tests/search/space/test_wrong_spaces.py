@@ -28,7 +28,10 @@ NUMBERS = ("width", "latent", "epochs")
         ({"finals": {"seeds": [7]}, "parameters": {"seed": [5, 7]}}, ["own seed 7"]),
         ({"finals": {"combine": {"members": 1}}}, ["finals.combine.members = 1"]),
         ({"finals": {"combine": {"share": 1}}}, ["finals.combine.share = 1"]),
-        ({"finals": {"combine": {}}, "cells": {"method": ["dcgan", "proxy"]}}, ["finals.combine", "no generators"]),
+        (
+            {"finals": {"combine": {"members": 3}}, "cells": {"method": ["dcgan", "proxy"]}},
+            ["finals.combine", "no generators"],
+        ),
         ({"cells": {"method": ["degan", "combined"]}}, ["cell method=combined", "finals: {combine: {members: 4}}"]),
         ({"trial": {"gan": {"lambda_x": 1}}}, ["unknown key 'gan.lambda_x'", "lambda_e"]),
         ({"trial": {"gan": {"lr": -1}}}, ["gan.lr = -1"]),

@@ -56,7 +56,7 @@ SPACE = {
     "first": FIRST,
     "search": {"trials": 4},
     "asha": {"reduction_factor": 2},
-    "finals": {"seeds": [5, 6]},
+    "finals": {"seeds": [5, 6], "combine": None},
 }
 
 
@@ -110,7 +110,7 @@ def test_final_runs_of_a_cell_that_differ_in_the_seed_go_together(tmp_path):
     row = {"trial_id": "t", "phase": "search", "cell": cells[1].label, "state": "COMPLETE", "score": 0.5}
     config = cells[1].example()
     row |= {"config_json": config.model_dump_json(), "config_objective": config.objective, "cross_soft_agreement": 0.5}
-    finals = final_jobs(cells, pd.DataFrame([row]), schema.FinalsConfig(seeds=[5, 6]), tmp_path)
+    finals = final_jobs(cells, pd.DataFrame([row]), schema.FinalsConfig(seeds=[5, 6], combine=None), tmp_path)
     given = GivenJobs(finals, per_process=lambda config: 8)
     packs = [tune_dicts.from_config(given.suggest(name)) for name in "ab"]
     assert [[one.cell.split("=")[-1] for one in pack] for pack in packs] == [["proxy", "proxy"], ["degan", "degan"]]
