@@ -19,6 +19,9 @@ from degan_search.system.errors import UserError
 LONGEST_SOCKET = "ray/session_2026-01-01_12-00-00_000000_4194304/sockets/plasma_store"
 SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 """That the operating system allows for the path of a socket."""
+TRIES = 3
+"""Starts of Ray on a busy machine: each gives up after 30 s, which Ray 2.60 has as a number in its code."""
+TOO_SLOW = "timed out during startup"
 
 
 def start(options: Mapping[str, Any], networks: Collection[str] = ()) -> None:
@@ -35,12 +38,29 @@ def start(options: Mapping[str, Any], networks: Collection[str] = ()) -> None:
         with environment(networks, cluster=False) as made:
             given = {"runtime_env": made, **options} if made else options
             # "local": on machines of a cluster RAY_ADDRESS is set and would be followed.
-            ray.init(address="local", num_cpus=count, include_dashboard=False, configure_logging=True, **given)
+            _init(address="local", num_cpus=count, include_dashboard=False, configure_logging=True, **given)
     except UserError:
         raise
     except (OSError, RuntimeError, ValueError, RayError) as error:
         ray.shutdown()
         raise UserError(f"Ray cannot be started here: {_reason(error)}") from error
+
+
+def _init(**options: Any) -> None:
+    """Start Ray, again where it was too slow, which is an error of no class of its own."""
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            if TOO_SLOW not in str(error):
+                raise
+            ray.shutdown()
+            if not left:
+                raise UserError(
+                    f"Ray cannot be started here: in {TRIES} tries its processes were not ready within 30 s, as on a "
+                    "machine that is busy with other programs; try again when it has time"
+                ) from error
 
 
 def _check_sockets() -> None:

@@ -84,3 +84,21 @@ def test_there_are_as_many_slots_as_cpus_that_may_be_used(monkeypatch, tmp_path)
         assert "on 1 slots of" in CliRunner().invoke(app, ["sweep", str(file), "--dry-run"]).stdout
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 3])
+def test_a_machine_that_is_too_busy_is_asked_three_times(failures, monkeypatch):
+    asked = []
+
+    def init(**options):
+        asked.append(options)
+        if len(asked) <= failures:
+            raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(ray, "init", init)
+    if failures < 3:
+        start.start({})
+    else:
+        with pytest.raises(UserError, match=r"^Ray cannot be started here: in 3 tries .* busy with other programs"):
+            start.start({})
+    assert len(asked) == min(failures + 1, 3)
