@@ -18,12 +18,15 @@ from benchmarks.choice.judge import Recorded, recorded, scored
 from benchmarks.choice.record import FOLDER, WORK, Bench
 from benchmarks.choice.tasks import TASKS
 from degan_search.selection.paired_test import paired
+from degan_search.settings.trial import TrialConfig
 from degan_search.system.device import choose_device, set_up_torch
-from degan_search.training.measures import SURE, balanced_soft_agreement
+from degan_search.training.measures import SURE, balanced_soft_agreement, predict, sure_agreement
 from degan_search.trial.trial import run
 
 CRITERION, TODAY = "soft, held-out, sure 0.5", "cross_soft_agreement"
 """What chooses members, and what chose configurations before."""
+TURNS = 4
+"""Images of each generator in a round, in the mean, where the better make more."""
 
 
 def greedy(task: Recorded, names: Iterable[str], members: int) -> list[str]:
@@ -46,8 +49,43 @@ def greedy(task: Recorded, names: Iterable[str], members: int) -> list[str]:
     return chosen
 
 
+def by_lead(scores: pd.Series, members: int) -> list[str]:
+    """Return the best trials, each repeated by its lead over the median trial, of `TURNS` times their number."""
+    best = scores.nlargest(members)
+    lead = best - min(scores.median(), best.iloc[-1]) + 1e-9
+    exact = TURNS * members * lead / lead.sum()
+    turns = exact.astype(int)
+    left = (exact - turns).nlargest(TURNS * members - turns.sum())
+    turns[left.index] += 1
+    return [str(name) for name, number in turns.items() for _ in range(number)]
+
+
+class Halfway(dict[str, dict[str, Tensor]]):
+    """Generators after half their steps, by trial: trained again when first asked for."""
+
+    def __init__(self, bench: Bench, configs: Mapping[str, TrialConfig]) -> None:
+        super().__init__()
+        self.bench, self.configs = bench, configs
+
+    def __missing__(self, name: str) -> dict[str, Tensor]:
+        config = self.configs[name]
+        half = config.gan.model_copy(update={"steps": config.gan.steps // 2})
+        short = config.model_copy(
+            update={"gan": half, "distill": config.distill.model_copy(update={"steps": 1, "steps_per_epoch": 1})}
+        )
+        generator = run(short, self.bench.inputs[config.proxy], device=self.bench.device).generator
+        assert generator is not None
+        self[name] = generator.state_dict()
+        return self[name]
+
+
 def cases(
-    bench: Bench, proxy: str, trials: pd.DataFrame, task: Recorded, states: Mapping[str, dict[str, Tensor]]
+    bench: Bench,
+    proxy: str,
+    trials: pd.DataFrame,
+    task: Recorded,
+    states: Mapping[str, dict[str, Tensor]],
+    halfway: Mapping[str, dict[str, Tensor]],
 ) -> dict[str, Callable[[int], nn.Module]]:
     """Return how to distil the student of each row of the table, by name; each takes a seed."""
     config = bench.task.config(proxy)
@@ -55,6 +93,11 @@ def cases(
     def of(names: Iterable[str], balance: bool = False, share: float = 0.0) -> Callable[[int], nn.Module]:
         members = [states[name] for name in names]
         return lambda seed: bench.distilled(config, members, seed, balance, share)
+
+    def early(seed: int) -> nn.Module:
+        names = best(CRITERION, 4)
+        members = [states[name] for name in names] + [halfway[name] for name in names]
+        return bench.distilled(config, members, seed)
 
     def best(by: str, number: int = 1) -> list[str]:
         return [str(name) for name in trials.nlargest(number, by)["trial"]]
@@ -74,6 +117,9 @@ def cases(
         "four, sure": of(best(CRITERION, 4)),
         "four, sure, balanced": of(best(CRITERION, 4), balance=True),
         "four, sure, balanced, 1/4 proxy": of(best(CRITERION, 4), balance=True, share=0.25),
+        "four, sure, balanced, 1/2 proxy": of(best(CRITERION, 4), balance=True, share=0.5),
+        "four, sure, by lead": of(by_lead(trials.set_index("trial")[CRITERION], 4)),
+        "four, sure, and halfway": early,
         "eight, sure": of(best(CRITERION, 8)),
         "four, greedy": of(greedy(task, trials["trial"], 4)),
     }
@@ -129,13 +175,26 @@ def main() -> None:
     file = FOLDER / f"choice_combined_{given.task}.parquet"
     rows = pd.read_parquet(file).to_dict("records") if file.exists() else []
     done = {(row["proxy"], row["case"], row["seed"]) for row in rows}
+    halfway = Halfway(bench, {one.name: one.config for one in bench.trials()})
+    seen = torch.cat([bench.held_out(name) for name in (*bench.task.proxies, *bench.task.judges)])
     for seed in given.seeds:
         for proxy, trials in frame.groupby("proxy", sort=False):
-            for name, make in cases(bench, str(proxy), trials, task, states).items():
+            for name, make in cases(bench, str(proxy), trials, task, states, halfway).items():
                 if (proxy, name, seed) in done or (given.only and name not in given.only):
                     continue
-                accuracy = bench.right(make(seed)).double().mean().item()
-                rows.append({"task": given.task, "proxy": proxy, "case": name, "seed": seed, "accuracy": accuracy})
+                student = make(seed)
+                accuracy = bench.right(student).double().mean().item()
+                agreement = sure_agreement(predict(student, seen), predict(bench.network, seen))
+                rows.append(
+                    {
+                        "task": given.task,
+                        "proxy": proxy,
+                        "case": name,
+                        "seed": seed,
+                        "accuracy": accuracy,
+                        "agreement": agreement,
+                    }
+                )
                 pd.DataFrame(rows).to_parquet(file, index=False)
                 print(f"{proxy}, {name}, seed {seed}: {100 * accuracy:.1f}", flush=True)
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 Trial = Annotated[
     str | None,
-    typer.Option(help="A trial's id, or `best`: the highest score, whatever the proxy. Needed if there are several."),
+    typer.Option(
+        help="A trial's id, `best`: the highest score, whatever the proxy, or a method's name, such as combined: the "
+        "highest of it. Needed if there are several."
+    ),
 ]
 
 

@@ -21,7 +21,7 @@ from degan_search.system.errors import UserError, close_matches, notice
 from degan_search.system.weights_file import read_tensors
 
 BEST = "best"
-"""Instead of a trial's id: the trial of the best score."""
+"""Instead of a trial's id: the trial of the best score. A method's name is the best of this method."""
 
 
 def find(run: Path, trial: str | None, network: Literal["student", "generator"]) -> pd.Series:
@@ -29,7 +29,7 @@ def find(run: Path, trial: str | None, network: Literal["student", "generator"])
 
     Args:
         run: the run's folder.
-        trial: an id, BEST, or None where there is one choice only.
+        trial: an id, BEST, a method's name, or None where there is one choice only.
         network: what will be loaded.
 
     Raises:
@@ -44,9 +44,13 @@ def find(run: Path, trial: str | None, network: Literal["student", "generator"])
     if trial is None and len(left) > 1:
         raise UserError(
             f"--trial is needed, as {len(left)} trials of {run} have a {network}: {BEST!r} for that of the best "
-            f"score, or an id such as {', '.join(names[:3])}"
+            f"score, a method's name for the best of it, or an id such as {', '.join(names[:3])}"
         )
-    if trial is None or trial == BEST:
+    if trial in METHODS:
+        left = left[left["config_method"] == trial]
+        if left.empty:
+            raise UserError(f"no trial of method {trial!r} of {run} has a {network}; others have one: {names[0]}")
+    if trial is None or trial == BEST or trial in METHODS:
         scores = left["score"].where(left["phase"] != Phase.REPEAT)  # the luckiest seed of several is not the best
         best = left.iloc[int(scores.fillna(float("-inf")).argmax())]
         _tell_of_other_proxies(left, best)

@@ -224,6 +224,9 @@ class TestFind:
     def test_best_has_the_highest_score_of_those_with_the_network(self, finished_run):
         assert networks.find(finished_run, "best", "student")["trial_id"] == "search-0001"
         assert networks.find(finished_run, "best", "generator")["trial_id"] == "search-0000"
+        assert networks.find(finished_run, "degan", "student")["trial_id"] == "search-0000"
+        with pytest.raises(UserError, match=r"no trial of method 'combined' of .* has a student; others have one"):
+            networks.find(finished_run, "combined", "student")
 
     def test_several_ask_for_a_choice(self, finished_run):
         with pytest.raises(UserError, match=r"--trial is needed, as 2 trials .*'best'.*search-0000"):
