@@ -63,7 +63,7 @@ class Cell:
             value = point[name]
             if isinstance(spec, list):
                 if value not in spec:
-                    raise UserError(f"first: {name} = {value!r} is not one of {spec}")
+                    raise UserError(f"{name} = {value!r} is not one of {spec}")
                 known[name] = spec.index(value)
             else:
                 known.update(spec.known(name, value))
@@ -255,11 +255,12 @@ def lists(cell: Cell) -> dict[str, list[Scalar]]:
 
 
 def fewer_points(cells: Iterable[Cell]) -> Iterator[str]:
-    """Yield a line for each cell that has fewer possible points than the space asks trials of it."""
-    for cell in cells:
-        wanted, runs = cell.space.search.trials, cell.trials()
-        if cell.varies() and cell.space.search.sampler != "grid" and runs < wanted:
-            yield f"{cell.label}: search.trials is {wanted}, but there are only {runs} possible points: {runs} are run"
+    """Yield a line for each cell with fewer possible points than the space asks trials for, if that is so of all."""
+    varied = [cell for cell in cells if cell.varies() and cell.space.search.sampler != "grid"]
+    short = [(cell, runs) for cell in varied if (runs := cell.trials()) < cell.space.search.trials]
+    for cell, runs in short if len(short) == len(varied) else ():
+        wanted = cell.space.search.trials
+        yield f"{cell.label}: search.trials is {wanted}, but there are only {runs} possible points: {runs} are run"
 
 
 def _flat_settings(config: TrialConfig) -> dict[str, Any]:

@@ -116,13 +116,12 @@ def _check_cell(cell: Cell) -> None:
                 raise UserError(
                     f"{name} varies, but method {config.method!r} does not use it: put it under a condition"
                 )
-    for point in space.first:
-        cell.enqueue(point)
-    if space.prior:
+    named = [*(("first", point) for point in space.first), *([("prior", space.prior.point)] if space.prior else [])]
+    for where, point in named:
         try:
-            cell.enqueue(space.prior.point)
+            cell.enqueue(point)
         except UserError as error:
-            raise UserError(f"prior: {str(error).removeprefix('first: ')}") from None
+            raise UserError(f"{where}: {error}") from None
     if space.search.sampler == "grid":
         cell.grid()
 

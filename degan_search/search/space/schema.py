@@ -74,11 +74,11 @@ class Range(Model):
             UserError: the value is no number of the range.
         """
         if not isinstance(value, int | float) or (self.int_ and value % 1):
-            raise UserError(f"first: {name} = {value!r} must be {'whole' if self.int_ else 'a number'}")
+            raise UserError(f"{name} = {value!r} must be {'whole' if self.int_ else 'a number'}")
         if self.zero_or_log and value == 0:
             return {f"{name} is 0": True}
         if not self.bounds[0] <= value <= self.bounds[1]:
-            raise UserError(f"first: {name} = {value} is outside its range {list(self.bounds)}")
+            raise UserError(f"{name} = {value} is outside its range {list(self.bounds)}")
         return ({f"{name} is 0": False} if self.zero_or_log else {}) | {name: value}
 
 

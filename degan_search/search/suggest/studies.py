@@ -163,8 +163,7 @@ def _trial(cell: Cell, row: Mapping[Any, Any], rungs: Mapping[int, float]) -> Fr
     try:
         params, distributions = _parameters(cell, config_of(row))
     except UserError as error:
-        fault = str(error).removeprefix("first: ")
-        raise UserError(f"{row['trial_id']} does not fit the space of its run: {fault}") from None
+        raise UserError(f"{row['trial_id']} does not fit the space of its run: {error}") from None
     goals, values = cell.space.search.objectives, None
     if len(goals) > 1:
         rungs = {}  # Optuna keeps none of a trial with several values

@@ -193,3 +193,6 @@ def test_a_range_has_points_for_any_number_of_trials():
     given = searcher(search={"trials": 30}, cells={"proxy": ["digits"]})
     assert given.total == 30
     assert not list(fewer_points(given.cells.values()))
+    beside = searcher(search={"trials": 30}, cells={"proxy": ["digits"], "method": ["dcgan", "degan"]})
+    assert beside.total == 31
+    assert not list(fewer_points(beside.cells.values()))
