@@ -44,14 +44,14 @@ def describe(space: Space, options: Options, console: Console) -> None:
         sys.stdout.write(
             f"{cell.label}: true {example.teacher.dataset or 'none'}, proxy {', '.join(cell.proxies)}, "
             f"method {example.method}, {networks}; varies {varies}; "
-            f"{cell.trials()} search trials, {_repeats(repeats_of(cell))}{finals} final runs\n"
+            f"{cell.trials()} search trials, {_repeats(repeats_of(cell, cell.trials()))}{finals} final runs\n"
         )
     combined = combined_cells(space)
     for cell in combined:
         sys.stdout.write(f"{combined_label(cell)}: best generators of {cell.label} together; {finals} final runs\n")
     sys.stdout.writelines(f"{line}\n" for line in fewer_points(all_cells))
     slots = options.max_concurrent or max(1, cpus.usable() // threads)
-    repeats = sum(map(repeats_of, all_cells))
+    repeats = sum(repeats_of(cell, cell.trials()) for cell in all_cells)
     search, final = sum(cell.trials() for cell in all_cells), finals * (len(all_cells) + len(combined))
     fewest, most = timed_steps.sweep_seconds(space, slots, data_dir, "cpu", threads)
     share = timed_steps.share_of_cpu(threads)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from degan_search.ledger.columns import Phase
 from degan_search.search.planning.cost_model import CostModel, duration
+from degan_search.search.planning.timed_steps import repeats_of
+from degan_search.search.run.jobs import Kind
 from degan_search.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class TimeBudget:
     def plan(self, now: float) -> str:
         """Choose the number of trials in each cell, and return a line that says the plan."""
         least = self._least() if self._begun() else self.fewest
-        self.search.set_trials(max(least, self._most(now, self.until)))
+        self._set_trials(max(least, self._most(now, self.until)))
         spent, takes = now - self.begun, self._seconds(self.search.trials, now)
         return (
             f"Budget {duration(self.seconds)}{f', of which {duration(spent)} are over' if spent >= 1 else ''}: "
@@ -81,11 +83,24 @@ class TimeBudget:
         most = self._most(now, self.until)
         if before <= most < before + max(1, round(STEP * before)) or most < before <= self._most(now, self.late):
             return None
-        self.search.set_trials(max(self._least(), most))
+        self._set_trials(max(self._least(), most))
         if self.search.trials == before:
             return None
         new = self._trials(self.search.trials) if self.search.next_cells else "no further search trials"
         return f"Budget, by the times measured so far: {new}, not {before}"
+
+    def _set_trials(self, trials: int) -> None:
+        self.search.set_trials(trials)
+        self.cost.after = self._after(trials)
+
+    def _after(self, trials: int) -> list[Kind]:
+        """Return what runs after a search of so many trials in each cell."""
+        repeats = [
+            (str(Phase.REPEAT), label)
+            for label, number in self.search.points.at_most(trials).items()
+            for _ in range(repeats_of(self.search.cells[label], number))
+        ]
+        return [*repeats, *(kind for kind in self.cost.after if kind[0] != Phase.REPEAT)]
 
     def _trials(self, trials: int) -> str:
         cells = len(self.search.varied)
@@ -102,14 +117,18 @@ class TimeBudget:
         return min(self.search.started[cell] for cell in self.search.varied)
 
     def _seconds(self, trials: int, now: float) -> float:
-        return self.cost.left(self.search.waiting(trials), now) + self.cost.left_after()
+        return self.cost.left(self.search.waiting(trials), now) + self.cost.left_after(self._after(trials))
 
     def _most(self, now: float, until: float) -> int:
         """Return how many trials in each cell, at most `MOST`, can end by then, and the finals too; -1: not even 0."""
-        limit = until - now - self.cost.left_after()
-        ends = self.cost.ends(self.search.waiting(MOST), now)
-        fitting = sum(1 for _ in itertools.takewhile(lambda end: end <= limit, ends)) - 1
-        return bisect_right(range(MOST + 1), fitting, key=lambda trials: len(self.search.waiting(trials))) - 1
+        limit = until - now
+        ends = list(takewhile(lambda end: end <= limit, self.cost.ends(self.search.waiting(MOST), now)))
+
+        def too_long(trials: int) -> bool:
+            begun = len(self.search.waiting(trials))
+            return begun >= len(ends) or ends[begun] + self.cost.left_after(self._after(trials)) > limit
+
+        return bisect_left(range(MOST + 1), True, key=too_long) - 1
 
 
 def _number(count: int, what: str) -> str:

@@ -135,9 +135,9 @@ class CostModel:
         running = [self.seconds(run.kind, run.passed, now - run.since) for run in self.running.values()]
         return makespans(running, self._each(waiting), self.slots)
 
-    def left_after(self) -> float:
-        """Return the seconds that the trials in `after` will take, once this phase has ended."""
-        return max(makespans([], self._each(self.after), self.slots))
+    def left_after(self, kinds: Iterable[Kind] | None = None) -> float:
+        """Return the seconds that the trials in `after`, or these, will take once this phase has ended."""
+        return max(makespans([], self._each(self.after if kinds is None else kinds), self.slots))
 
     def set_slots(self, slots: int) -> None:
         """Set how many trials run at a time."""

@@ -71,7 +71,7 @@ def sweep_seconds(
         runs = cell.trials() + (len(space.finals.seeds) if space.finals else 0)
         for index, seconds in enumerate(trial_seconds(_typical(cell), data_dir, device, threads)):
             totals[index] += runs * seconds / slots
-        if repeats := repeats_of(cell):
+        if repeats := repeats_of(cell, cell.trials()):
             for index, seconds in enumerate(trial_seconds(_again(cell), data_dir, device, threads)):
                 totals[index] += repeats * seconds / slots
     for cell in combined_cells(space):
@@ -101,7 +101,7 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
         final = config.model_copy(update={"probe": ProbeConfig()})
         priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
         priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
-        if repeats := repeats_of(cell):
+        if repeats := repeats_of(cell, cell.trials()):
             priors[Phase.REPEAT, cell.label] = prior(_again(cell), data_dir, device, threads)
             after += [(Phase.REPEAT, cell.label)] * repeats
     for cell in combined_cells(space):
@@ -113,12 +113,12 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
     return CostModel(1, factor, priors, after, share_of_cpu(threads))
 
 
-def repeats_of(cell: Cell) -> int:
-    """Return how many further students of its generators a cell has, if no trial is stopped early."""
+def repeats_of(cell: Cell, trials: int) -> int:
+    """Return how many further students of its generators a cell of so many trials has, if none is stopped early."""
     repeats = cell.space.search.repeats
     if not (repeats and cell.varies() and METHODS[cell.example().method].generates):
         return 0
-    return repeats * number_repeated(cell.trials())
+    return repeats * number_repeated(trials)
 
 
 def prior(config: TrialConfig, data_dir: Path | None, device: str = "cpu", threads: int = 1) -> Prior:

@@ -61,6 +61,15 @@ class TestBudget:
             f"Budget 2 h, of which 10 min are over: 2 trials at a time, {trials} trials in one cell; "
         )
 
+    def test_more_trials_have_more_repeats(self):
+        search = {"trials": 4, "repeats": 2}
+        made = budget(3600, slots=1, cells={"method": ["degan"]}, finals=None, search=search)
+        made.cost.stretches.priors[Phase.REPEAT, "method=degan"] = Prior((50.0,))
+        made.check(0.0)
+        # 27 trials of 100 s, and two students of 50 s each of 7 of them: 3400 of 3420 s.
+        assert made.plan(0.0).endswith("27 trials in one cell, 14 repeats; about 57 min")
+        assert made.search.trials == 27 and len(made.cost.after) == 14
+
     def test_too_short_a_budget_is_refused_and_told_what_is_needed(self):
         made = budget(500)
         with pytest.raises(UserError, match=r"--budget 8 min is too short: 4 trials in each of 2 cells, 8 finals take"):

@@ -75,7 +75,7 @@ class TestSteps:
 
     def test_a_dry_run_says_the_sum_of_the_trials(self, tiny, tmp_path):
         settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": {"range": [0, 5]}}}
-        settings |= {"search": {"trials": 100}, "finals": {"seeds": [1, 2]}}
+        settings |= {"search": {"trials": 100}, "finals": {"seeds": [1, 2], "combine": None}}
         file = tmp_path / "mine.yaml"
         file.write_text(yaml.safe_dump(settings))
         runner = CliRunner(env={"TERM": "dumb", "NO_COLOR": "1"})
