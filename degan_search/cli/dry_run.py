@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from degan_search.search.run.options import Options
     from degan_search.search.space.schema import Space
 
-BUSY = 0.8
-"""Share of a CPU below which other programs are said to run."""
-
 
 def describe(space: Space, options: Options, console: Console) -> None:
     """Print a space's settings, its cells, and how long a sweep of it would take here.
@@ -63,7 +60,7 @@ def describe(space: Space, options: Options, console: Console) -> None:
         f"on {slots} slots of this machine's CPU if no trial stopped early (a few steps timed and scaled; the teacher "
         f"and reading images apart).\n"
     )
-    if share < BUSY:
+    if share < timed_steps.BUSY:
         sys.stdout.write(
             f"Other programs are running: the timed steps had {share:.0%} of a CPU. The shorter time is without them.\n"
         )

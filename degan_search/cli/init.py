@@ -243,6 +243,7 @@ def _say_student(chosen: Choice, others: list[Choice], offered: bool) -> None:
 
 def _say_plan(fitted: Fitted, budget: str, out: Path) -> None:
     from degan_search.search.planning.cost_model import duration
+    from degan_search.search.planning.timed_steps import BUSY
     from degan_search.search.space.cell import cells
     from degan_search.search.space.combined import combined_cells
 
@@ -257,4 +258,6 @@ def _say_plan(fitted: Fitted, budget: str, out: Path) -> None:
         f"{', '.join(size.methods)} on {proxies}, {size.steps:,} GAN steps at batch {size.batch}; "
         f"at most about {duration(fitted.seconds)} of --budget {budget}, by a few steps timed here."
     )
+    if fitted.share < BUSY:
+        print_line(f"Other programs have {1 - fitted.share:.0%} of the CPU: beside them it takes longer.")
     print_line(f"Look into it, then: {command('sweep', out)}")

@@ -116,6 +116,8 @@ class Fitted:
     space: Space
     size: Size
     seconds: float
+    share: float
+    """In which part of their time the timed steps had a CPU; the sweep is planned as if no other programs ran."""
 
 
 def fitted(
@@ -149,7 +151,7 @@ def fitted(
                     f"{duration(seconds / SHARE)} here; give more, fewer proxies, or a smaller --size"
                 )
             break
-        found = Fitted(text, space, size, seconds)
+        found = Fitted(text, space, size, seconds, timed_steps.share_of_cpu(threads))
     assert found
     return found
 
@@ -157,7 +159,7 @@ def fitted(
 def _seconds(
     wanted: Wanted, size: Size, space: Space, slots: int, data_dir: Path | None, device: str, threads: int
 ) -> float:
-    """Return how long a whole sweep should take: its trials, and reading images."""
+    """Return how long a whole sweep should take without other programs: its trials, and reading images."""
     cost = timed_steps.cost_model(space, data_dir, device, threads)
     cost.set_slots(slots)
     search = CellSearcher(cells(space))
@@ -172,7 +174,7 @@ def _seconds(
     )
     images = sum(min(size.count, count or size.count) for _, count in wanted.proxies)
     reading = images * (wanted.image_seconds + distill_image / 3)
-    return START + reading + BESIDE * trials
+    return START + timed_steps.share_of_cpu(threads) * (reading + BESIDE * trials)
 
 
 def text_of(wanted: Wanted, size: Size) -> str:

@@ -250,6 +250,10 @@ _timed: list[tuple[float, float]] = []
 """Of each step timed on the CPU, its seconds and those in which it computed."""
 
 
+BUSY = 0.8
+"""Where the timed steps had less of a CPU than this, that is said."""
+
+
 def share_of_cpu(threads: int = 1) -> float:
     """Return in which part of their time the timed steps computed; in the rest other programs had the CPUs."""
     wall, computed = (sum(column) for column in zip(*_timed, strict=True)) if _timed else (1.0, float(threads))

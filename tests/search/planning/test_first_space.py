@@ -71,6 +71,14 @@ def test_more_slots_take_less_time():
     assert fitted(wanted(), 3600, 8).size.steps > fitted(wanted(), 3600, 1).size.steps
 
 
+def test_a_busy_machine_gets_the_same_plan(monkeypatch):
+    quiet = fitted(wanted(), 3600, 2)
+    monkeypatch.setattr(timed_steps, "image_seconds", lambda *given: (0.002, 0.002))
+    monkeypatch.setattr(timed_steps, "share_of_cpu", lambda threads: 0.5)
+    busy = fitted(wanted(), 3600, 2)
+    assert (busy.text, busy.seconds, busy.share) == (quiet.text, quiet.seconds, 0.5)
+
+
 def test_refuses_a_budget_too_short_and_says_what_fits():
     with pytest.raises(UserError, match=r"--budget 60 s is too short: the smallest .* about \d+ min"):
         fitted(wanted(), 60, 1)
