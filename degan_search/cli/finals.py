@@ -42,7 +42,9 @@ def finals(
     balance: Annotated[
         bool, typer.Option("--balance/--no-balance", help="It sees as many images of each of the teacher's classes.")
     ] = True,
-    share: Annotated[float, typer.Option(help="Of proxy images in each of its batches.")] = 0.25,
+    share: Annotated[
+        str, typer.Option(help="Of proxy images in each of its batches; of several by comma the best by score is kept.")
+    ] = "0.25",
     referee: Annotated[
         bool, typer.Option(help="Also the accuracy on the test images after each epoch; nothing is chosen by it.")
     ] = False,
@@ -78,10 +80,11 @@ def finals(
     console.print(f"Written: {run / 'finals.csv'}, {run / 'finals.md'}", highlight=False, soft_wrap=True)
 
 
-def _combine(members: int | None, balance: bool, share: float) -> Combine | None:
+def _combine(members: int | None, balance: bool, share: str) -> Combine | None:
     """Return what --combine and its options ask for."""
     from degan_search.settings.combine import Combine
     from degan_search.settings.resolve import parse
 
     number = {} if members is None else {"members": members}
-    return None if members == 0 else parse(Combine, {**number, "balance": balance, "share": share}, "--combine")
+    given = {**number, "balance": balance, "share": share.split(",")}
+    return None if members == 0 else parse(Combine, given, "--combine")

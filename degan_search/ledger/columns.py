@@ -23,7 +23,7 @@ from degan_search.settings.resolve import flatten, parse, stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 
 class State(StrEnum):
@@ -97,6 +97,7 @@ TRIAL_METRICS: dict[str, Direction] = {
     "entropy": "min",
     "diversity": "max",
     "teacher_holdout_accuracy": "max",
+    "proxy_share": "max",
     **{name: GOALS[name].direction for name in OF_STUDENT},
 }
 """Measured by the trial itself, without true labels but for the teacher's own. Rates are in [0, 1]."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from degan_search.settings.values import Model
 
 MOST = 64
 Member = Annotated[str, Field(pattern=r"^search-[0-9]{4,9}@[0-9a-f]{16}$")]
 """A generator: its trial's id, and a hash of its file."""
+Shares = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(max_length=8)]
+
+
+def _listed(value: Any) -> Any:
+    """Return a single number as a list of one."""
+    return (value,) if isinstance(value, int | float) else value
 
 
 class CombineConfig(Model):
@@ -25,6 +31,9 @@ class CombineConfig(Model):
     """Of the same run, the best first."""
     balance: bool = False
     """Images are chosen so that the teacher sees each class about equally often."""
+    shares: Shares = ()
+    """Shares of proxy images in each batch that are tried, a student each, of which the best by the objective is kept.
+    None: `distill.mix_proxy` alone."""
 
 
 class Combine(Model):
@@ -37,8 +46,8 @@ class Combine(Model):
     """How many generators; fewer where fewer are kept, and no student for fewer than two."""
     balance: bool = True
     """As `combine.balance` of a trial."""
-    share: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    """Of proxy images in each batch, as `distill.mix_proxy` of a trial."""
+    share: Annotated[Shares, BeforeValidator(_listed), Field(min_length=1)] = (0.25,)
+    """Of proxy images in each batch: one, or several that are tried, as `combine.shares` of a trial."""
 
 
 def member(trial_id: str, data: bytes) -> str:

@@ -139,9 +139,11 @@ def combined(best: TrialConfig, members: Sequence[str], wanted: Combine) -> Tria
     Raises:
         UserError: a task that learns new classes.
     """
+    one = wanted.share[0] if len(wanted.share) == 1 else None
+    tried = wanted.share if one is None else ()
     changes = {
         "method": COMBINED,
-        "combine": CombineConfig(members=tuple(members), balance=wanted.balance),
-        "distill": best.distill.model_copy(update={"mix_proxy": wanted.share}),
+        "combine": CombineConfig(members=tuple(members), balance=wanted.balance, shares=tried),
+        "distill": best.distill.model_copy(update={"mix_proxy": one or 0.0}),
     }
     return normalised(best.model_copy(update=changes))

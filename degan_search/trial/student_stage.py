@@ -18,8 +18,9 @@ from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import generated
 from degan_search.trial.images import few_of_each, image_batch
 from degan_search.trial.shared import Pair
+from degan_search.trial.shares import BestShare
 
-StudentStage = Distillation | IncrementalLearning | Mosaic
+StudentStage = Distillation | BestShare | IncrementalLearning | Mosaic
 
 
 def student_stage(trial: TrialContext, generator: nn.Module | None, made: Tensor | None) -> StudentStage:
@@ -35,7 +36,22 @@ def student_stage(trial: TrialContext, generator: nn.Module | None, made: Tensor
     student = trial.untrained_student("student")
     if trial.method.source == "mosaic":
         return _mosaic(trial, student)
-    return Distillation(student, _source(trial, generator, made), distill_config(trial.config), trial.context)
+    config = distill_config(trial.config)
+    if trial.config.combine.shares:
+        return _best_share(trial, generator, config)
+    return Distillation(student, _source(trial, generator, made, config), config, trial.context)
+
+
+def _best_share(trial: TrialContext, generator: nn.Module | None, config: DistillConfig) -> BestShare:
+    """Return the training of a student with each share of proxy images."""
+
+    def begin(share: float) -> Distillation:
+        own = config.model_copy(update={"mix_proxy": share})
+        return Distillation(
+            trial.untrained_student("student"), _source(trial, generator, None, own), own, trial.context
+        )
+
+    return BestShare(trial.config.combine.shares, begin, lambda student: trial.compare(student).measures["score"])
 
 
 def _mosaic(trial: TrialContext, student: nn.Module) -> Mosaic:
@@ -73,8 +89,7 @@ def _recall(trial: TrialContext, generator: nn.Module | None) -> Recall | None:
     return RecallFromBatches(batches, rng, trial.teacher, config.distill.mix_proxy)
 
 
-def _source(trial: TrialContext, generator: nn.Module | None, made: Tensor | None) -> Source:
-    config = distill_config(trial.config)
+def _source(trial: TrialContext, generator: nn.Module | None, made: Tensor | None, config: DistillConfig) -> Source:
     source: Source
     if generator is not None:
         source = generated(trial, generator, config)

@@ -20,6 +20,7 @@ from degan_search.trial.gan_stage import SAMPLES, GanStage, samples, statistics
 from degan_search.trial.inputs import Inputs
 from degan_search.trial.members import given_generator, loaded_generator
 from degan_search.trial.outcome import Event, Outcome
+from degan_search.trial.shares import BestShare
 from degan_search.trial.student_stage import StudentStage, student_stage
 
 Stage = GanStage | ZskdSynthesis | StudentStage
@@ -185,7 +186,7 @@ class Trial:
         """Compare the student and set the outcome; returns the last event."""
         assert isinstance(self.stage, StudentStage), "the student's stage is the last"
         student, metrics = self.stage.student, self.metrics
-        generator, measured = _trained_beside(self.stage, self.common) or (self.generator, {})
+        generator, measured = _trained_beside(self.stage, self.common, self.generator)
         metrics |= measured
         metrics["distill_steps"] = self.stage.steps
         metrics["distill_seconds"] = self.seconds - metrics.get("gan_seconds", 0.0)
@@ -206,11 +207,13 @@ def _first(common: TrialContext, generator: nn.Module | None) -> StageName:
     return "student" if generator is not None else FIRST.get(common.method.source, "student")
 
 
-def _trained_beside(stage: StudentStage, common: TrialContext) -> tuple[nn.Module, dict[str, float]] | None:
-    """Return the generator that was trained with the student, and what is measured of it; None: there is none."""
-    if not isinstance(stage, Mosaic):
-        return None
-    return stage.generator, stage.losses | statistics(common, stage.generator)
+def _trained_beside(
+    stage: StudentStage, common: TrialContext, generator: nn.Module | None
+) -> tuple[nn.Module | None, dict[str, float]]:
+    """Return the generator, which may have been trained with the student, and what else the stage found out."""
+    if isinstance(stage, Mosaic):
+        return stage.generator, stage.losses | statistics(common, stage.generator)
+    return generator, {"proxy_share": stage.share} if isinstance(stage, BestShare) else {}
 
 
 def _refereed(stage: StudentStage, referee: Referee, metrics: dict[str, float]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from degan_search.trial.trial import Trial, run
 pytestmark = pytest.mark.usefixtures("few_images")
 WEIGHTS = [(0, 5), (1, 5), (2, 1)]
 GENERATOR = "generator.safetensors"
+PLAIN = Combine(balance=False, share=0)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def searched(tiny, prepare, tmp_path_factory):
 
 def started(searched, wanted=None, count=3, **changes):
     best, inputs, place, members = searched
-    config = combined(best, members[:count], wanted or Combine()).model_copy(update=changes)
+    config = combined(best, members[:count], wanted or PLAIN).model_copy(update=changes)
     return Trial(config, inputs, "cpu", read_members(place, config.combine.members))
 
 
@@ -77,15 +78,31 @@ def test_who_they_are_their_balance_share_and_seed_make_other_students(searched)
     kinds = [
         started(searched),
         started(searched, count=2),
-        started(searched, Combine(balance=True)),
-        started(searched, Combine(share=0.25)),
+        started(searched, Combine(share=0)),
+        started(searched, Combine(balance=False, share=0.25)),
         started(searched, seed=1),
     ]
     assert len({bits(finished(trial)[1])[1] for trial in kinds}) == len(kinds)
     assert bits(finished(started(searched))[1]) == bits(finished(started(searched))[1])
 
 
-@pytest.mark.parametrize("wanted", [Combine(), Combine(balance=True, share=0.25)])
+def test_of_several_shares_the_best_by_the_objective_is_kept(searched):
+    shares = (0.75, 0, 0.5, 0.25)
+    alone = [finished(started(searched, Combine(share=share)))[1] for share in shares]
+    scores = [made.metrics["score"] for made in alone]
+    assert len(set(scores)) == 4 and max(scores) not in (scores[0], scores[-1])
+    events, made = finished(started(searched, Combine(share=shares)))
+    best = alone[scores.index(max(scores))]
+    for key, value in best.student.state_dict().items():
+        assert torch.equal(made.student.state_dict()[key], value)
+    assert made.metrics["score"] == max(scores)
+    assert made.metrics["proxy_share"] == shares[scores.index(max(scores))]
+    assert made.metrics["distill_steps"] == best.metrics["distill_steps"] == 8
+    steps = [event.step for event in events if event.stage == "distill"]
+    assert steps == sorted(set(steps)) and steps[-1] == events[0].of == 32
+
+
+@pytest.mark.parametrize("wanted", [PLAIN, Combine(), Combine(share=(0, 0.5))])
 def test_cut_anywhere_it_goes_on_with_the_same_bits(searched, wanted):
     trial, states = started(searched, wanted), []
     while not trial.done:
