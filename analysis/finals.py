@@ -206,8 +206,8 @@ def _combined(config: TrialConfig) -> str | None:
     if not config.combine.members:
         return None
     parts = [str(len(config.combine.members)), *(["balanced"] if config.combine.balance else [])]
-    shares = config.combine.shares or ([config.distill.mix_proxy] if config.distill.mix_proxy else [])
-    parts += [f"{' or '.join(f'{share:.0%}' for share in shares)} proxy images"] if shares else []
+    parts += [f"{config.distill.mix_proxy:.0%} proxy images"] if config.distill.mix_proxy else []
+    parts += ["or with half-trained ones"] if config.combine.early else []
     return ", ".join(parts)
 
 

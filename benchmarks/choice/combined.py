@@ -94,10 +94,14 @@ def cases(
         members = [states[name] for name in names]
         return lambda seed: bench.distilled(config, members, seed, balance, share)
 
-    def early(seed: int) -> nn.Module:
+    def early(balance: bool = False, share: float = 0.0) -> Callable[[int], nn.Module]:
         names = best(CRITERION, 4)
-        members = [states[name] for name in names] + [halfway[name] for name in names]
-        return bench.distilled(config, members, seed)
+
+        def make(seed: int) -> nn.Module:
+            members = [states[name] for name in names] + [halfway[name] for name in names]
+            return bench.distilled(config, members, seed, balance, share)
+
+        return make
 
     def best(by: str, number: int = 1) -> list[str]:
         return [str(name) for name in trials.nlargest(number, by)["trial"]]
@@ -119,7 +123,8 @@ def cases(
         "four, sure, balanced, 1/4 proxy": of(best(CRITERION, 4), balance=True, share=0.25),
         "four, sure, balanced, 1/2 proxy": of(best(CRITERION, 4), balance=True, share=0.5),
         "four, sure, by lead": of(by_lead(trials.set_index("trial")[CRITERION], 4)),
-        "four, sure, and halfway": early,
+        "four, sure, and halfway": early(),
+        "four, sure, and halfway, balanced, 1/4 proxy": early(True, 0.25),
         "eight, sure": of(best(CRITERION, 8)),
         "four, greedy": of(greedy(task, trials["trial"], 4)),
     }

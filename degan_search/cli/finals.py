@@ -42,9 +42,11 @@ def finals(
     balance: Annotated[
         bool, typer.Option("--balance/--no-balance", help="It sees as many images of each of the teacher's classes.")
     ] = True,
-    share: Annotated[
-        str, typer.Option(help="Of proxy images in each of its batches; of several by comma the best by score is kept.")
-    ] = "0.25",
+    share: Annotated[float, typer.Option(help="Of proxy images in each of its batches.")] = 0.25,
+    early: Annotated[
+        bool,
+        typer.Option("--early/--no-early", help="Another learns from their half-trained states too; the better stays."),
+    ] = True,
     referee: Annotated[
         bool, typer.Option(help="Also the accuracy on the test images after each epoch; nothing is chosen by it.")
     ] = False,
@@ -68,7 +70,7 @@ def finals(
 
         names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for text in set_ or [] for key, value in change(text).items()}
-        together = _combine(combine, balance, share)
+        together = _combine(combine, balance, share, early)
         asked = combine is not None
         request = Request(top, grouping(per), seeds, by, lengths, changes, names, together, asked, referee)
         # The run's whole path as its name, as it may lie outside the storage.
@@ -80,11 +82,11 @@ def finals(
     console.print(f"Written: {run / 'finals.csv'}, {run / 'finals.md'}", highlight=False, soft_wrap=True)
 
 
-def _combine(members: int | None, balance: bool, share: str) -> Combine | None:
+def _combine(members: int | None, balance: bool, share: float, early: bool) -> Combine | None:
     """Return what --combine and its options ask for."""
     from degan_search.settings.combine import Combine
     from degan_search.settings.resolve import parse
 
     number = {} if members is None else {"members": members}
-    given = {**number, "balance": balance, "share": share.split(",")}
+    given = {**number, "balance": balance, "share": share, "early": early}
     return None if members == 0 else parse(Combine, given, "--combine")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from degan_search import ledger
 from degan_search.ledger.columns import Phase, State
@@ -87,7 +87,8 @@ def load_student(run: Path, trial_id: str, config: TrialConfig, classes: int) ->
     """
     student = config.student
     model = untrained(student.network, classes, student.width, student_input(config))
-    return _filled(model, _file(run, trial_id, "student"), trial_id)
+    file = _file(run, trial_id, "student")
+    return _filled(model, _state(file, trial_id), file, trial_id)
 
 
 def load_generator(run: Path, trial_id: str, config: TrialConfig) -> nn.Module:
@@ -97,13 +98,14 @@ def load_generator(run: Path, trial_id: str, config: TrialConfig) -> nn.Module:
         UserError: its file is missing (methods that distil from images have none), broken or another network's.
     """
     takes, source = teacher_input(config.teacher), METHODS[config.method].source
-    parts = len(config.combine.members) if source == "members" else 0
     build = mosaic.build_generator if source == "mosaic" else dcgan.build_generator
-    made = [
-        build(takes.channels, config.gan.width, config.gan.latent, generated_size(config.gan, takes))
-        for _ in range(max(1, parts))
-    ]
-    return _filled(Mixture(made) if parts else made[0], _file(run, trial_id, "generator"), trial_id)
+    size = generated_size(config.gan, takes)
+    file = _file(run, trial_id, "generator")
+    state = _state(file, trial_id)
+    # Of a combined student the file has the generators that it learned from: with the early ones or without.
+    parts = {name.split(".")[1] for name in state if name.startswith("members.")} if source == "members" else {"0"}
+    made = [build(takes.channels, config.gan.width, config.gan.latent, size) for _ in parts]
+    return _filled(Mixture(made) if source == "members" else made[0], state, file, trial_id)
 
 
 def _file(run: Path, trial_id: str, network: str) -> Path:
@@ -119,12 +121,15 @@ def _why_none(run: Path, row: pd.Series, network: str) -> str:
     return f"{what}: {_file(run, row['trial_id'], network)} is missing"
 
 
-def _filled(model: nn.Module, file: Path, trial_id: str) -> nn.Module:
+def _state(file: Path, trial_id: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise UserError(f"{file} is missing: this network of {trial_id} was not saved, or its file was moved away")
     if not file.resolve().is_relative_to(file.parent.parent.resolve()):
         raise UserError(f"{file} is a link to {file.resolve()}, outside its run; copy the file instead")
-    state = read_tensors(untrusted.read(file, str(file), untrusted.MODEL_BYTES), str(file))
+    return read_tensors(untrusted.read(file, str(file), untrusted.MODEL_BYTES), str(file))
+
+
+def _filled(model: nn.Module, state: dict[str, Tensor], file: Path, trial_id: str) -> nn.Module:
     try:
         model.load_state_dict(state)
     except Exception as error:  # other names or shapes, and kinds of tensors that copying refuses

@@ -12,7 +12,7 @@ from degan_search.selection.repeats import number_repeated
 from degan_search.settings.combine import Combine, CombineConfig, member, trial_of
 from degan_search.settings.methods import COMBINED, METHODS, TUNED, combined, normalised
 from degan_search.settings.trial import ProbeConfig, TrialConfig
-from degan_search.storage.layout import GENERATOR
+from degan_search.storage.layout import EARLY, GENERATOR
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 from degan_search.system.seeds import stream_seed
@@ -48,7 +48,9 @@ def combined_config(trials: pd.DataFrame, by: str, wanted: Combine, run: Path) -
     if len(chosen) < FEWEST:
         return None
     members = [member(str(name), _content(files[name])) for name in chosen["trial_id"]]
-    return combined(config_of(chosen.iloc[0]), members, wanted)
+    halves = {name: files[name].with_name(EARLY) for name in chosen["trial_id"] if wanted.early}
+    early = [member(str(name), _content(file)) for name, file in halves.items() if file.is_file()]
+    return combined(config_of(chosen.iloc[0]), members, early, wanted)
 
 
 def repeated(trials: pd.DataFrame, by: str, run: Path) -> list[tuple[str, TrialConfig]]:

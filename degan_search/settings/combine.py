@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from degan_search.settings.values import Model
 
 MOST = 64
 Member = Annotated[str, Field(pattern=r"^search-[0-9]{4,9}@[0-9a-f]{16}$")]
 """A generator: its trial's id, and a hash of its file."""
-Shares = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(max_length=8)]
-
-
-def _listed(value: Any) -> Any:
-    """Return a single number as a list of one."""
-    return (value,) if isinstance(value, int | float) else value
 
 
 class CombineConfig(Model):
@@ -31,9 +25,9 @@ class CombineConfig(Model):
     """Of the same run, the best first."""
     balance: bool = False
     """Images are chosen so that the teacher sees each class about equally often."""
-    shares: Shares = ()
-    """Shares of proxy images in each batch that are tried, a student each, of which the best by the objective is kept.
-    None: `distill.mix_proxy` alone."""
+    early: Annotated[tuple[Member, ...], Field(max_length=MOST)] = ()
+    """The same or others after half of their steps, by the hashes of those files. A second student learns from all, as
+    they come and without proxy images, and the better student by the objective is kept."""
 
 
 class Combine(Model):
@@ -46,8 +40,10 @@ class Combine(Model):
     """How many generators; fewer where fewer are kept, and no student for fewer than two."""
     balance: bool = True
     """As `combine.balance` of a trial."""
-    share: Annotated[Shares, BeforeValidator(_listed), Field(min_length=1)] = (0.25,)
-    """Of proxy images in each batch: one, or several that are tried, as `combine.shares` of a trial."""
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Of proxy images in each batch, as `distill.mix_proxy` of a trial."""
+    early: bool = True
+    """Whether a second student learns from them and their states after half of their steps, as `combine.early`."""
 
 
 def member(trial_id: str, data: bytes) -> str:

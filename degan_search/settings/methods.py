@@ -128,22 +128,21 @@ def trains_generator(config: TrialConfig) -> bool:
     return METHODS[config.method].generates and not config.combine.members
 
 
-def combined(best: TrialConfig, members: Sequence[str], wanted: Combine) -> TrialConfig:
+def combined(best: TrialConfig, members: Sequence[str], early: Sequence[str], wanted: Combine) -> TrialConfig:
     """Return the configuration of a student of several generators, in all else as the best one's.
 
     Args:
         best: of the first of them.
         members: `combine.members`.
+        early: `combine.early`.
         wanted: the rest.
 
     Raises:
         UserError: a task that learns new classes.
     """
-    one = wanted.share[0] if len(wanted.share) == 1 else None
-    tried = wanted.share if one is None else ()
     changes = {
         "method": COMBINED,
-        "combine": CombineConfig(members=tuple(members), balance=wanted.balance, shares=tried),
-        "distill": best.distill.model_copy(update={"mix_proxy": one or 0.0}),
+        "combine": CombineConfig(members=tuple(members), early=tuple(early), balance=wanted.balance),
+        "distill": best.distill.model_copy(update={"mix_proxy": wanted.share}),
     }
     return normalised(best.model_copy(update=changes))

@@ -47,6 +47,8 @@ class GanStage:
         """The probe of that step, while it runs."""
         self.metrics: dict[str, float] = {}
         """The losses and the generator's statistics at the end."""
+        self.early: dict[str, Tensor] | None = None
+        """The generator's state after half of the steps, of methods whose generators are combined."""
 
     @property
     def generator(self) -> nn.Module:
@@ -92,6 +94,7 @@ class GanStage:
             "reached": None if self.reached is None else asdict(self.reached),
             "probe": None if self.probe is None else self.probe.state_dict(),
             "metrics": self.metrics,
+            "early": self.early,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -102,13 +105,16 @@ class GanStage:
         if state["probe"] is not None:
             self.probe = self._begin_probe(self.steps_reported)
             self.probe.load_state_dict(state["probe"])
-        self.metrics = state["metrics"]
+        self.metrics, self.early = state["metrics"], state["early"]
 
     def _train(self) -> GanProgress | None:
         """Do a step of the GAN, but none before a probe at 0; returns the progress, if there is any."""
         if self.reached is None and 0 in self.rungs:
             return GanProgress(0, self.training.steps, {}, math.nan)
-        return self.training.step()
+        reached = self.training.step()
+        if self.training.steps_done == self.training.steps // 2 and self.trial.method.tuned:
+            self.early = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+        return reached
 
     def _begin_probe(self, step: int) -> Distillation:
         """Return a short distillation from the generator so far, at 0 from the proxy images."""
@@ -136,9 +142,11 @@ class GanStage:
         return Progress("gan", reached.step, reached.of, rung_score, losses.get("g_loss", math.nan), losses)
 
 
-def generated(trial: TrialContext, generator: nn.Module, config: DistillConfig) -> GeneratorSource:
-    """Return the source of a generator's images."""
-    kind = BalancedSource if trial.config.combine.balance else GeneratorSource
+def generated(
+    trial: TrialContext, generator: nn.Module, config: DistillConfig, balance: bool = False
+) -> GeneratorSource:
+    """Return the source of a generator's images; `balance`: of each of the teacher's classes about equally many."""
+    kind = BalancedSource if balance else GeneratorSource
     return kind(generator, trial.config.gan.latent, trial.fast_teacher, config, trial.context.precision)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from degan_search.storage.layout import GENERATOR
+from degan_search.storage.layout import EARLY, GENERATOR, STUDENT
 from degan_search.system.weights_file import tensors_bytes
 from degan_search.system.whole_files import write_bytes
 
@@ -42,13 +42,17 @@ class Outcome:
     samples: UInt8[Tensor, "n c h w"] | None = None
     class_agreement: tuple[float | None, ...] | None = None
     """As the last event's."""
+    early: dict[str, Tensor] | None = None
+    """The generator's state after half of its steps."""
 
 
 def files(outcome: Outcome) -> dict[str, bytes]:
     """Return what is kept of an outcome by file name: the student, and if any the generator and a grid of samples."""
-    kept = {"student.safetensors": tensors_bytes(outcome.student.state_dict())}
+    kept = {STUDENT: tensors_bytes(outcome.student.state_dict())}
     if outcome.generator is not None:
         kept[GENERATOR] = tensors_bytes(outcome.generator.state_dict())
+    if outcome.early is not None:
+        kept[EARLY] = tensors_bytes(outcome.early)
     if outcome.samples is not None:
         kept["samples.png"] = sample_grid(outcome.samples)
     return kept

@@ -15,13 +15,14 @@ from degan_search.stages.mosaic import Mosaic
 from degan_search.stages.zskd import ZskdSynthesis
 from degan_search.system.device import Precision
 from degan_search.training.resumable import snapshot
+from degan_search.trial.best_student import BestStudent
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import SAMPLES, GanStage, samples, statistics
 from degan_search.trial.inputs import Inputs
-from degan_search.trial.members import given_generator, loaded_generator
+from degan_search.trial.made import Made
+from degan_search.trial.members import given_generator
 from degan_search.trial.outcome import Event, Outcome
-from degan_search.trial.shares import BestShare
-from degan_search.trial.student_stage import StudentStage, student_stage
+from degan_search.trial.student_stage import StudentStage, mixtures, student_stage
 
 Stage = GanStage | ZskdSynthesis | StudentStage
 StageName = Literal["gan", "zskd", "student"]
@@ -69,10 +70,8 @@ class Trial:
         self.stage_name: StageName | None = None
         self.stage: Stage | None = None
         """The current one; None before the first step."""
-        self.generator: nn.Module | None = given_generator(self.common, members)
-        """Trained, for the student to learn from."""
-        self.images: Tensor | None = None
-        """Made from the teacher, for the student to learn from."""
+        self.made = Made(given_generator(self.common, members))
+        """For the student to learn from."""
         self.gan_steps = 0
         """Steps of the GAN up to its last report."""
         self.metrics: dict[str, float] = self.common.student_size()
@@ -108,7 +107,7 @@ class Trial:
             DivergedError: a loss is not finite, or the generator collapsed.
         """
         if self.stage is None:
-            stage = self.begin(_first(self.common, self.generator))
+            stage = self.begin(_first(self.common, self.made.generator))
         elif not self.stage.done:
             stage = self.stage
         elif self.stage_name != "student":
@@ -132,8 +131,7 @@ class Trial:
             "seconds": self.seconds,
             "gan_steps": self.gan_steps,
             "metrics": self.metrics,
-            "generator": None if self.generator is None else self.generator.state_dict(),
-            "images": self.images,
+            "made": self.made.state_dict(),
             "stage_name": self.stage_name,
             "stage": None if self.stage is None else self.stage.state_dict(),
         }
@@ -148,12 +146,10 @@ class Trial:
         """
         self.common.refuse_another(state["about"])
         state = snapshot(state)  # optimisers go on with the very tensors that they are given
-        device = self.common.context.device
         self.begun = time.monotonic() - state["seconds"]
         self.gan_steps = state["gan_steps"]
         self.metrics = self.common.student_size() | state["metrics"]
-        self.generator = None if state["generator"] is None else loaded_generator(self.common, state["generator"])
-        self.images = None if state["images"] is None else state["images"].to(device)
+        self.made = Made.of_state(self.common, state["made"])
         self._outcome = None
         self.stage_name, self.stage = None, None
         if state["stage_name"] is not None:
@@ -168,7 +164,7 @@ class Trial:
             shape = common.inputs.teacher.takes.shape
             self.stage = ZskdSynthesis(common.teacher, common.config.zskd, shape, common.context)
         else:
-            self.stage = student_stage(common, self.generator, self.images)
+            self.stage = student_stage(common, self.made.generator, self.made.images)
             if self.referee:
                 self.stage.watch = partial(_refereed, self.stage, self.referee, self.metrics)
         return self.stage
@@ -176,17 +172,17 @@ class Trial:
     def _keep_what_was_made(self) -> None:
         """Keep the generator or the images of the stage that is done; the rest of it is freed."""
         if isinstance(self.stage, GanStage):
-            self.generator = self.stage.generator
+            self.made = Made(self.stage.generator, early=self.stage.early)
             self.metrics |= self.stage.metrics
         elif isinstance(self.stage, ZskdSynthesis):
-            self.images = self.stage.images
+            self.made = Made(images=self.stage.images)
         self.metrics["gan_seconds"] = self.seconds
 
     def _end(self) -> Event:
         """Compare the student and set the outcome; returns the last event."""
         assert isinstance(self.stage, StudentStage), "the student's stage is the last"
         student, metrics = self.stage.student, self.metrics
-        generator, measured = _trained_beside(self.stage, self.common, self.generator)
+        generator, measured = _trained_beside(self.stage, self.common, self.made.generator)
         metrics |= measured
         metrics["distill_steps"] = self.stage.steps
         metrics["distill_seconds"] = self.seconds - metrics.get("gan_seconds", 0.0)
@@ -194,9 +190,9 @@ class Trial:
         compared = self.common.compare(student)
         metrics |= compared.measures
         metrics["seconds"] = self.seconds
-        self._outcome = Outcome(metrics, student, class_agreement=compared.class_agreement)
-        if self.images is not None:
-            self._outcome.samples = self.images[:SAMPLES].cpu()
+        self._outcome = Outcome(metrics, student, class_agreement=compared.class_agreement, early=self.made.early)
+        if self.made.images is not None:
+            self._outcome.samples = self.made.images[:SAMPLES].cpu()
         if generator is not None:
             self._outcome.generator = generator.eval()
             self._outcome.samples = samples(self.common, generator)
@@ -210,10 +206,14 @@ def _first(common: TrialContext, generator: nn.Module | None) -> StageName:
 def _trained_beside(
     stage: StudentStage, common: TrialContext, generator: nn.Module | None
 ) -> tuple[nn.Module | None, dict[str, float]]:
-    """Return the generator, which may have been trained with the student, and what else the stage found out."""
+    """Return the generator whose images the student learned from, and what else its stage found out."""
     if isinstance(stage, Mosaic):
         return stage.generator, stage.losses | statistics(common, stage.generator)
-    return generator, {"proxy_share": stage.share} if isinstance(stage, BestShare) else {}
+    if isinstance(stage, BestStudent):
+        assert generator is not None, "it learned from several"
+        kept = mixtures(common, generator)[stage.number]
+        return kept, {"early_members": float(stage.number and len(common.config.combine.early))}
+    return generator, {}
 
 
 def _refereed(stage: StudentStage, referee: Referee, metrics: dict[str, float]) -> dict[str, float]:

@@ -5,7 +5,7 @@ import torch
 from same_bits import bits
 
 from degan_search.evaluation.networks import load_generator
-from degan_search.settings.combine import Combine, member
+from degan_search.settings.combine import Combine, CombineConfig, member
 from degan_search.settings.methods import combined, normalised
 from degan_search.storage import LocalPlace
 from degan_search.system.errors import UserError
@@ -18,27 +18,29 @@ from degan_search.trial.trial import Trial, run
 
 pytestmark = pytest.mark.usefixtures("few_images")
 WEIGHTS = [(0, 5), (1, 5), (2, 1)]
-GENERATOR = "generator.safetensors"
-PLAIN = Combine(balance=False, share=0)
+GENERATOR, EARLY = "generator.safetensors", "early_generator.safetensors"
+PLAIN = Combine(balance=False, share=0, early=False)
 
 
 @pytest.fixture(scope="module")
 def searched(tiny, prepare, tmp_path_factory):
-    """Finished trials of a search: the first's configuration, their inputs, the place of their files, their members."""
-    folder, members = tmp_path_factory.mktemp("trials"), []
+    """Return the first trial's configuration, the inputs, the place of the files, the members, these half-trained."""
+    folder, members, early = tmp_path_factory.mktemp("trials"), [], []
     for number, (lambda_e, lambda_d) in enumerate(WEIGHTS):
         config = tiny({"gan.lambda_e": lambda_e, "gan.lambda_d": lambda_d})
         inputs = prepare(config)
         name = f"search-{number:04d}"
         outcome.save(run(config, inputs), folder / name)
         members.append(member(name, (folder / name / GENERATOR).read_bytes()))
-    return tiny({"gan.lambda_e": 0}), inputs, LocalPlace(folder), members
+        early.append(member(name, (folder / name / EARLY).read_bytes()))
+    return tiny({"gan.lambda_e": 0}), inputs, LocalPlace(folder), members, early
 
 
 def started(searched, wanted=None, count=3, **changes):
-    best, inputs, place, members = searched
-    config = combined(best, members[:count], wanted or PLAIN).model_copy(update=changes)
-    return Trial(config, inputs, "cpu", read_members(place, config.combine.members))
+    best, inputs, place, members, early = searched
+    wanted = wanted or PLAIN
+    config = combined(best, members[:count], early if wanted.early else (), wanted).model_copy(update=changes)
+    return Trial(config, inputs, "cpu", read_members(place, config.combine))
 
 
 def finished(trial):
@@ -78,31 +80,35 @@ def test_who_they_are_their_balance_share_and_seed_make_other_students(searched)
     kinds = [
         started(searched),
         started(searched, count=2),
-        started(searched, Combine(share=0)),
-        started(searched, Combine(balance=False, share=0.25)),
+        started(searched, Combine(share=0, early=False)),
+        started(searched, Combine(balance=False, share=0.25, early=False)),
         started(searched, seed=1),
     ]
     assert len({bits(finished(trial)[1])[1] for trial in kinds}) == len(kinds)
     assert bits(finished(started(searched))[1]) == bits(finished(started(searched))[1])
 
 
-def test_of_several_shares_the_best_by_the_objective_is_kept(searched):
-    shares = (0.75, 0, 0.5, 0.25)
-    alone = [finished(started(searched, Combine(share=share)))[1] for share in shares]
-    scores = [made.metrics["score"] for made in alone]
-    assert len(set(scores)) == 4 and max(scores) not in (scores[0], scores[-1])
-    events, made = finished(started(searched, Combine(share=shares)))
-    best = alone[scores.index(max(scores))]
-    for key, value in best.student.state_dict().items():
-        assert torch.equal(made.student.state_dict()[key], value)
-    assert made.metrics["score"] == max(scores)
-    assert made.metrics["proxy_share"] == shares[scores.index(max(scores))]
+@pytest.mark.parametrize("seed", range(3))
+def test_of_a_student_with_half_trained_generators_and_one_without_the_better_is_kept(searched, seed):
+    _, plain = finished(started(searched, Combine(early=False), seed=seed))
+    best, inputs, place, members, early = searched
+    states = read_members(place, CombineConfig(members=members, early=early))
+    alike = combined(best, [*members, *early], (), PLAIN).model_copy(update={"seed": seed})
+    _, every = finished(Trial(alike, inputs, "cpu", states))
+    events, made = finished(started(searched, Combine(), seed=seed))
+    best = max(plain, every, key=lambda one: one.metrics["score"])
+    assert plain.metrics["score"] != every.metrics["score"]
+    for kept, own in ((made.student, best.student), (made.generator, best.generator)):
+        assert kept.state_dict().keys() == own.state_dict().keys()
+        assert all(torch.equal(kept.state_dict()[key], value) for key, value in own.state_dict().items())
+    assert made.metrics["score"] == best.metrics["score"]
+    assert made.metrics["early_members"] == (3 if best is every else 0)
     assert made.metrics["distill_steps"] == best.metrics["distill_steps"] == 8
     steps = [event.step for event in events if event.stage == "distill"]
-    assert steps == sorted(set(steps)) and steps[-1] == events[0].of == 32
+    assert steps == sorted(set(steps)) and steps[-1] == events[0].of == 16
 
 
-@pytest.mark.parametrize("wanted", [PLAIN, Combine(), Combine(share=(0, 0.5))])
+@pytest.mark.parametrize("wanted", [PLAIN, Combine(early=False), Combine()])
 def test_cut_anywhere_it_goes_on_with_the_same_bits(searched, wanted):
     trial, states = started(searched, wanted), []
     while not trial.done:
@@ -117,13 +123,23 @@ def test_cut_anywhere_it_goes_on_with_the_same_bits(searched, wanted):
 
 
 def test_a_file_that_is_missing_or_another_is_refused(searched, tmp_path):
-    *_, place, members = searched
-    assert read_members(place, []) == []
+    _, _, place, members, early = searched
+    assert read_members(place, CombineConfig()) == []
     with pytest.raises(UserError, match=r"search-0000/generator\.safetensors is missing"):
-        read_members(LocalPlace(tmp_path), members)
+        read_members(LocalPlace(tmp_path), CombineConfig(members=members))
+    with pytest.raises(UserError, match=r"search-0000/early_generator\.safetensors is missing"):
+        read_members(LocalPlace(tmp_path), CombineConfig(early=early))
     LocalPlace(tmp_path).at("search-0000").write(GENERATOR, b"other")
     with pytest.raises(UserError, match="is not the file that was combined"):
-        read_members(LocalPlace(tmp_path), members)
+        read_members(LocalPlace(tmp_path), CombineConfig(members=members))
+
+
+def test_the_half_trained_generator_is_that_of_half_as_many_steps(searched, tiny):
+    _, inputs, place, _, early = searched
+    (state,) = read_members(place, CombineConfig(early=early[:1]))
+    short = run(tiny({"gan.lambda_e": 0, "gan.lambda_d": 5, "gan.steps": 6}), inputs)
+    for key, value in short.generator.state_dict().items():
+        assert torch.equal(state[key], value)
 
 
 def test_alone_it_is_refused_with_where_to_ask_for_it(tiny, tmp_path):

@@ -10,9 +10,10 @@ import pandas as pd
 from degan_search.ledger.columns import Phase, State
 from degan_search.selection import choose, pareto
 from degan_search.selection.members import combined_trials
+from degan_search.storage.layout import EARLY, GENERATOR, STUDENT
 from degan_search.system.errors import UserError
 
-NETWORKS = ("student.safetensors", "generator.safetensors")
+NETWORKS = (STUDENT, GENERATOR, EARLY)
 
 
 def needless(run: Path, frame: pd.DataFrame, keep: int | None, by: str | None) -> list[Path]:

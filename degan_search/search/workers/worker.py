@@ -191,7 +191,7 @@ def begun(
     job: Job, inputs: Inputs, device: str, place: Place, referees: Mapping[str, ray.ObjectRef]
 ) -> tuple[Trial, Curve]:
     """Return a job's trial and its curve, from its last checkpoint if it has one; `place`: where trials keep files."""
-    trial = Trial(job.config, inputs, device, read_members(place, job.config.combine.members))
+    trial = Trial(job.config, inputs, device, read_members(place, job.config.combine))
     if job.referee:
         trial.referee = fetch_referee(referees[referee_key(job.config)], device)
     if found := checkpoints.load(place.at(job.id)):

@@ -66,7 +66,7 @@ GIVEN = {
     "bank.judges": ["a judge"],
     "zskd.profile": "released",
     "combine.members": ["search-0001@0123456789abcdef"],
-    "combine.shares": [0.1, 0.2],
+    "combine.early": ["search-0002@0123456789abcdef"],
 }
 """Values of settings that cannot have any, and of some that exclude each other."""
 HELD, CPUS, GPUS = 5000.0, 3, 0.25

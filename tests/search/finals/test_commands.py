@@ -54,8 +54,7 @@ class TestCommands:
         ("options", "says"),
         [
             (("--combine", 1), "members = 1"),
-            (("--combine", 4, "--share", 1), "share.0 = '1'"),
-            (("--share", "0,x"), "share.1 = 'x'"),
+            (("--combine", 4, "--share", 1), "share = 1"),
             (("--combine", 4), "fewer than two have their generator"),
         ],
     )

@@ -61,7 +61,7 @@ class TestEntrants:
         assert together.label == "generators of search-0001, search-0000: digits, combined"
         assert together.config.distill == best.config.distill.model_copy(update={"mix_proxy": 0.25})
         assert together.config.distill.steps == 3
-        assert request.saved()["combine"] == {"members": 2, "balance": True, "share": [0.25]}
+        assert request.saved()["combine"] == {"members": 2, "balance": True, "share": 0.25, "early": True}
 
     def test_without_generators_to_combine(self, frame, tmp_path):
         with pytest.raises(

@@ -27,7 +27,7 @@ NUMBERS = ("width", "latent", "epochs")
         ({"finals": {"seeds": [3, 0]}}, ["finals.seeds", "own seed 0"]),
         ({"finals": {"seeds": [7]}, "parameters": {"seed": [5, 7]}}, ["own seed 7"]),
         ({"finals": {"combine": {"members": 1}}}, ["finals.combine.members = 1"]),
-        ({"finals": {"combine": {"share": 1}}}, ["finals.combine.share.0 = 1"]),
+        ({"finals": {"combine": {"share": 1}}}, ["finals.combine.share = 1"]),
         (
             {"finals": {"combine": {"members": 3}}, "cells": {"method": ["dcgan", "proxy"]}},
             ["finals.combine", "no generators"],

@@ -1,4 +1,4 @@
-"""Students of one mixture, each with another share of proxy images, of which the best by the objective is kept."""
+"""Several students in turn, each from images of its own, of which the best by the objective is kept."""
 
 from __future__ import annotations
 
@@ -13,50 +13,44 @@ from degan_search.stages.distillation import Distillation
 from degan_search.training.loop import Progress
 
 
-class BestShare:
-    """Distils a student with each share, one after the other, and keeps the best; see `loop.Stage`.
+class BestStudent:
+    """Distils one student after the other and keeps the best; see `loop.Stage`.
 
-    Each has the bits that it would have if its share were the only one.
+    Each has the bits that it would have alone.
     """
 
-    def __init__(
-        self,
-        shares: Sequence[float],
-        begin: Callable[[float], Distillation],
-        score: Callable[[nn.Module], float],
-    ) -> None:
-        """Begin with the first share.
+    def __init__(self, begin: Sequence[Callable[[], Distillation]], score: Callable[[nn.Module], float]) -> None:
+        """Begin with the first student.
 
         Args:
-            shares: of proxy images in each batch, in [0, 1), one or more.
-            begin: returns the training of an untrained student with a share.
+            begin: return the training of an untrained student each, one or more.
             score: of a trained student, higher is better.
         """
-        self.shares, self.begin, self.score = tuple(shares), begin, score
+        self.begin, self.score = tuple(begin), score
         self.scores: list[float] = []
-        """Of the shares that are done."""
-        self.kept: nn.Module | None = None
-        """The best student of these."""
+        """Of the students that are trained."""
+        self.best: nn.Module | None = None
+        """Of these."""
         self.steps = 0
         """That it learned."""
         self._watch: Callable[[], dict[str, float]] = dict
-        self.stage = begin(self.shares[0])
+        self.stage = self.begin[0]()
 
     @property
     def done(self) -> bool:
-        """Whether every share had its student."""
-        return len(self.scores) == len(self.shares)
+        """Whether all students are trained."""
+        return len(self.scores) == len(self.begin)
 
     @property
     def student(self) -> nn.Module:
         """The best student; once one is trained."""
-        assert self.kept is not None, "no share is done"
-        return self.kept
+        assert self.best is not None, "none is trained"
+        return self.best
 
     @property
-    def share(self) -> float:
-        """The best student's; once one is trained."""
-        return self.shares[self.scores.index(max(self.scores))]
+    def number(self) -> int:
+        """The best student's, from 0; once one is trained."""
+        return self.scores.index(max(self.scores))
 
     @property
     def learned(self) -> nn.Module:
@@ -83,7 +77,7 @@ class BestShare:
             return None if progress is None else self._of_all(progress)
         score = self.score(self.stage.student)
         if not self.scores or score > max(self.scores):
-            self.kept, self.steps = self.stage.student, self.stage.steps
+            self.best, self.steps = self.stage.student, self.stage.steps
         self.scores.append(score)
         if not self.done:
             self._begin(len(self.scores))
@@ -94,26 +88,27 @@ class BestShare:
         return {
             "scores": self.scores,
             "steps": self.steps,
-            "kept": None if self.kept is None else self.kept.state_dict(),
+            "best": None if self.best is None else self.best.state_dict(),
             "stage": self.stage.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.scores, self.steps = list(state["scores"]), state["steps"]
-        self.kept = None
-        if state["kept"] is not None:
-            self.kept = copy.deepcopy(self.stage.student).eval()
-            self.kept.load_state_dict(state["kept"])
-        self._begin(min(len(self.scores), len(self.shares) - 1))
+        self.best = None
+        if state["best"] is not None:
+            self.best = copy.deepcopy(self.stage.student).eval()
+            self.best.load_state_dict(state["best"])
+        self._begin(min(len(self.scores), len(self.begin) - 1))
         self.stage.load_state_dict(state["stage"])
 
     def _begin(self, number: int) -> None:
-        self.stage = self.begin(self.shares[number])
+        self.stage = self.begin[number]()
         self.stage.watch = self._watch
 
     def _of_all(self, progress: Progress) -> Progress:
-        """Return the progress with the steps of all shares counted, where their number is known."""
+        """Return the progress with the steps of all students counted, where their number is known."""
         if progress.of is None:
             return progress
-        return replace(progress, step=progress.step + len(self.scores) * progress.of, of=len(self.shares) * progress.of)
+        before, of = len(self.scores) * progress.of, len(self.begin) * progress.of
+        return replace(progress, step=before + progress.step, of=of)
