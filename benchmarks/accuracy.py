@@ -23,6 +23,7 @@ from degan_search.system.device import choose_device, set_up_torch
 from degan_search.training.measures import accuracy, predict
 from degan_search.training.turns import Turns
 from degan_search.trial.inputs import Inputs, gather, load
+from degan_search.trial.made import Made
 from degan_search.trial.trial import Trial
 
 
@@ -30,7 +31,7 @@ def trial_with(config: TrialConfig, inputs: Inputs, device: str, generator: nn.M
     """Return a trial; with a trained generator given, its GAN is done."""
     trial = Trial(config, inputs, device)
     if generator is not None:
-        trial.generator = generator
+        trial.made = Made(generator)
         trial.begin("student")
     return trial
 

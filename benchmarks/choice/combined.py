@@ -69,6 +69,7 @@ class Halfway(dict[str, dict[str, Tensor]]):
 
     def __missing__(self, name: str) -> dict[str, Tensor]:
         config = self.configs[name]
+        assert config.gan.steps, "the tasks say how many"
         half = config.gan.model_copy(update={"steps": config.gan.steps // 2})
         short = config.model_copy(
             update={"gan": half, "distill": config.distill.model_copy(update={"steps": 1, "steps_per_epoch": 1})}
