@@ -19,7 +19,7 @@ AGAINST = "against:"
 """Begins the source of images that were pushed away from what the student says; aim, steps and origin follow."""
 AIMS = ("own", "given")
 """The class that these images are pushed towards: the one that the teacher predicts, or all in turn."""
-STEPS = (2, 4, 8)
+STEPS = (1, 2, 5)
 """After so many steps these images are recorded."""
 
 
@@ -263,10 +263,6 @@ CANDIDATES: Mapping[str, Function] = {
     "soft, held-out and pushed, sure 0.8": on(
         lambda view: view.of(~view.made & (~view.mixed | (view.sources == "pushed"))).sure(), soft
     ),
-    **{
-        f"soft, pushed against the student, {aim} class, {steps} steps": on(partial(_against, f"{aim}:{steps}"), soft)
-        for aim, steps in product(AIMS, STEPS)
-    },
     **{
         f"soft, pushed against the student, {aim} class, {steps} steps, sure 0.5": on(
             partial(_sure_against, f"{aim}:{steps}"), soft

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.choice.criteria import AGAINST, AIMS, STEPS
-from benchmarks.choice.record import FOLDER, PUSH, WORK, Bench
+from benchmarks.choice.record import FOLDER, WORK, Bench
 from benchmarks.choice.tasks import TASKS
 from degan_search.data.images import denormalise, normalise
 from degan_search.networks.batch_statistics import distances, gathered_statistics, norms
@@ -24,6 +24,8 @@ from degan_search.training.measures import predict
 
 STARTS = 50
 """Held-out images of each proxy and judge that are pushed."""
+PUSH = 0.02
+"""Length of a step in pixel values of [-1, 1]; the student is a target here, and steps of 0.05 fool every student."""
 
 
 def feature_norms(teacher: nn.Module, images: Tensor) -> Tensor:
