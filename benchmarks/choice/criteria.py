@@ -264,10 +264,10 @@ CANDIDATES: Mapping[str, Function] = {
         lambda view: view.of(~view.made & (~view.mixed | (view.sources == "pushed"))).sure(), soft
     ),
     **{
-        f"soft, pushed against the student, {aim} class, {steps} steps, sure 0.5": on(
-            partial(_sure_against, f"{aim}:{steps}"), soft
+        f"soft, pushed against the student, {aim} class, step {step}, sure 0.5": on(
+            partial(_sure_against, f"{aim}:{step}"), soft
         )
-        for aim, steps in product(AIMS, STEPS)
+        for aim, step in product(AIMS, STEPS)
     },
     **{f"soft, pushed against the student, {aim} class, worst sure": on(partial(_against, aim), worst) for aim in AIMS},
     "correlation, held-out": on(_held, correlation),

@@ -37,7 +37,7 @@ KINDS = (
     "soft, held-out, weighted by energy",
     "soft, cutmix",
     "soft, pushed",
-    "soft, pushed against the student, own class, worst sure",
+    "soft, pushed against the student, own class, step 1, sure 0.5",
     "correlation, held-out, sure 0.8",
     "nuclear norm, held-out",
     "COT, held-out",
