@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from degan_search.system.errors import UserError
 from degan_search.training import measures
 
 SURE = 0.8
+AGAINST = "against:"
+"""Begins the source of images that were pushed away from what the student says; aim, steps and origin follow."""
+AIMS = ("own", "given")
+"""The class that these images are pushed towards: the one that the teacher predicts, or all in turn."""
+STEPS = (1, 2, 5)
+"""After so many steps these images are recorded."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,18 @@ class View:
     student: Tensor
     sources: np.ndarray
     """Of each image: a proxy or judge, a kind of mixture, or the trial whose generator made it."""
+    typicality: Mapping[str, Tensor] = field(default_factory=dict)
+    """Measures of how typical each image is for the teacher, as `probe` took them of held-out ones; else NaN."""
 
     def of(self, keep: np.ndarray | Tensor) -> View:
         """Return the view of some images."""
         mask = torch.as_tensor(keep)
-        return replace(self, teacher=self.teacher[mask], student=self.student[mask], sources=self.sources[mask.numpy()])
+        return View(
+            self.teacher[mask],
+            self.student[mask],
+            self.sources[mask.numpy()],
+            {name: values[mask] for name, values in self.typicality.items()},
+        )
 
     @property
     def made(self) -> np.ndarray:
@@ -37,7 +52,7 @@ class View:
     @property
     def mixed(self) -> np.ndarray:
         """Whether the image was made from held-out ones."""
-        return np.isin(self.sources, ("mixup", "cutmix", "pushed"))
+        return np.isin(self.sources, ("mixup", "cutmix", "pushed")) | np.char.startswith(self.sources, AGAINST)
 
     @property
     def held_out(self) -> View:
@@ -101,14 +116,52 @@ def correlation(view: View) -> float:
     return float(np.mean([each[view.teacher.argmax(1) == label].mean() for label in _labels(view)]))
 
 
-def weighted(view: View) -> float:
-    """Soft agreement weighted by how sure the teacher is, in each class that it predicts."""
+def sureness(view: View) -> Tensor:
+    """Return how sure the teacher is of each image, its largest probability above chance."""
+    return view.teacher.double().softmax(1).amax(1).sub(1 / view.teacher.shape[1]).clamp_min(1e-6)
+
+
+def typical_weights(measure: str, view: View) -> Tensor:
+    """Return weights by how typical each image is for the teacher: exp of the measure, standardised.
+
+    Raises:
+        UserError: the teacher does not give the measure.
+    """
+    values = view.teacher.logsumexp(1) if measure == "energy" else view.typicality.get(measure)
+    if values is None or values.isnan().any():
+        raise UserError(f"no {measure} was taken of these images")
+    values = values.double()
+    return torch.exp((values - values.mean()) / values.std())
+
+
+def weighted(view: View, weigh: Callable[[View], Tensor]) -> float:
+    """Soft agreement weighted by image, in each class that the teacher predicts."""
     distance = (view.student.double().softmax(1) - view.teacher.double().softmax(1)).abs().sum(1) / 2
-    largest, predicted = view.teacher.double().softmax(1).max(1)
-    weights = (largest - 1 / view.teacher.shape[1]).clamp_min(1e-6)
+    weights, predicted = weigh(view), view.teacher.argmax(1)
     return 1 - float(
         np.mean([(distance * weights)[predicted == k].sum() / weights[predicted == k].sum() for k in _labels(view)])
     )
+
+
+def worst(view: View) -> float:
+    """Soft agreement on images pushed against the student, of each the worst step of which the teacher is sure.
+
+    Raises:
+        UserError: there are none.
+    """
+    steps = np.array([source.split(":")[2] for source in view.sources])
+    paths = [view.of(steps == step) for step in np.unique(steps)]
+    if not paths:
+        raise UserError("no image was pushed against the student")
+    sure = torch.stack([path.teacher.softmax(1).amax(1) > measures.SURE for path in paths])
+    distance = torch.stack([(path.student.softmax(1) - path.teacher.softmax(1)).abs().sum(1) / 2 for path in paths])
+    worst_step = distance.where(sure, -1).argmax(0)
+    images = torch.arange(len(worst_step))
+    student, teacher = (
+        torch.stack([getattr(p, who) for p in paths])[worst_step, images] for who in ("student", "teacher")
+    )
+    kept = sure.any(0)
+    return measures.balanced_soft_agreement(student[kept], teacher[kept])
 
 
 def nuclear(view: View) -> float:
@@ -166,12 +219,32 @@ def _kind(kind: str, view: View) -> View:
     return view.of(view.sources == kind)
 
 
+def _against(kind: str, view: View) -> View:
+    return view.of(np.char.startswith(view.sources, f"{AGAINST}{kind}:"))
+
+
+def _sure_against(kind: str, view: View) -> View:
+    return _against(kind, view).sure(measures.SURE)
+
+
 CANDIDATES: Mapping[str, Function] = {
     "soft, held-out": on(_held, soft),
     **{f"soft, held-out, sure {least}": on(partial(_sure, least), soft) for least in (0.5, 0.7, 0.8, 0.9, 0.95)},
     "hard, held-out, sure 0.8": on(lambda view: view.held_out.sure(), hard),
     **{f"soft, held-out, surest {some} a class": on(partial(_surest, some), soft) for some in (10, 25, 50)},
-    "soft, held-out, weighted by sureness": on(_held, weighted),
+    "soft, held-out, weighted by sureness": on(_held, partial(weighted, weigh=sureness)),
+    **{
+        f"soft, held-out, weighted by {measure.replace('_', ' ')}": on(
+            _held, partial(weighted, weigh=partial(typical_weights, measure))
+        )
+        for measure in ("energy", "feature_norm", "norm_distance")
+    },
+    **{
+        f"soft, held-out sure 0.5, weighted by {measure.replace('_', ' ')}": on(
+            partial(_sure, 0.5), partial(weighted, weigh=partial(typical_weights, measure))
+        )
+        for measure in ("energy", "feature_norm", "norm_distance")
+    },
     "soft, held-out, typical half": on(lambda view: typical(view.held_out), soft),
     "soft, held-out, typical quarter": on(lambda view: typical(view.held_out, 0.25), soft),
     "soft, held-out, each source once": on(_held, partial(each_source, function=soft)),
@@ -190,6 +263,13 @@ CANDIDATES: Mapping[str, Function] = {
     "soft, held-out and pushed, sure 0.8": on(
         lambda view: view.of(~view.made & (~view.mixed | (view.sources == "pushed"))).sure(), soft
     ),
+    **{
+        f"soft, pushed against the student, {aim} class, step {step}, sure 0.5": on(
+            partial(_sure_against, f"{aim}:{step}"), soft
+        )
+        for aim, step in product(AIMS, STEPS)
+    },
+    **{f"soft, pushed against the student, {aim} class, worst sure": on(partial(_against, aim), worst) for aim in AIMS},
     "correlation, held-out": on(_held, correlation),
     "correlation, held-out, sure 0.8": on(lambda view: view.held_out.sure(), correlation),
     "correlation, held-out and generated": on(_pool, correlation),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from degan_search.settings.criteria import CRITERIA, DATA_FREE
 from degan_search.system.errors import UserError
 
 EMBEDDED = ("photos", "noise/uniform")
+GRIDS = ("cifar10", "fashion_mnist", "fashion_mnist_background_6")
+"""Full grids that were recorded before the bench. Only two scores were kept, no network and no logits."""
 DRAWS = 2000
 
 
@@ -37,22 +40,48 @@ class Recorded:
     teacher: torch.Tensor
     students: torch.Tensor
     sources: np.ndarray
+    typicality: Mapping[str, torch.Tensor]
+    """Of the first images, the held-out ones, as `probe` took it; higher is more typical."""
+    pushed: Mapping[str, View]
+    """By trial: what teacher and first student say of images pushed against this student, as `probe` made them."""
 
     def view(self, place: int, proxy: str | None, beside: tuple[str, ...] = EMBEDDED) -> View:
         """Return what may be seen of a student; `proxy`: by a person who has only this one, and the sets beside it."""
         row = self.table.iloc[place]
-        keep = self.sources != row["trial"]
+        parts = [View(self.teacher, self.students[place], self.sources)]
+        if row["seed"] == 0 and row["trial"] in self.pushed:
+            parts.append(self.pushed[row["trial"]])
+        sources = np.concatenate([part.sources for part in parts])
+        keep = sources != row["trial"]
         if proxy is not None:
             own = self.table.loc[self.table["proxy"] == proxy, "trial"]
-            keep &= np.isin(self.sources, [proxy, *beside, *own])
-        return View(self.teacher, self.students[place], self.sources).of(keep)
+            # Where pushed images began, or where others are from.
+            origins = np.array([source.split(":")[-1] for source in sources])
+            keep &= np.isin(origins, [proxy, *beside, *own])
+        teacher, student = (torch.cat([getattr(part, who) for part in parts]) for who in ("teacher", "student"))
+        typicality = {}
+        for name, values in self.typicality.items():
+            typicality[name] = torch.full((len(sources),), torch.nan)
+            typicality[name][: len(values)] = values
+        return View(teacher, student, sources, typicality).of(keep)
 
 
 def recorded(name: str, work: Path) -> Recorded:
     """Read a task's recording."""
     arrays = np.load(work / f"{name}.npz")
     teacher, students = (torch.from_numpy(arrays[key]).float() for key in ("teacher", "students"))
-    return Recorded(name, pd.read_parquet(FOLDER / f"choice_{name}.parquet"), teacher, students, arrays["sources"])
+    table = pd.read_parquet(FOLDER / f"choice_{name}.parquet")
+    typicality, pushed = dict[str, torch.Tensor](), dict[str, View]()
+    if (file := work / f"{name}_probe.npz").exists():
+        probed = np.load(file)
+        typicality = {
+            "feature_norm": torch.from_numpy(probed["feature_norm"]),
+            "norm_distance": -torch.from_numpy(probed["norm_distance"]),
+        }
+        by_teacher, by_student = (torch.from_numpy(probed[who]).float() for who in ("teacher", "students"))
+        trials, sources = table.loc[table["seed"] == 0, "trial"], probed["sources"]
+        pushed = {trial: View(by_teacher[i], by_student[i], sources) for i, trial in enumerate(trials)}
+    return Recorded(name, table, teacher, students, arrays["sources"], typicality, pushed)
 
 
 def scored(task: Recorded, across: bool, beside: tuple[str, ...] = EMBEDDED) -> pd.DataFrame:
@@ -82,6 +111,20 @@ def scored(task: Recorded, across: bool, beside: tuple[str, ...] = EMBEDDED) -> 
     ]
     kept = task.table[about]
     return pd.concat([kept.reset_index(drop=True), pd.DataFrame(rows)], axis="columns")
+
+
+def grids() -> dict[str, pd.DataFrame]:
+    """Return the recorded grids as `scored` gives a task, with the two criteria that they have."""
+    columns = {
+        "score": "balanced_soft_agreement",
+        "oracle_accuracy": "accuracy",
+        "oracle_half_1": "half_1",
+        "oracle_half_2": "half_2",
+    }
+    return {
+        name: pd.read_parquet(FOLDER / f"grid_{name}.parquet").rename(columns=columns).assign(proxy=name, seed=0)
+        for name in GRIDS
+    }
 
 
 def _value(function: Function, view: View) -> float:
@@ -121,23 +164,32 @@ def groups(frames: Mapping[str, pd.DataFrame], across: bool) -> Iterator[tuple[s
 
 
 def judged(frames: Mapping[str, pd.DataFrame], across: bool) -> pd.DataFrame:
-    """Return a row a criterion: mean regret with its interval over groups, the worst, share of random's, rank corr."""
-    competing = list(groups(frames, across))
-    chance = np.array([random_regret(trials) for _, trials in competing])
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(competing), size=(DRAWS, len(competing)))
+    """Return a row a criterion: mean regret with its interval over groups, the worst, share of random's, rank corr.
+
+    Over the groups of trials that have it: a teacher without BatchNorm, say, has no distance from its statistics.
+    """
+    competing = [trials for _, trials in groups(frames, across)]
     rows = []
     for name in [*DATA_FREE, *CANDIDATES]:
-        if any(name not in trials or trials[name].isna().any() for _, trials in competing):
-            continue
-        lost = np.array([regrets(trials, name) for _, trials in competing])
-        rho = [stats.spearmanr(trials[name], trials["accuracy"]).statistic for _, trials in competing]
-        low, high = np.quantile(lost[draws].mean(1), (0.025, 0.975))
-        share = lost.sum() / chance.sum()
-        rows.append((name, lost.mean(), low, high, lost.max(), share, np.nanmean(rho)))
-    rows.append(("a random trial", chance.mean(), np.nan, np.nan, chance.max(), 1.0, 0.0))
-    columns = ["chosen by", "mean regret", "low", "high", "worst", "of random's", "rho"]
+        given = [trials for trials in competing if name in trials and not trials[name].isna().any()]
+        if given:
+            lost, chance = (
+                np.array([by(trials) for trials in given]) for by in (partial(regrets, by=name), random_regret)
+            )
+            rho = [stats.spearmanr(trials[name], trials["accuracy"]).statistic for trials in given]
+            share = lost.sum() / chance.sum()
+            rows.append((name, len(given), *mean_interval(lost), lost.max(), share, np.nanmean(rho)))
+    chance = np.array([random_regret(trials) for trials in competing])
+    rows.append(("a random trial", len(chance), *mean_interval(chance), chance.max(), 1.0, 0.0))
+    columns = ["chosen by", "groups", "mean regret", "low", "high", "worst", "of random's", "rho"]
     return pd.DataFrame(rows, columns=columns).sort_values("mean regret", ignore_index=True)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean and its 95% interval, by drawing the values again."""
+    draws = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
+    low, high = np.quantile(values[draws].mean(1), (0.025, 0.975))
+    return float(values.mean()), float(low), float(high)
 
 
 def noise(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -170,8 +222,12 @@ def main() -> None:
     """Print every table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=WORK, help="folder that `record` wrote")
-    parser.add_argument("--part", choices=("developed", "held-out", "all"), default="developed")
+    parser.add_argument("--part", choices=("developed", "held-out", "all", "grids"), default="developed")
     given = parser.parse_args()
+    if given.part == "grids":
+        print(spreads(grids()).to_markdown(index=False, floatfmt=".2f"))
+        print(judged(grids(), across=False).to_markdown(index=False, floatfmt=".2f"))
+        return
     wanted = {
         "developed": DEVELOPED_ON,
         "held-out": tuple(name for name in TASKS if name not in DEVELOPED_ON),
