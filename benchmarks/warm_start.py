@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from analysis.statistics import interval
 from benchmarks.choice.tasks import TASKS
 from benchmarks.measure import Figures
 from benchmarks.replay import parameters
-from benchmarks.samplers import ARMS, AT, add, regrets, searched, tasks
+from benchmarks.samplers import ARMS, AT, BENCH, GRIDS, add, regrets, searched, tasks
 from degan_search.ledger.columns import Phase, State, config_columns
 from degan_search.search.space import file as space_file
 from degan_search.search.space.cell import Cell, cells
-from degan_search.search.space.schema import Earlier, Prior, Space
+from degan_search.search.space.schema import Earlier, Prior, Scalar, Space
 from degan_search.search.suggest.warm_start import candidates, picked
 from degan_search.selection.choose import DEFAULT
 from degan_search.settings.trial import TrialConfig
@@ -42,6 +43,8 @@ class Way:
     """The shipped first points."""
     prior: bool = False
     """The best of their points as a prior of medium confidence."""
+    weighted: bool = True
+    """Whether likeness counts; else the best points of all runs come in a random order, by the seed."""
 
 
 WAYS = {
@@ -49,9 +52,14 @@ WAYS = {
     "shipped": Way(shipped=True),
     "earlier": Way(points=True),
     "earlier_and_shipped": Way(points=True, shipped=True),
+    "earlier_unweighted": Way(points=True, weighted=False),
     "earlier_as_prior": Way(prior=True),
-    "earlier_and_prior": Way(points=True, prior=True),
 }
+
+
+NAMES = tuple(f"{kind}_{name}" for kind, names in (("grid", GRIDS), ("bench", BENCH)) for name in names)
+"""Of the tasks."""
+KNOWN = cache(tasks)
 
 
 def config_of_task(name: str) -> TrialConfig:
@@ -62,14 +70,16 @@ def config_of_task(name: str) -> TrialConfig:
     return TASKS[task].config(TASKS[task].proxies[0])
 
 
-def cell_of_task(name: str, task: pd.DataFrame) -> Cell:
+def cell_of_task(name: str) -> Cell:
     """Return the cell that a search of the task has."""
-    return Cell({}, Space(trial=config_of_task(name).model_dump(mode="json"), parameters=parameters(task)))
+    return Cell({}, Space(trial=config_of_task(name).model_dump(mode="json"), parameters=parameters(KNOWN()[name])))
 
 
-def as_run(name: str, task: pd.DataFrame) -> pd.DataFrame:
-    """Return a task's trials as a ledger has them, its columns that choosing looks at."""
-    config, several = config_of_task(name), task["proxy"].nunique() > 1
+@cache
+def as_run(name: str) -> pd.DataFrame:
+    """Return a task's trials as a ledger has them, in the columns by which points are chosen."""
+    config, task = config_of_task(name), KNOWN()[name]
+    several = task["proxy"].nunique() > 1
     rows: list[dict[str, Any]] = []
     for number, row in enumerate(task.to_dict("records")):
         weights = config.gan.model_copy(update={"lambda_e": row["lambda_e"], "lambda_d": row["lambda_d"]})
@@ -79,43 +89,66 @@ def as_run(name: str, task: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(**about, compared_on=name, **{DEFAULT: np.nan})
 
 
-def earlier(new: str, runs: list[str], found: Mapping[str, pd.DataFrame]) -> list[Earlier]:
-    """Return the points that `sweep --from` has a search of the task `new` begin with."""
-    cell = cell_of_task(new, found[new])
-    frame = pd.concat([as_run(name, found[name]) for name in runs])
-    return [one.found for one in picked(cell, candidates(cell, frame))]
+def earlier(new: str, runs: Sequence[str], shuffled: int | None = None) -> list[Earlier]:
+    """Return the points that `sweep --from` has a search of the task `new` begin with.
+
+    Args:
+        new: the task.
+        runs: the earlier tasks.
+        shuffled: a seed, for a random order of the runs in place of that of likeness.
+    """
+    cell = cell_of_task(new)
+    found = candidates(cell, pd.concat([as_run(name) for name in runs]))
+    if shuffled is not None:
+        order = np.random.default_rng(shuffled).permutation(len(found))
+        equal = [one.found.model_copy(update={"alike": 1.0}) for one in found]
+        found = [replace(found[place], found=equal[place]) for place in order]
+    return [one.found for one in picked(cell, found)]
 
 
-def of_way(way: Way, new: str, found: Mapping[str, pd.DataFrame], seeds: int, trials: int) -> np.ndarray:
+def of_way(way: Way, new: str, seeds: int, trials: int) -> np.ndarray:
     """Return what `regrets` gives for each seed, [seeds, len(AT), 2], with all other tasks as earlier runs."""
-    points = [one.point for one in earlier(new, [name for name in found if name != new], found)]
-    prior = Prior.model_validate(points[0]) if way.prior else None
-    given = points if way.points else []
-    rows = [searched(found[new], ARMS["gp"], way.shipped, seed, "score", trials, prior, given) for seed in range(seeds)]
-    return np.stack([regrets(found[new], row, "score") for row in rows])
+    others, found = [name for name in NAMES if name != new], []
+    points: list[dict[str, Scalar]] = []
+    for seed in range(seeds):
+        if (way.points or way.prior) and not (points and way.weighted):
+            points = [one.point for one in earlier(new, others, None if way.weighted else seed)]
+        prior = Prior.model_validate(points[0]) if way.prior else None
+        given = points if way.points else []
+        rows = searched(KNOWN()[new], ARMS["gp"], way.shipped, seed, "score", trials, prior, given)
+        found.append(regrets(KNOWN()[new], rows, "score"))
+    return np.stack(found)
 
 
-def add_one_run(figures: Figures, found: Mapping[str, pd.DataFrame], seeds: int) -> None:
-    """Add regret after 4 trials, of which an earlier run alone gives three, and its correlation with likeness."""
-    degrees, means, halves = [], [], []
-    for new in found:
-        pairs = []
-        for other in (name for name in found if name != new):
-            points = earlier(new, [other], found)
+def add_one_run(figures: Figures, seeds: int) -> None:
+    """Add regret after 4 trials, of which an earlier run alone gives three, and its correlation with likeness.
+
+    Also the means over the three most alike earlier runs of each task, and over the other three.
+    """
+    degrees: list[float] = []
+    means: list[float] = []
+    halves: list[list[float]] = []
+    for new in NAMES:
+        pairs: list[tuple[float, float]] = []
+        for other in (name for name in NAMES if name != new):
+            points = earlier(new, [other])
             given = [one.point for one in points]
-            rows = [searched(found[new], ARMS["gp"], False, seed, "score", AT[0], None, given) for seed in range(seeds)]
-            regret = float(np.mean([regrets(found[new], row, "score")[0, 0] for row in rows]))
-            pairs.append((max(one.alike for one in points), regret))
+            rows = [
+                searched(KNOWN()[new], ARMS["gp"], False, seed, "score", AT[0], None, given) for seed in range(seeds)
+            ]
+            pairs.append(
+                (max(one.alike for one in points), np.mean([regrets(KNOWN()[new], row, "score")[0, 0] for row in rows]))
+            )
             figures.add(f"one_run_{new}_from_{other}_alike", pairs[-1][0])
-            figures.add(f"one_run_{new}_from_{other}_regret_at_4", regret)
+            figures.add(f"one_run_{new}_from_{other}_regret_at_4", pairs[-1][1])
         degrees += [degree for degree, _ in pairs]
         means += [regret for _, regret in pairs]
         pairs.sort(key=lambda pair: -pair[0])
-        halves.append([np.mean([regret for _, regret in half]) for half in (pairs[:3], pairs[3:])])
-    for which, values in zip(("more", "less"), np.array(halves).T, strict=True):
-        own = interval(values.tolist())
+        halves.append([float(np.mean([regret for _, regret in half])) for half in (pairs[:3], pairs[3:])])
+    for which, values in (("any", means), *zip(("more", "less"), zip(*halves, strict=True), strict=True)):
+        own = interval(list(values))
         for end, value in (("", own.mean), ("_low", own.low), ("_high", own.high)):
-            figures.add(f"one_run_of_the_{which}_alike_half_regret_at_4{end}", value)
+            figures.add(f"one_run_{which}_alike_regret_at_4{end}", value)
     figures.add("one_run_correlation_of_likeness_and_regret", float(spearmanr(degrees, means).statistic))
 
 
@@ -131,12 +164,12 @@ def main() -> None:
         parser.error(f"unknown ways {sorted(unknown)}; choose of {', '.join((*WAYS, 'one_run'))}")
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    figures, found = Figures(), tasks()
+    figures = Figures()
     for name in given.ways or (*WAYS, "one_run"):
         if name == "one_run":
-            add_one_run(figures, found, given.seeds)
+            add_one_run(figures, given.seeds)
             continue
-        values = {new: of_way(WAYS[name], new, found, given.seeds, given.trials) for new in found}
+        values = {new: of_way(WAYS[name], new, given.seeds, given.trials) for new in NAMES}
         add(figures, f"warm_start_{name}", values, given.trials)
     figures.save(given.json)
 

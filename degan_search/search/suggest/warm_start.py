@@ -87,7 +87,8 @@ def warm_started(space: Space, runs: Sequence[Path], folder: Path) -> tuple[Spac
 def candidates(cell: Cell, frame: pd.DataFrame) -> list[Candidate]:
     """Return the best trials of each earlier cell as points of this one: of its task and method, its parameters alone.
 
-    A number outside its range is moved to the range's end; a value that is none of a list is left out.
+    A number outside its range is moved to the range's end; a value that is none of a list is left out. An earlier run
+    that searched none of these parameters has no candidate.
 
     Args:
         cell: the one that begins.
@@ -99,9 +100,9 @@ def candidates(cell: Cell, frame: pd.DataFrame) -> list[Candidate]:
     mine = frame[(frame["config_task"] == own.task) & frame["config_method"].isin(methods)]
     found: list[Candidate] = []
     for _, trials in mine.groupby(["run", "config_method"], sort=False):
-        varied = {name for name in parameters if trials[column_of(name)].astype(str).nunique() > 1}
-        by = choose.chosen_by(trials)
-        if not varied or choose.finished(trials)[by].isna().all():
+        by, done = choose.chosen_by(trials), choose.finished(trials)
+        varied = {name for name in parameters if done[column_of(name)].astype(str).nunique() > 1}
+        if not varied or done[by].isna().all():
             continue
         groups = [*choose.PROXY, "cell", "teacher_hash"]
         best = choose.best(trials, by, groups, MOST)
