@@ -85,20 +85,28 @@ class GridCell(Cell):
         return config.model_copy(update={"gan": config.gan.model_copy(update=moved)})
 
 
+def parameters(frame: pd.DataFrame) -> dict[str, schema.Parameter]:
+    """Return what a replayed search varies: the shipped ranges, and of several proxies these."""
+    ranges = {name: spec for when in space_file.load(SHIPPED).when for name, spec in when.parameters.items()}
+    proxies = list(frame["proxy"].unique()) if "proxy" in frame else []
+    return {"proxy": proxies, **ranges} if len(proxies) > 1 else ranges
+
+
 def search(
-    frame: pd.DataFrame, sampler: str, first: bool, seed: int, prior: schema.Prior | None = None
+    frame: pd.DataFrame,
+    sampler: str,
+    first: bool,
+    seed: int,
+    prior: schema.Prior | None = None,
+    points: Sequence[dict[str, schema.Scalar]] = (),
 ) -> CellSearcher:
     """Return the package's searcher over the shipped ranges, with or without the shipped first points.
 
-    Where the table is of several proxies, these are searched too.
+    Where the table is of several proxies, these are searched too. `points` are tried before the first ones.
     """
-    shipped = space_file.load(SHIPPED)
     trials = schema.SearchConfig(sampler=sampler, seed=seed, trials=schema.MAX_TRIALS)
-    ranges = {name: spec for when in shipped.when for name, spec in when.parameters.items()}
-    proxies = list(frame["proxy"].unique()) if "proxy" in frame else []
-    if len(proxies) > 1:
-        ranges = {"proxy": proxies, **ranges}
-    space = schema.Space(parameters=ranges, first=shipped.first if first else [], prior=prior, search=trials)
+    known = [*points, *(space_file.load(SHIPPED).first if first else [])]
+    space = schema.Space(parameters=parameters(frame), first=known, prior=prior, search=trials)
     return CellSearcher([GridCell({}, space, values={name: sorted(set(frame[name])) for name in WEIGHTS})])
 
 

@@ -29,7 +29,7 @@ from degan_search.ledger.columns import State
 from degan_search.search.run import tune_dicts
 from degan_search.search.run.results import TrialResult
 from degan_search.search.space.cell import Cell
-from degan_search.search.space.schema import Prior
+from degan_search.search.space.schema import Prior, Scalar
 from degan_search.search.suggest import studies
 from degan_search.search.suggest.box_sampler import BoxSampler
 from degan_search.search.suggest.cell_searcher import CellSearcher
@@ -85,14 +85,21 @@ def tasks() -> dict[str, pd.DataFrame]:
 
 
 def searched(
-    task: pd.DataFrame, arm: Arm, first: bool, seed: int, by: str, trials: int = AT[-1], prior: Prior | None = None
+    task: pd.DataFrame,
+    arm: Arm,
+    first: bool,
+    seed: int,
+    by: str,
+    trials: int = AT[-1],
+    prior: Prior | None = None,
+    points: Sequence[dict[str, Scalar]] = (),
 ) -> list[int]:
     """Return the row of each trial in the order in which they end; no more after the best there is."""
     best = int(task[by].to_numpy().argmax())
     if arm.sampler == "grid":
         order: list[int] = np.random.default_rng(seed).permutation(len(task))[:trials].tolist()
         return order[: order.index(best) + 1] if best in order else order
-    jobs = search(task, arm.sampler, first, seed, prior)
+    jobs = search(task, arm.sampler, first, seed, prior, points)
     if arm.other:
         jobs.studies["all"].sampler = arm.other(jobs.cells["all"], seed)
     found: list[int] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -24,6 +24,7 @@ def sweep(
     budget: str | float | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     *,
+    from_runs: Sequence[str | os.PathLike[str]] = (),
     quiet: bool = False,
     **options: Unpack[RunOptions],
 ) -> Run:
@@ -40,6 +41,8 @@ def sweep(
         budget: time for all of it, such as "20min" or in seconds, or with the option `price` money, such as "10eur": it
             decides how many search trials there are.
         data_dir: folder of image sets; by default the environment variable DATA_DIR, or ./data.
+        from_runs: earlier runs' folders or addresses; each cell first tries what was best in the most alike of their
+            tasks, on whatever proxies and teachers.
         quiet: print and show nothing.
         options: those of the command, by its names with _ for -, and times as text or in seconds:
             `time_limit="20min"`, `max_concurrent=2`, `keep="all"`.
@@ -52,6 +55,7 @@ def sweep(
     from degan_search.system.console import console_here
 
     console = console_here(quiet)  # before the imports, of which some speak in a notebook
+    from degan_search.api import stored
     from degan_search.api.run import Run, data_folder
     from degan_search.search.space import file as space_file
     from degan_search.system.device import torch_kept
@@ -59,6 +63,8 @@ def sweep(
     loaded = space_file.load(space if isinstance(space, Mapping) else os.fspath(space))
     name = name or ("sweep" if isinstance(space, Mapping) else Path(space).stem)
     images, settings = data_folder(data_dir), read_options({**options, "budget": budget})
+    with stored.local({"runs": [stored.rows(os.fspath(run)) for run in from_runs]}) as given:
+        loaded = from_earlier(loaded, given["runs"], os.fspath(storage), name, console)
     with torch_kept():
         begun = begin(loaded, os.fspath(storage), name, images, settings, console)
     return Run(_address(begun), data_dir=images)
@@ -104,6 +110,25 @@ def resume(
     with torch_kept():
         found = go_on(os.fspath(path), settings, images, console, trials, file, allow_changed, retry_failed)
     return Run(_address(found), data_dir=images)
+
+
+def from_earlier(space: Space, runs: Sequence[Path], storage: str, name: str, console: Console) -> Space:
+    """Return the space with what its cells try first by earlier runs, and say what that is; without runs as it is.
+
+    Raises:
+        UserError: as `warm_started`.
+    """
+    if not runs:
+        return space
+    from degan_search.search.run.folder import with_whole_paths
+    from degan_search.search.run.options import Options
+    from degan_search.search.suggest.warm_start import warm_started
+
+    folder = Options(**stored_in(storage), name=name).folder
+    space, lines = warm_started(with_whole_paths(space), runs, folder)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return space
 
 
 def begin(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from degan_search.api.sweeps import begin, go_on
+from degan_search.api import stored
+from degan_search.api.sweeps import begin, from_earlier, go_on
 from degan_search.cli.app import DataDir, console, shows_errors
 from degan_search.cli.dry_run import describe
 from degan_search.cli.options import Given, run_options
@@ -24,6 +25,12 @@ def sweep(
     ] = "runs",
     data_dir: DataDir = None,
     given: Given,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from", help="An earlier run, whose best points are tried first; may be repeated.", parser=stored.rows
+        ),
+    ] = None,
     stop_when_flat: Annotated[
         bool, typer.Option(help="End the search of a cell once it has stopped getting better.")
     ] = False,
@@ -39,10 +46,12 @@ def sweep(
     if stop_when_flat:
         search = loaded.search.model_copy(update={"stop_when_flat": True})
         loaded = loaded.model_copy(update={"search": search})
+    name = name or Path(space).stem
+    loaded = from_earlier(loaded, earlier or [], storage, name, console)
     if dry_run:
         describe(loaded, given.options(data_dir=data_dir), console)
         return
-    begin(loaded, storage, name or Path(space).stem, data_dir, given.settings(), console)
+    begin(loaded, storage, name, data_dir, given.settings(), console)
 
 
 @shows_errors

@@ -160,7 +160,7 @@ def trial_schema() -> pa.Schema:
             ("config_hash", pa.string()),
             ("config_json", pa.string()),
             ("teacher_hash", pa.string()),
-            *((_column(name), _arrow(annotation)) for name, annotation in _leaves(TrialConfig)),
+            *((column_of(name), _arrow(annotation)) for name, annotation in _leaves(TrialConfig)),
             *((name, pa.float64()) for name in (*TOLD, *HELD)),
             ("class_agreement", pa.list_(pa.float64())),
             ("gan_steps", pa.int64()),
@@ -197,7 +197,7 @@ def config_columns(config: TrialConfig) -> dict[str, Any]:
 
     `config_json` holds the whole of it, for `config_of`.
     """
-    leaves = {_column(name): value for name, value in flatten(config.model_dump(mode="json"))}
+    leaves = {column_of(name): value for name, value in flatten(config.model_dump(mode="json"))}
     return {"config_hash": stable_hash(config), "config_json": config.model_dump_json(), **leaves}
 
 
@@ -215,7 +215,8 @@ def config_of(row: Mapping[str, Any] | pd.Series) -> TrialConfig:
     return parse(TrialConfig, values, what)
 
 
-def _column(dotted: str) -> str:
+def column_of(dotted: str) -> str:
+    """Return the column of a setting: `config_gan_lambda_e` of `gan.lambda_e`."""
     return "config_" + dotted.replace(".", "_")
 
 

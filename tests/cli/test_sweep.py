@@ -7,6 +7,7 @@ import yaml
 from degan_search.search.space import file as space_file
 from degan_search.search.space import schema
 from tests.cli.calls import TRIAL, call, nothing_in, refused, write
+from tests.made_ledger import Sweep
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -110,3 +111,30 @@ class TestSweep:
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
     def test_a_gpu_where_there_is_none(self, tmp_path):
         self.refused(tmp_path, "--gpus-per-trial", 1, says=["1 GPUs", "0 GPUs"])
+
+
+class TestFrom:
+    """`sweep --from`."""
+
+    @pytest.fixture
+    def old(self, tmp_path):
+        sweep = Sweep(tmp_path / "runs" / "old")
+        for weight in (0, 5, 20):
+            sweep.add("digits", "degan", weight / 30, settings={**TRIAL, "gan.lambda_d": weight}, cell="all")
+        return sweep.folder
+
+    def test_says_where_it_begins_and_keeps_it_in_the_space(self, tmp_path, old):
+        file = write(tmp_path, {"trial": TRIAL, "parameters": {"gan.lambda_d": {"range": [0, 10]}}})
+        result = call("sweep", file, "--from", "runs/old", "--dry-run")
+        assert result.exit_code == 0, result.output
+        said, _, resolved = result.stdout.partition("\ndescription")
+        assert "all: begins with search-0002 of old (alike 1.00), search-0001 of old (alike 1.00)" in said
+        assert "search-0002 of old: gan.lambda_d = 20.0 becomes 10.0" in said
+        space = yaml.safe_load("description" + resolved.partition("\n# every cell")[0])
+        assert [one["point"] for one in space["earlier"]] == [{"gan.lambda_d": weight} for weight in (10, 5, 0)]
+
+    def test_refuses_what_is_no_earlier_run(self, tmp_path, old):
+        file = write(tmp_path, {"trial": TRIAL, "parameters": {"gan.lambda_d": {"range": [0, 10]}}})
+        refused("sweep", file, "--from", "runs/older", says=["no run at", "did you mean old"])
+        refused("sweep", file, "--from", old, "--name", "old", says=["the folder of the new run itself"])
+        assert not (tmp_path / "runs" / "mine").exists()

@@ -72,6 +72,11 @@ class Cell:
         self._resolve(fixed)
         return known
 
+    @property
+    def first(self) -> list[dict[str, Scalar]]:
+        """The points that this cell tries first: those of earlier runs, then the space's own."""
+        return [*(one.point for one in self.space.earlier if one.cell == self.label), *self.space.first]
+
     def example(self) -> TrialConfig:
         """Return the configuration with each parameter at its first or lowest value."""
         return self._first[0]
@@ -269,7 +274,7 @@ def _flat_settings(config: TrialConfig) -> dict[str, Any]:
 
 def points(cell: Cell) -> Iterator[dict[str, Any]]:
     """Yield Optuna's parameters of the trials known before the search: the grid, or the first points."""
-    source = cell.grid() if cell.space.search.sampler == "grid" else cell.space.first
+    source = cell.grid() if cell.space.search.sampler == "grid" else cell.first
     for point in source:
         known = cell.enqueue(point)
         if known:

@@ -35,6 +35,7 @@ def check(space: Space) -> None:
     trial_config(space.trial)
     known = set(space.parameters).union(*(when.parameters for when in space.when))
     _check_named(space.first, "first", known)
+    _check_named([one.point for one in space.earlier], "earlier", known)
     if space.prior:
         if not space.prior.point:
             raise UserError("prior: names no parameter; give values that you believe to be good, as {gan.lambda_e: 1}")
@@ -57,6 +58,8 @@ def check(space: Space) -> None:
             _check_cell(cell)
         except UserError as error:
             raise UserError(f"cell {cell.label}: {error}") from None
+    if unknown := [one.cell for one in space.earlier if one.cell not in seen]:
+        raise UserError(f"earlier: {unknown[0]!r} is none of the cells ({', '.join(sorted(seen))})")
 
 
 def _check_named(points: Sequence[Mapping[str, Scalar]], what: str, known: set[str]) -> None:
@@ -116,12 +119,14 @@ def _check_cell(cell: Cell) -> None:
                 raise UserError(
                     f"{name} varies, but method {config.method!r} does not use it: put it under a condition"
                 )
-    named = [*(("first", point) for point in space.first), *([("prior", space.prior.point)] if space.prior else [])]
-    for where, point in named:
-        try:
-            cell.enqueue(point)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
+    of_earlier = [one.point for one in space.earlier if one.cell == cell.label]
+    believed = [space.prior.point] if space.prior else []
+    for what, points in (("earlier", of_earlier), ("first", space.first), ("prior", believed)):
+        for point in points:
+            try:
+                cell.enqueue(point)
+            except UserError as error:
+                raise UserError(f"{what}: {error}") from None
     if space.search.sampler == "grid":
         cell.grid()
 

@@ -142,6 +142,18 @@ class Prior(Model):
         return dict(self.__pydantic_extra__)
 
 
+class Earlier(Model):
+    """A point that a cell tries first, as an earlier run found it good (`sweep --from`)."""
+
+    cell: Text
+    """The cell's label."""
+    run: Text
+    trial: Text
+    alike: Annotated[float, Field(ge=0, le=1)]
+    """How alike that run's task is (`warm_start.alike`)."""
+    point: dict[str, Scalar]
+
+
 class AshaConfig(Model):
     """Early stopping at the rungs of `probe.at`: asynchronous successive halving (Li et al. 2020)."""
 
@@ -185,6 +197,8 @@ class Space(Model):
     when: list[When] = []
     first: list[dict[str, Scalar]] = []
     """Points of `parameters` that each cell tries first."""
+    earlier: list[Earlier] = []
+    """Points of earlier runs, which a cell tries before those of `first`; written by `sweep --from`."""
     prior: Prior | None = None
     """Where good trials are expected; of samplers `gp` and `random` only."""
     search: SearchConfig = SearchConfig()

@@ -34,12 +34,14 @@ def resolved(space: Space) -> Space:
         return {name: _value(name, value) if name in known else value for name, value in point.items()}
 
     first = [taken(point) for point in space.first]
+    earlier = [one.model_copy(update={"point": taken(one.point)}) for one in space.earlier]
     prior = space.prior and Prior(confidence=space.prior.confidence, **taken(space.prior.point))
     changes = {
         "cells": _lists(space.cells, "cells: cell "),
         "parameters": _lists(space.parameters, "parameters: "),
         "when": when,
         "first": first,
+        "earlier": earlier,
         "prior": prior,
     }
     return space.model_copy(update=changes)

@@ -61,7 +61,7 @@ def create(cell: Cell, known: int = 0) -> optuna.Study:
     if search.sampler == "tpe" or (search.sampler == "gp" and len(search.objectives) > 1):
         with warnings.catch_warnings():  # `group` is called experimental; conditional parameters need it
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = TPESampler(seed=seed, group=True, n_startup_trials=max(5, len(cell.space.first)))
+            sampler = TPESampler(seed=seed, group=True, n_startup_trials=max(5, len(cell.first)))
     elif search.sampler == "gp" or cell.space.prior:
         sampler = BoxSampler(cell, seed, model=search.sampler == "gp")
     else:
