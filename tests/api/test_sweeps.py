@@ -1,17 +1,34 @@
 """Sweeps that Python begins: what is refused before anything is made, and one off the main thread."""
 
-import threading
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-import torch
 
 import degan_search as ds
 from degan_search.search.space import file as space_file
 from tests.cli.calls import TRIAL, nothing_in
+from tests.search.tiny_sweep import share
 
 SPACE = {"trial": TRIAL, "parameters": {"gan.lambda_d": [0, 5]}, "search": {"sampler": "grid"}}
 ONE = {"trial": {**TRIAL, "method": "proxy"}, "parameters": {"seed": [3]}, "search": {"sampler": "grid"}}
+IN_A_THREAD = f"""
+import json, sys, threading, torch
+import degan_search as ds
+torch.set_num_threads(2)
+before = torch.are_deterministic_algorithms_enabled()
+found = []
+space = json.loads({json.dumps(json.dumps(ONE))})
+thread = threading.Thread(target=lambda: found.append(ds.sweep(space, quiet=True)))
+thread.start()
+thread.join()
+assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (2, before)
+assert [*found[0].trials["state"]] == ["COMPLETE"], found[0].trials
+sys.stderr.write(str(found[0].path))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -20,17 +37,14 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.delenv("DATA_DIR", raising=False)
 
 
-def test_a_sweep_may_run_in_any_thread_and_be_quiet(tmp_path, capfd):
-    torch.set_num_threads(2)
-    before = torch.are_deterministic_algorithms_enabled()
-    found = []
-    thread = threading.Thread(target=lambda: found.append(ds.sweep(ONE, quiet=True)))
-    thread.start()
-    thread.join()
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (2, before)
-    assert [*found[0].trials["state"]] == ["COMPLETE"], found[0].trials
-    assert capfd.readouterr() == ("", "")
-    assert found[0].path.resolve() == tmp_path / "runs/sweep"
+def test_a_sweep_may_run_in_any_thread_and_be_quiet(tmp_path):
+    share(ONE, tmp_path / "runs" / "cache")
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_THREAD], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout
+    assert done.stderr == str(tmp_path / "runs/sweep")
     assert (tmp_path / "runs/sweep/report.html").is_file()
 
 
