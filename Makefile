@@ -8,10 +8,10 @@ demo: env  ## the main job on embedded images, then its table: leaves runs/demo
 	.venv/bin/degan-search sweep demo
 
 test: env lint  ## linters, types, then every test
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 faults: env  ## every fault that is injected: killed processes, full disks, lost machines, torn files; about an hour
-	FUZZ_INPUTS=$${FUZZ_INPUTS:-100000} .venv/bin/python -m pytest tests/faults -m "faults or not faults" -o timeout=3600 --numprocesses 2 --dist loadfile
+	FUZZ_INPUTS=$${FUZZ_INPUTS:-100000} OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/faults -m "faults or not faults" -o timeout=3600 --numprocesses 2 --dist loadfile
 
 lint: env
 	.venv/bin/ruff check .

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from jaxtyping import UInt8
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import to_pil_image
-from torchvision.utils import make_grid
 
 from degan_search.storage.layout import EARLY, GENERATOR, STUDENT
 from degan_search.system.weights_file import tensors_bytes
@@ -70,6 +68,10 @@ def save(outcome: Outcome, folder: Path) -> None:
 
 def sample_grid(images: UInt8[Tensor, "n c h w"], columns: int = 8, zoom: int = 2) -> bytes:
     """Return a PNG with the images in rows."""
+    # Here, as torchvision brings torch's compiler with it, which takes a second to load.
+    from torchvision.transforms.v2.functional import to_pil_image
+    from torchvision.utils import make_grid
+
     grid = to_pil_image(make_grid(images, nrow=columns, padding=2, pad_value=255))
     buffer = io.BytesIO()
     grid.resize((grid.width * zoom, grid.height * zoom), resample=0).save(buffer, "PNG", optimize=True)

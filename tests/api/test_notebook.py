@@ -7,6 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.cli.calls import TRIAL
+from tests.search.tiny_sweep import share
 
 SPACE = {
     "trial": TRIAL | {"gan": TRIAL["gan"] | {"steps": 400}},
@@ -45,6 +46,7 @@ assert run.trials["finished"][0] == begun["finished"][0], "what had ended was ru
 def cells(tmp_path_factory):
     """The cells after the kernel ran them, and the displays that it sent and replaced, by their number."""
     folder = tmp_path_factory.mktemp("notebook")
+    share(SPACE, folder / "runs" / "cache")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (BEGIN, GO_ON, "run")])
     replaced = []
 

@@ -11,6 +11,7 @@ import pytest
 import degan_search as ds
 from degan_search.search.space import file as space_file
 from tests.cli.calls import TRIAL, nothing_in
+from tests.search.tiny_sweep import share
 
 SPACE = {"trial": TRIAL, "parameters": {"gan.lambda_d": [0, 5]}, "search": {"sampler": "grid"}}
 ONE = {"trial": {**TRIAL, "method": "proxy"}, "parameters": {"seed": [3]}, "search": {"sampler": "grid"}}
@@ -37,6 +38,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_a_sweep_may_run_in_any_thread_and_be_quiet(tmp_path):
+    share(ONE, tmp_path / "runs" / "cache")
     done = subprocess.run(
         [sys.executable, "-c", IN_A_THREAD], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

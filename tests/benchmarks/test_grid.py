@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from benchmarks import grid, record, replay
+from degan_search.system import device
 
 SPACE = {
     "trial": {
@@ -33,6 +34,7 @@ def run(tmp_path, monkeypatch, capsys):
     def command(*options):
         known = ["--cache", str(tmp_path / "cache"), "--json", str(tmp_path / "figures.json")]
         monkeypatch.setattr("sys.argv", ["grid", str(space), *known, *options])
+        monkeypatch.setattr(grid, "set_up_torch", lambda threads: device.set_up_torch(1))  # others test beside it
         grid.main()
         return json.loads((tmp_path / "figures.json").read_text())["figures"], capsys.readouterr().out
 

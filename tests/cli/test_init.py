@@ -18,6 +18,12 @@ def teacher(elsewhere, tmp_path):
         torch.save(build_classifier("lenet", 3).state_dict(), tmp_path / "w.pt")
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """`init` computes on all CPUs, where other tests run too: threads that wait for each other take their time."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+
+
 @pytest.fixture
 def steps(monkeypatch):
     """A millisecond for each image of a step."""

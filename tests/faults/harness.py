@@ -15,7 +15,8 @@ import yaml
 from degan_search import ledger
 from degan_search.ledger.columns import Cause, Phase, State, config_of
 from degan_search.search.space import file as space_file
-from degan_search.search.space.cell import cells
+from degan_search.search.space.cell import cells, shared_configs
+from degan_search.search.space.schema import Space
 from degan_search.system import device
 from degan_search.training.loop import DivergedError
 from degan_search.trial.inputs import inputs_key, prepare
@@ -121,6 +122,13 @@ def write_space(folder, changes=(), name="tiny"):
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump({**SPACE, **dict(changes)}, sort_keys=False))
     return file
+
+
+def share(folder, changes=()):
+    """Make here, for a space with these changes, what its trials share: each worker that does it takes seconds."""
+    device.set_up_torch(1)
+    for config in shared_configs(Space.model_validate({**SPACE, **dict(changes)})):
+        prepare(config, None, folder / "runs" / "cache")
 
 
 def rows(run):

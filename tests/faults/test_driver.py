@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from harness import MAIN, Driver, check, rows, same_as_uninterrupted, still, write_space
+from harness import MAIN, Driver, check, rows, same_as_uninterrupted, share, still, write_space
 
 from degan_search import ledger
 from degan_search.ledger.columns import Phase, State
@@ -27,6 +27,7 @@ def checkpointed(run):
 def test_killed_interrupted_refused_and_resumed(tmp_path):
     """One sweep: a second driver, SIGKILL amid a trial, SIGTERM, then to its end."""
     write_space(tmp_path, {"search": {"trials": 3}})
+    share(tmp_path)
     run = tmp_path / "runs" / "tiny"
     first = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, "--max-concurrent", "1")
     first.until(checkpointed(run))

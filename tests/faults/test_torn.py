@@ -3,16 +3,23 @@
 import random
 import shutil
 import warnings
+from types import SimpleNamespace
 
 import pytest
-from harness import Driver, check, write_space
+from harness import SPACE, Driver, check, write_space
 
 from degan_search import ledger
 from degan_search.search.run import folder as run_folder
-from degan_search.search.run import jobs
+from degan_search.search.run import jobs, tune_dicts
+from degan_search.search.space.cell import cells
+from degan_search.search.space.schema import Space
 from degan_search.search.workers import checkpoints
-from degan_search.storage import place
+from degan_search.search.workers import worker as workers
+from degan_search.search.workers.worker import DeganTrainable
+from degan_search.storage import LocalPlace, place
+from degan_search.system import device
 from degan_search.system.errors import UserError
+from degan_search.trial.inputs import inputs_key, prepare
 
 LENGTHS = (0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 0.999)
 
@@ -65,9 +72,32 @@ def test_rows_are_read_whole_or_refused(made):
         assert refused > 400
 
 
-def test_jobs_and_checkpoints_are_read_whole_or_passed_over(made, tmp_path):
-    run, saved = made
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run of two trials that have begun, without Ray, and a checkpoint that the worker of one has written."""
+    run = tmp_path_factory.mktemp("begun")
+    (cell,) = cells(Space.model_validate(SPACE))
+    config = cell.example()
+    device.set_up_torch(1)
+    inputs = prepare(config, None, run / "cache")
+    for number in range(2):
+        job = jobs.new_job("search", number, cell.label, config.model_copy(update={"seed": number}))
+        jobs.write(run, job)
+    worker = DeganTrainable.__new__(DeganTrainable)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers.ray, "get_runtime_context", lambda: SimpleNamespace(get_accelerator_ids=dict))
+        patch.setattr(workers, "fetch_inputs", lambda reference: inputs)
+        place = LocalPlace(run / "trials")
+        worker.setup(tune_dicts.to_config([job]), {inputs_key(config): None}, place, checkpoint_every=0)
+        worker.step()
+    file = next((run / "trials" / job.id).glob("checkpoint-*"))
+    return run, file.read_bytes()
+
+
+def test_jobs_and_checkpoints_are_read_whole_or_passed_over(begun, tmp_path):
+    run, saved = begun
     known, _ = jobs.read(run)
+    assert len(known) == 2
     file = run / "jobs" / "search-0000.json"
     data = file.read_bytes()
     for bad in torn(data, random.Random(1), 200):
@@ -78,6 +108,7 @@ def test_jobs_and_checkpoints_are_read_whole_or_passed_over(made, tmp_path):
 
     folder = place(str(tmp_path))
     older = checkpoints.load(place_with(tmp_path / "one", {"checkpoint-000001": saved}))
+    assert older["reports"]
     for bad in torn(saved, random.Random(2), 40):
         found = checkpoints.load(place_with(tmp_path / "two", {"checkpoint-000001": saved, "checkpoint-000002": bad}))
         assert found["trial"].keys() == older["trial"].keys()

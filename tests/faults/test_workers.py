@@ -5,7 +5,7 @@ import signal
 
 import psutil
 import pytest
-from harness import TRIAL, Driver, check, patch_everywhere, same_as_uninterrupted, write_space
+from harness import TRIAL, Driver, check, patch_everywhere, same_as_uninterrupted, share, write_space
 
 from degan_search import ledger
 
@@ -38,6 +38,7 @@ def kill_when(driver, ready, number=signal.SIGKILL):
 def test_killed_workers_go_on_from_the_checkpoint_and_divergence_is_a_result(tmp_path):
     parameters = {"gan.lr": [0.002, DIVERGES], "gan.lambda_d": [0, 5]}
     write_space(tmp_path, points({"gan.lr": 0.002}, {"gan.lr": DIVERGES}, **parameters))
+    share(tmp_path)
     run = tmp_path / "runs" / "tiny"
     driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, "--checkpoint-every", "0", "--retries", "1")
     kill_when(driver, lambda: checkpoints(run))

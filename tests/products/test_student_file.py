@@ -18,7 +18,16 @@ from degan_search.evaluation import networks
 from degan_search.ledger.columns import config_columns, config_of
 from degan_search.networks.table import CLASSIFIERS, build_classifier
 from degan_search.products.student_file import check, export_student
-from degan_search.products.student_formats import ABOUT, CHECK, CHECK_TEXT, FORMATS, MODEL, WEIGHTS, CheckBatch
+from degan_search.products.student_formats import (
+    ABOUT,
+    CHECK,
+    CHECK_TEXT,
+    FORMATS,
+    MODEL,
+    WEIGHTS,
+    CheckBatch,
+    Exported,
+)
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import NoticeWarning, UserError
 from degan_search.training.measures import predict
@@ -56,14 +65,31 @@ def change_onnx(path):
 CHANGES = {"pt2": change_pt2, "onnx": change_onnx, "folder": lambda path: change_pt2(path / MODEL)}
 
 
-def run_of(network, finished_run, tiny, folder):
-    """A copy of the run with a final trial whose student is this network, and that student."""
-    run = shutil.copytree(finished_run, folder / "digits")
+@pytest.fixture(scope="module", params=CLASSIFIERS)
+def traced(request, finished_run, tiny, tmp_path_factory):
+    """A copy of the run with a final trial whose student is this network, that student, and what traces it once."""
+    network = request.param
+    run = shutil.copytree(finished_run, tmp_path_factory.mktemp(network) / "digits")
     config: TrialConfig = tiny({"student": {"network": network, "width": 2}})
     about = {"trial_id": "final-0000", "attempt": 1, "phase": "final", "state": "COMPLETE", "score": 1.0}
     ledger.write_row(run, about | config_columns(config))
     student = build_classifier(network, 10, 2, 1)
     outcomes.save(Outcome({}, student), run / "trials" / "final-0000")
+    program, kept = Exported.program, []
+
+    def once(exported):
+        if not kept:
+            kept.append(program(exported))
+        return kept[0]
+
+    return run, student, once
+
+
+@pytest.fixture
+def final(traced, monkeypatch):
+    """The run and the student; all formats are written of one program, as tracing takes longer than they do."""
+    run, student, once = traced
+    monkeypatch.setattr(Exported, "program", once)
     return run, student
 
 
@@ -73,9 +99,8 @@ def student(finished_run):
     return networks.load_student(finished_run, "search-0000", config_of(ledger.load(finished_run).iloc[0]), 10)
 
 
-@pytest.mark.parametrize("network", CLASSIFIERS)
-def test_gives_the_students_logits_for_any_number_of_bytes(network, finished_run, tiny, tmp_path):
-    run, student = run_of(network, finished_run, tiny, tmp_path)
+def test_gives_the_students_logits_for_any_number_of_bytes(final, tmp_path):
+    run, student = final
     export_student(run, "final-0000", tmp_path / "s.pt2")
     program, _ = read(tmp_path / "s.pt2")
     loaded = program.module()
@@ -126,10 +151,9 @@ def onnx_session(path):
     return pytest.importorskip("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("network", CLASSIFIERS)
-def test_onnx_gives_the_students_logits_for_any_number_of_bytes(network, finished_run, tiny, tmp_path):
+def test_onnx_gives_the_students_logits_for_any_number_of_bytes(final, tmp_path):
     pytest.importorskip("onnxruntime")
-    run, student = run_of(network, finished_run, tiny, tmp_path)
+    run, student = final
     export_student(run, "final-0000", tmp_path / "s.onnx")
     session = onnx_session(tmp_path / "s.onnx")
     for count in (1, 5):
@@ -174,9 +198,8 @@ def test_the_check_batch_passes_and_is_of_the_proxy(kind, finished_run, student,
     torch.testing.assert_close(torch.from_numpy(batch.outputs), predict(student, torch.from_numpy(batch.images)))
 
 
-@pytest.mark.parametrize("network", CLASSIFIERS)
-def test_the_weights_of_any_network_fit_the_program_beside_them(network, finished_run, tiny, tmp_path):
-    run, _ = run_of(network, finished_run, tiny, tmp_path)
+def test_the_weights_of_any_network_fit_the_program_beside_them(final, tmp_path):
+    run, _ = final
     export_student(run, "final-0000", tmp_path / "s")
     assert check(tmp_path / "s").passes
 

@@ -19,7 +19,7 @@ from degan_search.system import device
 from degan_search.trial.inputs import prepare
 from degan_search.trial.members import read_members
 from degan_search.trial.trial import Trial
-from tests.search.tiny_sweep import SPACE, resume, run_sweep
+from tests.search.tiny_sweep import SPACE, resume, sweep_here
 
 COMBINED = {
     **SPACE,
@@ -36,9 +36,7 @@ REPEATS = ["repeat-0000", "repeat-0001"]
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    ended = run_sweep(tmp_path_factory.mktemp("sweep"), COMBINED, options=("--max-concurrent", "1", "--keep", "1"))
-    assert ended.code == 0, ended.err + ended.out
-    return ended
+    return sweep_here(tmp_path_factory.mktemp("sweep"), COMBINED, options=("--max-concurrent", "1", "--keep", "1"))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +134,7 @@ def test_cut_short_it_goes_on_from_its_checkpoint_with_the_same_bits(done, rows)
         file.unlink()
     checkpoints.save(place.at(NAME), long)
     assert jobs.read(done.folder)[0][NAME].config == config
-    resume(done.folder, timeout=300)
+    resume(done.folder)
     after = ledger.load(done.folder).set_index("trial_id")
     assert set(after.index) == set(rows.index)
     assert after.loc[REPEATS[1], ["score", "config_hash"]].tolist() == repeated

@@ -17,7 +17,7 @@ from degan_search.settings.combine import trial_of
 from degan_search.training.measures import predict
 from degan_search.trial.bank import Bank
 from degan_search.trial.inputs import prepare
-from tests.search.tiny_sweep import SPACE, resume, run_sweep
+from tests.search.tiny_sweep import SPACE, resume, sweep_here
 
 NAMES = ["glyphs/[K-Z]", "photos", "noise/uniform"]
 SEARCHED = {
@@ -38,9 +38,7 @@ SEARCHED = {
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    ended = run_sweep(tmp_path_factory.mktemp("sweep"), SEARCHED, options=("--max-concurrent", "1", "--keep", "all"))
-    assert ended.code == 0, ended.err + ended.out
-    return ended
+    return sweep_here(tmp_path_factory.mktemp("sweep"), SEARCHED, options=("--max-concurrent", "1", "--keep", "all"))
 
 
 def rows_of(done):
@@ -134,7 +132,7 @@ def test_cut_short_it_goes_on_to_the_same_choice(done):
         shutil.rmtree(done.folder / "trials" / name, ignore_errors=True)
     for file in done.folder.glob("scores/*.parquet"):
         file.unlink()
-    resume(done.folder, timeout=300)
+    resume(done.folder)
     after = rows_of(done)
     same = ["config_hash", "state", "score", "cross_soft_agreement", "test_accuracy"]
     pd.testing.assert_frame_equal(after[same], before.loc[after.index, same])

@@ -8,6 +8,7 @@ import degan_search as ds
 from degan_search.search.suggest import studies
 from degan_search.search.suggest.asha import Rungs
 from tests.cli.calls import TRIAL, call
+from tests.search.tiny_sweep import share
 
 GOALS = ["score", "student_parameters"]
 SPACE = {
@@ -22,6 +23,7 @@ SPACE = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("goals")
+    share(SPACE, folder / "cache")
     return ds.sweep(SPACE, storage=folder, name="tiny", max_concurrent=1, keep=1, quiet=True)
 
 

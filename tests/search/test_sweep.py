@@ -15,7 +15,7 @@ from degan_search.search.space import schema
 from degan_search.system import device, weights_file
 from degan_search.trial.inputs import prepare
 from degan_search.trial.trial import run as run_trial
-from tests.search.tiny_sweep import DIVERGES, SPACE, UNTRAINED, run_sweep
+from tests.search.tiny_sweep import DIVERGES, SPACE, UNTRAINED, run_sweep, share
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +178,7 @@ def test_a_slot_is_one_process_with_one_copy_of_the_inputs_no_nicer_than_the_com
 def test_when_every_trial_fails_the_sweep_still_ends_well(tmp_path):
     trial = {**SPACE["trial"], "bank": {"proxy_images": 40}}
     space = {**SPACE, "trial": trial, "parameters": {"gan.lr": [DIVERGES]}, "first": [], "search": {"trials": 1}}
+    share(space, tmp_path / "runs" / "cache")
     ended = run_sweep(tmp_path, space, options=())
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err

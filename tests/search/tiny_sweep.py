@@ -1,4 +1,4 @@
-"""A tiny sweep by the command, in a process of its own, whose workers say what they were given."""
+"""A tiny sweep by the command: in a process of its own, whose workers say what they were given, or in this one."""
 
 import os
 import subprocess
@@ -7,6 +7,12 @@ from types import SimpleNamespace
 
 import pandas as pd
 import yaml
+
+from degan_search.search.space.cell import shared_configs
+from degan_search.search.space.schema import Space
+from degan_search.system import device
+from degan_search.trial.inputs import prepare
+from tests.cli.calls import call, write
 
 GOOD = {"gan.lr": 0.002, "probe.lr": 0.003, "distill.lr": 0.003}
 UNTRAINED, DIVERGES = 1e-9, 3  # with 3 the generator makes one image from step 3 on; larger rates do so later or not
@@ -64,16 +70,25 @@ main()
 """
 
 
-def resume(folder, timeout):
-    """Resume a run by the command, in a process of its own."""
-    again = subprocess.run(
-        [sys.executable, "-c", "from degan_search.cli.main import main; main()", "resume", folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert again.returncode == 0, again.stderr
+def share(space, cache):
+    """Make here what a sweep's trials share: each worker that does it takes seconds to start."""
+    device.set_up_torch(1)
+    for config in shared_configs(Space.model_validate(space)):
+        prepare(config, None, cache)
+
+
+def resume(folder):
+    """Resume a run by the command, in this process."""
+    again = call("resume", folder)
+    assert again.exit_code == 0, again.output
+
+
+def sweep_here(folder, space, options=("--max-concurrent", "1")):
+    """Run the command in this process, on what `share` made: for tests of what a sweep leaves."""
+    share(space, folder / "runs" / "cache")
+    ended = call("sweep", write(folder, space, "tiny.yaml"), "--storage", folder / "runs", *options)
+    assert ended.exit_code == 0, (ended.output, ended.exception)
+    return SimpleNamespace(out=ended.stdout, folder=folder / "runs" / "tiny", cache=folder / "runs" / "cache")
 
 
 def run_sweep(folder, space, spoil=None, options=("--max-concurrent", "1")):

@@ -16,7 +16,6 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import qmc
 
 from degan_search.search.space.cell import Cell
 from degan_search.search.suggest.box import Box, axes
@@ -95,6 +94,8 @@ class BoxSampler(BaseSampler):
 
     def _quasi_random(self, number: int) -> Box:
         """Return a point of a scrambled Sobol sequence (Owen 1998)."""
+        from scipy.stats import qmc  # half a second, and only a search that draws needs it
+
         engine = qmc.Sobol(len(self.axes), rng=np.random.default_rng(self.seed))
         drawn = engine.fast_forward(number + 1).random(1)[0]
         return {name: axis.part(float(at)) for (name, axis), at in zip(self.axes.items(), drawn, strict=True)}

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.stats import truncnorm
 
 from degan_search.search.suggest.box import Axis, Box
+
+if TYPE_CHECKING:
+    from scipy.stats import truncnorm
 
 Confidence = Literal["low", "medium", "high"]
 WIDTHS: dict[Confidence, float] = {"low": 0.25, "medium": 0.15, "high": 0.1}
@@ -105,4 +107,6 @@ class Sources:
 
 
 def _normal(middle: float, width: float) -> truncnorm:
+    from scipy.stats import truncnorm  # half a second, and only a search with a prior needs it
+
     return truncnorm(-middle / width, (1 - middle) / width, middle, width)

@@ -12,7 +12,6 @@ from typing import Any
 import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
@@ -144,15 +143,17 @@ def importances(run: Path) -> pd.DataFrame:
     Raises:
         UserError: as `studies`.
     """
+    from optuna import importance  # here, as it brings scikit-learn and scipy with it, which take a second to load
+
     rows: list[dict[str, Any]] = []
     for label, study in studies(run, score_alone=True).items():
         done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(done) < FEWEST:
             continue
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, TOP / len(done)))
+        evaluator = importance.PedAnovaImportanceEvaluator(target_quantile=max(0.1, TOP / len(done)))
         with warnings.catch_warnings():  # it warns where all scores are equal
             warnings.simplefilter("ignore")
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            found = importance.get_param_importances(study, evaluator=evaluator)
         rows += [
             {"cell": label, "parameter": name, "importance": value, "n": len(done)} for name, value in found.items()
         ]

@@ -29,7 +29,7 @@ from degan_search.search.suggest.cell_searcher import CellSearcher
 from degan_search.search.sweep import sweep
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
-from tests.search.tiny_sweep import DIVERGES, GOOD, SPACE, UNTRAINED
+from tests.search.tiny_sweep import DIVERGES, GOOD, SPACE, UNTRAINED, share
 
 CONDITIONAL = {
     "trial": {"teacher": {"dataset": "glyphs/[A-C]", "network": "lenet"}, "student": {"network": "lenet_half"}},
@@ -235,6 +235,7 @@ def swept(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remaining, "CellSearcher", lambda *given: kept.append(Remembers(*given)) or kept[0])
         storage = tmp_path_factory.mktemp("swept")
+        share(SPACE, storage / "cache")
         options = Options(storage=storage, name="tiny", max_concurrent=1, track="tensorboard")
         folder = sweep(space, options, Console(file=io.StringIO()))
     return folder, kept[0]

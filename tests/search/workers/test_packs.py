@@ -30,6 +30,7 @@ from degan_search.system import device
 from degan_search.trial.inputs import inputs_key, prepare
 from degan_search.trial.outcome import Event
 from degan_search.trial.trial import run as run_trial
+from tests.search.tiny_sweep import share
 
 WEIGHTS = {"gan.lambda_e": [0, 1, 2, 30], "gan.lambda_d": [0, 5]}
 FIRST = [{"gan.lambda_e": weight, "gan.lambda_d": 5} for weight in (0, 1, 2, 30)]
@@ -194,6 +195,7 @@ def done(tmp_path_factory):
     """A sweep whose search trials run three in a process, its final runs of one cell two."""
     storage, out = tmp_path_factory.mktemp("packs"), io.StringIO()
     space = schema.Space.model_validate(SPACE)
+    share(SPACE, storage / "cache")
     folder = sweep(
         space, Options(storage=storage, name="packs", fuse=3, max_concurrent=1, keep=None), Console(file=out)
     )
