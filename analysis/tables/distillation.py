@@ -29,7 +29,6 @@ SETTING = (
     "config_teacher_dataset",
     "config_teacher_network",
     "config_student_network",
-    "config_count",
     "config_objective",
 )
 """Columns in which all trials of one table must agree, as accuracies are not comparable otherwise."""
@@ -61,7 +60,8 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
     failed.
 
     Rows are the run's proxies by its methods (of trials on a bank of several proxies those that ran), and what else
-    the paper's table has for the true data set: a cell with no measure has `measured_on` "missing". A method that uses
+    the paper's table has for the true data set; where trials differ in the number of proxy images, each number has rows
+    of its own. A cell with no measure has `measured_on` "missing". A method that uses
     no proxy stands where it ran, beside the paper's figure of no proxy. Table 1's teacher is measured, too. Where
     trials of a method on several proxies were compared on one bank, `chosen_proxy` is the one that is the best there,
     in the row of each; else it is null.
@@ -71,12 +71,13 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
         paper: `table1` or `table2`. Table 2 is of CIFAR-10 alone: other data sets stand beside Table 1.
 
     Raises:
-        UserError: trials of more than one true data set, teacher network, student network, proxy size or objective;
+        UserError: trials of more than one true data set, teacher network, student network or objective;
             but a search may choose the student's network.
     """
     drawn = frame.groupby(["run", "cell"])["config_student_network"].nunique()
     searched = ("config_student_network",) if (drawn > 1).any() else ()
     cells.one_setting(frame, [name for name in SETTING if name not in searched])
+    frame = _with_counts(frame)
     first = frame.iloc[0] if len(frame) else {"config_teacher_dataset": "", "config_objective": ""}
     dataset, objective = first["config_teacher_dataset"], str(first["config_objective"])
     dataset = None if pd.isna(dataset) else str(dataset)
@@ -94,6 +95,15 @@ def table(frame: pd.DataFrame, paper: str) -> pd.DataFrame:
         about["chosen_proxy"] = chosen.get((proxy, method))
         rows.append(about | cell | {"paper": figure, "difference": cell["ours"] - figure})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _with_counts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials with their number of images in the proxy's name, if they differ in it."""
+    counts = frame["config_count"]
+    if counts.nunique(dropna=False) < 2:
+        return frame
+    shown = counts.map(lambda count: "all images" if pd.isna(count) else f"{count:,.0f} images")
+    return frame.assign(config_proxy=frame["config_proxy"] + ", " + shown)
 
 
 def page(tidy: pd.DataFrame) -> styles.Page:
