@@ -207,7 +207,7 @@ def _combined(config: TrialConfig) -> str | None:
         return None
     parts = [str(len(config.combine.members)), *(["balanced"] if config.combine.balance else [])]
     parts += [f"{config.distill.mix_proxy:.0%} proxy images"] if config.distill.mix_proxy else []
-    parts += ["or with half-trained ones"] if config.combine.early else []
+    parts += ["and half-trained"] if config.combine.early else []
     return ", ".join(parts)
 
 

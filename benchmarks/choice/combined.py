@@ -25,8 +25,6 @@ from degan_search.trial.trial import run
 
 CRITERION, TODAY = "soft, held-out, sure 0.5", "cross_soft_agreement"
 """What chooses members, and what chose configurations before."""
-TWO = ("four, sure, balanced, 1/4 proxy", "four, sure, and halfway")
-"""The two students that `finals.combine` distils; it keeps the one that agrees more with the teacher."""
 TURNS = 4
 """Images of each generator in a round, in the mean, where the better make more."""
 
@@ -133,15 +131,6 @@ def cases(
     }
 
 
-def better(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return for each pair and seed the one of `TWO` that agrees more with the teacher, where both were distilled."""
-    two = rows[rows["case"].isin(TWO)].dropna(subset="agreement")
-    kinds = [two[name] for name in ("task", "proxy", "seed")]
-    both = two[two.groupby(kinds)["case"].transform("nunique") == len(TWO)]
-    best = both.loc[both.groupby(["task", "proxy", "seed"])["agreement"].idxmax()]
-    return best.assign(case="the better of these two")
-
-
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return accuracy in percent by pair and case, mean over seeds."""
     means = rows.assign(accuracy=100 * rows["accuracy"]).pivot_table(
@@ -163,7 +152,6 @@ def against(means: pd.DataFrame, other: str) -> pd.DataFrame:
 def show(files: Iterable[Path]) -> None:
     """Print the tables of what has been distilled so far."""
     rows = pd.concat([pd.read_parquet(file) for file in files])
-    rows = pd.concat([rows, better(rows)])
     means = table(rows)
     print(means.reset_index().to_markdown(index=False, floatfmt=".1f"))
     for other in ("one, by true data", "one, across trials", "proxy images"):

@@ -45,7 +45,7 @@ def finals(
     share: Annotated[float, typer.Option(help="Of proxy images in each of its batches.")] = 0.25,
     early: Annotated[
         bool,
-        typer.Option("--early/--no-early", help="Another learns from their half-trained states too; the better stays."),
+        typer.Option("--early/--no-early", help="Their half-trained states make images, too."),
     ] = True,
     referee: Annotated[
         bool, typer.Option(help="Also the accuracy on the test images after each epoch; nothing is chosen by it.")

@@ -102,9 +102,8 @@ def load_generator(run: Path, trial_id: str, config: TrialConfig) -> nn.Module:
     size = generated_size(config.gan, takes)
     file = _file(run, trial_id, "generator")
     state = _state(file, trial_id)
-    # Of a combined student the file has the generators that it learned from: with the early ones or without.
-    parts = {name.split(".")[1] for name in state if name.startswith("members.")} if source == "members" else {"0"}
-    made = [build(takes.channels, config.gan.width, config.gan.latent, size) for _ in parts]
+    parts = len(config.combine.members) + len(config.combine.early) if source == "members" else 1
+    made = [build(takes.channels, config.gan.width, config.gan.latent, size) for _ in range(parts)]
     return _filled(Mixture(made) if source == "members" else made[0], state, file, trial_id)
 
 

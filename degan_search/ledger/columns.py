@@ -97,7 +97,6 @@ TRIAL_METRICS: dict[str, Direction] = {
     "entropy": "min",
     "diversity": "max",
     "teacher_holdout_accuracy": "max",
-    "early_members": "max",
     **{name: GOALS[name].direction for name in OF_STUDENT},
 }
 """Measured by the trial itself, without true labels but for the teacher's own. Rates are in [0, 1]."""

@@ -26,8 +26,8 @@ class CombineConfig(Model):
     balance: bool = False
     """Images are chosen so that the teacher sees each class about equally often."""
     early: Annotated[tuple[Member, ...], Field(max_length=MOST)] = ()
-    """The same or others after half of their steps, by the hashes of those files. A second student learns from all, as
-    they come and without proxy images, and the better student by the objective is kept."""
+    """Further ones of the mixture: the generators of these trials after half of their steps, by the hashes of those
+    files."""
 
 
 class Combine(Model):
@@ -43,7 +43,7 @@ class Combine(Model):
     share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Of proxy images in each batch, as `distill.mix_proxy` of a trial."""
     early: bool = True
-    """Whether a second student learns from them and their states after half of their steps, as `combine.early`."""
+    """Whether their states after half of their steps make images, too, as `combine.early` of a trial."""
 
 
 def member(trial_id: str, data: bytes) -> str:

@@ -142,11 +142,9 @@ class GanStage:
         return Progress("gan", reached.step, reached.of, rung_score, losses.get("g_loss", math.nan), losses)
 
 
-def generated(
-    trial: TrialContext, generator: nn.Module, config: DistillConfig, balance: bool = False
-) -> GeneratorSource:
-    """Return the source of a generator's images; `balance`: of each of the teacher's classes about equally many."""
-    kind = BalancedSource if balance else GeneratorSource
+def generated(trial: TrialContext, generator: nn.Module, config: DistillConfig) -> GeneratorSource:
+    """Return the source of a generator's images."""
+    kind = BalancedSource if trial.config.combine.balance else GeneratorSource
     return kind(generator, trial.config.gan.latent, trial.fast_teacher, config, trial.context.precision)
 
 

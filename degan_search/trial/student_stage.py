@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
 from degan_search.data.images import split
-from degan_search.networks.mixture import Mixture
 from degan_search.settings.lengths import distill_config
 from degan_search.settings.trial import DistillConfig
 from degan_search.stages import incremental
@@ -17,13 +14,12 @@ from degan_search.stages.image_sources import AugmentedSource, ImageSource, Mixe
 from degan_search.stages.incremental import IncrementalLearning
 from degan_search.stages.mosaic import Mosaic
 from degan_search.stages.recall import Recall, RecallFromBatches, RecallFromNewImages
-from degan_search.trial.best_student import BestStudent
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import generated
 from degan_search.trial.images import few_of_each, image_batch
 from degan_search.trial.shared import Pair
 
-StudentStage = Distillation | BestStudent | IncrementalLearning | Mosaic
+StudentStage = Distillation | IncrementalLearning | Mosaic
 
 
 def student_stage(trial: TrialContext, generator: nn.Module | None, made: Tensor | None) -> StudentStage:
@@ -40,28 +36,7 @@ def student_stage(trial: TrialContext, generator: nn.Module | None, made: Tensor
     if trial.method.source == "mosaic":
         return _mosaic(trial, student)
     config = distill_config(trial.config)
-    if generator is not None and trial.config.combine.early:
-        return _better(trial, generator, config)
     return Distillation(student, _source(trial, generator, made, config), config, trial.context)
-
-
-def mixtures(trial: TrialContext, generator: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Return the generators of `combine.members` together, and these with the early ones, of all in this order."""
-    assert isinstance(generator, Mixture), "early generators are beside others"
-    return Mixture(list(generator.members)[: len(trial.config.combine.members)]), generator
-
-
-def _better(trial: TrialContext, generator: nn.Module, config: DistillConfig) -> BestStudent:
-    """Return the training of two students: of the members as the settings say, and of all as they come."""
-    members, every = mixtures(trial, generator)
-    plain = config.model_copy(update={"mix_proxy": 0.0})
-
-    def begin(mixture: nn.Module, own: DistillConfig, balance: bool) -> Distillation:
-        source = _augmented(trial, _of_generator(trial, mixture, own, balance), own)
-        return Distillation(trial.untrained_student("student"), source, own, trial.context)
-
-    begins = partial(begin, members, config, trial.config.combine.balance), partial(begin, every, plain, False)
-    return BestStudent(begins, lambda student: trial.compare(student).measures["score"])
 
 
 def _mosaic(trial: TrialContext, student: nn.Module) -> Mosaic:
@@ -102,7 +77,10 @@ def _recall(trial: TrialContext, generator: nn.Module | None) -> Recall | None:
 def _source(trial: TrialContext, generator: nn.Module | None, made: Tensor | None, config: DistillConfig) -> Source:
     source: Source
     if generator is not None:
-        source = _of_generator(trial, generator, config, trial.config.combine.balance)
+        source = generated(trial, generator, config)
+        if config.mix_proxy:
+            real = max(1, round(config.mix_proxy * config.batch_size))
+            source = MixedSource(source, _proxy_source(trial, real, config), config.mix_proxy)
     elif trial.method.source == "proxy":
         source = _proxy_source(
             trial, image_batch(trial.config, len(trial.inputs.proxy.images), trial.inputs.proxy.set_images), config
@@ -110,19 +88,7 @@ def _source(trial: TrialContext, generator: nn.Module | None, made: Tensor | Non
     else:
         (train, held_out), logits = _images(trial, made)
         source = ImageSource(train, held_out, trial.teacher, config.batch_size, config, logits)
-    return _augmented(trial, source, config)
-
-
-def _augmented(trial: TrialContext, source: Source, config: DistillConfig) -> Source:
     return AugmentedSource(source, trial.fast_teacher, trial.context.precision) if config.augment else source
-
-
-def _of_generator(trial: TrialContext, generator: nn.Module, config: DistillConfig, balance: bool) -> Source:
-    source = generated(trial, generator, config, balance)
-    if not config.mix_proxy:
-        return source
-    real = max(1, round(config.mix_proxy * config.batch_size))
-    return MixedSource(source, _proxy_source(trial, real, config), config.mix_proxy)
 
 
 def _proxy_source(trial: TrialContext, batch: int, config: DistillConfig) -> ImageSource:

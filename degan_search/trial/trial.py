@@ -15,14 +15,13 @@ from degan_search.stages.mosaic import Mosaic
 from degan_search.stages.zskd import ZskdSynthesis
 from degan_search.system.device import Precision
 from degan_search.training.resumable import snapshot
-from degan_search.trial.best_student import BestStudent
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import SAMPLES, GanStage, samples, statistics
 from degan_search.trial.inputs import Inputs
 from degan_search.trial.made import Made
 from degan_search.trial.members import given_generator
 from degan_search.trial.outcome import Event, Outcome
-from degan_search.trial.student_stage import StudentStage, mixtures, student_stage
+from degan_search.trial.student_stage import StudentStage, student_stage
 
 Stage = GanStage | ZskdSynthesis | StudentStage
 StageName = Literal["gan", "zskd", "student"]
@@ -209,10 +208,6 @@ def _trained_beside(
     """Return the generator whose images the student learned from, and what else its stage found out."""
     if isinstance(stage, Mosaic):
         return stage.generator, stage.losses | statistics(common, stage.generator)
-    if isinstance(stage, BestStudent):
-        assert generator is not None, "it learned from several"
-        kept = mixtures(common, generator)[stage.number]
-        return kept, {"early_members": float(stage.number and len(common.config.combine.early))}
     return generator, {}
 
 

@@ -34,7 +34,8 @@ def options_of(words):
 
 
 def known_options(command):
-    return {option for parameter in COMMANDS[command].params for option in parameter.opts}
+    """Return the command's options, those that turn something off too."""
+    return {option for one in COMMANDS[command].params for option in (*one.opts, *one.secondary_opts)}
 
 
 def check_ours(words, whole):

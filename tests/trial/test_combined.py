@@ -88,24 +88,15 @@ def test_who_they_are_their_balance_share_and_seed_make_other_students(searched)
     assert bits(finished(started(searched))[1]) == bits(finished(started(searched))[1])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_of_a_student_with_half_trained_generators_and_one_without_the_better_is_kept(searched, seed):
-    _, plain = finished(started(searched, Combine(early=False), seed=seed))
+def test_half_trained_generators_are_members_like_the_others(searched):
+    _, plain = finished(started(searched, Combine(early=False)))
     best, inputs, place, members, early = searched
     states = read_members(place, CombineConfig(members=members, early=early))
-    alike = combined(best, [*members, *early], (), PLAIN).model_copy(update={"seed": seed})
+    alike = combined(best, [*members, *early], (), Combine())
     _, every = finished(Trial(alike, inputs, "cpu", states))
-    events, made = finished(started(searched, Combine(), seed=seed))
-    best = max(plain, every, key=lambda one: one.metrics["score"])
-    assert plain.metrics["score"] != every.metrics["score"]
-    for kept, own in ((made.student, best.student), (made.generator, best.generator)):
-        assert kept.state_dict().keys() == own.state_dict().keys()
-        assert all(torch.equal(kept.state_dict()[key], value) for key, value in own.state_dict().items())
-    assert made.metrics["score"] == best.metrics["score"]
-    assert made.metrics["early_members"] == (3 if best is every else 0)
-    assert made.metrics["distill_steps"] == best.metrics["distill_steps"] == 8
-    steps = [event.step for event in events if event.stage == "distill"]
-    assert steps == sorted(set(steps)) and steps[-1] == events[0].of == 16
+    _, made = finished(started(searched, Combine()))
+    assert bits(made) == bits(every) != bits(plain)
+    assert len(made.generator.members) == 6
 
 
 @pytest.mark.parametrize("wanted", [PLAIN, Combine(early=False), Combine()])

@@ -163,7 +163,7 @@ def _stretches(
         last_seconds = distill_image * config.zskd.images * config.zskd.iterations
     fitting = config.incremental if config.task == "incremental" else distill_config(config)
     fewest, most = _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
-    each = distill_image * fitting.batch_size * (2 if config.combine.early else 1)
+    each = distill_image * fitting.batch_size
     return rungs, before, (last_seconds + each * fewest, last_seconds + each * most)
 
 

@@ -72,11 +72,6 @@ class Cell:
         self._resolve(fixed)
         return known
 
-    @property
-    def first(self) -> list[dict[str, Scalar]]:
-        """The points that this cell tries first: those of earlier runs, then the space's own."""
-        return [*(one.point for one in self.space.earlier if one.cell == self.label), *self.space.first]
-
     def example(self) -> TrialConfig:
         """Return the configuration with each parameter at its first or lowest value."""
         return self._first[0]
@@ -272,9 +267,14 @@ def _flat_settings(config: TrialConfig) -> dict[str, Any]:
     return dict(flatten(config.model_dump(mode="json")))
 
 
+def first_points(cell: Cell) -> list[dict[str, Scalar]]:
+    """Return the points that a cell tries first: those of earlier runs, then the space's own."""
+    return [*(one.point for one in cell.space.earlier if one.cell == cell.label), *cell.space.first]
+
+
 def points(cell: Cell) -> Iterator[dict[str, Any]]:
     """Yield Optuna's parameters of the trials known before the search: the grid, or the first points."""
-    source = cell.grid() if cell.space.search.sampler == "grid" else cell.first
+    source = cell.grid() if cell.space.search.sampler == "grid" else first_points(cell)
     for point in source:
         known = cell.enqueue(point)
         if known:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from degan_search.search.space.cell import Cell, cells
 from degan_search.search.space.schema import Space
-from degan_search.settings.combine import member
 from degan_search.settings.methods import COMBINED, METHODS, combined
 from degan_search.settings.trial import ProbeConfig, TrialConfig
 
@@ -31,5 +30,4 @@ def combined_example(cell: Cell) -> TrialConfig:
     """Return a configuration that takes as long as a cell's combined final runs, without their members."""
     finals = cell.space.finals
     assert finals and finals.combine, "the cell is one of combined_cells"
-    early = [member("search-0000", b"")] if finals.combine.early else []
-    return combined(cell.example().model_copy(update={"probe": ProbeConfig()}), (), early, finals.combine)
+    return combined(cell.example().model_copy(update={"probe": ProbeConfig()}), (), (), finals.combine)

@@ -19,7 +19,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from degan_search import ledger
 from degan_search.ledger.columns import METRICS, Phase, State, config_of
 from degan_search.search.space import file as space_file
-from degan_search.search.space.cell import Cell, cells
+from degan_search.search.space.cell import Cell, cells, first_points
 from degan_search.search.suggest.box_sampler import BoxSampler
 from degan_search.settings.goals import GOALS, SCORE
 from degan_search.settings.methods import METHODS, UNTUNED
@@ -60,7 +60,7 @@ def create(cell: Cell, known: int = 0) -> optuna.Study:
     if search.sampler == "tpe" or (search.sampler == "gp" and len(search.objectives) > 1):
         with warnings.catch_warnings():  # `group` is called experimental; conditional parameters need it
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = TPESampler(seed=seed, group=True, n_startup_trials=max(5, len(cell.first)))
+            sampler = TPESampler(seed=seed, group=True, n_startup_trials=max(5, len(first_points(cell))))
     elif search.sampler == "gp" or cell.space.prior:
         sampler = BoxSampler(cell, seed, model=search.sampler == "gp")
     else:
