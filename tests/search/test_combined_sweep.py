@@ -114,7 +114,7 @@ def test_its_student_is_exported_and_its_mixture_draws(done, tmp_path):
     assert sum(made.counts.values()) == 6
     run = ds.open_run(done.folder)
     assert run.student(NAME)(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
-    assert len(run.generator(NAME).members) == 2
+    assert len(run.generator(NAME).members) == 4
     assert run.generator(NAME)(torch.randn(3, 8)).shape == (3, 1, 32, 32)
 
 
@@ -124,7 +124,7 @@ def test_cut_short_it_goes_on_from_its_checkpoint_with_the_same_bits(done, rows)
     before, score = student.read_bytes(), rows.loc[NAME, "score"]
     place, config = LocalPlace(done.folder / "trials"), config_of(rows.loc[NAME])
     device.set_up_torch(1)
-    trial = Trial(config, prepare(config, None, done.cache), "cpu", read_members(place, config.combine.members))
+    trial = Trial(config, prepare(config, None, done.cache), "cpu", read_members(place, config.combine))
     for _ in range(25):
         trial.step()
     long = {"trial": trial.state_dict() | {"seconds": 5000.0}, "reports": Curve().saved()}

@@ -145,7 +145,7 @@ def test_the_folder_is_whole(done):
     assert about["options"]["max_concurrent"] == 1
     for trial in ("search-0000", "final-0000"):
         names = {file.name for file in (done.folder / "trials" / trial).iterdir()}
-        assert names == {"student.safetensors", "generator.safetensors", "samples.png"}
+        assert names == {"student.safetensors", "generator.safetensors", "early_generator.safetensors", "samples.png"}
     tidy = pd.read_csv(done.folder / "table.csv")
     assert tidy[["proxy", "method", "n", "trials", "pruned", "failed"]].to_numpy().tolist() == [
         ["glyphs/[K-Z]", "degan", 1, 5, 1, 2]

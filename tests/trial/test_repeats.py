@@ -35,7 +35,7 @@ def first(tiny, prepare, tmp_path_factory):
 def again(first, number=1, **changes):
     config, inputs, _, place, name = first
     wanted = repeat(config, name, number).model_copy(update=changes)
-    return Trial(wanted, inputs, "cpu", read_members(place, wanted.combine.members))
+    return Trial(wanted, inputs, "cpu", read_members(place, wanted.combine))
 
 
 def finished(trial):

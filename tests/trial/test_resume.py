@@ -153,9 +153,9 @@ def test_once_the_gan_is_done_its_generator_alone_is_kept(given):
         kept[event.stage] = trial.state_dict()
     networks = {"generator", "adam_g", "discriminator", "adam_d", "rival", "rival_optimiser"}
     own = {"gan", "order", "steps_done", "order_rng", "noise_rng", "dropout_rng", "instance_rng"}
-    assert kept["gan"]["generator"] is None
+    assert kept["gan"]["made"]["generator"] is None
     assert (set(kept["gan"]["stage"]["training"]), set(kept["gan"]["stage"]["training"]["gan"])) == (own, networks)
-    assert kept["distill"]["generator"].keys() == trial.outcome.generator.state_dict().keys()
+    assert kept["distill"]["made"]["generator"].keys() == trial.outcome.generator.state_dict().keys()
     assert set(kept["distill"]["stage"]) == {"fitting", "batches", "images_rng", "score_rng", "dropout_rng"}
 
 

@@ -30,6 +30,7 @@ def test_a_trial_is_saved_and_its_folder_not_taken_twice(tiny, tmp_path, monkeyp
     out = tmp_path / "out"
     metrics = run_here.run(config, out, tmp_path / "runs", show=lambda *what: shown.append(what))
     assert sorted(path.name for path in out.iterdir()) == [
+        "early_generator.safetensors",
         "generator.safetensors",
         "result.json",
         "samples.png",

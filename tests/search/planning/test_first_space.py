@@ -72,6 +72,7 @@ def test_more_slots_take_less_time():
 
 
 def test_a_busy_machine_gets_the_same_plan(monkeypatch):
+    monkeypatch.setattr(timed_steps, "share_of_cpu", lambda threads: 1.0)
     quiet = fitted(wanted(), 3600, 2)
     monkeypatch.setattr(timed_steps, "image_seconds", lambda *given: (0.002, 0.002))
     monkeypatch.setattr(timed_steps, "share_of_cpu", lambda threads: 0.5)
