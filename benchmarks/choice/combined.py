@@ -7,8 +7,9 @@ student that it was made by. Goes on where it was cut.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -91,15 +92,11 @@ def cases(
     """Return how to distil the student of each row of the table, by name; each takes a seed."""
     config = bench.task.config(proxy)
 
-    def of(names: Iterable[str], balance: bool = False, share: float = 0.0) -> Callable[[int], nn.Module]:
-        members = [states[name] for name in names]
-        return lambda seed: bench.distilled(config, members, seed, balance, share)
-
-    def early(balance: bool = False, share: float = 0.0) -> Callable[[int], nn.Module]:
-        names = best(CRITERION, 4)
-
-        def make(seed: int) -> nn.Module:
-            members = [states[name] for name in names] + [halfway[name] for name in names]
+    def of(
+        names: Sequence[str], balance: bool = False, share: float = 0.0, early: bool = False
+    ) -> Callable[[int], nn.Module]:
+        def make(seed: int) -> nn.Module:  # which trains the half-trained ones, if it is called at all
+            members = [states[name] for name in names] + [halfway[name] for name in names if early]
             return bench.distilled(config, members, seed, balance, share)
 
         return make
@@ -111,10 +108,10 @@ def cases(
         seeded = config.model_copy(update={"method": "proxy", "seed": seed})
         return run(seeded, bench.inputs[proxy], device=bench.device).student
 
-    dcgan = trials.loc[(trials["lambda_e"] == 0) & (trials["lambda_d"] == 0), "trial"]
+    dcgan = list(trials.loc[(trials["lambda_e"] == 0) & (trials["lambda_d"] == 0), "trial"])
     return {
         "proxy images": images,
-        **({"DCGAN": of(dcgan)} if len(dcgan) else {}),
+        **({"DCGAN": of(dcgan)} if dcgan else {}),
         "one, across trials": of(best(TODAY)),
         "one, sure": of(best(CRITERION)),
         "one, by true data": of(best("accuracy")),
@@ -124,8 +121,8 @@ def cases(
         "four, sure, balanced, 1/4 proxy": of(best(CRITERION, 4), balance=True, share=0.25),
         "four, sure, balanced, 1/2 proxy": of(best(CRITERION, 4), balance=True, share=0.5),
         "four, sure, by lead": of(by_lead(trials.set_index("trial")[CRITERION], 4)),
-        "four, sure, and halfway": early(),
-        "four, sure, and halfway, balanced, 1/4 proxy": early(True, 0.25),
+        "four, sure, and halfway": of(best(CRITERION, 4), early=True),
+        "four, sure, and halfway, balanced, 1/4 proxy": of(best(CRITERION, 4), balance=True, share=0.25, early=True),
         "eight, sure": of(best(CRITERION, 8)),
         "four, greedy": of(greedy(task, trials["trial"], 4)),
     }
@@ -183,6 +180,7 @@ def main() -> None:
     done = {(row["proxy"], row["case"], row["seed"]) for row in rows}
     halfway = Halfway(bench, {one.name: one.config for one in bench.trials()})
     seen = torch.cat([bench.held_out(name) for name in (*bench.task.proxies, *bench.task.judges)])
+    taught = predict(bench.network, seen)
     for seed in given.seeds:
         for proxy, trials in frame.groupby("proxy", sort=False):
             for name, make in cases(bench, str(proxy), trials, task, states, halfway).items():
@@ -190,17 +188,9 @@ def main() -> None:
                     continue
                 student = make(seed)
                 accuracy = bench.right(student).double().mean().item()
-                agreement = sure_agreement(predict(student, seen), predict(bench.network, seen))
-                rows.append(
-                    {
-                        "task": given.task,
-                        "proxy": proxy,
-                        "case": name,
-                        "seed": seed,
-                        "accuracy": accuracy,
-                        "agreement": agreement,
-                    }
-                )
+                agreement = sure_agreement(predict(student, seen), taught)
+                about: dict[Hashable, Any] = {"task": given.task, "proxy": proxy, "case": name, "seed": seed}
+                rows.append(about | {"accuracy": accuracy, "agreement": agreement})
                 pd.DataFrame(rows).to_parquet(file, index=False)
                 print(f"{proxy}, {name}, seed {seed}: {100 * accuracy:.1f}", flush=True)
 

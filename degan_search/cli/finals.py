@@ -36,17 +36,15 @@ def finals(
         typer.Option(help="By comma, methods without weights; '' for none. By default those of the task."),
     ] = None,
     combine: Annotated[
-        int | None,
-        typer.Option(help="Also a student of so many of the best generators together; 0 for none. By default 4."),
+        int | None, typer.Option(help="Also a student of so many of the best generators together; 0 for none. Else 4.")
     ] = None,
     balance: Annotated[
-        bool, typer.Option("--balance/--no-balance", help="It sees as many images of each of the teacher's classes.")
-    ] = True,
-    share: Annotated[float, typer.Option(help="Of proxy images in each of its batches.")] = 0.25,
+        bool | None, typer.Option("--balance/--no-balance", help="It sees as many images of each class. Else yes.")
+    ] = None,
+    share: Annotated[float | None, typer.Option(help="Of proxy images in its batches. Else 0.25.")] = None,
     early: Annotated[
-        bool,
-        typer.Option("--early/--no-early", help="Their half-trained states make images, too."),
-    ] = True,
+        bool | None, typer.Option("--early/--no-early", help="Their half-trained states, too. Else yes.")
+    ] = None,
     referee: Annotated[
         bool, typer.Option(help="Also the accuracy on the test images after each epoch; nothing is chosen by it.")
     ] = False,
@@ -70,8 +68,7 @@ def finals(
 
         names = None if baselines is None else tuple(name.strip() for name in baselines.split(",") if name.strip())
         changes = {key: value for text in set_ or [] for key, value in change(text).items()}
-        together = _combine(combine, balance, share, early)
-        asked = combine is not None
+        together, asked = _combine(combine, balance=balance, share=share, early=early), combine is not None
         request = Request(top, grouping(per), seeds, by, lengths, changes, names, together, asked, referee)
         # The run's whole path as its name, as it may lie outside the storage.
         options = given.options(storage=storage or run.resolve().parent, name=str(run.resolve()), data_dir=data_dir)
@@ -82,11 +79,10 @@ def finals(
     console.print(f"Written: {run / 'finals.csv'}, {run / 'finals.md'}", highlight=False, soft_wrap=True)
 
 
-def _combine(members: int | None, balance: bool, share: float, early: bool) -> Combine | None:
-    """Return what --combine and its options ask for."""
+def _combine(members: int | None, **manner: bool | float | None) -> Combine | None:
+    """Return what --combine and its options ask for; None is its default."""
     from degan_search.settings.combine import Combine
     from degan_search.settings.resolve import parse
 
-    number = {} if members is None else {"members": members}
-    given = {**number, "balance": balance, "share": share, "early": early}
+    given = {name: value for name, value in {"members": members, **manner}.items() if value is not None}
     return None if members == 0 else parse(Combine, given, "--combine")

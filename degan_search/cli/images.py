@@ -161,14 +161,13 @@ def relatedness(
     measured = [*((name, None) for name in proxy or []), *(cells(trials) if trials is not None else [])]
     cache = (storage or (teacher.resolve().parent if teacher.is_dir() else Path("runs"))) / CACHE
     device.set_up_torch(threads)
+    sets, where = list(dict.fromkeys(measured)), device.choose_device()
     with console.status("Loading") as status:
 
         def show(stage: str) -> None:
             status.update(escape(visible(stage)))
 
-        measures = measure(
-            config, list(dict.fromkeys(measured)), cache, data_dir, images, true, device.choose_device(), show
-        )
+        measures = measure(config, sets, cache, data_dir, images, true, where, show)
     if out:
         write_bytes(out, csv(measures).encode())
     _print_measures(measures)

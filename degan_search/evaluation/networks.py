@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 
 from degan_search import ledger
 from degan_search.ledger.columns import Phase, State
@@ -46,11 +46,12 @@ def find(run: Path, trial: str | None, network: Literal["student", "generator"])
             f"--trial is needed, as {len(left)} trials of {run} have a {network}: {BEST!r} for that of the best "
             f"score, a method's name for the best of it, or an id such as {', '.join(names[:3])}"
         )
-    if trial in METHODS:
+    of_method = trial in METHODS
+    if of_method:
         left = left[left["config_method"] == trial]
         if left.empty:
             raise UserError(f"no trial of method {trial!r} of {run} has a {network}; others have one: {names[0]}")
-    if trial is None or trial == BEST or trial in METHODS:
+    if of_method or trial in (None, BEST):
         scores = left["score"].where(left["phase"] != Phase.REPEAT)  # the luckiest seed of several is not the best
         best = left.iloc[int(scores.fillna(float("-inf")).argmax())]
         _tell_of_other_proxies(left, best)
@@ -87,8 +88,7 @@ def load_student(run: Path, trial_id: str, config: TrialConfig, classes: int) ->
     """
     student = config.student
     model = untrained(student.network, classes, student.width, student_input(config))
-    file = _file(run, trial_id, "student")
-    return _filled(model, _state(file, trial_id), file, trial_id)
+    return _filled(model, _file(run, trial_id, "student"), trial_id)
 
 
 def load_generator(run: Path, trial_id: str, config: TrialConfig) -> nn.Module:
@@ -99,12 +99,10 @@ def load_generator(run: Path, trial_id: str, config: TrialConfig) -> nn.Module:
     """
     takes, source = teacher_input(config.teacher), METHODS[config.method].source
     build = mosaic.build_generator if source == "mosaic" else dcgan.build_generator
-    size = generated_size(config.gan, takes)
-    file = _file(run, trial_id, "generator")
-    state = _state(file, trial_id)
-    parts = len(config.combine.members) + len(config.combine.early) if source == "members" else 1
+    size, together = generated_size(config.gan, takes), source == "members"
+    parts = len(config.combine.members) + len(config.combine.early) if together else 1
     made = [build(takes.channels, config.gan.width, config.gan.latent, size) for _ in range(parts)]
-    return _filled(Mixture(made) if source == "members" else made[0], state, file, trial_id)
+    return _filled(Mixture(made) if together else made[0], _file(run, trial_id, "generator"), trial_id)
 
 
 def _file(run: Path, trial_id: str, network: str) -> Path:
@@ -120,15 +118,12 @@ def _why_none(run: Path, row: pd.Series, network: str) -> str:
     return f"{what}: {_file(run, row['trial_id'], network)} is missing"
 
 
-def _state(file: Path, trial_id: str) -> dict[str, Tensor]:
+def _filled(model: nn.Module, file: Path, trial_id: str) -> nn.Module:
     if not file.is_file():
         raise UserError(f"{file} is missing: this network of {trial_id} was not saved, or its file was moved away")
     if not file.resolve().is_relative_to(file.parent.parent.resolve()):
         raise UserError(f"{file} is a link to {file.resolve()}, outside its run; copy the file instead")
-    return read_tensors(untrusted.read(file, str(file), untrusted.MODEL_BYTES), str(file))
-
-
-def _filled(model: nn.Module, state: dict[str, Tensor], file: Path, trial_id: str) -> nn.Module:
+    state = read_tensors(untrusted.read(file, str(file), untrusted.MODEL_BYTES), str(file))
     try:
         model.load_state_dict(state)
     except Exception as error:  # other names or shapes, and kinds of tensors that copying refuses

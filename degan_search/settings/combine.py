@@ -33,7 +33,7 @@ class CombineConfig(Model):
 class Combine(Model):
     """Final runs of one student more, distilled from the images of a search's best generators together.
 
-    The defaults are what docs/results/2026-11-28-choosing.md supports.
+    The defaults are what docs/results/2026-11-29-combined.md supports.
     """
 
     members: Annotated[int, Field(ge=2, le=MOST)] = 4

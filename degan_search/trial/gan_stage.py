@@ -19,6 +19,7 @@ from degan_search.stages.gan_training import GanProgress, GanTraining
 from degan_search.stages.image_sources import GeneratorSource, ImageSource
 from degan_search.training.loop import Progress
 from degan_search.training.measures import coverage, effective_classes, mean_entropy
+from degan_search.training.resumable import snapshot
 from degan_search.trial.context import TrialContext
 
 SAMPLES = 64
@@ -113,7 +114,7 @@ class GanStage:
             return GanProgress(0, self.training.steps, {}, math.nan)
         reached = self.training.step()
         if self.training.steps_done == self.training.steps // 2 and self.trial.method.tuned:
-            self.early = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+            self.early = snapshot(self.generator.state_dict())
         return reached
 
     def _begin_probe(self, step: int) -> Distillation:

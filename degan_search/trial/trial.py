@@ -181,7 +181,7 @@ class Trial:
         """Compare the student and set the outcome; returns the last event."""
         assert isinstance(self.stage, StudentStage), "the student's stage is the last"
         student, metrics = self.stage.student, self.metrics
-        generator, measured = _trained_beside(self.stage, self.common, self.made.generator)
+        generator, measured = _trained_beside(self.stage, self.common) or (self.made.generator, {})
         metrics |= measured
         metrics["distill_steps"] = self.stage.steps
         metrics["distill_seconds"] = self.seconds - metrics.get("gan_seconds", 0.0)
@@ -202,13 +202,11 @@ def _first(common: TrialContext, generator: nn.Module | None) -> StageName:
     return "student" if generator is not None else FIRST.get(common.method.source, "student")
 
 
-def _trained_beside(
-    stage: StudentStage, common: TrialContext, generator: nn.Module | None
-) -> tuple[nn.Module | None, dict[str, float]]:
-    """Return the generator whose images the student learned from, and what else its stage found out."""
-    if isinstance(stage, Mosaic):
-        return stage.generator, stage.losses | statistics(common, stage.generator)
-    return generator, {}
+def _trained_beside(stage: StudentStage, common: TrialContext) -> tuple[nn.Module, dict[str, float]] | None:
+    """Return the generator that was trained with the student, and what is measured of it; None: there is none."""
+    if not isinstance(stage, Mosaic):
+        return None
+    return stage.generator, stage.losses | statistics(common, stage.generator)
 
 
 def _refereed(stage: StudentStage, referee: Referee, metrics: dict[str, float]) -> dict[str, float]:

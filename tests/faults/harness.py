@@ -15,13 +15,13 @@ import yaml
 from degan_search import ledger
 from degan_search.ledger.columns import Cause, Phase, State, config_of
 from degan_search.search.space import file as space_file
-from degan_search.search.space.cell import cells, shared_configs
-from degan_search.search.space.schema import Space
+from degan_search.search.space.cell import cells
 from degan_search.system import device
 from degan_search.training.loop import DivergedError
 from degan_search.trial.inputs import inputs_key, prepare
 from degan_search.trial.outcome import files
 from degan_search.trial.trial import run as run_trial
+from tests.search import tiny_sweep
 
 MAIN = "from degan_search.cli.main import main; main()"
 TRIAL = {
@@ -125,10 +125,8 @@ def write_space(folder, changes=(), name="tiny"):
 
 
 def share(folder, changes=()):
-    """Make here, for a space with these changes, what its trials share: each worker that does it takes seconds."""
-    device.set_up_torch(1)
-    for config in shared_configs(Space.model_validate({**SPACE, **dict(changes)})):
-        prepare(config, None, folder / "runs" / "cache")
+    """Make here what the trials of a space with these changes share."""
+    tiny_sweep.share({**SPACE, **dict(changes)}, folder / "runs" / "cache")
 
 
 def rows(run):

@@ -84,11 +84,7 @@ def finals(request: Request, options: Options, console: Console) -> None:
             running = [entrant for entrant in running if entrant not in beaten]
             for entrant in beaten:
                 log.stop(entrant, done, left)
-                console.print(
-                    f"{entrant.label} cannot win by score after seeds {_listed(done)}; not run: seeds {_listed(left)}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                _say_stopped(entrant, done, left, console)
         measure_accuracies(run)
         log.end()
         if run.faulty:
@@ -133,6 +129,11 @@ def _announce(lineup: Sequence[Entrant], log: Log, console: Console) -> None:
     title = f"Chosen by {lineup[0].by}, and their baselines:"
     lines = [title, *(entrant.label for entrant in lineup), f"Seeds {took}: {_listed(log.seeds)}"]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_stopped(entrant: Entrant, done: Sequence[int], left: Sequence[int], console: Console) -> None:
+    said = f"{entrant.label} cannot win by score after seeds {_listed(done)}; not run: seeds {_listed(left)}"
+    console.print(said, highlight=False, soft_wrap=True)
 
 
 def _listed(seeds: Sequence[int]) -> str:

@@ -153,15 +153,16 @@ def _combined(tuned: pd.DataFrame, by: str, request: Request, run: Path) -> list
         ended = ended[ended["config_task"] == "distillation"]
     for _, trials in ended.groupby(list(request.per), sort=False, dropna=False):
         config = combined_config(trials, by, request.combine, run)
-        if config is None and request.must_combine:
+        if config is None:
+            if not request.must_combine:
+                continue
             names = ", ".join(map(str, trials["trial_id"]))
             raise UserError(
                 f"--combine {request.combine.members}: of the search trials on {trials['compared_on'].iloc[0]} "
                 f"({names}) fewer than two have their generator in {run / 'trials'}; a sweep with --keep all keeps all"
             )
-        if config is not None:
-            cell = f"proxy={config.proxy} method={config.method}"
-            found.append(Entrant(final_config(config, request), cell, by=by))
+        cell = f"proxy={config.proxy} method={config.method}"
+        found.append(Entrant(final_config(config, request), cell, by=by))
     return found
 
 

@@ -267,9 +267,14 @@ def _flat_settings(config: TrialConfig) -> dict[str, Any]:
     return dict(flatten(config.model_dump(mode="json")))
 
 
+def earlier_points(cell: Cell) -> list[dict[str, Scalar]]:
+    """Return the points of earlier runs that a cell tries."""
+    return [one.point for one in cell.space.earlier if one.cell == cell.label]
+
+
 def first_points(cell: Cell) -> list[dict[str, Scalar]]:
     """Return the points that a cell tries first: those of earlier runs, then the space's own."""
-    return [*(one.point for one in cell.space.earlier if one.cell == cell.label), *cell.space.first]
+    return [*earlier_points(cell), *cell.space.first]
 
 
 def points(cell: Cell) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from degan_search.search.space.cell import Cell, cells
+from degan_search.search.space.cell import Cell, cells, earlier_points
 from degan_search.search.space.combined import combined_cells
 from degan_search.search.space.schema import MAX_TRIALS, SHARED, Parameter, Range, Scalar, Space
 from degan_search.selection.choose import LABELLED
@@ -119,9 +119,8 @@ def _check_cell(cell: Cell) -> None:
                 raise UserError(
                     f"{name} varies, but method {config.method!r} does not use it: put it under a condition"
                 )
-    of_earlier = [one.point for one in space.earlier if one.cell == cell.label]
     believed = [space.prior.point] if space.prior else []
-    for what, points in (("earlier", of_earlier), ("first", space.first), ("prior", believed)):
+    for what, points in (("earlier", earlier_points(cell)), ("first", space.first), ("prior", believed)):
         for point in points:
             try:
                 cell.enqueue(point)

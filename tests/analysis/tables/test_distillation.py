@@ -26,6 +26,15 @@ def test_rows_follow_the_paper_then_the_rest(sweep):
     assert sweep.cell(NOISE, "degan", paper="table2")["paper"] == 23.26
 
 
+def test_each_number_of_proxy_images_has_rows_of_its_own(sweep):
+    for number, count in enumerate((500, None)):
+        settings = {"teacher.dataset": "glyphs", "count": count}
+        sweep.add("folder:mine", "degan", score=0.5, oracle=0.5 + number / 4, settings=settings)
+    tidy = sweep.tidy()
+    assert list(tidy.proxy) == ["folder:mine, 500 images", "folder:mine, all images"]
+    assert list(tidy.ours) == [50, 75] and (tidy.trials == 1).all()
+
+
 def test_cells_of_the_paper_without_a_trial_are_missing(sweep):
     sweep.add(RELATED, "degan", score=0.5, test=0.5, seconds=9.0)
     tidy = sweep.tidy()
