@@ -47,6 +47,7 @@
     };
   }
 
+  const HEIGHT = 420;
   const drawn = new Set();
 
   function loadPlotly() {
@@ -58,7 +59,7 @@
 
   function draw(place, view, clicks = true) {
     loadPlotly();
-    const layout = { margin: { t: 40, r: 20, b: 50, l: 60 }, height: 420, ...view.layout, template: theme() };
+    const layout = { margin: { t: 40, r: 20, b: 50, l: 60 }, height: HEIGHT, ...view.layout, template: theme() };
     const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
     return Plotly.newPlot(place, view.data, layout, config).then(() => {
       if (clicks && !drawn.has(place)) {
@@ -88,6 +89,8 @@
         select.addEventListener("change", () => draw(find(".plot", figure), choices[select.selectedIndex]));
         find("figcaption", figure).append(make("label", {}, "Show", select));
       }
+      // Drawn later, a figure must not move what is below it.
+      find(".plot", figure).style.minHeight = `${Math.max(HEIGHT, choices[0].layout?.height ?? 0)}px`;
       watcher.observe(figure);
     }
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -23,12 +24,16 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Grid:
-    """A trial's grid of samples: a link from the page, and where the page holds it, the picture as a data URL."""
+    """A trial's grid of samples: a link from the page, and where the page holds it, the picture as a data URL.
+
+    The size, width and height in pixels, is the picture's: a page that knows it does not move while it loads.
+    """
 
     trial_id: str
     cell: str
     link: str
     picture: str | None
+    size: tuple[int, int] | None
 
 
 def find(run: Path, frame: pd.DataFrame, page: Path) -> list[Grid]:
@@ -40,9 +45,9 @@ def find(run: Path, frame: pd.DataFrame, page: Path) -> list[Grid]:
     for trial_id in [*held, *(name for name in about.index if name not in set(held))]:
         if (file := plain_file(run, trial_id)) is None:
             continue
-        picture = _picture(file, left) if trial_id in held else None
+        picture, size = _picture(file, left) if trial_id in held else (None, None)
         left -= len(picture or "")
-        grids.append(Grid(trial_id, about[trial_id], f"{folder}/{trial_id}/samples.png", picture))
+        grids.append(Grid(trial_id, about[trial_id], f"{folder}/{trial_id}/samples.png", picture, size))
     return grids
 
 
@@ -61,8 +66,11 @@ def _wanted(frame: pd.DataFrame) -> list[str]:
     return [*search["trial_id"], *done.loc[done["phase"] == Phase.FINAL, "trial_id"]]
 
 
-def _picture(file: Path, left: int) -> str | None:
+def _picture(file: Path, left: int) -> tuple[str, tuple[int, int]] | tuple[None, None]:
     if file.stat().st_size * 4 / 3 + 100 > left:
-        return None
+        return None, None
     content = file.read_bytes()
-    return "data:image/png;base64," + base64.b64encode(content).decode() if content.startswith(PNG) else None
+    if len(content) < 24 or not content.startswith(PNG):
+        return None, None
+    picture = "data:image/png;base64," + base64.b64encode(content).decode()
+    return picture, struct.unpack(">II", content[16:24])  # a PNG's first block is its width and height

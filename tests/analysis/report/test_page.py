@@ -35,18 +35,27 @@ class TestPage:
             go.Figure({"data": view["data"], "layout": view["layout"]})  # raises for a property it does not know
             json.dumps(view, allow_nan=False)
 
+    def test_nothing_moves_as_it_is_drawn(self, written, visit):
+        tab = visit(written)
+        top = "document.querySelector('#trials').getBoundingClientRect().top + scrollY"
+        before = tab.evaluate(top)
+        draw_all(tab)
+        tab.locator(".gallery img").first.scroll_into_view_if_needed()
+        tab.wait_for_function("[...document.querySelectorAll('.gallery img')].every(image => image.complete)")
+        assert tab.evaluate(top) == pytest.approx(before, abs=1)
+
     def test_sorts_by_mouse_and_by_keyboard(self, made, written, visit):
         tab = visit(written)
         best = ledger.load(made).sort_values("score", ascending=False)["trial_id"].iloc[0]
         head, first = tab.locator("#table th[data-name=score]"), tab.locator("#table tbody tr").first
         head.locator("button").click()
-        assert head.get_attribute("aria-sort") == "descending"
+        expect(head).to_have_attribute("aria-sort", "descending")
         expect(first.locator("a")).to_have_text(best)
         tab.keyboard.press("Enter")
-        assert head.get_attribute("aria-sort") == "ascending"
+        expect(head).to_have_attribute("aria-sort", "ascending")
         expect(first.locator("a")).not_to_have_text(best)
         tab.locator("#table th[data-name=trial_id] button").click()
-        assert head.get_attribute("aria-sort") == "none"
+        expect(head).to_have_attribute("aria-sort", "none")
 
     def test_filters_and_pages(self, made, written, visit):
         frame, tab = ledger.load(made), visit(written)
