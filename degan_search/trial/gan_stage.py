@@ -49,7 +49,8 @@ class GanStage:
         self.metrics: dict[str, float] = {}
         """The losses and the generator's statistics at the end."""
         self.early: dict[str, Tensor] | None = None
-        """The generator's state after half of the steps, of methods whose generators are combined."""
+        """The generator's state after half of the steps, where generators are combined."""
+        self.combines = trial.method.tuned and trial.config.task == "distillation"
 
     @property
     def generator(self) -> nn.Module:
@@ -113,7 +114,7 @@ class GanStage:
         if self.reached is None and 0 in self.rungs:
             return GanProgress(0, self.training.steps, {}, math.nan)
         reached = self.training.step()
-        if self.training.steps_done == self.training.steps // 2 and self.trial.method.tuned:
+        if self.training.steps_done == self.training.steps // 2 and self.combines:
             self.early = snapshot(self.generator.state_dict())
         return reached
 
