@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from degan_search.data.images import denormalise
 from degan_search.networks.batch_statistics import statistics_distance
 from degan_search.settings.lengths import probe_config
+from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import DistillConfig
 from degan_search.stages import gan
 from degan_search.stages.balance import BalancedSource
@@ -58,6 +59,11 @@ class GanStage:
         return self.gan.generator
 
     @property
+    def first_key(self) -> str:
+        """The settings that decide a probe before the first step: all but the GAN's, and what a method makes of it."""
+        return stable_hash(self.trial.config.model_dump(mode="json", exclude={"gan", "method"}))
+
+    @property
     def steps_reported(self) -> int:
         """Steps of the GAN up to the last report."""
         return self.reached.step if self.reached else 0
@@ -78,6 +84,8 @@ class GanStage:
             if reached is None:
                 return None
             self.reached = reached
+            if reached.step == 0 and (known := self.trial.shared.first_scores.get(self.first_key)) is not None:
+                return self._progress(reached, known)
             if reached.step in self.rungs:
                 self.probe = self._begin_probe(reached.step)
                 return None
@@ -87,6 +95,8 @@ class GanStage:
         score = self.trial.compare(self.probe.student).measures["score"]
         self.probe = None
         assert self.reached is not None, "there is a probe at a reported step alone"
+        if self.reached.step == 0:
+            self.trial.shared.first_scores[self.first_key] = score
         return self._progress(self.reached, score)
 
     def state_dict(self) -> dict[str, Any]:
