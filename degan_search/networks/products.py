@@ -1,7 +1,7 @@
 """Convolutions of small maps as matrix products, which a CPU computes faster in bf16 than it does the convolutions.
 
-A kernel of 4x4 at stride 2 leaves a direct convolution little to do at each place where the maps are of a few pixels, and
-its weights' gradient is the slowest part. Products of the same numbers, summed in float32 and rounded once likewise, run
+A kernel of 4x4 at stride 2 leaves a direct convolution little to do at each place where maps are of a few pixels, and
+the gradient of its weights takes longest. Products of the same numbers, summed in float32 and rounded once as well, run
 near the processor's peak (docs/results/2026-11-29-degan-step.md). In float32, and on a GPU, the layers are torch's own.
 """
 
@@ -85,19 +85,19 @@ def _by_products(maps: Maps, side: int) -> bool:
 class _Halve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, large: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.types = large.dtype, weight.dtype
         large, weight = large.bfloat16(), weight.bfloat16()
         ctx.save_for_backward(large, weight)
-        return _halved(large, weight, bias)
+        count, _, height, width = large.shape
+        return _halved(_patches(large), weight, bias, (count, height // 2, width // 2))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (small,), (large, weight) = gradients, ctx.saved_tensors
-        needs, (kind, weights_kind) = ctx.needs_input_grad, ctx.types
+        needs = ctx.needs_input_grad
         return (
-            _doubled(small, weight, None).to(kind) if needs[0] else None,
-            _weights(small, large).to(weights_kind) if needs[1] else None,
+            _doubled(small, weight, None) if needs[0] else None,
+            _weights(small, _patches(large)) if needs[1] else None,
             small.sum((0, 2, 3)) if needs[2] else None,
         )
 
@@ -105,7 +105,6 @@ class _Halve(torch.autograd.Function):
 class _Double(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, small: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.types = small.dtype, weight.dtype
         small, weight = small.bfloat16(), weight.bfloat16()
         ctx.save_for_backward(small, weight)
         return _doubled(small, weight, bias)
@@ -114,19 +113,20 @@ class _Double(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (large,), (small, weight) = gradients, ctx.saved_tensors
-        needs, (kind, weights_kind) = ctx.needs_input_grad, ctx.types
+        needs, patches = ctx.needs_input_grad, _patches(large)
         return (
-            _halved(large, weight, None).to(kind) if needs[0] else None,
-            _weights(small, large).to(weights_kind) if needs[1] else None,
+            _halved(patches, weight, None, (len(small), *small.shape[2:])) if needs[0] else None,
+            _weights(small, patches) if needs[1] else None,
             large.sum((0, 2, 3)) if needs[2] else None,
         )
 
 
-def _halved(large: Maps, weight: Maps, bias: Tensor | None) -> Maps:
-    """Return the convolution of maps with weights [small's channels, large's channels, 4, 4]."""
-    count, _, height, width = large.shape
-    small = F.linear(_patches(large), _flat(weight), bias)
-    return small.view(count, height // 2, width // 2, -1).permute(0, 3, 1, 2)
+def _halved(patches: Rows, weight: Maps, bias: Tensor | None, places: tuple[int, int, int]) -> Maps:
+    """Return the convolution of maps, given as `_patches`, with weights [small's channels, large's channels, 4, 4].
+
+    `places` are the number of images, then height and width of the result.
+    """
+    return F.linear(patches, _flat(weight), bias).view(*places, -1).permute(0, 3, 1, 2)
 
 
 def _doubled(small: Maps, weight: Maps, bias: Tensor | None) -> Maps:
@@ -138,21 +138,25 @@ def _doubled(small: Maps, weight: Maps, bias: Tensor | None) -> Maps:
     count, channels, height, width = small.shape
     framed, (image, row, column) = _framed(small)
     large = small.new_empty(count, height, 2, width, 2, weight.shape[1])
-    # The kernel's row 3 - odd - 2 * below meets the row above (below = 0) or below; columns are the same.
-    taps = weight.permute(2, 3, 0, 1).flip(0, 1).unflatten(0, (2, 2)).unflatten(2, (2, 2))
+    # A row lies between two small ones: an even row meets the upper one in the kernel's row 3 and the lower one in its
+    # row 1, an odd row in 2 and 0. So it is with columns.
+    taps = weight.permute(2, 3, 0, 1).reshape(2, 2, 2, 2, channels, -1)
     for odd in (0, 1):
         for right in (0, 1):
             places = (count, height, width, 2, 2 * channels), (image, row, column, row, 1), odd * row + right * column
             rows = framed.as_strided(*places).reshape(-1, 4 * channels)
-            kernel = taps[:, odd, :, right].reshape(4 * channels, -1)
+            kernel = taps[:, 1 - odd, :, 1 - right].flip(0, 1).reshape(4 * channels, -1)
             large[:, :, odd, :, right] = F.linear(rows, kernel.T, bias).view(count, height, width, -1)
     return large.view(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
-def _weights(small: Maps, large: Maps) -> Maps:
-    """Return the weights' gradient [small's channels, large's channels, 4, 4]; one of the maps is a gradient."""
+def _weights(small: Maps, patches: Rows) -> Maps:
+    """Return the gradient of weights [small's channels, large's channels, 4, 4].
+
+    `patches` are the large maps'; these or the small maps are gradients.
+    """
     pixels = small.permute(0, 2, 3, 1).reshape(-1, small.shape[1])
-    return (pixels.T @ _patches(large)).view(small.shape[1], 4, 4, -1).permute(0, 3, 1, 2)
+    return (pixels.T @ patches).view(small.shape[1], 4, 4, -1).permute(0, 3, 1, 2)
 
 
 def _patches(maps: Maps) -> Rows:
