@@ -77,6 +77,7 @@ def _by_products(maps: Maps, side: int) -> bool:
     return (
         side <= SMALL
         and maps.is_cpu
+        and maps.dtype != torch.float64  # which autocast leaves as it is
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
     )

@@ -37,7 +37,7 @@ def torchs_own(layer):
         layer.padding,
         bias=layer.bias is not None,
     )
-    own.load_state_dict(layer.state_dict())
+    own.to(layer.weight.dtype).load_state_dict(layer.state_dict())
     return own
 
 
@@ -75,11 +75,13 @@ def test_products_are_torchs_convolution_rounded_once(made, name):
     assert layer.weight.grad.stride() == layer.weight.stride()  # else Adam's fused step would be slow
 
 
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, "float32"), (torch.float64, "bf16")])
 @pytest.mark.parametrize("name", LAYERS)
-def test_in_float32_the_layer_is_torchs_own_bit_for_bit(made, name):
-    layer, maps, gradient = made(name)
-    own = channels_last(torchs_own(layer))
-    for value, right in zip(run(layer, maps, gradient, "float32"), run(own, maps, gradient, "float32"), strict=True):
+def test_where_nothing_is_cast_to_bf16_the_layer_is_torchs_own_bit_for_bit(made, name, dtype, precision):
+    layer, *given = (one.to(dtype) for one in made(name))
+    own = channels_last(torchs_own(layer).to(dtype))
+    for value, right in zip(run(layer, *given, precision), run(own, *given, precision), strict=True):
+        assert value.dtype == dtype
         assert torch.equal(value, right)
 
 
