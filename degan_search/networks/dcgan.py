@@ -1,7 +1,10 @@
 """The DCGAN (Radford et al. 2016), as deep as its images are large: generator and discriminator."""
 
+from itertools import pairwise
+
 from torch import nn
 
+from degan_search.networks.products import Doubling, FromPixel, Halving, ToPixel
 from degan_search.system.errors import UserError
 
 SIZES = (8, 16, 32, 64, 128, 256)
@@ -18,14 +21,10 @@ def build_generator(channels: int, width: int = 64, latent: int = 100, size: int
         UserError: `size` is none of SIZES.
     """
     layers: list[nn.Module] = [nn.Flatten(), nn.Unflatten(1, (latent, 1, 1))]
-    inputs, stride, padding = latent, 1, 0
-    for outputs in reversed(_widths(width, size)):
-        layers += [
-            nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-        ]
-        inputs, stride, padding = outputs, 2, 1
+    first, *widths = reversed(_widths(width, size))
+    layers += [FromPixel(latent, first, 4, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True)]
+    for inputs, outputs in pairwise((first, *widths)):
+        layers += [Doubling(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
     last = nn.ConvTranspose2d(width, channels, 1, bias=False)
     return _initialised(nn.Sequential(*layers, last, nn.Tanh()))
 
@@ -40,19 +39,10 @@ def build_discriminator(channels: int, width: int = 64, size: int = 32) -> nn.Mo
         UserError: `size` is none of SIZES.
     """
     first, *widths = _widths(width, size)
-    layers: list[nn.Module] = [
-        nn.Conv2d(channels, first, 4, 2, 1, bias=False),
-        nn.LeakyReLU(0.2, inplace=True),
-    ]
-    inputs = first
-    for outputs in widths:
-        layers += [
-            nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.LeakyReLU(0.2, inplace=True),
-        ]
-        inputs = outputs
-    last = nn.Conv2d(inputs, 1, 2, stride=2, bias=False)
+    layers: list[nn.Module] = [Halving(channels, first), nn.LeakyReLU(0.2, inplace=True)]
+    for inputs, outputs in pairwise((first, *widths)):
+        layers += [Halving(inputs, outputs), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2, inplace=True)]
+    last = ToPixel((first, *widths)[-1], 1, 2, stride=2, bias=False)
     return _initialised(nn.Sequential(*layers, last, nn.Flatten(0)))
 
 
