@@ -47,10 +47,10 @@ def _seconds(act: Callable[[], object], device: str) -> tuple[float, float]:
     act()
     if device == "cuda":
         torch.cuda.synchronize()
-        return (taken := time.perf_counter() - begun), taken
-    taken = time.perf_counter() - begun, time.process_time() - computed
-    _timed.append(taken)
-    return taken
+        wall = time.perf_counter() - begun
+        return wall, wall
+    _timed.append((time.perf_counter() - begun, time.process_time() - computed))
+    return _timed[-1]
 
 
 _timed: list[tuple[float, float]] = []
