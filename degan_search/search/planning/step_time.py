@@ -28,6 +28,10 @@ class StepTime:
         """Return the seconds of a step on so many images."""
         return self.fixed + self.image * batch
 
+    def times(self, factor: float) -> StepTime:
+        """Return the time of a step that takes so many times as long."""
+        return StepTime(factor * self.fixed, factor * self.image)
+
 
 def timed_step(step_on: Callable[[int], Callable[[], object]], device: str) -> StepTime:
     """Return the seconds of a step; `step_on` makes one on so many images."""

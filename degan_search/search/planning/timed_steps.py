@@ -52,6 +52,9 @@ from degan_search.training.losses import distillation_loss
 WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
 CLASSES = 10
 """Of networks that are timed: their number hardly counts."""
+WHOLE = 1.6
+"""Seconds of trials to those of their timed steps: they also run optimisers, draw batches, make images and score
+(docs/results/2026-11-29-dry-run.md)."""
 
 
 def sweep_seconds(
@@ -186,7 +189,7 @@ def timed(config: GanConfig) -> GanConfig:
 def step_seconds(
     teacher: TeacherConfig, student: StudentConfig, gan_config: GanConfig, device: str, threads: int
 ) -> tuple[StepTime, StepTime]:
-    """Return the seconds of a GAN step and of a distillation step, those of their optimisers apart."""
+    """Return the seconds of a GAN step and of a distillation step, with what a trial computes beside them."""
     takes, frozen, trained = _networks(teacher, student, device, threads)
     shape = generated_shape(gan_config, takes)
     networks = gan.build(gan_config, shape, frozen, Context(0, device), student=(trained, DistillConfig()), adam=_Idle)
@@ -202,7 +205,7 @@ def step_seconds(
         given = images(batch)
         return lambda: distillation_loss(trained(given), frozen(given), 20.0).backward()  # type: ignore[no-untyped-call]
 
-    return timed_step(gan_step, device), timed_step(distil_step, device)
+    return timed_step(gan_step, device).times(WHOLE), timed_step(distil_step, device).times(WHOLE)
 
 
 class _Idle(torch.optim.Optimizer):
