@@ -113,7 +113,7 @@ def of_way(way: Way, new: str, seeds: int, trials: int) -> np.ndarray:
     for seed in range(seeds):
         if (way.points or way.prior) and not (points and way.weighted):
             points = [one.point for one in earlier(new, others, None if way.weighted else seed)]
-        prior = Prior.model_validate(points[0]) if way.prior else None
+        prior = Prior.model_validate({"confidence": "medium", **points[0]}) if way.prior else None
         given = points if way.points else []
         rows = searched(KNOWN()[new], ARMS["gp"], way.shipped, seed, "score", trials, prior, given)
         found.append(regrets(KNOWN()[new], rows, "score"))

@@ -30,6 +30,10 @@ SCORES = {"sure": "soft, held-out, sure 0.5", "across": "soft, held-out and gene
 trials."""
 REPEATS = (0, 1, 2, 4)
 SWEEPS = 2000
+BUDGETS = (5, 8, 11)
+"""Of a search, in trials' worth of its time."""
+SHARES = (0.3, 0.5)
+"""Of a trial's time that its student's distillation takes."""
 CHANCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -91,12 +95,32 @@ def best(students: np.ndarray) -> np.ndarray:
 def replayed(pair: Pair, repeats: int, rng: np.random.Generator) -> dict[str, float]:
     """Return how often two sweeps choose alike, and the mean regret in points."""
     chosen = np.array([best(pair.draw(rng, 1 + repeats))[0] for _ in range(2 * SWEEPS)]).reshape(2, -1)
+    return agreement(pair, chosen)
+
+
+def agreement(pair: Pair, chosen: np.ndarray) -> dict[str, float]:
+    """Return how often two sweeps chose alike, and the mean regret in points, of the trials chosen, [2, sweeps]."""
     gaps = np.abs(np.subtract(*pair.truth[chosen]))
     return {
         "same weights": float((chosen[0] == chosen[1]).mean()),
         "same or within a standard error": float((gaps <= pair.error).mean()),
         "regret": float((pair.truth.max() - pair.truth[chosen]).mean()),
     }
+
+
+def affordable(budget: float, repeats: int, share: float) -> int:
+    """Return the most trials of which the best quarter can also be distilled again within a budget of trials' worth."""
+    counts = range(1, int(budget) + 1)
+    return max(count for count in counts if count + share * repeats * number_repeated(count) * (repeats > 0) <= budget)
+
+
+def at_equal_cost(pair: Pair, trials: int, repeats: int, rng: np.random.Generator) -> dict[str, float]:
+    """Return what sweeps of so many trials, drawn without repeats from the recorded ones, choose (see `replayed`)."""
+    chosen = []
+    for _ in range(2 * SWEEPS):
+        drawn = rng.choice(len(pair.scores), trials, replace=False)
+        chosen.append(drawn[best(pair.draw(rng, 1 + repeats)[drawn])[0]])
+    return agreement(pair, np.array(chosen).reshape(2, -1))
 
 
 def chances(pair: Pair, repeats: int, rng: np.random.Generator) -> np.ndarray:
@@ -127,6 +151,7 @@ def show(frame: pd.DataFrame) -> None:
         print(f"\nchosen by {SCORES[by]}")
         print(table.to_markdown(index=False, floatfmt=".2f"))
         print(table.drop(columns="pair").groupby("repeats").mean().to_markdown(floatfmt=".2f"))
+        show_equal_cost(frame, by)
         for repeats in REPEATS[1:]:
             rows = np.concatenate([chances(pair, repeats, rng) for pair in pairs(frame, by)])
             stated = pd.DataFrame(rows, columns=["stated", "true"])
@@ -134,6 +159,21 @@ def show(frame: pd.DataFrame) -> None:
             stated = stated.groupby("between").agg(["mean", "size"])
             print(f"\nwith {repeats} repeats, the chance that the first is ahead, stated and true")
             print(stated.to_markdown(floatfmt=".2f"))
+
+
+def show_equal_cost(frame: pd.DataFrame, by: str) -> None:
+    """Print what two further seeds bring beside as many more trials as they cost, over the pairs with enough trials."""
+    rng, found = np.random.default_rng(0), []
+    for pair in (pair for pair in pairs(frame, by) if len(pair.scores) >= max(BUDGETS)):
+        for budget in BUDGETS:
+            for share in SHARES:
+                for repeats in (0, 2):
+                    trials = affordable(budget, repeats, share)
+                    about = {"budget": budget, "distillation": share, "repeats": repeats, "trials": trials}
+                    found.append(about | at_equal_cost(pair, trials, repeats, rng))
+    print("\nat equal cost, a budget in trials' worth and the share that distillation has of a trial")
+    means = pd.DataFrame(found).groupby(["budget", "distillation", "repeats", "trials"], as_index=False).mean()
+    print(means.to_markdown(index=False, floatfmt=("g", "g", "g", "g", ".2f", ".2f", ".2f")))
 
 
 def main() -> None:

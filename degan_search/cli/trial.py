@@ -80,10 +80,7 @@ def _run_here(config: TrialConfig, out: Path, storage: Path, data_dir: Path | No
 
         metrics = run_here.run(config, out, storage, data_dir, threads, show)
     console.print_json(json.dumps(metrics))
-    console.print(
-        f"Saved in {out}: student.safetensors, and from a generator generator.safetensors and samples.png",
-        soft_wrap=True,
-    )
+    console.print(f"Saved in {out}: {', '.join(sorted(file.name for file in out.iterdir()))}", soft_wrap=True)
 
 
 def read_trial(file: Path, changes: list[str]) -> TrialConfig:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from degan_search.data.images import denormalise
 from degan_search.networks.batch_statistics import statistics_distance
 from degan_search.settings.lengths import probe_config
+from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import DistillConfig
 from degan_search.stages import gan
 from degan_search.stages.balance import BalancedSource
@@ -49,12 +50,18 @@ class GanStage:
         self.metrics: dict[str, float] = {}
         """The losses and the generator's statistics at the end."""
         self.early: dict[str, Tensor] | None = None
-        """The generator's state after half of the steps, of methods whose generators are combined."""
+        """The generator's state after half of the steps, where generators are combined."""
+        self.combines = trial.method.tuned and trial.config.task == "distillation"
 
     @property
     def generator(self) -> nn.Module:
         """The network that is trained."""
         return self.gan.generator
+
+    @property
+    def first_key(self) -> str:
+        """The settings that decide a probe before the first step: all but the GAN's, and what a method makes of it."""
+        return stable_hash(self.trial.config.model_dump(mode="json", exclude={"gan", "method"}))
 
     @property
     def steps_reported(self) -> int:
@@ -77,6 +84,8 @@ class GanStage:
             if reached is None:
                 return None
             self.reached = reached
+            if reached.step == 0 and (known := self.trial.shared.first_scores.get(self.first_key)) is not None:
+                return self._progress(reached, known)
             if reached.step in self.rungs:
                 self.probe = self._begin_probe(reached.step)
                 return None
@@ -86,6 +95,8 @@ class GanStage:
         score = self.trial.compare(self.probe.student).measures["score"]
         self.probe = None
         assert self.reached is not None, "there is a probe at a reported step alone"
+        if self.reached.step == 0:
+            self.trial.shared.first_scores[self.first_key] = score
         return self._progress(self.reached, score)
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,7 +124,7 @@ class GanStage:
         if self.reached is None and 0 in self.rungs:
             return GanProgress(0, self.training.steps, {}, math.nan)
         reached = self.training.step()
-        if self.training.steps_done == self.training.steps // 2 and self.trial.method.tuned:
+        if self.training.steps_done == self.training.steps // 2 and self.combines:
             self.early = snapshot(self.generator.state_dict())
         return reached
 

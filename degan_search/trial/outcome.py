@@ -41,7 +41,7 @@ class Outcome:
     class_agreement: tuple[float | None, ...] | None = None
     """As the last event's."""
     early: dict[str, Tensor] | None = None
-    """The generator's state after half of its steps."""
+    """The generator's state after half of its steps, where generators are combined."""
 
 
 def files(outcome: Outcome) -> dict[str, bytes]:

@@ -23,9 +23,9 @@ Pair = tuple[Tensor, Tensor]
 class Shared:
     """What trials on the same inputs share on a device: the frozen teacher, and images with its logits.
 
-    No trial changes any of it. Each part is made when it is first asked for, and the device has finished it before it
-    is returned, as each trial may run on a CUDA stream of its own. It holds no `Inputs`: those hold it, and a cycle
-    would keep both in memory.
+    No trial changes any of it, but each adds to `first_scores`. Each part is made when it is first asked for, and the
+    device has finished it before it is returned, as each trial may run on a CUDA stream of its own. It holds no
+    `Inputs`: those hold it, and a cycle would keep both in memory.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class Shared:
         self.device = device
         self._teacher, self._proxy, self._bank, self._true = teacher, proxy, bank, true
         self._resized: dict[int, Tensor] = {}
+        self.first_scores: dict[str, float] = {}
+        """What a probe of the proxy images before a GAN's first step scored, by the settings that decide it."""
 
     @cached_property
     def teacher(self) -> nn.Module:

@@ -28,7 +28,8 @@ class TestRun:
         text, _, last = result.stdout.strip().rpartition("\n")
         metrics = json.loads(text)
         assert 0 <= metrics["score"] <= 1
-        assert last.startswith("Saved in mine")
+        kept = sorted(file.name for file in (tmp_path / "mine").iterdir())
+        assert last == f"Saved in mine: {', '.join(kept)}"
         saved = json.loads((tmp_path / "mine/result.json").read_text())
         assert saved["metrics"] == metrics
         assert saved["config"]["gan"]["lambda_e"] == 2

@@ -58,6 +58,7 @@ def test_every_method_learns_new_classes(method, learn, old_teacher, old_true):
     assert metrics["distill_steps"] == 8
     assert metrics["gan_steps"] == (GAN_STEPS if generates else 0)
     assert (outcome.generator is not None) == (outcome.samples is not None) == generates
+    assert outcome.early is None  # generators are combined for a smaller student alone
     stages = list(dict.fromkeys(event.stage for event in events))
     assert stages == [*(["gan"] if generates else []), "incremental", "done"]
     assert [event.stage for event in events if "score" in event.metrics] == ["done"]

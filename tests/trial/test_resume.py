@@ -44,6 +44,7 @@ def states_of(config, inputs):
 
 def resumed(config, inputs, data):
     torch.manual_seed(random.randrange(1000)), torch.rand(3)  # another process has another global generator
+    inputs.on("cpu").first_scores.clear()  # and has probed no proxy
     trial = Trial(config, inputs)
     trial.load_state_dict(read_state(data, "the state"))
     return trial

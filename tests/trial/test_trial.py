@@ -117,16 +117,27 @@ def test_reports_and_what_they_do_change_nothing(run):
 
 
 def test_a_rung_before_the_first_step_scores_the_proxy_images(run):
-    events, other = [], []
-    without = run(DROPOUT)
+    events, without = [], run(DROPOUT)
     assert bits(run(DROPOUT, events.append, probe={"at": (0, 3)})) == bits(without)
     rungs = [event for event in events if event.stage == "gan" and "score" in event.metrics]
     assert [(event.step, event.gan_steps) for event in rungs] == [(0, 0), (3, 3)]
     assert set(rungs[0].metrics) == {"score", *OF_STUDENT}
     assert {event.stage for event in events[: events.index(rungs[0])]} == {"probe at 0"}
-    run(DROPOUT | {"gan.lambda_e": 3}, other.append, probe={"at": (0,)})
-    of_others = next(event for event in other if event.stage == "gan")
-    assert of_others.metrics["score"] == rungs[0].metrics["score"]  # whatever the weights
+
+
+def test_a_proxy_is_probed_once_whatever_the_weights(tiny, prepare):
+    def rung(inputs, changes, **more):
+        events = []
+        outcome = run_trial(tiny({"probe.at": (0,)}, changes, more), inputs, events.append)
+        probed = any(event.stage == "probe at 0" for event in events)
+        return probed, next(event for event in events if event.stage == "gan").metrics["score"], bits(outcome)
+
+    inputs = prepare(tiny())
+    first, again, fresh = (rung(own, {"gan.lambda_e": 3}) for own in (inputs, inputs, dataclasses.replace(inputs)))
+    assert [first[0], again[0], fresh[0]] == [True, False, True]
+    assert first[1:] == again[1:] == fresh[1:]
+    others = [{"gan.lambda_e": 1}, {"method": "dcgan"}, {"seed": 5}, {"probe.steps": 9}, {"student.width": 4}]
+    assert [rung(inputs, changes)[0] for changes in others] == [False, False, True, True, True]
 
 
 def test_rungs_change_nothing(run):

@@ -134,7 +134,9 @@ class Prior(Model):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, Scalar]
-    confidence: Literal["low", "medium", "high"] = "medium"
+    confidence: Literal["low", "medium", "high"] = "low"
+    """At `low` a wrong prior costs at most a fifth more regret than random search has, at the others more
+    (docs/results/2026-11-28-samplers.md)."""
 
     @property
     def point(self) -> dict[str, Scalar]:

@@ -57,7 +57,7 @@ def test_the_middle_comes_first_and_once(sampler):
 
 def test_a_prior_may_name_some_parameters_and_is_read_back(tmp_path):
     space = read(tmp_path, parameters=RANGES, prior={"gan.lambda_d": "5e0"})
-    assert space.prior.confidence == "medium"
+    assert space.prior.confidence == "low"
     assert space.prior.point == {"gan.lambda_d": 5.0}
     (tmp_path / "again.yaml").write_text(space_file.dump(space))
     assert space_file.load(tmp_path / "again.yaml") == space
