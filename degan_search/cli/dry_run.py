@@ -21,6 +21,7 @@ def describe(space: Space, options: Options, console: Console) -> None:
     """
     from degan_search.search.planning import timed_steps
     from degan_search.search.planning.cost_model import UNTIMED, span
+    from degan_search.search.planning.step_time import BUSY, share_of_cpu
     from degan_search.search.planning.timed_steps import repeats_of
     from degan_search.search.space import check
     from degan_search.search.space import file as space_file
@@ -51,7 +52,7 @@ def describe(space: Space, options: Options, console: Console) -> None:
     repeats = sum(repeats_of(cell, cell.trials()) for cell in all_cells)
     search, final = sum(cell.trials() for cell in all_cells), finals * (len(all_cells) + len(combined))
     fewest, most = timed_steps.sweep_seconds(space, slots, data_dir, "cpu", threads)
-    share = timed_steps.share_of_cpu(threads)
+    share = share_of_cpu(threads)
     why = ", as patience decides," if fewest < most else ""
     counted = f", {repeats} repeats and" if repeats else " and"
     sys.stdout.write(
@@ -60,7 +61,7 @@ def describe(space: Space, options: Options, console: Console) -> None:
         f"on {slots} slots of this machine's CPU if no trial stopped early (a few steps timed and scaled; the teacher "
         f"and reading images apart).\n"
     )
-    if share < timed_steps.BUSY:
+    if share < BUSY:
         sys.stdout.write(
             f"Other programs are running: the timed steps had {share:.0%} of a CPU. The shorter time is without them.\n"
         )

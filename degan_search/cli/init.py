@@ -243,7 +243,7 @@ def _say_student(chosen: Choice, others: list[Choice], offered: bool) -> None:
 
 def _say_plan(fitted: Fitted, budget: str, out: Path) -> None:
     from degan_search.search.planning.cost_model import duration
-    from degan_search.search.planning.timed_steps import BUSY
+    from degan_search.search.planning.step_time import BUSY
     from degan_search.search.space.cell import cells
     from degan_search.search.space.combined import combined_cells
 

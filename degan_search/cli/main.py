@@ -1,5 +1,7 @@
 """The command line with all its commands, in the order of `--help`."""
 
+import gc
+
 from degan_search.cli import finals, images, init, results, sql, streams, sweep, trial
 from degan_search.cli.app import app
 
@@ -31,4 +33,8 @@ for _command in COMMANDS:
 def main() -> None:
     """Run the command line."""
     streams.make_lasting()
-    app()
+    gc.set_threshold(10_000)  # Python's 700 cost a tenth of a short command, whose objects all stay
+    try:
+        app()
+    finally:
+        gc.freeze()  # else Python looks through all that torch and pandas have made once more before it ends

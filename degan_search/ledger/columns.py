@@ -8,9 +8,8 @@ from dataclasses import fields
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass
@@ -22,6 +21,9 @@ from degan_search.settings.goals import GOALS, OF_STUDENT
 from degan_search.settings.resolve import flatten, parse, stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 9
 

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 
 from degan_search.storage.about import about_run
 from degan_search.system.errors import UserError, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXAMPLES = "give such as cpu=0.05/h,gpu=2.50/h, or 2.50eur/h"
 _MONEY = re.compile(r"(?P<before>[^\W\d_]{3}|[$€£¥])?\s*(?P<amount>\d+(\.\d+)?)\s*(?P<after>[^\W\d_]{3}|[$€£¥])?")
@@ -115,6 +117,8 @@ def held(frame: pd.DataFrame) -> dict[str, Any]:
     Args:
         frame: from `ledger.load`, with the price of each row's run.
     """
+    import pandas as pd
+
     cores, gpus = core_hours(frame), gpu_hours(frame)
     money, currency = 0.0, set[str]()
     for text, own in frame.groupby("price", dropna=False):
@@ -145,6 +149,8 @@ def together(parts: pd.DataFrame) -> dict[str, Any]:
 
 def in_words(held: Mapping[Any, Any]) -> str:
     """Return what trials held, from `held`, such as `12.3 core-hours, 1.2 GPU-hours, 4.50 eur`."""
+    import pandas as pd
+
     parts = [f"{held['core_hours']:,.2f} core-hours"]
     if held["gpu_hours"]:
         parts.append(f"{held['gpu_hours']:,.2f} GPU-hours")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +20,9 @@ from degan_search.ledger.pack import PACKED, read_rows, stamps_of
 from degan_search.ledger.row_file import FILE, LAST_MOMENT, TRIAL_ID, UNSEEN, read_row
 from degan_search.storage.layout import LEDGER, SCORES
 from degan_search.system.errors import UserError, close_matches, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Run = str | Path
 
@@ -37,6 +40,8 @@ def load(run: Run | Sequence[Run]) -> pd.DataFrame:
         UserError: no such folder, no ledger in it, two runs of one name, rows of a newer schema than this one, or
             a row that is not what its file's name says.
     """
+    import pandas as pd
+
     runs = check_runs(run)
     trials = _last(_read(runs, LEDGER, trial_schema(), [n for n in trial_schema().names if n != "reports"]))
     columns = [name for name in score_schema().names if name != "schema_version"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from degan_search.ledger.columns import Phase, State, config_of
 from degan_search.selection import repeats
 from degan_search.settings.criteria import CHECK, CRITERIA, SURE, TRUE
 from degan_search.system.errors import UserError, close_matches
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT = "cross_soft_agreement"
 """What chooses after a search whose score is not SURE. With few trials it loses less accuracy than what these maximise:
@@ -96,6 +98,8 @@ def best_table(frame: pd.DataFrame, by: str, per: str = "method", top: int = 1) 
     Raises:
         UserError: as `best` and `grouping`.
     """
+    import pandas as pd
+
     _check_top(top)
     columns = list(grouping(per))
     rows = best(frame, by, columns, top + 1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from degan_search.ledger.columns import config_of
 from degan_search.selection import choose
@@ -16,6 +15,9 @@ from degan_search.storage.layout import EARLY, GENERATOR
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 from degan_search.system.seeds import stream_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEWEST = 2
 KIND = ("config_gan_width", "config_gan_latent", "config_gan_size")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from degan_search.ledger.columns import METRICS, Phase, State
 from degan_search.settings.combine import trial_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHARE = 0.25
 """Of a cell's finished trials, the best by the measure that chooses, whose generators teach further students."""
@@ -32,6 +34,8 @@ def over_seeds(frame: pd.DataFrame, by: str) -> pd.DataFrame:
         frame: from `ledger.load`.
         by: a measured column.
     """
+    import pandas as pd
+
     done = frame[(frame["state"] == State.COMPLETE) & frame[by].notna()]
     own, again = (done[done["phase"] == phase] for phase in (Phase.SEARCH, Phase.REPEAT))
     names = pd.concat([own["trial_id"], again.apply(repeated_trial, axis="columns") if len(again) else again["cell"]])
@@ -52,6 +56,8 @@ def ordered(done: pd.DataFrame, frame: pd.DataFrame, by: str) -> pd.DataFrame:
         frame: the ledger that they and their repeats are of.
         by: the measure.
     """
+    import pandas as pd
+
     rising = METRICS[by] == "min"
     if not (frame["phase"] == Phase.REPEAT).any():
         return done.assign(seeds=1).sort_values(by, ascending=rising, kind="stable")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -182,6 +182,7 @@ def build(
     context: Context,
     adversarial: bool = True,
     student: tuple[nn.Module, DistillConfig] | None = None,
+    adam: Callable[[nn.Module, GanConfig], torch.optim.Optimizer] | None = None,
 ) -> Gan:
     """Return the untrained networks and their optimisers; each network's weights have a random stream of their own.
 
@@ -193,14 +194,16 @@ def build(
             lie already.
         adversarial: whether there is a discriminator.
         student: an untrained student and how it is distilled; `lambda_s` needs it.
+        adam: makes the optimisers of generator and discriminator, in place of Adam with the settings' rates.
     """
+    adam = adam or _adam
     generator = untrained_generator(config, shape, context)
-    gan = Gan(config, generator, _adam(generator, config), teacher, precision=context.precision)
+    gan = Gan(config, generator, adam(generator, config), teacher, precision=context.precision)
     if adversarial:
         with context.seeded("gan", "discriminator"):
             discriminator = build_discriminator(shape[0], config.width, shape[1])
         gan.discriminator = _placed(discriminator, context)
-        gan.adam_d = _adam(gan.discriminator, config)
+        gan.adam_d = adam(gan.discriminator, config)
     if config.lambda_s:
         assert student is not None, "lambda_s needs a student"
         model, distilling = student

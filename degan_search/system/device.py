@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 import torch
 
 T = TypeVar("T")
+INDUCTOR = "TORCHINDUCTOR_DETERMINISTIC"
+"""Environment variable that torch's compiler reads when it is loaded."""
 Precision = Literal["float32", "tf32", "bf16"]
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of `mallopt`, from glibc's malloc.h."""
@@ -25,10 +27,12 @@ def choose_device(gpus: float | None = None) -> str:
 def set_up_torch(threads: int) -> None:
     """Fix what changes results or speed between processes: threads, denormals, deterministic kernels."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # `use_deterministic_algorithms` would set this too, and load torch's compiler to do so, which takes a second.
+    os.environ.setdefault(INDUCTOR, "1")
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     _keep_memory()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     # No code here reads uninitialised memory, and filling it takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
@@ -41,14 +45,16 @@ def torch_kept() -> Iterator[None]:
     deterministic = torch.utils.deterministic
     filled, cudnn = deterministic.fill_uninitialized_memory, torch.backends.cudnn  # type: ignore[attr-defined]
     before = torch.get_num_threads(), cudnn.benchmark, cudnn.allow_tf32
-    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    mode, compiled = torch.get_deterministic_debug_mode(), os.environ.get(INDUCTOR)
     flushes = bool(torch.tensor([2e-38]).div(4).eq(0))  # torch does not tell; the quotient is a denormal number
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         cudnn.benchmark, cudnn.allow_tf32 = before[1:]
-        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        torch.set_deterministic_debug_mode(mode)
+        if compiled is None:
+            os.environ.pop(INDUCTOR, None)
         deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         torch.set_flush_denormal(flushes)
 

@@ -5,6 +5,7 @@ import torch
 
 from degan_search.networks.table import build_classifier
 from degan_search.search.planning import timed_steps
+from degan_search.search.planning.step_time import StepTime
 from tests.cli.calls import call, refused
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -27,7 +28,7 @@ def one_thread(monkeypatch):
 @pytest.fixture
 def steps(monkeypatch):
     """A millisecond for each image of a step."""
-    monkeypatch.setattr(timed_steps, "image_seconds", lambda *given: (0.001, 0.001))
+    monkeypatch.setattr(timed_steps, "step_seconds", lambda *given: (StepTime(0, 0.001), StepTime(0, 0.001)))
 
 
 @pytest.mark.usefixtures("steps")

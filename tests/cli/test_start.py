@@ -25,7 +25,7 @@ parameters: {gan.lambda_e: {range: [0, 1]}}
     [
         ("--help", {"torch", "ray", "optuna", "pandas", "numpy", "pyarrow", "matplotlib", "scipy"}),
         ("table", {"torch", "ray", "optuna", "scipy", "sklearn", "plotly"}),
-        ("sweep", {"ray", "scipy.stats", "sklearn", "matplotlib"}),
+        ("sweep", {"ray", "pandas", "torch._dynamo", "sympy", "scipy.stats", "sklearn", "matplotlib"}),
     ],
 )
 def test_what_a_command_leaves_unloaded(command, unloaded, tmp_path):

@@ -100,7 +100,8 @@ def test_twenty_random_preemptions_lose_at_most_a_step_each(tmp_path):
     changes = {"gan": {**TRIAL["gan"], "steps": 400}, "distill": {**TRIAL["distill"], "steps": 300}}
     write_space(tmp_path, {"trial": {**TRIAL, **changes}, "search": {"trials": 8}, "asha": None, "finals": None})
     run, steps = tmp_path / "runs" / "tiny", Steps(tmp_path)
-    driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, environment=steps.environment)
+    given = (*OPTIONS, "--keep", "all")  # networks, as every trial is compared with one that nobody cut
+    driver = Driver(tmp_path, "sweep", "tiny.yaml", *given, environment=steps.environment)
     while told < 20:
         wanted = steps.done + draw.randrange(1, 150)
         driver.until(lambda wanted=wanted: steps.done >= wanted)

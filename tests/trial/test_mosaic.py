@@ -1,16 +1,16 @@
 """The method `mosaic` in a trial: what it is given, what it leaves, how long it takes."""
 
+import itertools
+
 import pytest
 import torch
 
 from degan_search.evaluation import networks
-from degan_search.search.planning import timed_steps
+from degan_search.search.planning import step_time, timed_steps
 from degan_search.settings.resolve import trial_config
 from degan_search.system.errors import UserError
 from degan_search.trial import outcome as outcomes
 from tests.trial.tiny_trials import MOSAIC_STEPS
-
-SAMPLE = timed_steps.SAMPLE_BATCH
 
 
 def test_its_generator_can_be_loaded_and_makes_the_same_images(run, tiny, tmp_path):
@@ -45,7 +45,8 @@ def test_other_settings_give_another_student(run):
 
 
 def test_its_time_is_that_of_its_steps(monkeypatch):
-    monkeypatch.setattr(timed_steps, "_seconds", lambda act, device: act() or 1.0)
+    taken = itertools.cycle(batch / 8 for batch in step_time.BATCHES)
+    monkeypatch.setattr(step_time, "_seconds", lambda act, device: act() or (next(taken),) * 2)
     config = trial_config(
         {
             "method": "mosaic",
@@ -56,6 +57,6 @@ def test_its_time_is_that_of_its_steps(monkeypatch):
             "mosaic": {"batch_size": 64, "steps": 50},
         }
     )
-    assert timed_steps.trial_seconds(config, None) == (50 * 64 / SAMPLE, 50 * 64 / SAMPLE)
+    assert timed_steps.trial_seconds(config, None) == (50 * 64 / 8, 50 * 64 / 8)
     passes = config.model_copy(update={"count": 100, "mosaic": config.mosaic.model_copy(update={"steps": None})})
-    assert timed_steps.trial_seconds(passes, None)[0] == 200 * 2 * 64 / SAMPLE
+    assert timed_steps.trial_seconds(passes, None)[0] == 200 * 2 * 64 / 8

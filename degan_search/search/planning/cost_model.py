@@ -8,12 +8,14 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from degan_search.ledger.columns import Phase, State
 from degan_search.search.planning.stretches import Prior, StretchTimes
 from degan_search.search.run.jobs import Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LATE = 0.05
 """Share of a stretch's seconds that a trial is expected to need still, however long it has taken already."""

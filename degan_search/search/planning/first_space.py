@@ -11,6 +11,7 @@ import yaml
 
 from degan_search.search.planning import timed_steps
 from degan_search.search.planning.cost_model import duration
+from degan_search.search.planning.step_time import share_of_cpu
 from degan_search.search.space import file as space_file
 from degan_search.search.space.cell import cells
 from degan_search.search.space.schema import Space
@@ -151,7 +152,7 @@ def fitted(
                     f"{duration(seconds / SHARE)} here; give more, fewer proxies, or a smaller --size"
                 )
             break
-        found = Fitted(text, space, size, seconds, timed_steps.share_of_cpu(threads))
+        found = Fitted(text, space, size, seconds, share_of_cpu(threads))
     assert found
     return found
 
@@ -165,7 +166,7 @@ def _seconds(
     search = CellSearcher(cells(space))
     trials = cost.left(search.waiting(search.trials), 0.0) + cost.left_after()
     example = cells(space)[-1].example()
-    _, distill_image = timed_steps.image_seconds(
+    _, distil_step = timed_steps.step_seconds(
         wanted.teacher,
         wanted.student,
         timed_steps.timed(example.gan.model_copy(update={"lambda_e": 1.0, "lambda_d": 1.0})),
@@ -173,8 +174,8 @@ def _seconds(
         threads,
     )
     images = sum(min(size.count, count or size.count) for _, count in wanted.proxies)
-    reading = images * (wanted.image_seconds + distill_image / 3)
-    return START + timed_steps.share_of_cpu(threads) * (reading + BESIDE * trials)
+    reading = images * (wanted.image_seconds + distil_step.image / 3)
+    return START + share_of_cpu(threads) * (reading + BESIDE * trials)
 
 
 def text_of(wanted: Wanted, size: Size) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from statistics import median
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from degan_search.data import proxies
 from degan_search.data.images import normalise
@@ -21,6 +19,7 @@ from degan_search.networks.image_input import ImageInput
 from degan_search.networks.table import own_classes
 from degan_search.networks.takes import generated_shape, student_input, teacher_input, untrained
 from degan_search.search.planning.cost_model import CostModel
+from degan_search.search.planning.step_time import StepTime, share_of_cpu, timed_step
 from degan_search.search.planning.stretches import Prior
 from degan_search.search.run.jobs import Kind
 from degan_search.search.space.cell import Cell, cells
@@ -50,11 +49,12 @@ from degan_search.training.context import Context
 from degan_search.training.loop import ENDLESS, LR_FACTORS
 from degan_search.training.losses import distillation_loss
 
-SAMPLE_BATCH = 16
 WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
 CLASSES = 10
 """Of networks that are timed: their number hardly counts."""
-REPEATS = 3
+WHOLE = 1.6
+"""Seconds of trials to those of their timed steps: they also run optimisers, draw batches, make images and score
+(docs/results/2026-11-29-dry-run.md)."""
 
 
 def sweep_seconds(
@@ -147,23 +147,24 @@ def _stretches(
     count = config.count or round(whole * proxies.share(config.proxy))
     if method.source == "mosaic":
         step = mosaic_seconds(config.teacher, config.student, timed(config.gan), config.mosaic, device, threads)
-        seconds = step * config.mosaic.batch_size * lengths.mosaic_steps(config.mosaic, count)
+        seconds = step.of(config.mosaic.batch_size) * lengths.mosaic_steps(config.mosaic, count)
         return (), [], (seconds, seconds)
-    gan_image, distill_image = image_seconds(config.teacher, config.student, timed(config.gan), device, threads)
+    gan_step, distil_step = step_seconds(config.teacher, config.student, timed(config.gan), device, threads)
     rungs: tuple[int, ...] = ()
     before: list[float] = []
     last_seconds = 0.0
     if trains_generator(config):
         batch, steps = lengths.gan_lengths(config.gan, count, count if config.count else whole)
         rungs = tuple(step for step in config.probe.at if step <= steps)
-        probe = distill_image * config.probe.steps * config.probe.batch_size
-        before = [gan_image * batch * (step - last) + probe for last, step in itertools.pairwise((0, *rungs))]
-        last_seconds = gan_image * batch * (steps - max(rungs, default=0))
-    elif method.source == "zskd":  # an image's step is much like one of a student's
-        last_seconds = distill_image * config.zskd.images * config.zskd.iterations
+        probe = distil_step.of(config.probe.batch_size) * config.probe.steps
+        before = [gan_step.of(batch) * (step - last) + probe for last, step in itertools.pairwise((0, *rungs))]
+        last_seconds = gan_step.of(batch) * (steps - max(rungs, default=0))
+    elif method.source == "zskd":  # a batch's step is much like one of a student's
+        batches = config.zskd.images / config.zskd.batch_size
+        last_seconds = distil_step.of(config.zskd.batch_size) * batches * config.zskd.iterations
     fitting = config.incremental if config.task == "incremental" else distill_config(config)
     fewest, most = _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
-    each = distill_image * fitting.batch_size
+    each = distil_step.of(fitting.batch_size)
     return rungs, before, (last_seconds + each * fewest, last_seconds + each * most)
 
 
@@ -185,22 +186,42 @@ def timed(config: GanConfig) -> GanConfig:
 
 
 @cache
-def image_seconds(
+def step_seconds(
     teacher: TeacherConfig, student: StudentConfig, gan_config: GanConfig, device: str, threads: int
-) -> tuple[float, float]:
-    """Return seconds per image of a GAN step and of a distillation step."""
+) -> tuple[StepTime, StepTime]:
+    """Return the seconds of a GAN step and of a distillation step, with what a trial computes beside them."""
     takes, frozen, trained = _networks(teacher, student, device, threads)
     shape = generated_shape(gan_config, takes)
-    networks = gan.build(gan_config, shape, frozen, Context(0, device), student=(trained, DistillConfig()))
-    images = normalise(torch.randint(0, 256, (SAMPLE_BATCH, *shape), dtype=torch.uint8, device=device))
-    z = torch.randn(SAMPLE_BATCH, gan_config.latent, 1, 1, device=device)
+    networks = gan.build(gan_config, shape, frozen, Context(0, device), student=(trained, DistillConfig()), adam=_Idle)
 
-    def distil() -> None:
-        loss = distillation_loss(trained(images), frozen(images), 20.0)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def images(batch: int) -> Tensor:
+        return normalise(torch.randint(0, 256, (batch, *shape), dtype=torch.uint8, device=device))
 
-    gan_seconds = _seconds(lambda: networks.step(images, z), device)
-    return gan_seconds / SAMPLE_BATCH, _seconds(distil, device) / SAMPLE_BATCH
+    def gan_step(batch: int) -> Callable[[], object]:
+        real, z = images(batch), torch.randn(batch, gan_config.latent, 1, 1, device=device)
+        return lambda: networks.step(real, z)
+
+    def distil_step(batch: int) -> Callable[[], object]:
+        given = images(batch)
+        return lambda: distillation_loss(trained(given), frozen(given), 20.0).backward()  # type: ignore[no-untyped-call]
+
+    return timed_step(gan_step, device).times(WHOLE), timed_step(distil_step, device).times(WHOLE)
+
+
+class _Idle(torch.optim.Optimizer):
+    """An optimiser that changes no weight.
+
+    With real batches an optimiser takes about a hundredth of a step, but torch's load its compiler, for a second.
+    """
+
+    def __init__(self, model: nn.Module, config: GanConfig) -> None:
+        self.model = model
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.model.zero_grad(set_to_none)
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """Do nothing."""
 
 
 @cache
@@ -211,16 +232,19 @@ def mosaic_seconds(
     config: MosaicConfig,
     device: str,
     threads: int,
-) -> float:
-    """Return seconds per image of a batch, of a step of MosaicKD's generator and those of the student after it."""
+) -> StepTime:
+    """Return the seconds of a step of MosaicKD's generator and those of the student after it."""
     takes, frozen, trained = _networks(teacher, student, device, threads)
-    endless = config.model_copy(update={"batch_size": SAMPLE_BATCH, "steps": ENDLESS})
-    proxy, learned = (
-        torch.zeros(SAMPLE_BATCH, *shape, dtype=torch.uint8, device=device)
-        for shape in (generated_shape(gan_config, takes), takes.shape)
-    )
-    training = Mosaic(trained, frozen, proxy, learned, endless, gan_config, Context(0, device))
-    return _seconds(training.step, device) / SAMPLE_BATCH
+
+    def step(batch: int) -> Callable[[], object]:
+        endless = config.model_copy(update={"batch_size": batch, "steps": ENDLESS})
+        proxy, learned = (
+            torch.zeros(batch, *shape, dtype=torch.uint8, device=device)
+            for shape in (generated_shape(gan_config, takes), takes.shape)
+        )
+        return Mosaic(trained, frozen, proxy, learned, endless, gan_config, Context(0, device)).step
+
+    return timed_step(step, device)
 
 
 def _networks(
@@ -232,34 +256,3 @@ def _networks(
     frozen = freeze(untrained(teacher.network, classes, teacher.width, takes)).to(device)
     learns = student_input(TrialConfig(teacher=teacher, student=student))
     return takes, frozen, untrained(student.network, classes, student.width, learns).to(device)
-
-
-def _seconds(act: Callable[[], object], device: str) -> float:
-    taken = []
-    for _ in range(1 + REPEATS):
-        begun, computed = time.perf_counter(), time.process_time()
-        act()
-        _wait(device)
-        taken.append(time.perf_counter() - begun)
-        if device == "cpu":
-            _timed.append((taken[-1], time.process_time() - computed))
-    return median(taken[1:])  # another program's burst counts little
-
-
-_timed: list[tuple[float, float]] = []
-"""Of each step timed on the CPU, its seconds and those in which it computed."""
-
-
-BUSY = 0.8
-"""Where the timed steps had less of a CPU than this, that is said."""
-
-
-def share_of_cpu(threads: int = 1) -> float:
-    """Return in which part of their time the timed steps computed; in the rest other programs had the CPUs."""
-    wall, computed = (sum(column) for column in zip(*_timed, strict=True)) if _timed else (1.0, float(threads))
-    return min(1.0, computed / threads / wall)
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

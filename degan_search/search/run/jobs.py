@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import pandas as pd
 from pydantic import model_validator
 
 from degan_search.ledger.columns import Cause, Phase, State
@@ -15,6 +14,9 @@ from degan_search.settings.resolve import stable_hash
 from degan_search.settings.trial import TrialConfig
 from degan_search.settings.values import Model
 from degan_search.system.whole_files import write_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 JOBS = "jobs"
 Kind = tuple[str, str]

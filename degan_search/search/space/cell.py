@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import optuna
@@ -175,10 +176,10 @@ class Cell:
 
         take(self.space.parameters)
         for when in self.space.when:
-            if when.holds(_flat_settings(trial_config(merge(settings, values)))):
+            if when.holds(_flat(json.dumps(merge(settings, values)))):
                 settings = merge(settings, when.trial)
                 take(when.parameters)
-        return normalised(trial_config(merge(settings, values))), drawn
+        return _config(json.dumps(merge(settings, values))), drawn
 
 
 def _proxies(branches: Iterator[Branch]) -> tuple[str, ...]:
@@ -263,8 +264,16 @@ def fewer_points(cells: Iterable[Cell]) -> Iterator[str]:
         yield f"{cell.label}: search.trials is {wanted}, but there are only {runs} possible points: {runs} are run"
 
 
-def _flat_settings(config: TrialConfig) -> dict[str, Any]:
-    return dict(flatten(config.model_dump(mode="json")))
+@lru_cache(maxsize=1024)  # a cell is asked for the same again and again
+def _config(settings: str) -> TrialConfig:
+    """Return the configuration of settings as JSON, without those that its method does not use."""
+    return normalised(trial_config(json.loads(settings)))
+
+
+@lru_cache(maxsize=1024)
+def _flat(settings: str) -> Mapping[str, Any]:
+    """Return every setting by its dotted name, from some as JSON."""
+    return dict(flatten(trial_config(json.loads(settings)).model_dump(mode="json")))
 
 
 def earlier_points(cell: Cell) -> list[dict[str, Scalar]]:
