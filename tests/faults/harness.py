@@ -68,8 +68,8 @@ class Driver:
     def text(self):
         return self.log.read_text(errors="replace")
 
-    def until(self, condition, seconds=180):
-        """Wait for a condition; the process must live."""
+    def until(self, condition, seconds=600):
+        """Wait for a condition; the process must live. Long, as a busy machine starts a sweep in minutes."""
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.text}"
@@ -81,7 +81,7 @@ class Driver:
         self.process.send_signal(number)
         return self.wait(60)
 
-    def wait(self, seconds=300):
+    def wait(self, seconds=900):
         """Return the exit code."""
         try:
             return self.process.wait(seconds)
