@@ -49,7 +49,7 @@ from degan_search.training.context import Context
 from degan_search.training.loop import ENDLESS, LR_FACTORS
 from degan_search.training.losses import distillation_loss
 
-WEIGHTS = ("gan.lambda_e", "gan.lambda_d")
+WEIGHT = "gan.lambda_"
 CLASSES = 10
 """Of networks that are timed: their number hardly counts."""
 WHOLE = 1.6
@@ -83,7 +83,7 @@ def sweep_seconds(
 def _typical(cell: Cell) -> TrialConfig:
     """Return a cell's example with weights above 0 where these vary: without any, a step would not run the teacher."""
     config = cell.example()
-    weights = {name.removeprefix("gan."): 1.0 for name in cell.varies() if name in WEIGHTS}
+    weights = {name.removeprefix("gan."): 1.0 for name in cell.varies() if name.startswith(WEIGHT)}
     return config.model_copy(update={"gan": config.gan.model_copy(update=weights)})
 
 
@@ -181,7 +181,7 @@ def _steps(config: FitConfig, epoch: int) -> tuple[int, int]:
 
 def timed(config: GanConfig) -> GanConfig:
     """Return a GAN's settings with only what its steps' time depends on, so that equal ones are timed once."""
-    weights = {name: float(value > 0) for name, value in config if name.startswith("lambda_")}
+    weights = {name: float(value > 0) for name, value in config if f"gan.{name}".startswith(WEIGHT)}
     return GanConfig(width=config.width, size=config.size, latent=config.latent, **weights)
 
 

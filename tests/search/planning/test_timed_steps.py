@@ -74,6 +74,15 @@ class TestSteps:
         assert timed_steps.trial_seconds(config, None) == pytest.approx((seconds, seconds))
         assert sum(timed_steps.prior(config, None).seconds) == pytest.approx(seconds)
 
+    def test_every_weight_that_varies_is_above_0_in_the_steps(self, tiny, monkeypatch):
+        plain, asked = timed_steps.step_seconds, []
+        varied = {f"gan.{name}": {"range": [0, 5]} for name in ("lambda_e", "lambda_s")}
+        config = tiny({"method": "extended", "gan.lambda_d": 0})
+        with monkeypatch.context() as patched:
+            patched.setattr(timed_steps, "step_seconds", lambda *given: asked.append(given[2]) or plain(*given))
+            timed_steps.cost_model(schema.Space(trial=config.model_dump(mode="json"), parameters=varied), None)
+        assert {(one.lambda_e, one.lambda_d, one.lambda_s) for one in asked} == {(1, 0, 1)}
+
     def test_a_dry_run_says_the_sum_of_the_trials(self, tiny, tmp_path):
         settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": {"range": [0, 5]}}}
         settings |= {"search": {"trials": 100}, "finals": {"seeds": [1, 2], "combine": None}}
