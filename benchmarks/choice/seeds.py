@@ -92,14 +92,16 @@ def best(students: np.ndarray) -> np.ndarray:
     return np.asarray(top[np.argsort(-students[top].mean(1), kind="stable")])
 
 
-def replayed(pair: Pair, repeats: int, rng: np.random.Generator) -> dict[str, float]:
-    """Return how often two sweeps choose alike, and the mean regret in points."""
-    chosen = np.array([best(pair.draw(rng, 1 + repeats))[0] for _ in range(2 * SWEEPS)]).reshape(2, -1)
-    return agreement(pair, chosen)
+def replayed(pair: Pair, repeats: int, rng: np.random.Generator, trials: int | None = None) -> dict[str, float]:
+    """Return how often two sweeps choose alike, and the mean regret in points.
 
-
-def agreement(pair: Pair, chosen: np.ndarray) -> dict[str, float]:
-    """Return how often two sweeps chose alike, and the mean regret in points, of the trials chosen, [2, sweeps]."""
+    Each sweep has so many of the recorded trials, drawn without repeats; None: all.
+    """
+    recorded, picks = np.arange(len(pair.scores)), []
+    for _ in range(2 * SWEEPS):
+        own = recorded if trials is None else rng.choice(recorded, trials, replace=False)
+        picks.append(own[best(pair.draw(rng, 1 + repeats)[own])[0]])
+    chosen = np.array(picks).reshape(2, -1)
     gaps = np.abs(np.subtract(*pair.truth[chosen]))
     return {
         "same weights": float((chosen[0] == chosen[1]).mean()),
@@ -111,16 +113,7 @@ def agreement(pair: Pair, chosen: np.ndarray) -> dict[str, float]:
 def affordable(budget: float, repeats: int, share: float) -> int:
     """Return the most trials of which the best quarter can also be distilled again within a budget of trials' worth."""
     counts = range(1, int(budget) + 1)
-    return max(count for count in counts if count + share * repeats * number_repeated(count) * (repeats > 0) <= budget)
-
-
-def at_equal_cost(pair: Pair, trials: int, repeats: int, rng: np.random.Generator) -> dict[str, float]:
-    """Return what sweeps of so many trials, drawn without repeats from the recorded ones, choose (see `replayed`)."""
-    chosen = []
-    for _ in range(2 * SWEEPS):
-        drawn = rng.choice(len(pair.scores), trials, replace=False)
-        chosen.append(drawn[best(pair.draw(rng, 1 + repeats)[drawn])[0]])
-    return agreement(pair, np.array(chosen).reshape(2, -1))
+    return max(count for count in counts if count + share * repeats * number_repeated(count) <= budget)
 
 
 def chances(pair: Pair, repeats: int, rng: np.random.Generator) -> np.ndarray:
@@ -170,7 +163,7 @@ def show_equal_cost(frame: pd.DataFrame, by: str) -> None:
                 for repeats in (0, 2):
                     trials = affordable(budget, repeats, share)
                     about = {"budget": budget, "distillation": share, "repeats": repeats, "trials": trials}
-                    found.append(about | at_equal_cost(pair, trials, repeats, rng))
+                    found.append(about | replayed(pair, repeats, rng, trials))
     print("\nat equal cost, a budget in trials' worth and the share that distillation has of a trial")
     means = pd.DataFrame(found).groupby(["budget", "distillation", "repeats", "trials"], as_index=False).mean()
     print(means.to_markdown(index=False, floatfmt=("g", "g", "g", "g", ".2f", ".2f", ".2f")))

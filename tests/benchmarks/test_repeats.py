@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import flat
 from benchmarks.choice import seeds
-from benchmarks.choice.seeds import Pair, affordable, at_equal_cost, best, chances, replayed
+from benchmarks.choice.seeds import Pair, affordable, best, chances, replayed
 from benchmarks.replay import Ended
 from degan_search.ledger.columns import State
 from tests.benchmarks.test_search import TABLE
@@ -37,8 +37,8 @@ def test_further_students_help_against_noise_and_only_among_the_best_quarter():
 
 def test_repeats_displace_trials():
     assert [affordable(11, 0, 0.5), affordable(11, 2, 0.5), affordable(11, 2, 0.3)] == [11, 8, 9]
-    assert at_equal_cost(QUIET, 8, 0, np.random.default_rng(0))["regret"] == 0
-    fewer = at_equal_cost(QUIET, 4, 2, np.random.default_rng(0))["regret"]
+    assert replayed(QUIET, 0, np.random.default_rng(0), 8)["regret"] == 0
+    fewer = replayed(QUIET, 2, np.random.default_rng(0), 4)["regret"]
     assert fewer == pytest.approx(4 / 5, abs=0.1)  # below the best of 8 are the best of 4 drawn, by (8 - 4) / (4 + 1)
 
 

@@ -11,6 +11,8 @@ from degan_search import ledger
 
 OPTIONS = ("--storage", "runs", "--max-concurrent", "1")
 DIVERGES = 10
+EXACT = {"trial": TRIAL | {"precision": "float32"}}
+"""In which a GAN of that rate diverges on every machine: bf16's rounding differs by processor."""
 
 
 def checkpoints(run, trial="search-0000"):
@@ -37,8 +39,7 @@ def kill_when(driver, ready, number=signal.SIGKILL):
 
 def test_killed_workers_go_on_from_the_checkpoint_and_divergence_is_a_result(tmp_path):
     parameters = {"gan.lr": [0.002, DIVERGES], "gan.lambda_d": [0, 5]}
-    space = points({"gan.lr": 0.002}, {"gan.lr": DIVERGES}, **parameters)
-    write_space(tmp_path, space | {"trial": TRIAL | {"precision": "float32"}})  # bf16's rounding differs by processor
+    write_space(tmp_path, points({"gan.lr": 0.002}, {"gan.lr": DIVERGES}, **parameters) | EXACT)
     share(tmp_path)
     run = tmp_path / "runs" / "tiny"
     driver = Driver(tmp_path, "sweep", "tiny.yaml", *OPTIONS, "--checkpoint-every", "0", "--retries", "1")
@@ -147,8 +148,7 @@ def test_a_worker_that_takes_the_machines_memory_is_killed_and_its_trial_fails(t
 @pytest.mark.faults
 def test_a_generator_that_collapses_and_a_machine_where_everything_fails(tmp_path):
     """Collapse is the configuration's own result; trial after trial that cannot be written stops the sweep."""
-    space = points({"gan.lr": DIVERGES}, **{"gan.lr": [DIVERGES, 0.002]})
-    write_space(tmp_path, space | {"trial": TRIAL | {"precision": "float32"}}, "collapse")
+    write_space(tmp_path, points({"gan.lr": DIVERGES}, **{"gan.lr": [DIVERGES, 0.002]}) | EXACT, "collapse")
     driver = Driver(tmp_path, "sweep", "collapse.yaml", *OPTIONS)
     assert driver.wait() == 0, driver.text
     row = ledger.load(tmp_path / "runs" / "collapse").iloc[0]

@@ -165,14 +165,9 @@ def _seconds(
     cost.set_slots(slots)
     search = CellSearcher(cells(space))
     trials = cost.left(search.waiting(search.trials), 0.0) + cost.left_after()
-    example = cells(space)[-1].example()
-    _, distil_step = timed_steps.step_seconds(
-        wanted.teacher,
-        wanted.student,
-        timed_steps.timed(example.gan.model_copy(update={"lambda_e": 1.0, "lambda_d": 1.0})),
-        device,
-        threads,
-    )
+    example = timed_steps.typical(cells(space)[-1])
+    gan = timed_steps.timed(example.gan)
+    _, distil_step = timed_steps.step_seconds(example.teacher, example.student, gan, device, threads)
     images = sum(min(size.count, count or size.count) for _, count in wanted.proxies)
     reading = images * (wanted.image_seconds + distil_step.image / 3)
     return START + share_of_cpu(threads) * (reading + BESIDE * trials)

@@ -50,6 +50,7 @@ from degan_search.training.loop import ENDLESS, LR_FACTORS
 from degan_search.training.losses import distillation_loss
 
 WEIGHT = "gan.lambda_"
+"""With this begin the names of the losses' weights."""
 CLASSES = 10
 """Of networks that are timed: their number hardly counts."""
 WHOLE = 1.6
@@ -69,7 +70,7 @@ def sweep_seconds(
     totals = [0.0, 0.0]
     for cell in cells(space):
         runs = cell.trials() + (len(space.finals.seeds) if space.finals else 0)
-        for index, seconds in enumerate(trial_seconds(_typical(cell), data_dir, device, threads)):
+        for index, seconds in enumerate(trial_seconds(typical(cell), data_dir, device, threads)):
             totals[index] += runs * seconds / slots
         if repeats := repeats_of(cell, cell.trials()):
             for index, seconds in enumerate(trial_seconds(_again(cell), data_dir, device, threads)):
@@ -80,7 +81,7 @@ def sweep_seconds(
     return totals[0], totals[1]
 
 
-def _typical(cell: Cell) -> TrialConfig:
+def typical(cell: Cell) -> TrialConfig:
     """Return a cell's example with weights above 0 where these vary: without any, a step would not run the teacher."""
     config = cell.example()
     weights = {name.removeprefix("gan."): 1.0 for name in cell.varies() if name.startswith(WEIGHT)}
@@ -97,7 +98,7 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
     priors: dict[Kind, Prior] = {}
     after: list[Kind] = []
     for cell in cells(space):
-        config = _typical(cell)
+        config = typical(cell)
         final = config.model_copy(update={"probe": ProbeConfig()})
         priors[Phase.SEARCH, cell.label] = prior(config, data_dir, device, threads)
         priors[Phase.FINAL, cell.label] = prior(final, data_dir, device, threads)
