@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from degan_search.networks.front import resized
-from degan_search.stages.image_sources import Batches
+from degan_search.stages.image_sources import GeneratedBatches, GeneratorSource
 
 Images = Float[Tensor, "n c h w"]
 
@@ -45,27 +45,33 @@ class RecallFromNewImages:
         """Do nothing: there is no state."""
 
 
-class RecallFromBatches:
-    """Images made by a generator, a share of each batch replaced by new classes' images (`mix_proxy`)."""
+class RecallFromGenerator:
+    """Images made by a generator, with a share of new classes' images in each batch (`mix_proxy`).
 
-    def __init__(self, batches: Batches, rng: torch.Generator, teacher: nn.Module, share: float) -> None:
-        """Take the batches, and the generator of random numbers that they draw with."""
-        self.batches, self.rng, self.teacher, self.share = batches, rng, teacher, share
+    No more are made than are needed.
+    """
+
+    def __init__(self, source: GeneratorSource, rng: torch.Generator, share: float) -> None:
+        """Take the generator's source, and the generator of random numbers that it draws with."""
+        self.size, self.share, self.rng, self.teacher = source.batch_size, share, rng, source.teacher
+        self.made = GeneratedBatches(source, rng, max(1, self.size - round(share * self.size)), with_logits=True)
 
     def __call__(self, new: Images) -> tuple[Images, Float[Tensor, "m old"]]:
         """Return the next batch."""
-        images, logits = (part.float() for part in next(self.batches))
-        images = resized(images, (new.shape[2], new.shape[3]))
         mixed = round(self.share * len(new))
+        if mixed == self.size:
+            return new, self.teacher(new).float()
+        made, logits = (part.float() for part in self.made.take(self.size - mixed))  # more where a pass ends
+        made = resized(made, (new.shape[2], new.shape[3]))
         if not mixed:
-            return images, logits
-        return torch.cat([new[:mixed], images[mixed:]]), torch.cat([self.teacher(new[:mixed]), logits[mixed:]])
+            return made, logits
+        return torch.cat([new[:mixed], made]), torch.cat([self.teacher(new[:mixed]).float(), logits])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the batches and of the random generator."""
-        return {"batches": self.batches.state_dict(), "rng": self.rng.get_state()}
+        """Return the states of the generated images and of the random generator."""
+        return {"made": self.made.state_dict(), "rng": self.rng.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self.batches.load_state_dict(state["batches"])
+        self.made.load_state_dict(state["made"])
         self.rng.set_state(state["rng"])

@@ -13,7 +13,7 @@ from degan_search.stages.distillation import Distillation
 from degan_search.stages.image_sources import AugmentedSource, ImageSource, MixedSource, Source
 from degan_search.stages.incremental import IncrementalLearning
 from degan_search.stages.mosaic import Mosaic
-from degan_search.stages.recall import Recall, RecallFromBatches, RecallFromNewImages
+from degan_search.stages.recall import Recall, RecallFromGenerator, RecallFromNewImages
 from degan_search.trial.context import TrialContext
 from degan_search.trial.gan_stage import generated
 from degan_search.trial.images import few_of_each, image_batch
@@ -70,8 +70,7 @@ def _recall(trial: TrialContext, generator: nn.Module | None) -> Recall | None:
         return None
     drawing = config.distill.model_copy(update={"batch_size": config.incremental.batch_size, "steps": None})
     rng = trial.context.generator("incremental", "recall")
-    batches = generated(trial, generator, drawing).batches(rng)
-    return RecallFromBatches(batches, rng, trial.teacher, config.distill.mix_proxy)
+    return RecallFromGenerator(generated(trial, generator, drawing), rng, config.distill.mix_proxy)
 
 
 def _source(trial: TrialContext, generator: nn.Module | None, made: Tensor | None, config: DistillConfig) -> Source:

@@ -28,7 +28,8 @@ def one_thread(monkeypatch):
 @pytest.fixture
 def steps(monkeypatch):
     """A millisecond for each image of a step."""
-    monkeypatch.setattr(timed_steps, "step_seconds", lambda *given: (StepTime(0, 0.001), StepTime(0, 0.001)))
+    monkeypatch.setattr(timed_steps, "generator_step", lambda *given: StepTime(0, 0.001))
+    monkeypatch.setattr(timed_steps, "distillation_step", lambda *given: StepTime(0, 0.001))
 
 
 @pytest.mark.usefixtures("steps")

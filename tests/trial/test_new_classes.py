@@ -6,6 +6,7 @@ from same_bits import bits
 
 from degan_search.settings.methods import METHODS
 from degan_search.stages import teacher as teachers
+from degan_search.stages.image_sources import GeneratorSource
 from degan_search.stages.true_images import true_images
 from degan_search.system.weights_file import read_tensors
 from degan_search.training.measures import predict
@@ -150,14 +151,14 @@ def test_without_held_out_images_everything_is_trained_on(ready, old_true, tmp_p
 @pytest.mark.parametrize("generated", [8, 3])
 def test_recalled_images_are_the_generators_and_its_batch_the_new_ones(generated, ready, monkeypatch):
     config, inputs = ready({"incremental.batch_size": generated, "distill.pool_refresh": 1, "precision": "float32"})
-    batches, plain = [], student_stage.RecallFromBatches.__call__
+    batches, plain = [], student_stage.RecallFromGenerator.__call__
 
     def heard(recall, batch):
         made, logits = plain(recall, batch)
         batches.append((made, logits, recall.teacher(made)))
         return made, logits
 
-    monkeypatch.setattr(student_stage.RecallFromBatches, "__call__", heard)
+    monkeypatch.setattr(student_stage.RecallFromGenerator, "__call__", heard)
     run_trial(config, inputs)
     assert len(batches) == 8
     for made, logits, expected in batches:
@@ -166,3 +167,30 @@ def test_recalled_images_are_the_generators_and_its_batch_the_new_ones(generated
         torch.testing.assert_close(logits, expected)
     seen = [image.numpy().tobytes() for made, *_ in batches for image in made]
     assert len(set(seen)) == len(seen)
+
+
+def test_new_images_take_the_place_of_generated_ones_which_are_not_made(ready, monkeypatch):
+    changes = {"incremental.batch_size": 8, "distill.mix_proxy": 0.25, "distill.pool": 12, "distill.pool_refresh": 1}
+    config, inputs = ready({**changes, "precision": "float32"})
+    made, batches = [], []
+    plain, make = student_stage.RecallFromGenerator.__call__, GeneratorSource.make
+
+    def counted(source, count, *rest):
+        made.append(count)
+        return make(source, count, *rest)
+
+    def heard(recall, new):
+        with monkeypatch.context() as patched:
+            patched.setattr(GeneratorSource, "make", counted)
+            images, logits = plain(recall, new)
+        batches.append((new, images, logits, recall.teacher(images)))
+        return images, logits
+
+    monkeypatch.setattr(student_stage.RecallFromGenerator, "__call__", heard)
+    run_trial(config, inputs)
+    assert len(batches) == 8
+    for new, images, logits, expected in batches:
+        assert torch.equal(images[:2], new[:2])
+        assert len(images) == 8
+        torch.testing.assert_close(logits, expected)
+    assert made == [12] * 4  # each two batches of 6 generated images

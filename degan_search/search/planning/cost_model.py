@@ -36,14 +36,16 @@ class _Running:
     """Rungs that it has passed."""
     whole: bool = True
     """Whether its present stretch was measured from the beginning."""
+    starts: float = 0.0
+    """Seconds that its process is expected to take until the trial itself begins."""
 
 
 class CostModel:
     """Predicts the seconds of trials to come, and with them those of a sweep.
 
     A trial consists of stretches, from rung to rung, whose seconds `StretchTimes` predicts. ASHA is expected to stop as
-    many trials as it does when scores come in random order. Times are seconds of any clock that does not go back, such
-    as `time.monotonic`.
+    many trials as it does when scores come in random order. Each phase begins with the start of its processes, in which
+    its first trials wait. Times are seconds of any clock that does not go back, such as `time.monotonic`.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class CostModel:
         priors: Mapping[Kind, Prior] | None = None,
         after: Iterable[Kind] = (),
         share: float = 1.0,
+        start: float = 0.0,
     ) -> None:
-        self.slots, self.reduction_factor, self.share = slots, reduction_factor, share
+        self.slots, self.reduction_factor, self.share, self.start = slots, reduction_factor, share, start
         self.stretches = StretchTimes(priors)
         self.after = list(after)
         """Trials that run once this phase has ended: repeats and finals."""
@@ -63,13 +66,17 @@ class CostModel:
         """Trials that ended, finished or stopped early, but not failed."""
         self.reached: Counter[tuple[Kind, int]] = Counter()
         """Trials that reported a score at each rung."""
+        self.begun = 0
+        """Trials of this phase that began; the first in each slot start its process."""
 
     def begin(self, trial: str, kind: Kind, now: float, whole: bool = True) -> None:
         """Note that a trial began; `whole`: from its beginning, rather than from a checkpoint."""
-        self.running[trial] = _Running(kind, now, whole=whole)
+        starts = self.start if self.begun < self.slots else 0.0
+        self.running[trial] = _Running(kind, now, whole=whole, starts=starts)
+        self.begun += 1
 
-    def reach(self, trial: str, gan_steps: int, now: float) -> None:
-        """Note that a trial reported a score after so many GAN steps."""
+    def reach(self, trial: str, gan_steps: int, now: float, own: float | None = None) -> None:
+        """Note that a trial reported a score after so many GAN steps; `own`: seconds by its own clock, if known."""
         run = self.running.get(trial)
         if run is None:
             return
@@ -77,23 +84,30 @@ class CostModel:
         if passed <= run.passed:
             return
         if run.whole and passed == run.passed + 1:
-            self.stretches.learn(run.kind, run.passed, now - run.since)
+            self._learn(run, now, own)
         self.reached[run.kind, passed - 1] += 1
-        run.since, run.passed, run.whole = now, passed, True
+        run.since, run.passed, run.whole, run.starts = now, passed, True, 0.0
 
     def cut_short(self, trial: str) -> None:
         """Note that a trial runs no more, and will be tried again."""
         self.running.pop(trial, None)
 
-    def end(self, trial: str, state: State, now: float) -> None:
-        """Note that a trial ended."""
+    def end(self, trial: str, state: State, now: float, own: float | None = None) -> None:
+        """Note that a trial ended; `own`: seconds by its own clock, if known."""
         run = self.running.pop(trial, None)
         if run is None:
             return
         if state is State.COMPLETE and run.whole and run.passed == len(self.stretches.prior(run.kind).rungs):
-            self.stretches.learn(run.kind, run.passed, now - run.since)
+            self._learn(run, now, own)
         if state in (State.PRUNED, State.COMPLETE):
             self.ended[run.kind] += 1
+
+    def _learn(self, run: _Running, now: float, own: float | None) -> None:
+        """Learn what a stretch took; of a trial's first one in a new process, what its own clock says: the rest is start."""
+        seconds = now - run.since
+        if run.starts and not run.passed and own is not None:
+            self.start, seconds = max(0.0, seconds - own), own
+        self.stretches.learn(run.kind, run.passed, seconds)
 
     def remember(self, frame: pd.DataFrame, curves: pd.DataFrame) -> None:
         """Learn from a run's ledger and curves as from calls of `begin`, `reach` and `end` while its trials ran."""
@@ -107,6 +121,7 @@ class CostModel:
             for gan_steps, seconds in rungs.get(name, []):
                 self.reach(name, int(gan_steps), float(seconds))
             self.end(name, State(row["state"]), float(row["seconds"]))
+        self.begun = 0
         for kind in map(tuple, frame.loc[frame["phase"] != Phase.SEARCH, ["phase", "cell"]].astype(str).to_numpy()):
             if kind in self.after:  # after a change of the space it may not be
                 self.after.remove(kind)
@@ -134,12 +149,19 @@ class CostModel:
 
     def ends(self, waiting: Iterable[Kind], now: float) -> Iterator[float]:
         """Yield the seconds until the running trials have ended, then until each waiting one and those before have."""
-        running = [self.seconds(run.kind, run.passed, now - run.since) for run in self.running.values()]
-        return makespans(running, self._each(waiting), self.slots)
+        running = [
+            max(0.0, run.starts - (passed := now - run.since))
+            + self.seconds(run.kind, run.passed, max(0.0, passed - run.starts))
+            for run in self.running.values()
+        ]
+        return makespans(running, self._each(waiting), self.slots, 0.0 if self.begun else self.start)
 
     def left_after(self, kinds: Iterable[Kind] | None = None) -> float:
         """Return the seconds that the trials in `after`, or these, will take once this phase has ended."""
-        return max(makespans([], self._each(self.after if kinds is None else kinds), self.slots))
+        phases: dict[str, list[Kind]] = {}
+        for kind in self.after if kinds is None else kinds:
+            phases.setdefault(kind[0], []).append(kind)
+        return sum(max(makespans([], self._each(own), self.slots, self.start)) for own in phases.values())
 
     def set_slots(self, slots: int) -> None:
         """Set how many trials run at a time."""
@@ -151,7 +173,7 @@ class CostModel:
 
     def begin_phase(self, phase: Phase) -> None:
         """Note that the trials of this phase begin now, so that they are none of those in `after`."""
-        self.after = [kind for kind in self.after if kind[0] != phase]
+        self.after, self.begun = [kind for kind in self.after if kind[0] != phase], 0
 
     def text(self, waiting: Sequence[Kind], now: float) -> str:
         """Return such as `about 10 to 14 min left, 16 to 24 min with the finals`."""
@@ -196,13 +218,13 @@ def bounds(cost: CostModel, waiting: int, now: float) -> tuple[float, float]:
     ended, running = cost.ended.total(), cost.running.values()
     if not ended:
         expected = [(run, cost.stretches.predict(run.kind)[run.passed]) for run in running]
-        late = [(now - run.since) / seconds for run, seconds in expected if seconds]
+        late = [(now - run.since - run.starts) / seconds for run, seconds in expected if seconds]
         return cost.share * (1 - UNTIMED), (1 + UNTIMED) * max([1.0, *late])
     around = min(WIDEST, SPREAD * math.sqrt((ended + len(running) + waiting) / ended))
     return 1 - around, 1 + around
 
 
-def makespans(running: Iterable[float], waiting: Iterable[float], slots: int) -> Iterator[float]:
+def makespans(running: Iterable[float], waiting: Iterable[float], slots: int, free_in: float = 0.0) -> Iterator[float]:
     """Yield the seconds until all running trials have ended, then until each waiting one and those before have.
 
     Waiting trials begin in their order, each in the slot that is free first.
@@ -211,11 +233,12 @@ def makespans(running: Iterable[float], waiting: Iterable[float], slots: int) ->
         running: seconds that each running trial needs still.
         waiting: seconds of each waiting trial.
         slots: how many run at a time.
+        free_in: seconds until a slot is free in which no trial runs.
     """
     free = list(running)
-    free += [0.0] * (slots - len(free))
+    yield (last := max(free, default=0.0))
+    free += [free_in] * (slots - len(free))
     heapq.heapify(free)
-    yield (last := max(free))
     for seconds in waiting:
         end = free[0] + seconds
         heapq.heapreplace(free, end)

@@ -147,14 +147,15 @@ def _stretches(
     method = METHODS[config.method]
     count = config.count or round(whole * proxies.share(config.proxy))
     if method.source == "mosaic":
-        step = mosaic_seconds(config.teacher, config.student, timed(config.gan), config.mosaic, device, threads)
+        step = mosaic_step(config.teacher, config.student, timed(config.gan), config.mosaic, device, threads)
         seconds = step.of(config.mosaic.batch_size) * lengths.mosaic_steps(config.mosaic, count)
         return (), [], (seconds, seconds)
-    gan_step, distil_step = step_seconds(config.teacher, config.student, timed(config.gan), device, threads)
+    distil_step = distillation_step(config.teacher, config.student, device, threads)
     rungs: tuple[int, ...] = ()
     before: list[float] = []
     last_seconds = 0.0
     if trains_generator(config):
+        gan_step = generator_step(config.teacher, config.student, timed(config.gan), device, threads)
         batch, steps = lengths.gan_lengths(config.gan, count, count if config.count else whole)
         rungs = tuple(step for step in config.probe.at if step <= steps)
         probe = distil_step.of(config.probe.batch_size) * config.probe.steps
@@ -187,26 +188,35 @@ def timed(config: GanConfig) -> GanConfig:
 
 
 @cache
-def step_seconds(
+def generator_step(
     teacher: TeacherConfig, student: StudentConfig, gan_config: GanConfig, device: str, threads: int
-) -> tuple[StepTime, StepTime]:
-    """Return the seconds of a GAN step and of a distillation step, with what a trial computes beside them."""
+) -> StepTime:
+    """Return the seconds of a GAN step, with what a trial computes beside it."""
     takes, frozen, trained = _networks(teacher, student, device, threads)
     shape = generated_shape(gan_config, takes)
     networks = gan.build(gan_config, shape, frozen, Context(0, device), student=(trained, DistillConfig()), adam=_Idle)
 
-    def images(batch: int) -> Tensor:
-        return normalise(torch.randint(0, 256, (batch, *shape), dtype=torch.uint8, device=device))
-
-    def gan_step(batch: int) -> Callable[[], object]:
-        real, z = images(batch), torch.randn(batch, gan_config.latent, 1, 1, device=device)
+    def step(batch: int) -> Callable[[], object]:
+        real, z = _images(batch, shape, device), torch.randn(batch, gan_config.latent, 1, 1, device=device)
         return lambda: networks.step(real, z)
 
-    def distil_step(batch: int) -> Callable[[], object]:
-        given = images(batch)
+    return timed_step(step, device).times(WHOLE)
+
+
+@cache
+def distillation_step(teacher: TeacherConfig, student: StudentConfig, device: str, threads: int) -> StepTime:
+    """Return the seconds of a distillation step, with what a trial computes beside it."""
+    takes, frozen, trained = _networks(teacher, student, device, threads)
+
+    def step(batch: int) -> Callable[[], object]:
+        given = _images(batch, takes.shape, device)
         return lambda: distillation_loss(trained(given), frozen(given), 20.0).backward()  # type: ignore[no-untyped-call]
 
-    return timed_step(gan_step, device).times(WHOLE), timed_step(distil_step, device).times(WHOLE)
+    return timed_step(step, device).times(WHOLE)
+
+
+def _images(batch: int, shape: tuple[int, ...], device: str) -> Tensor:
+    return normalise(torch.randint(0, 256, (batch, *shape), dtype=torch.uint8, device=device))
 
 
 class _Idle(torch.optim.Optimizer):
@@ -226,7 +236,7 @@ class _Idle(torch.optim.Optimizer):
 
 
 @cache
-def mosaic_seconds(
+def mosaic_step(
     teacher: TeacherConfig,
     student: StudentConfig,
     gan_config: GanConfig,

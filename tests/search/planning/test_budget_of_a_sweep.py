@@ -35,7 +35,8 @@ class TestCommand:
 
     @pytest.fixture(autouse=True)
     def image(self, monkeypatch):
-        monkeypatch.setattr(timed_steps, "step_seconds", lambda *_: (StepTime(0, 10.0), StepTime(0, 10.0)))
+        monkeypatch.setattr(timed_steps, "generator_step", lambda *_: StepTime(0, 10.0))
+        monkeypatch.setattr(timed_steps, "distillation_step", lambda *_: StepTime(0, 10.0))
 
     def write(self, folder, tiny, **changes):
         settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": {"range": [0, 5]}}}
@@ -115,7 +116,8 @@ class TestResume:
 
 def test_a_sweep_with_a_budget_under_ray(tmp_path, tiny, store, teacher, monkeypatch):
     """Timed steps, made up here, say that four trials fit; they turn out to be short, so there are more."""
-    monkeypatch.setattr(timed_steps, "step_seconds", lambda *_: (StepTime(0, 3.0), StepTime(0, 1.0)))
+    monkeypatch.setattr(timed_steps, "generator_step", lambda *_: StepTime(0, 3.0))
+    monkeypatch.setattr(timed_steps, "distillation_step", lambda *_: StepTime(0, 1.0))
     monkeypatch.setattr(budgets, "MOST", 7)
     (tmp_path / "cache").symlink_to(store)
     trial = tiny({"gan.lr": 0.01, "bank.generators": []}).model_dump(mode="json")

@@ -144,6 +144,24 @@ class TestCostModel:
             "10 to 15 min",
         ]
 
+    def test_the_first_trials_of_a_phase_wait_for_their_processes(self):
+        made = CostModel(2, None, {PROXY: Prior((10.0,)), ("final", "photos proxy"): Prior((10.0,))}, start=6.0)
+        made.after = [("final", "photos proxy")] * 3
+        assert (made.left([PROXY] * 3, 0), made.left_after()) == (6 + 20, 6 + 20)
+        made.begin("a", PROXY, 0)
+        made.begin("b", PROXY, 0)
+        assert made.left([PROXY], 4) == 2 + 20
+        assert made.left([PROXY], 9) == 7 + 10
+        made.end("a", State.COMPLETE, 12, own=8.0)
+        assert (made.start, made.seconds(PROXY)) == (4, 8)
+        made.begin("c", PROXY, 12)  # in a process that runs already
+        assert made.left([], 13) == 7
+        made.end("c", State.COMPLETE, 21, own=8.0)
+        assert made.seconds(PROXY) == (8 + 9) / 2  # with what lies between two trials of a process
+        made.begin_phase("final")
+        made.begin("d", ("final", "photos proxy"), 30)
+        assert made.left([], 31) == 3 + 8.5
+
     def test_finals_come_after_all_of_the_search(self):
         made = model()
         made.after = [("final", "photos degan")] * 3

@@ -28,7 +28,8 @@ def wanted(**changes):
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
     """A millisecond for each image of a step."""
-    monkeypatch.setattr(timed_steps, "step_seconds", lambda *given: (StepTime(0, 0.001), StepTime(0, 0.001)))
+    monkeypatch.setattr(timed_steps, "generator_step", lambda *given: StepTime(0, 0.001))
+    monkeypatch.setattr(timed_steps, "distillation_step", lambda *given: StepTime(0, 0.001))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size.steps))
@@ -75,7 +76,8 @@ def test_more_slots_take_less_time():
 def test_a_busy_machine_gets_the_same_plan(monkeypatch):
     monkeypatch.setattr(first_space, "share_of_cpu", lambda threads: 1.0)
     quiet = fitted(wanted(), 3600, 2)
-    monkeypatch.setattr(timed_steps, "step_seconds", lambda *given: (StepTime(0, 0.002), StepTime(0, 0.002)))
+    monkeypatch.setattr(timed_steps, "generator_step", lambda *given: StepTime(0, 0.002))
+    monkeypatch.setattr(timed_steps, "distillation_step", lambda *given: StepTime(0, 0.002))
     monkeypatch.setattr(first_space, "share_of_cpu", lambda threads: 0.5)
     busy = fitted(wanted(), 3600, 2)
     assert (busy.text, busy.seconds, busy.share) == (quiet.text, quiet.seconds, 0.5)

@@ -18,7 +18,8 @@ class TestEstimate:
     @pytest.fixture(autouse=True)
     def image(self, monkeypatch):
         """A GAN step takes 2 s an image, a distillation step 1 s."""
-        monkeypatch.setattr(timed_steps, "step_seconds", lambda *_: (StepTime(0, 2.0), StepTime(0, 1.0)))
+        monkeypatch.setattr(timed_steps, "generator_step", lambda *_: StepTime(0, 2.0))
+        monkeypatch.setattr(timed_steps, "distillation_step", lambda *_: StepTime(0, 1.0))
 
     def test_stretches_from_rung_to_rung(self, tiny):
         config = tiny({"probe.at": [4, 10, 99]})  # 12 steps of 8 images, so the last is never reached

@@ -55,9 +55,12 @@ class TestSteps:
             lambda logits, *rest: turn(DISTIL_STEP * len(logits) / BATCH, loss, logits, *rest),
         )
         monkeypatch.setattr(timed_steps, "WHOLE", 1.0)  # nothing else turns the clock
-        timed_steps.step_seconds.cache_clear()
+        cached = timed_steps.generator_step, timed_steps.distillation_step
+        for timing in cached:
+            timing.cache_clear()
         yield
-        timed_steps.step_seconds.cache_clear()
+        for timing in cached:
+            timing.cache_clear()
 
     @pytest.mark.parametrize(
         ("changes", "seconds"),
@@ -75,11 +78,11 @@ class TestSteps:
         assert sum(timed_steps.prior(config, None).seconds) == pytest.approx(seconds)
 
     def test_every_weight_that_varies_is_above_0_in_the_steps(self, tiny, monkeypatch):
-        plain, asked = timed_steps.step_seconds, []
+        plain, asked = timed_steps.generator_step, []
         varied = {f"gan.{name}": {"range": [0, 5]} for name in ("lambda_e", "lambda_s")}
         config = tiny({"method": "extended", "gan.lambda_d": 0})
         with monkeypatch.context() as patched:
-            patched.setattr(timed_steps, "step_seconds", lambda *given: asked.append(given[2]) or plain(*given))
+            patched.setattr(timed_steps, "generator_step", lambda *given: asked.append(given[2]) or plain(*given))
             timed_steps.cost_model(schema.Space(trial=config.model_dump(mode="json"), parameters=varied), None)
         assert {(one.lambda_e, one.lambda_d, one.lambda_s) for one in asked} == {(1, 0, 1)}
 
