@@ -102,20 +102,26 @@ def compare(name: str, said: Sequence[Moment], end: float, figures: Figures) -> 
     figures.add(f"{name}_inside", sum(m.least <= end - m.now <= m.most for m in later) / len(later))
 
 
-def space_of(changes: Mapping[str, Any]) -> Space:
-    """Return a space of small trials with these parts."""
+def space_of(changes: Mapping[str, Any], longer: int = 1) -> Space:
+    """Return a space of small trials with these parts; all trainings take `longer` times as many steps."""
+    trial = merge({}, TRIAL)
+    for stage in ("gan", "distill", "distill_images", "probe", "bank"):
+        trial[stage]["steps"] *= longer
+    trial["probe"]["at"] = [step * longer for step in trial["probe"]["at"]]
     parts = {"cells": {"method": ["degan"]}, "finals": None, **changes}
-    return Space.model_validate({"trial": merge({}, TRIAL), **parts})
+    return Space.model_validate({"trial": trial, **parts})
 
 
 def main() -> None:
     """Measure and print; a ratio is of seconds said to be left to seconds that it then took."""
-    options = arguments(__doc__, repetitions=1).parse_args()
+    parser = arguments(__doc__, repetitions=1)
+    parser.add_argument("--longer", type=int, default=1, help="times as many steps of every training")
+    options = parser.parse_args()
     figures, begun = Figures(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.repetitions):
             for name, changes in SPACES.items():
-                said, end = watched(space_of(changes), Path(folder), f"{name}-{number}")
+                said, end = watched(space_of(changes, options.longer), Path(folder), f"{name}-{number}")
                 compare(name if options.repetitions == 1 else f"{name}_{number + 1}", said, end, figures)
     figures.add("seconds", time.monotonic() - begun)
     figures.save(options.json)

@@ -103,7 +103,7 @@ class CostModel:
             self.ended[run.kind] += 1
 
     def _learn(self, run: _Running, now: float, own: float | None) -> None:
-        """Learn what a stretch took; of a trial's first one in a new process, what its own clock says: the rest is start."""
+        """Learn a stretch's seconds; of the first in a new process those by its own clock: the rest is the start."""
         seconds = now - run.since
         if run.starts and not run.passed and own is not None:
             self.start, seconds = max(0.0, seconds - own), own
