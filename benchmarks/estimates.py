@@ -71,10 +71,10 @@ def watched(space: Space, storage: Path, name: str) -> tuple[list[Moment], float
 
     def text(self: CostModel, waiting: Sequence[Kind], now: float) -> str:
         if self.running or waiting:
-            left, (least, most) = self.left(waiting, now) + self.left_after(), bounds(self, len(waiting), now)
+            left = self.left(waiting, now) + self.left_after()
             ended = self.ended.total()
             ended_share = ended / (ended + len(self.running) + len(waiting) + len(self.after))
-            said.append(Moment(now, ended_share, left, least * left, most * left))
+            said.append(Moment(now, ended_share, left, *bounds(self, left, len(waiting), now)))
         else:
             ends.append(now)
         return plain(self, waiting, now)

@@ -25,6 +25,8 @@ UNTIMED = 0.25
 SPREAD, WIDEST = 0.1, 0.5
 """Share by which the seconds left may be wrong once all trials have ended, and grows with the root of all to those that
 have: twice as much after a quarter of them (docs/results/2026-11-28-estimates.md). At most `WIDEST`."""
+GRAIN = 0.25
+"""Share of a trial's seconds by which the seconds left may be wrong besides, as near the end, when few trials run."""
 
 
 @dataclass
@@ -179,13 +181,12 @@ class CostModel:
         """Return such as `about 10 to 14 min left, 16 to 24 min with the finals`."""
         if not (self.stretches.priors or self.ended) or not (waiting or self.running):
             return ""
-        left, (least, most) = self.left(waiting, now), bounds(self, len(waiting), now)
-        after = ""
+        left, after = self.left(waiting, now), ""
         if self.after:
-            together = left + self.left_after()
+            together = bounds(self, left + self.left_after(), len(waiting), now)
             rest = "the finals" if (Phase.FINAL in {phase for phase, _ in self.after}) else "the repeats"
-            after = f", {span(least * together, most * together)} with {rest}"
-        return f"about {span(least * left, most * left)} left{after}"
+            after = f", {span(*together)} with {rest}"
+        return f"about {span(*bounds(self, left, len(waiting), now))} left{after}"
 
     def _each(self, waiting: Iterable[Kind]) -> Iterator[float]:
         """Yield the expected seconds of trials that begin one after the other."""
@@ -209,8 +210,8 @@ class CostModel:
         return total
 
 
-def bounds(cost: CostModel, waiting: int, now: float) -> tuple[float, float]:
-    """Return the factors between which the seconds that are left will lie, with so many trials still to begin.
+def bounds(cost: CostModel, left: float, waiting: int, now: float) -> tuple[float, float]:
+    """Return the fewest and the most seconds that may be left where `left` are expected, with so many trials to begin.
 
     Until a trial has ended: from what the timed steps would take without other programs to what they took, or to as
     many times more as a running trial is late.
@@ -219,9 +220,10 @@ def bounds(cost: CostModel, waiting: int, now: float) -> tuple[float, float]:
     if not ended:
         expected = [(run, cost.stretches.predict(run.kind)[run.passed]) for run in running]
         late = [(now - run.since - run.starts) / seconds for run, seconds in expected if seconds]
-        return cost.share * (1 - UNTIMED), (1 + UNTIMED) * max([1.0, *late])
-    around = min(WIDEST, SPREAD * math.sqrt((ended + len(running) + waiting) / ended))
-    return 1 - around, 1 + around
+        return cost.share * (1 - UNTIMED) * left, (1 + UNTIMED) * max([1.0, *late]) * left
+    around = min(WIDEST, SPREAD * math.sqrt((ended + len(running) + waiting) / ended)) * left
+    around += GRAIN * max((cost.seconds(run.kind) for run in running), default=0.0)
+    return max(0.0, left - around), left + around
 
 
 def makespans(running: Iterable[float], waiting: Iterable[float], slots: int, free_in: float = 0.0) -> Iterator[float]:

@@ -98,7 +98,7 @@ class TestCostModel:
         made.begin("c", DEGAN, 0)
         made.reach("c", 100, 20)
         assert made.seconds(DEGAN) == 30 + 90 + 50
-        assert made.text([PROXY], 20) == "about 2 to 3 min left"  # 140 s of c, beside it a slot for the other
+        assert made.text([PROXY], 20) == "about 78 s to 3 min left"  # 140 s of c, beside it a slot for the other
 
     def test_what_was_not_seen_whole_or_went_wrong_teaches_nothing(self):
         made = model()
@@ -130,13 +130,16 @@ class TestCostModel:
     def test_a_range_holds_until_a_trial_has_ended_as_it_is_late_and_then_grows_narrow(self):
         made = model()
         made.share = 0.5  # other programs had the CPUs while steps were timed
-        assert bounds(made, 4, 0) == (0.375, 1.25)
+        assert bounds(made, 100, 4, 0) == (37.5, 125)
         made.begin("a", DEGAN, 0)
-        assert bounds(made, 3, 10) == (0.375, 1.25)
-        assert bounds(made, 3, 60) == (0.375, 1.25 * 3)  # 20 s were expected
+        assert bounds(made, 100, 3, 10) == (37.5, 125)
+        assert bounds(made, 100, 3, 60) == (37.5, 125 * 3)  # 20 s were expected
         made.end("a", State.PRUNED, 60)
-        assert bounds(made, 3, 60) == pytest.approx((0.8, 1.2))  # a quarter has ended
-        assert bounds(made, 99, 60) == (0.5, 1.5)
+        assert bounds(made, 100, 3, 60) == pytest.approx((80, 120))  # a quarter has ended
+        assert bounds(made, 100, 99, 60) == (50, 150)
+        made.begin("b", PROXY, 60)
+        assert bounds(made, 100, 0, 60) == pytest.approx((100 - 10 * 2**0.5 - 2.5, 100 + 10 * 2**0.5 + 2.5))
+        assert bounds(made, 1, 0, 60)[0] == 0
         assert [span(*ends) for ends in ((10, 20), (50, 150), (600, 600), (600, 900))] == [
             "10 to 20 s",
             "50 s to 2 min",
@@ -274,3 +277,16 @@ def test_after_a_quarter_the_time_left_is_right_within_a_fifth():
     assert right[0] >= 0.9
     assert right[1] >= 0.9
     assert right[2] < 0.7  # what was shown before: the mean time of a trial that has ended, for each that has not
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75, 0.9, 0.97])
+def test_the_range_holds_from_a_quarter_to_the_end(share):
+    held = []
+    for seed in range(100):
+        slots = 2 if seed % 2 else 4
+        *_, ends = simulate(seed, slots)
+        now = share * ends[-1]
+        made, waiting, *_ = simulate(seed, slots, now)
+        least, most = bounds(made, made.left(waiting, now) + made.left_after(), len(waiting), now)
+        held.append(least <= ends[-1] - now <= most)
+    assert np.mean(held) >= 0.85

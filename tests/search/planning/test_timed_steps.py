@@ -148,7 +148,7 @@ class TestTimeLeft:
         clock.now += 12
         self.tell(made, first, "COMPLETE", 20)
         # The second needs 0.6 s still, however late it is; the others 4 s + 12 s each, two of them one after the other.
-        assert out.getvalue().splitlines()[-1].endswith("about 25 to 39 s left [1/5]")
+        assert out.getvalue().splitlines()[-1].endswith("about 21 to 43 s left [1/5]")
         third = self.begin(made, searcher, "c")
         clock.now += 6
         self.tell(made, second, "COMPLETE", 20)
