@@ -69,9 +69,9 @@ class RecallFromGenerator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generated images and of the random generator."""
-        return {"made": self.made.state_dict(), "rng": self.rng.get_state()}
+        return {"batches": self.made.state_dict(), "rng": self.rng.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self.made.load_state_dict(state["made"])
+        self.made.load_state_dict(state["batches"])
         self.rng.set_state(state["rng"])
