@@ -1,5 +1,6 @@
 """The contract of every kind of network: a whole trial without true data at each size, channels and normalisation."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -39,13 +40,20 @@ def names(tmp_path_factory):
     """A network of each kind that tests can do without a download for."""
     file = tmp_path_factory.mktemp("own") / "net.py"
     file.write_text(NET)
-    return {"built in": "lenet", "torchvision": "torchvision/shufflenet_v2_x0_5", "code": f"{file}:build"}
+    return {
+        "built in": "lenet",
+        "torchvision": "torchvision/squeezenet1_1",
+        "deep torchvision": "torchvision/shufflenet_v2_x0_5",
+        "code": f"{file}:build",
+    }
 
 
-@pytest.mark.parametrize("normalise", NORMALISATIONS)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [28, 32, 64, 96, 224])
-@pytest.mark.parametrize("kind", ["built in", "torchvision", "code"])
+CASES = itertools.product(["built in", "torchvision", "code"], [28, 32, 64, 96, 224], [1, 3], NORMALISATIONS)
+DEEP = "deep torchvision", 64, 3, "imagenet"
+"""With BatchNorm in 56 layers, of which an export takes seconds."""
+
+
+@pytest.mark.parametrize(("kind", "size", "channels", "normalise"), [*CASES, DEEP])
 def test_a_trial_and_its_export(kind, size, channels, normalise, names, tmp_path, monkeypatch):
     """A GAN step, a distillation step, a score, and an exported student that gives what the student gives."""
     monkeypatch.setenv(TRUSTED, "1")
