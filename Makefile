@@ -2,13 +2,16 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test faults lint env
+.PHONY: demo test suite faults lint env
 
 demo: env  ## the main job on embedded images, then its table: leaves runs/demo
 	.venv/bin/degan-search sweep demo
 
-test: env lint  ## linters, types, then every test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+test: env  ## linters and types, and beside them every test
+	$(MAKE) --jobs 2 lint suite
+
+suite: env
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 faults: env  ## every fault that is injected: killed processes, full disks, lost machines, torn files; about an hour
 	FUZZ_INPUTS=$${FUZZ_INPUTS:-100000} OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/faults -m "faults or not faults" -o timeout=3600 --numprocesses 2 --dist loadfile

@@ -19,7 +19,7 @@ from degan_search.search.open_run import Run, check_slots, here, open_run
 from degan_search.search.phase import Prepared, concurrent_trials, measure_accuracies, run_phase
 from degan_search.search.planning import timed_steps
 from degan_search.search.planning.budget import FEWEST, TimeBudget
-from degan_search.search.planning.cost_model import CostModel
+from degan_search.search.planning.cost_model import CostModel, remember
 from degan_search.search.planning.money import with_time
 from degan_search.search.prepare import prepare
 from degan_search.search.remaining import remaining_finals, remaining_repeats, remaining_search
@@ -151,7 +151,7 @@ def predict_costs(space: Space, search: CellSearcher, run: Run, begun: float) ->
     options, frame = run.options, ledger.load(run.folder)
     device = choose_device(options.gpus_per_trial)
     cost = timed_steps.cost_model(space, options.data_dir, device, options.cpus_per_trial)
-    cost.remember(frame, ledger.curves(run.folder))
+    remember(cost, frame, ledger.curves(run.folder))
     if not options.budget:
         return cost, None
     budget = TimeBudget(cost, search, options.budget, begun, max(FEWEST, len(space.first)))

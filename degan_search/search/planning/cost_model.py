@@ -111,23 +111,6 @@ class CostModel:
             self.start, seconds = max(0.0, seconds - own), own
         self.stretches.learn(run.kind, run.passed, seconds)
 
-    def remember(self, frame: pd.DataFrame, curves: pd.DataFrame) -> None:
-        """Learn from a run's ledger and curves as from calls of `begin`, `reach` and `end` while its trials ran."""
-        scored = curves[curves["score"].notna() & (curves["stage"] != "done")]
-        rungs = {
-            name: list(zip(own["budget"], own["seconds"], strict=True)) for name, own in scored.groupby("trial_id")
-        }
-        for row in frame[frame["seconds"].notna()].to_dict("records"):
-            name = str(row["trial_id"])
-            self.begin(name, (str(row["phase"]), str(row["cell"])), 0.0)
-            for gan_steps, seconds in rungs.get(name, []):
-                self.reach(name, int(gan_steps), float(seconds))
-            self.end(name, State(row["state"]), float(row["seconds"]))
-        self.begun = 0
-        for kind in map(tuple, frame.loc[frame["phase"] != Phase.SEARCH, ["phase", "cell"]].astype(str).to_numpy()):
-            if kind in self.after:  # after a change of the space it may not be
-                self.after.remove(kind)
-
     def seconds(self, kind: Kind, passed: int = 0, elapsed: float = 0.0) -> float:
         """Return the seconds that a trial is expected to need still, `elapsed` seconds after the last rung passed."""
         return self._expected(kind, self.stretches.predict(kind), passed, elapsed)
@@ -208,6 +191,22 @@ class CostModel:
             share *= self.goes_on(kind, rung, ahead * share)
             total += share * seconds
         return total
+
+
+def remember(cost: CostModel, frame: pd.DataFrame, curves: pd.DataFrame) -> None:
+    """Teach a cost model by a run's ledger and curves what `begin`, `reach` and `end` would have taught it."""
+    scored = curves[curves["score"].notna() & (curves["stage"] != "done")]
+    rungs = {name: list(zip(own["budget"], own["seconds"], strict=True)) for name, own in scored.groupby("trial_id")}
+    for row in frame[frame["seconds"].notna()].to_dict("records"):
+        name = str(row["trial_id"])
+        cost.begin(name, (str(row["phase"]), str(row["cell"])), 0.0)
+        for gan_steps, seconds in rungs.get(name, []):
+            cost.reach(name, int(gan_steps), float(seconds))
+        cost.end(name, State(row["state"]), float(row["seconds"]))
+    cost.begun = 0
+    for kind in map(tuple, frame.loc[frame["phase"] != Phase.SEARCH, ["phase", "cell"]].astype(str).to_numpy()):
+        if kind in cost.after:  # after a change of the space it may not be
+            cost.after.remove(kind)
 
 
 def bounds(cost: CostModel, left: float, waiting: int, now: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from degan_search.ledger.columns import State
-from degan_search.search.planning.cost_model import CostModel, Prior, bounds, duration, makespans, span
+from degan_search.search.planning.cost_model import CostModel, Prior, bounds, duration, makespans, remember, span
 from degan_search.search.suggest.asha import Rungs
 
 SECONDS = st.floats(0, 100)
@@ -188,7 +188,7 @@ class TestCostModel:
             rows.append((name, *DEGAN, state, float(seconds)))
         rows.append(("search-9", *DEGAN, "FAIL", math.nan))
         frame = pd.DataFrame(rows, columns=["trial_id", "phase", "cell", "state", "seconds"])
-        read.remember(frame, pd.DataFrame(points, columns=["trial_id", "stage", "budget", "score", "seconds"]))
+        remember(read, frame, pd.DataFrame(points, columns=["trial_id", "stage", "budget", "score", "seconds"]))
         assert read.stretches.measured == live.stretches.measured
         for name in ("reached", "ended", "running"):
             assert getattr(read, name) == getattr(live, name)
