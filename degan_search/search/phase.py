@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -116,6 +117,7 @@ def run_phase(
         title = str(phase).capitalize()
         recorder = Recorder(run.folder, scheduler.reasons, work, rules, work.total, title, run.console, cost)
         work.call_when_idle(recorder.check_sweep)
+        cost.begin_phase(phase, time.monotonic())
         tuner = _tuner(run, prepared, referees, scheduler, work, [recorder, *run.trackers], name or str(phase))
         with recorder.bar, run.interruption.defer():
             try:

@@ -118,7 +118,6 @@ def carry_out(space: Space, run: Run, conclude: Conclude | None = None, retry_fa
             nonlocal prepared
             if work.total:
                 prepared = prepared or start()[0]
-                prepared.cost.begin_phase(phase)
                 run_phase(phase, run, prepared, CellAsha(None), work)
             measure_accuracies(run)
 

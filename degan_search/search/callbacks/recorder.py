@@ -142,7 +142,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self.curves.setdefault(sent.id, [])[sent.reports_from :] = sent.reports
             self.last_results[sent.id] = sent
             if not sent.ended:
-                self.cost.reach(sent.id, sent.gan_steps, time.monotonic(), sent.seconds)
+                self.cost.reach(sent.id, sent.gan_steps, time.monotonic())
             if len(jobs) > 1 and (sent.ended or sent.id in self.reasons):
                 self._finish(jobs[sent.id], _end(sent, self.reasons.get(sent.id)))
 
@@ -173,7 +173,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self.bar.say(f"{job.id} is tried again in {seconds:.0f} s ({job.cell}): {end.reason}", "yellow")
             self.jobs.retry(job.changed(held=held), seconds)
             return
-        self.cost.end(job.id, end.state, time.monotonic(), last.seconds if last else None)
+        self.cost.end(job.id, end.state, time.monotonic())
         self.jobs.ended(job, end.state, last)
         begun = attempt.clock if attempt else time.time()
         row = trial_row(job, last, end, self.curves.pop(job.id, []), begun, self.rules.held(held))

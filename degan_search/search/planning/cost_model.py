@@ -38,16 +38,14 @@ class _Running:
     """Rungs that it has passed."""
     whole: bool = True
     """Whether its present stretch was measured from the beginning."""
-    starts: float = 0.0
-    """Seconds that its process is expected to take until the trial itself begins."""
 
 
 class CostModel:
     """Predicts the seconds of trials to come, and with them those of a sweep.
 
     A trial consists of stretches, from rung to rung, whose seconds `StretchTimes` predicts. ASHA is expected to stop as
-    many trials as it does when scores come in random order. Each phase begins with the start of its processes, in which
-    its first trials wait. Times are seconds of any clock that does not go back, such as `time.monotonic`.
+    many trials as it does when scores come in random order. Each phase begins with the `start` of its processes. Times
+    are seconds of any clock that does not go back, such as `time.monotonic`.
     """
 
     def __init__(
@@ -68,17 +66,17 @@ class CostModel:
         """Trials that ended, finished or stopped early, but not failed."""
         self.reached: Counter[tuple[Kind, int]] = Counter()
         """Trials that reported a score at each rung."""
-        self.begun = 0
-        """Trials of this phase that began; the first in each slot start its process."""
+        self.starting: float | None = None
+        """Since when processes start of which none has begun a trial."""
 
     def begin(self, trial: str, kind: Kind, now: float, whole: bool = True) -> None:
         """Note that a trial began; `whole`: from its beginning, rather than from a checkpoint."""
-        starts = self.start if self.begun < self.slots else 0.0
-        self.running[trial] = _Running(kind, now, whole=whole, starts=starts)
-        self.begun += 1
+        if self.starting is not None:
+            self.start, self.starting = now - self.starting, None
+        self.running[trial] = _Running(kind, now, whole=whole)
 
-    def reach(self, trial: str, gan_steps: int, now: float, own: float | None = None) -> None:
-        """Note that a trial reported a score after so many GAN steps; `own`: seconds by its own clock, if known."""
+    def reach(self, trial: str, gan_steps: int, now: float) -> None:
+        """Note that a trial reported a score after so many GAN steps."""
         run = self.running.get(trial)
         if run is None:
             return
@@ -86,30 +84,23 @@ class CostModel:
         if passed <= run.passed:
             return
         if run.whole and passed == run.passed + 1:
-            self._learn(run, now, own)
+            self.stretches.learn(run.kind, run.passed, now - run.since)
         self.reached[run.kind, passed - 1] += 1
-        run.since, run.passed, run.whole, run.starts = now, passed, True, 0.0
+        run.since, run.passed, run.whole = now, passed, True
 
     def cut_short(self, trial: str) -> None:
         """Note that a trial runs no more, and will be tried again."""
         self.running.pop(trial, None)
 
-    def end(self, trial: str, state: State, now: float, own: float | None = None) -> None:
-        """Note that a trial ended; `own`: seconds by its own clock, if known."""
+    def end(self, trial: str, state: State, now: float) -> None:
+        """Note that a trial ended."""
         run = self.running.pop(trial, None)
         if run is None:
             return
         if state is State.COMPLETE and run.whole and run.passed == len(self.stretches.prior(run.kind).rungs):
-            self._learn(run, now, own)
+            self.stretches.learn(run.kind, run.passed, now - run.since)
         if state in (State.PRUNED, State.COMPLETE):
             self.ended[run.kind] += 1
-
-    def _learn(self, run: _Running, now: float, own: float | None) -> None:
-        """Learn a stretch's seconds; of the first in a new process those by its own clock: the rest is the start."""
-        seconds = now - run.since
-        if run.starts and not run.passed and own is not None:
-            self.start, seconds = max(0.0, seconds - own), own
-        self.stretches.learn(run.kind, run.passed, seconds)
 
     def seconds(self, kind: Kind, passed: int = 0, elapsed: float = 0.0) -> float:
         """Return the seconds that a trial is expected to need still, `elapsed` seconds after the last rung passed."""
@@ -134,12 +125,9 @@ class CostModel:
 
     def ends(self, waiting: Iterable[Kind], now: float) -> Iterator[float]:
         """Yield the seconds until the running trials have ended, then until each waiting one and those before have."""
-        running = [
-            max(0.0, run.starts - (passed := now - run.since))
-            + self.seconds(run.kind, run.passed, max(0.0, passed - run.starts))
-            for run in self.running.values()
-        ]
-        return makespans(running, self._each(waiting), self.slots, 0.0 if self.begun else self.start)
+        running = [self.seconds(run.kind, run.passed, now - run.since) for run in self.running.values()]
+        free_in = 0.0 if self.starting is None else max(0.0, self.start - (now - self.starting))
+        return makespans(running, self._each(waiting), self.slots, free_in)
 
     def left_after(self, kinds: Iterable[Kind] | None = None) -> float:
         """Return the seconds that the trials in `after`, or these, will take once this phase has ended."""
@@ -156,9 +144,9 @@ class CostModel:
         """Set the prior of a kind of trial, unless it has one."""
         self.stretches.priors.setdefault(kind, prior)
 
-    def begin_phase(self, phase: Phase) -> None:
-        """Note that the trials of this phase begin now, so that they are none of those in `after`."""
-        self.after, self.begun = [kind for kind in self.after if kind[0] != phase], 0
+    def begin_phase(self, phase: Phase, now: float) -> None:
+        """Note that the processes of this phase start now, so that its trials are none of those in `after`."""
+        self.after, self.starting = [kind for kind in self.after if kind[0] != phase], now
 
     def text(self, waiting: Sequence[Kind], now: float) -> str:
         """Return such as `about 10 to 14 min left, 16 to 24 min with the finals`."""
@@ -203,7 +191,6 @@ def remember(cost: CostModel, frame: pd.DataFrame, curves: pd.DataFrame) -> None
         for gan_steps, seconds in rungs.get(name, []):
             cost.reach(name, int(gan_steps), float(seconds))
         cost.end(name, State(row["state"]), float(row["seconds"]))
-    cost.begun = 0
     for kind in map(tuple, frame.loc[frame["phase"] != Phase.SEARCH, ["phase", "cell"]].astype(str).to_numpy()):
         if kind in cost.after:  # after a change of the space it may not be
             cost.after.remove(kind)
@@ -218,7 +205,7 @@ def bounds(cost: CostModel, left: float, waiting: int, now: float) -> tuple[floa
     ended, running = cost.ended.total(), cost.running.values()
     if not ended:
         expected = [(run, cost.stretches.predict(run.kind)[run.passed]) for run in running]
-        late = [(now - run.since - run.starts) / seconds for run, seconds in expected if seconds]
+        late = [(now - run.since) / seconds for run, seconds in expected if seconds]
         return cost.share * (1 - UNTIMED) * left, (1 + UNTIMED) * max([1.0, *late]) * left
     around = min(WIDEST, SPREAD * math.sqrt((ended + len(running) + waiting) / ended)) * left
     around += GRAIN * max((cost.seconds(run.kind) for run in running), default=0.0)

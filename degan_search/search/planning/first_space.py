@@ -163,6 +163,7 @@ def _seconds(
     """Return how long a whole sweep should take without other programs: its trials, and reading images."""
     cost = timed_steps.cost_model(space, data_dir, device, threads)
     cost.set_slots(slots)
+    cost.start = 0.0  # START has it
     search = CellSearcher(cells(space))
     trials = cost.left(search.waiting(search.trials), 0.0) + cost.left_after()
     example = timed_steps.typical(cells(space)[-1])

@@ -56,6 +56,8 @@ CLASSES = 10
 WHOLE = 1.6
 """Seconds of trials to those of their timed steps: they also run optimisers, draw batches, make images and score
 (docs/results/2026-11-29-dry-run.md)."""
+START = 4.0
+"""Seconds that the processes of a phase take to start."""
 
 
 def sweep_seconds(
@@ -111,7 +113,7 @@ def cost_model(space: Space, data_dir: Path | None, device: str = "cpu", threads
         after += [(Phase.FINAL, cell.label) for cell in cells(space)]
         after += [(Phase.FINAL, combined_label(cell)) for cell in combined_cells(space)]
     factor = space.asha.reduction_factor if space.asha else None
-    return CostModel(1, factor, priors, after, share_of_cpu(threads))
+    return CostModel(1, factor, priors, after, share_of_cpu(threads), START)
 
 
 def repeats_of(cell: Cell, trials: int) -> int:

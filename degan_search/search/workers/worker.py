@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from typing import Any, NoReturn
 
 import ray
+import torch
 from ray import tune
 
 from degan_search.evaluation.referee import referee, referee_key
@@ -74,6 +75,7 @@ class DeganTrainable(tune.Trainable):  # type: ignore[misc]
         if pin and self.device == "cpu" and all_cpus_are_rays():
             cpus.pin(threads)
         device.set_up_torch(threads)
+        load_compiler()
         self.jobs = tune_dicts.from_config(config)
         self.references, self.referees, self.folders = inputs, referees or {}, place
         self.checkpoint_every, self.time_limit = checkpoint_every, time_limit
@@ -238,6 +240,12 @@ def all_cpus_are_rays() -> bool:
     own = ray.get_runtime_context().get_node_id()
     given = next(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == own)
     return hasattr(os, "sched_getaffinity") and given == len(os.sched_getaffinity(0))
+
+
+@cache
+def load_compiler() -> None:
+    """Load torch's compiler, a second's work, for which its first optimiser would ask in the process's first trial."""
+    torch.optim.Adam([torch.zeros(1)])
 
 
 @lru_cache(maxsize=MAX_INPUTS)

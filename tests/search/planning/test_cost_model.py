@@ -147,23 +147,17 @@ class TestCostModel:
             "10 to 15 min",
         ]
 
-    def test_the_first_trials_of_a_phase_wait_for_their_processes(self):
+    def test_a_phase_begins_with_the_start_of_its_processes(self):
         made = CostModel(2, None, {PROXY: Prior((10.0,)), ("final", "photos proxy"): Prior((10.0,))}, start=6.0)
         made.after = [("final", "photos proxy")] * 3
+        made.begin_phase("search", 0)
         assert (made.left([PROXY] * 3, 0), made.left_after()) == (6 + 20, 6 + 20)
-        made.begin("a", PROXY, 0)
-        made.begin("b", PROXY, 0)
-        assert made.left([PROXY], 4) == 2 + 20
-        assert made.left([PROXY], 9) == 7 + 10
-        made.end("a", State.COMPLETE, 12, own=8.0)
-        assert (made.start, made.seconds(PROXY)) == (4, 8)
-        made.begin("c", PROXY, 12)  # in a process that runs already
-        assert made.left([], 13) == 7
-        made.end("c", State.COMPLETE, 21, own=8.0)
-        assert made.seconds(PROXY) == (8 + 9) / 2  # with what lies between two trials of a process
-        made.begin_phase("final")
-        made.begin("d", ("final", "photos proxy"), 30)
-        assert made.left([], 31) == 3 + 8.5
+        assert (made.left([PROXY] * 3, 4), made.left([PROXY] * 3, 7)) == (2 + 20, 20)
+        made.begin("a", PROXY, 8)
+        assert (made.left([PROXY] * 2, 9), made.left_after()) == (9 + 10, 8 + 20)  # it took 8 s
+        made.end("a", State.COMPLETE, 18)
+        made.begin_phase("final", 30)
+        assert (made.left([("final", "photos proxy")], 31), made.left_after()) == (7 + 10, 0)
 
     def test_finals_come_after_all_of_the_search(self):
         made = model()
