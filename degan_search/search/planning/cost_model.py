@@ -26,7 +26,8 @@ SPREAD, WIDEST = 0.1, 0.5
 """Share by which the seconds left may be wrong once all trials have ended, and grows with the root of all to those that
 have: twice as much after a quarter of them (docs/results/2026-11-28-estimates.md). At most `WIDEST`."""
 GRAIN = 0.25
-"""Share of a trial's seconds by which the seconds left may be wrong besides, as near the end, when few trials run."""
+"""Share of a trial's seconds by which the seconds left may be wrong besides, as near the end, when few trials run. Half
+of what its early stop would save is added."""
 
 
 @dataclass
@@ -208,8 +209,14 @@ def bounds(cost: CostModel, left: float, waiting: int, now: float) -> tuple[floa
         late = [(now - run.since) / seconds for run, seconds in expected if seconds]
         return cost.share * (1 - UNTIMED) * left, (1 + UNTIMED) * max([1.0, *late]) * left
     around = min(WIDEST, SPREAD * math.sqrt((ended + len(running) + waiting) / ended)) * left
-    around += GRAIN * max((cost.seconds(run.kind) for run in running), default=0.0)
+    around += max((_doubt(cost, run.kind) for run in running), default=0.0)
     return max(0.0, left - around), left + around
+
+
+def _doubt(cost: CostModel, kind: Kind) -> float:
+    """Return the seconds by which one trial more or less, or its early stop, may change what is left."""
+    whole = sum(cost.stretches.predict(kind))
+    return GRAIN * whole + (whole - cost.seconds(kind)) / 2
 
 
 def makespans(running: Iterable[float], waiting: Iterable[float], slots: int, free_in: float = 0.0) -> Iterator[float]:
