@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LATE = 0.05
 """Share of a stretch's seconds that a trial is expected to need still, however long it has taken already."""
 
-UNTIMED = 0.25
+UNTIMED = 0.35
 """Share by which timed steps may be wrong about trials that run alone on the machine."""
 SPREAD, WIDEST = 0.1, 0.5
 """Share by which the seconds left may be wrong once all trials have ended, and grows with the root of all to those that

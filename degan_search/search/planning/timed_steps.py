@@ -53,9 +53,9 @@ WEIGHT = "gan.lambda_"
 """With this begin the names of the losses' weights."""
 CLASSES = 10
 """Of networks that are timed: their number hardly counts."""
-WHOLE = 1.6
-"""Seconds of trials to those of their timed steps: they also run optimisers, draw batches, make images and score
-(docs/results/2026-11-29-dry-run.md)."""
+WHOLE, ONCE = 1.25, 0.5
+"""Seconds of trials to those of their timed steps, as they also run optimisers, draw batches and make images; and those
+that each takes besides, without other programs, to load and to be scored (docs/results/2026-11-29-estimates.md)."""
 START = 4.0
 """Seconds that the processes of a phase take to start."""
 
@@ -150,7 +150,9 @@ def _stretches(
     count = config.count or round(whole * proxies.share(config.proxy))
     if method.source == "mosaic":
         step = mosaic_step(config.teacher, config.student, timed(config.gan), config.mosaic, device, threads)
-        seconds = step.of(config.mosaic.batch_size) * lengths.mosaic_steps(config.mosaic, count)
+        seconds = ONCE / share_of_cpu(threads) + step.of(config.mosaic.batch_size) * lengths.mosaic_steps(
+            config.mosaic, count
+        )
         return (), [], (seconds, seconds)
     distil_step = distillation_step(config.teacher, config.student, device, threads)
     rungs: tuple[int, ...] = ()
@@ -162,13 +164,14 @@ def _stretches(
         rungs = tuple(step for step in config.probe.at if step <= steps)
         probe = distil_step.of(config.probe.batch_size) * config.probe.steps
         before = [gan_step.of(batch) * (step - last) + probe for last, step in itertools.pairwise((0, *rungs))]
-        last_seconds = gan_step.of(batch) * (steps - max(rungs, default=0))
+        last_seconds += gan_step.of(batch) * (steps - max(rungs, default=0))
     elif method.source == "zskd":  # a batch's step is much like one of a student's
         batches = config.zskd.images / config.zskd.batch_size
-        last_seconds = distil_step.of(config.zskd.batch_size) * batches * config.zskd.iterations
+        last_seconds += distil_step.of(config.zskd.batch_size) * batches * config.zskd.iterations
     fitting = config.incremental if config.task == "incremental" else distill_config(config)
     fewest, most = _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
     each = distil_step.of(fitting.batch_size)
+    last_seconds += ONCE / share_of_cpu(threads)
     return rungs, before, (last_seconds + each * fewest, last_seconds + each * most)
 
 
@@ -257,7 +260,7 @@ def mosaic_step(
         )
         return Mosaic(trained, frozen, proxy, learned, endless, gan_config, Context(0, device)).step
 
-    return timed_step(step, device)
+    return timed_step(step, device).times(WHOLE)
 
 
 def _networks(

@@ -28,6 +28,7 @@ def wanted(**changes):
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
     """A millisecond for each image of a step."""
+    monkeypatch.setattr(timed_steps, "ONCE", 0.0)
     monkeypatch.setattr(timed_steps, "generator_step", lambda *given: StepTime(0, 0.001))
     monkeypatch.setattr(timed_steps, "distillation_step", lambda *given: StepTime(0, 0.001))
 

@@ -18,6 +18,7 @@ class TestEstimate:
     @pytest.fixture(autouse=True)
     def image(self, monkeypatch):
         """A GAN step takes 2 s an image, a distillation step 1 s."""
+        monkeypatch.setattr(timed_steps, "ONCE", 0.0)
         monkeypatch.setattr(timed_steps, "generator_step", lambda *_: StepTime(0, 2.0))
         monkeypatch.setattr(timed_steps, "distillation_step", lambda *_: StepTime(0, 1.0))
 
