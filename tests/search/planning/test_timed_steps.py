@@ -145,7 +145,7 @@ class TestTimeLeft:
         clock.now += 4
         self.tell(made, first, None, 10)
         self.tell(made, second, None, 10)
-        assert made._show().endswith("about 20 to 32 s left")  # a hundredth: 6 s, then two rounds of 10 s
+        assert made._show().endswith("about 17 to 35 s left")  # a hundredth: 6 s, then two rounds of 10 s
         clock.now += 12
         self.tell(made, first, "COMPLETE", 20)
         # The second needs 0.6 s still, however late it is; the others 4 s + 12 s each, two of them one after the other.
