@@ -47,6 +47,12 @@ TINY = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Draw the same random numbers whatever tests ran before, in module's fixtures too."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def torch_settings() -> Iterator[None]:
     """One thread, and after each test torch's own denormals and kernels; hypothesis needs denormals."""

@@ -46,6 +46,8 @@ def test_other_settings_give_another_student(run):
 
 def test_its_time_is_that_of_its_steps(monkeypatch):
     taken = itertools.cycle(batch / 8 for batch in step_time.BATCHES)
+    monkeypatch.setattr(timed_steps, "WHOLE", 1.0)
+    monkeypatch.setattr(timed_steps, "ONCE", 0.0)
     monkeypatch.setattr(step_time, "_seconds", lambda act, device: act() or (next(taken),) * 2)
     config = trial_config(
         {
