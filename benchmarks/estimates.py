@@ -103,7 +103,7 @@ def compare(name: str, said: Sequence[Moment], end: float, figures: Figures) -> 
 
 
 def space_of(changes: Mapping[str, Any], longer: int = 1) -> Space:
-    """Return a space of small trials with these parts; all trainings take `longer` times as many steps."""
+    """Return a space of small trials with these parts; but for the teacher, `longer` times as many steps."""
     trial = merge({}, TRIAL)
     for stage in ("gan", "distill", "distill_images", "probe", "bank"):
         trial[stage]["steps"] *= longer
@@ -115,7 +115,7 @@ def space_of(changes: Mapping[str, Any], longer: int = 1) -> Space:
 def main() -> None:
     """Measure and print; a ratio is of seconds said to be left to seconds that it then took."""
     parser = arguments(__doc__, repetitions=1)
-    parser.add_argument("--longer", type=int, default=1, help="times as many steps of every training")
+    parser.add_argument("--longer", type=int, default=1, help="times as many steps of every training but the teacher's")
     options = parser.parse_args()
     figures, begun = Figures(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -59,6 +59,13 @@ def test_no_class_is_long():
     assert not {name: lines for name, lines in found.items() if lines > 150}
 
 
+def test_a_worker_loads_the_compiler_before_a_trial_would():
+    text = "import sys\nfrom degan_search.search.workers import worker\nname = 'torch._dynamo'\n"
+    text += "before = name in sys.modules\nworker.load_compiler()\nprint(before, name in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "True"]
+
+
 @pytest.mark.parametrize(
     ("module", "unloaded"),
     [

@@ -13,7 +13,7 @@ from torch import Tensor
 from degan_search.system import untrusted
 from degan_search.system.errors import UserError
 
-MAGIC = b"degan_search trial state 3\n"
+MAGIC = b"degan_search trial state 4\n"
 """The first bytes of a saved state. Raise the number when what a stage saves changes."""
 DIGEST = hashlib.sha256().digest_size
 

@@ -68,12 +68,15 @@ class CostModel:
         self.reached: Counter[tuple[Kind, int]] = Counter()
         """Trials that reported a score at each rung."""
         self.starting: float | None = None
-        """Since when processes start of which none has begun a trial."""
+        """Since when this phase's processes start; None: it has not begun."""
+        self.started = False
+        """Whether one of them has begun a trial."""
 
     def begin(self, trial: str, kind: Kind, now: float, whole: bool = True) -> None:
         """Note that a trial began; `whole`: from its beginning, rather than from a checkpoint."""
-        if self.starting is not None:
-            self.start, self.starting = now - self.starting, None
+        if not self.started and self.starting is not None:
+            self.start = now - self.starting
+        self.started = True
         self.running[trial] = _Running(kind, now, whole=whole)
 
     def reach(self, trial: str, gan_steps: int, now: float) -> None:
@@ -127,7 +130,8 @@ class CostModel:
     def ends(self, waiting: Iterable[Kind], now: float) -> Iterator[float]:
         """Yield the seconds until the running trials have ended, then until each waiting one and those before have."""
         running = [self.seconds(run.kind, run.passed, now - run.since) for run in self.running.values()]
-        free_in = 0.0 if self.starting is None else max(0.0, self.start - (now - self.starting))
+        passed = 0.0 if self.starting is None else now - self.starting
+        free_in = 0.0 if self.started else max(0.0, self.start - passed)
         return makespans(running, self._each(waiting), self.slots, free_in)
 
     def left_after(self, kinds: Iterable[Kind] | None = None) -> float:
@@ -146,8 +150,10 @@ class CostModel:
         self.stretches.priors.setdefault(kind, prior)
 
     def begin_phase(self, phase: Phase, now: float) -> None:
-        """Note that the processes of this phase start now, so that its trials are none of those in `after`."""
-        self.after, self.starting = [kind for kind in self.after if kind[0] != phase], now
+        """Note that this phase's processes start now: its trials, and those of phases before, are not in `after`."""
+        order = list(Phase)
+        self.after = [kind for kind in self.after if order.index(Phase(kind[0])) > order.index(phase)]
+        self.starting, self.started = now, False
 
     def text(self, waiting: Sequence[Kind], now: float) -> str:
         """Return such as `about 10 to 14 min left, 16 to 24 min with the finals`."""
@@ -192,6 +198,7 @@ def remember(cost: CostModel, frame: pd.DataFrame, curves: pd.DataFrame) -> None
         for gan_steps, seconds in rungs.get(name, []):
             cost.reach(name, int(gan_steps), float(seconds))
         cost.end(name, State(row["state"]), float(row["seconds"]))
+    cost.started = False
     for kind in map(tuple, frame.loc[frame["phase"] != Phase.SEARCH, ["phase", "cell"]].astype(str).to_numpy()):
         if kind in cost.after:  # after a change of the space it may not be
             cost.after.remove(kind)
@@ -209,14 +216,14 @@ def bounds(cost: CostModel, left: float, waiting: int, now: float) -> tuple[floa
         late = [(now - run.since) / seconds for run, seconds in expected if seconds]
         return cost.share * (1 - UNTIMED) * left, (1 + UNTIMED) * max([1.0, *late]) * left
     around = min(WIDEST, SPREAD * math.sqrt((ended + len(running) + waiting) / ended)) * left
-    around += max((_doubt(cost, run.kind) for run in running), default=0.0)
+    around += max((_doubt(cost, run) for run in running), default=0.0)
     return max(0.0, left - around), left + around
 
 
-def _doubt(cost: CostModel, kind: Kind) -> float:
-    """Return the seconds by which one trial more or less, or its early stop, may change what is left."""
-    whole = sum(cost.stretches.predict(kind))
-    return GRAIN * whole + (whole - cost.seconds(kind)) / 2
+def _doubt(cost: CostModel, run: _Running) -> float:
+    """Return the seconds by which one trial more or less, or the early stop of this one, may change what is left."""
+    stretches = cost.stretches.predict(run.kind)
+    return GRAIN * sum(stretches) + (sum(stretches[run.passed :]) - cost.seconds(run.kind, run.passed)) / 2
 
 
 def makespans(running: Iterable[float], waiting: Iterable[float], slots: int, free_in: float = 0.0) -> Iterator[float]:

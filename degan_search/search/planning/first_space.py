@@ -23,7 +23,7 @@ from degan_search.system.errors import UserError
 START = 40.0
 """Seconds that a sweep takes beside its trials: Ray, processes, tables, report."""
 BESIDE = 1.35
-"""What trials side by side, their scores and accuracies take, over the steps timed alone."""
+"""Margin over what the timed steps say of trials: scores of many images, accuracies, larger networks."""
 SHARE = 0.9
 """Of the time budget that the plan may fill, as steps are timed on a machine that may soon be busier."""
 QUICK = 32
@@ -163,7 +163,7 @@ def _seconds(
     """Return how long a whole sweep should take without other programs: its trials, and reading images."""
     cost = timed_steps.cost_model(space, data_dir, device, threads)
     cost.set_slots(slots)
-    cost.start = 0.0  # START has it
+    cost.start = 0.0  # START, above, has it
     search = CellSearcher(cells(space))
     trials = cost.left(search.waiting(search.trials), 0.0) + cost.left_after()
     example = timed_steps.typical(cells(space)[-1])

@@ -57,7 +57,7 @@ WHOLE, ONCE = 1.25, 0.5
 """Seconds of trials to those of their timed steps, as they also run optimisers, draw batches and make images; and those
 that each takes besides, without other programs, to load and to be scored (docs/results/2026-11-29-estimates.md)."""
 START = 4.0
-"""Seconds that the processes of a phase take to start."""
+"""Seconds that the processes of a phase take to start, with torch's compiler, until the first trial begins."""
 
 
 def sweep_seconds(
@@ -150,9 +150,8 @@ def _stretches(
     count = config.count or round(whole * proxies.share(config.proxy))
     if method.source == "mosaic":
         step = mosaic_step(config.teacher, config.student, timed(config.gan), config.mosaic, device, threads)
-        seconds = ONCE / share_of_cpu(threads) + step.of(config.mosaic.batch_size) * lengths.mosaic_steps(
-            config.mosaic, count
-        )
+        steps = lengths.mosaic_steps(config.mosaic, count)
+        seconds = ONCE / share_of_cpu() + step.of(config.mosaic.batch_size) * steps
         return (), [], (seconds, seconds)
     distil_step = distillation_step(config.teacher, config.student, device, threads)
     rungs: tuple[int, ...] = ()
@@ -171,7 +170,7 @@ def _stretches(
     fitting = config.incremental if config.task == "incremental" else distill_config(config)
     fewest, most = _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
     each = distil_step.of(fitting.batch_size)
-    last_seconds += ONCE / share_of_cpu(threads)
+    last_seconds += ONCE / share_of_cpu()
     return rungs, before, (last_seconds + each * fewest, last_seconds + each * most)
 
 
@@ -249,7 +248,7 @@ def mosaic_step(
     device: str,
     threads: int,
 ) -> StepTime:
-    """Return the seconds of a step of MosaicKD's generator and those of the student after it."""
+    """Return the seconds of a step of MosaicKD's generator and the student's after it, with what is computed beside."""
     takes, frozen, trained = _networks(teacher, student, device, threads)
 
     def step(batch: int) -> Callable[[], object]:

@@ -117,6 +117,7 @@ class TestResume:
 
 def test_a_sweep_with_a_budget_under_ray(tmp_path, tiny, store, teacher, monkeypatch):
     """Timed steps, made up here, say that four trials fit; they turn out to be short, so there are more."""
+    monkeypatch.setattr(timed_steps, "START", 0.0)
     monkeypatch.setattr(timed_steps, "ONCE", 0.0)
     monkeypatch.setattr(timed_steps, "generator_step", lambda *_: StepTime(0, 3.0))
     monkeypatch.setattr(timed_steps, "distillation_step", lambda *_: StepTime(0, 1.0))

@@ -30,6 +30,12 @@ class TestEstimate:
         assert timed_steps.trial_seconds(config, None) == (sum(seconds), sum(seconds))
         assert timed_steps.prior(tiny({"method": "proxy_matched"}), None) == Prior((distil,))
 
+    def test_what_a_trial_takes_once_is_longer_beside_other_programs(self, tiny, monkeypatch):
+        plain = timed_steps.trial_seconds(tiny(), None)[0]
+        monkeypatch.setattr(timed_steps, "ONCE", 0.5)
+        monkeypatch.setattr(timed_steps, "share_of_cpu", lambda: 0.25)
+        assert timed_steps.trial_seconds(tiny(), None)[0] == plain + 2
+
     def test_between_fewest_and_most_where_patience_decides(self, tiny):
         config = tiny({"method": "proxy_matched", "distill": {"steps": None, "patience": 2, "epochs": 8}})
         fewest, most = 2 * 2 * 4 * 8, 2 * 8 * 4 * 8

@@ -105,6 +105,7 @@ class TestSteps:
         space = schema.Space.model_validate(settings | {"finals": {"seeds": [1, 2], "combine": {"members": 3}}})
         made, kind = timed_steps.cost_model(space, None), ("final", "method=combined")
         assert sum(made.stretches.priors[kind].seconds) == pytest.approx(6.4)
+        assert made.start == timed_steps.START
         assert (made.after.count(kind), len(made.after)) == (2, 6)
         more = timed_steps.sweep_seconds(space, 1, None)[0] - timed_steps.sweep_seconds(plain, 1, None)[0]
         assert more == pytest.approx(2 * 6.4)
