@@ -292,8 +292,8 @@ def test_a_machine_that_does_not_see_the_folder(tmp_path, cluster, s3):
     before = blind.fetched()
     driver = Driver(tmp_path, "sweep", "tiny.yaml", *options, environment=home | cluster.environment)
     assert driver.wait() == 0, driver.text
-    # Proxy and teacher for the bank's generator; teacher and images for trials, once for all five; and the six
-    # parameters that Tune hands to each of the two phases: place, threads, references and the like.
-    assert blind.fetched() - before == 1 + 1 + 2 * 6
+    # Proxy and teacher for the bank's generator; teacher and images for trials, once for all five; and the seven
+    # parameters that Tune hands to each of the two phases: references, referees, place, threads and the like.
+    assert blind.fetched() - before == 1 + 1 + 2 * 7
     (run,) = (tmp_path / "copies").glob("degan_search/*/tiny")
     same_as_uninterrupted(run, check(run))

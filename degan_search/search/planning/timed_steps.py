@@ -55,7 +55,7 @@ CLASSES = 10
 """Of networks that are timed: their number hardly counts."""
 WHOLE, ONCE = 1.25, 0.5
 """Seconds of trials to those of their timed steps, as they also run optimisers, draw batches and make images; and those
-that each takes besides, without other programs, to load and to be scored (docs/results/2026-11-29-estimates.md)."""
+that each takes besides, without other programs, to load and to be scored (docs/results/2026-11-29-time-left.md)."""
 START = 4.0
 """Seconds that the processes of a phase take to start, with torch's compiler, until the first trial begins."""
 
