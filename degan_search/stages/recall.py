@@ -60,12 +60,12 @@ class RecallFromGenerator:
         """Return the next batch."""
         mixed = round(self.share * len(new))
         if mixed == self.size:
-            return new, self.teacher(new).float()
+            return new, self.teacher(new)
         made, logits = (part.float() for part in self.made.take(self.size - mixed))  # more where a pass ends
         made = resized(made, (new.shape[2], new.shape[3]))
         if not mixed:
             return made, logits
-        return torch.cat([new[:mixed], made]), torch.cat([self.teacher(new[:mixed]).float(), logits])
+        return torch.cat([new[:mixed], made]), torch.cat([self.teacher(new[:mixed]), logits])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generated images and of the random generator."""

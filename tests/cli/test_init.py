@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from degan_search.networks.table import build_classifier
-from degan_search.search.planning import timed_steps
-from degan_search.search.planning.step_time import StepTime
 from tests.cli.calls import call, refused
+from tests.search.planning.made_up_steps import steps_take
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 LENET = ("--teacher", "lenet", "--weights", "w.pt", "--proxy", "photos", "--classes", 3, "--images", 50)
@@ -28,8 +27,7 @@ def one_thread(monkeypatch):
 @pytest.fixture
 def steps(monkeypatch):
     """A millisecond for each image of a step."""
-    monkeypatch.setattr(timed_steps, "generator_step", lambda *given: StepTime(0, 0.001))
-    monkeypatch.setattr(timed_steps, "distillation_step", lambda *given: StepTime(0, 0.001))
+    steps_take(monkeypatch, 0.001, 0.001)
 
 
 @pytest.mark.usefixtures("steps")

@@ -6,7 +6,6 @@ import operator
 import shutil
 import sys
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -157,7 +156,7 @@ def test_onnx_gives_the_students_logits_for_any_number_of_bytes(final, tmp_path)
     session = onnx_session(tmp_path / "s.onnx")
     for count in (1, 5):
         (logits,) = session.run(["logits"], {"images": images(count).numpy()})
-        np.testing.assert_allclose(logits, predict(student, images(count)).numpy(), rtol=1e-5, atol=1e-4)
+        assert abs(logits - predict(student, images(count)).numpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize("softmax", [False, True])

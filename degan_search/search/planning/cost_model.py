@@ -74,9 +74,8 @@ class CostModel:
 
     def begin(self, trial: str, kind: Kind, now: float, whole: bool = True) -> None:
         """Note that a trial began; `whole`: from its beginning, rather than from a checkpoint."""
-        if not self.started and self.starting is not None:
-            self.start = now - self.starting
-        self.started = True
+        if self.starting is not None and not self.started:
+            self.start, self.started = now - self.starting, True
         self.running[trial] = _Running(kind, now, whole=whole)
 
     def reach(self, trial: str, gan_steps: int, now: float) -> None:
@@ -198,7 +197,6 @@ def remember(cost: CostModel, frame: pd.DataFrame, curves: pd.DataFrame) -> None
         for gan_steps, seconds in rungs.get(name, []):
             cost.reach(name, int(gan_steps), float(seconds))
         cost.end(name, State(row["state"]), float(row["seconds"]))
-    cost.started = False
     for kind in map(tuple, frame.loc[frame["phase"] != Phase.SEARCH, ["phase", "cell"]].astype(str).to_numpy()):
         if kind in cost.after:  # after a change of the space it may not be
             cost.after.remove(kind)

@@ -163,10 +163,10 @@ def _stretches(
         rungs = tuple(step for step in config.probe.at if step <= steps)
         probe = distil_step.of(config.probe.batch_size) * config.probe.steps
         before = [gan_step.of(batch) * (step - last) + probe for last, step in itertools.pairwise((0, *rungs))]
-        last_seconds += gan_step.of(batch) * (steps - max(rungs, default=0))
+        last_seconds = gan_step.of(batch) * (steps - max(rungs, default=0))
     elif method.source == "zskd":  # a batch's step is much like one of a student's
         batches = config.zskd.images / config.zskd.batch_size
-        last_seconds += distil_step.of(config.zskd.batch_size) * batches * config.zskd.iterations
+        last_seconds = distil_step.of(config.zskd.batch_size) * batches * config.zskd.iterations
     fitting = config.incremental if config.task == "incremental" else distill_config(config)
     fewest, most = _steps(fitting, fitting.steps_per_epoch or -(-count // fitting.batch_size))
     each = distil_step.of(fitting.batch_size)

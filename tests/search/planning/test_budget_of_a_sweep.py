@@ -16,7 +16,6 @@ from degan_search.ledger.columns import config_columns
 from degan_search.search import resume as resuming
 from degan_search.search.planning import budget as budgets
 from degan_search.search.planning import timed_steps
-from degan_search.search.planning.step_time import StepTime
 from degan_search.search.run import jobs
 from degan_search.search.run.options import Options
 from degan_search.search.space import file as space_file
@@ -24,6 +23,7 @@ from degan_search.search.space import schema
 from degan_search.search.sweep import sweep
 from degan_search.settings.trial import TrialConfig
 from degan_search.system.errors import UserError
+from tests.search.planning.made_up_steps import steps_take
 
 
 def called(*arguments):
@@ -35,9 +35,7 @@ class TestCommand:
 
     @pytest.fixture(autouse=True)
     def image(self, monkeypatch):
-        monkeypatch.setattr(timed_steps, "ONCE", 0.0)
-        monkeypatch.setattr(timed_steps, "generator_step", lambda *_: StepTime(0, 10.0))
-        monkeypatch.setattr(timed_steps, "distillation_step", lambda *_: StepTime(0, 10.0))
+        steps_take(monkeypatch, 10.0, 10.0)
 
     def write(self, folder, tiny, **changes):
         settings = {"trial": tiny().model_dump(mode="json"), "parameters": {"gan.lambda_d": {"range": [0, 5]}}}
@@ -118,9 +116,7 @@ class TestResume:
 def test_a_sweep_with_a_budget_under_ray(tmp_path, tiny, store, teacher, monkeypatch):
     """Timed steps, made up here, say that four trials fit; they turn out to be short, so there are more."""
     monkeypatch.setattr(timed_steps, "START", 0.0)
-    monkeypatch.setattr(timed_steps, "ONCE", 0.0)
-    monkeypatch.setattr(timed_steps, "generator_step", lambda *_: StepTime(0, 3.0))
-    monkeypatch.setattr(timed_steps, "distillation_step", lambda *_: StepTime(0, 1.0))
+    steps_take(monkeypatch, 3.0, 1.0)
     monkeypatch.setattr(budgets, "MOST", 7)
     (tmp_path / "cache").symlink_to(store)
     trial = tiny({"gan.lr": 0.01, "bank.generators": []}).model_dump(mode="json")

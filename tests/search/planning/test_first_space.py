@@ -3,13 +3,13 @@
 import pytest
 import yaml
 
-from degan_search.search.planning import first_space, timed_steps
+from degan_search.search.planning import first_space
 from degan_search.search.planning.first_space import SIZES, Wanted, fitted, text_of
-from degan_search.search.planning.step_time import StepTime
 from degan_search.search.space import file as space_file
 from degan_search.search.space.cell import cells
 from degan_search.settings.trial import StudentConfig, TeacherConfig
 from degan_search.system.errors import UserError
+from tests.search.planning.made_up_steps import steps_take
 
 CALL = "degan-search init --teacher 'net.py:build?{a}'  # x"
 
@@ -28,9 +28,7 @@ def wanted(**changes):
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
     """A millisecond for each image of a step."""
-    monkeypatch.setattr(timed_steps, "ONCE", 0.0)
-    monkeypatch.setattr(timed_steps, "generator_step", lambda *given: StepTime(0, 0.001))
-    monkeypatch.setattr(timed_steps, "distillation_step", lambda *given: StepTime(0, 0.001))
+    steps_take(monkeypatch, 0.001, 0.001)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size.steps))
@@ -77,8 +75,7 @@ def test_more_slots_take_less_time():
 def test_a_busy_machine_gets_the_same_plan(monkeypatch):
     monkeypatch.setattr(first_space, "share_of_cpu", lambda threads: 1.0)
     quiet = fitted(wanted(), 3600, 2)
-    monkeypatch.setattr(timed_steps, "generator_step", lambda *given: StepTime(0, 0.002))
-    monkeypatch.setattr(timed_steps, "distillation_step", lambda *given: StepTime(0, 0.002))
+    steps_take(monkeypatch, 0.002, 0.002)
     monkeypatch.setattr(first_space, "share_of_cpu", lambda threads: 0.5)
     busy = fitted(wanted(), 3600, 2)
     assert (busy.text, busy.seconds, busy.share) == (quiet.text, quiet.seconds, 0.5)

@@ -6,9 +6,9 @@ import pytest
 
 from degan_search.search.planning import timed_steps
 from degan_search.search.planning.cost_model import Prior
-from degan_search.search.planning.step_time import StepTime
 from degan_search.search.space import cell as spaces
 from degan_search.search.space import schema
+from tests.search.planning.made_up_steps import steps_take
 from tests.search.planning.two_cells import SPACE
 
 
@@ -18,9 +18,7 @@ class TestEstimate:
     @pytest.fixture(autouse=True)
     def image(self, monkeypatch):
         """A GAN step takes 2 s an image, a distillation step 1 s."""
-        monkeypatch.setattr(timed_steps, "ONCE", 0.0)
-        monkeypatch.setattr(timed_steps, "generator_step", lambda *_: StepTime(0, 2.0))
-        monkeypatch.setattr(timed_steps, "distillation_step", lambda *_: StepTime(0, 1.0))
+        steps_take(monkeypatch, 2.0, 1.0)
 
     def test_stretches_from_rung_to_rung(self, tiny):
         config = tiny({"probe.at": [4, 10, 99]})  # 12 steps of 8 images, so the last is never reached
