@@ -16,7 +16,14 @@ from degan_search.settings import lengths
 from degan_search.settings.methods import METHODS
 
 PAPER = Path(__file__).parents[2] / "analysis" / "paper"
-SPACES = ("table1_cifar10", "table1_fashion_mnist", "table1_cifar100", "table2_cifar10", "table3_cifar100")
+SPACES = (
+    "table1_cifar10",
+    "table1_fashion_mnist",
+    "table1_cifar100",
+    "table2_cifar10",
+    "table3_cifar100",
+    "cell_cifar10",
+)
 CITED = ("teacher", "kimura")
 """Rows that no student of ours stands for: the teacher itself, and a figure that the paper only cites."""
 OURS = {"true_data": "true", "noise": "noise/uniform"}
@@ -96,6 +103,17 @@ def test_the_fast_space_is_the_papers_but_for_noise_and_arithmetic():
     fast, papers = (space_file.load(name) for name in ("table2_cifar10_fast", "table2_cifar10"))
     assert fast.trial == {}
     assert fast == papers.model_copy(update={"trial": {}, "description": fast.description})
+
+
+def test_the_fast_cell_is_a_cell_but_for_lengths_noise_and_arithmetic():
+    papers = {cell.label: config for cell, config in configurations("cell_cifar10")}
+    for cell, config in configurations("cell_cifar10_fast"):
+        paper = papers[cell.label]
+        teacher = paper.teacher.model_copy(update={"fit": config.teacher.fit})
+        changed = {"teacher": teacher, "distill": config.distill, "precision": config.precision}
+        assert config == paper.model_copy(update=changed)
+        assert config.teacher.fit == paper.teacher.fit.model_copy(update={"steps": 7500})
+        assert config.distill == paper.distill.model_copy(update={"steps": 10_240, "pool_refresh": 1 / 16})
 
 
 @pytest.mark.parametrize("name", [name for name in SPACES if name.startswith("table1")])
